@@ -1,0 +1,41 @@
+"""USO: style- and subject-driven image generation on FLUX.1.
+
+`from uso import USOPipeline, GenerationRequest, load_pipeline` works; nothing heavy is imported until one of these
+names is used, so that `import uso` and `--help` stay fast.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "GenerationRequest": "uso.request",
+    "GenerationResult": "uso.request",
+    "ModelConfig": "uso.config",
+    "Progress": "uso.request",
+    "ReferenceImage": "uso.request",
+    "USOError": "uso.errors",
+    "USOPipeline": "uso.pipeline",
+    "load_model_config": "uso.config",
+    "load_pipeline": "uso.loading",
+}
+
+__all__ = sorted(_HOMES)
+
+if TYPE_CHECKING:
+    from uso.config import ModelConfig, load_model_config
+    from uso.errors import USOError
+    from uso.loading import load_pipeline
+    from uso.pipeline import USOPipeline
+    from uso.request import GenerationRequest, GenerationResult, Progress, ReferenceImage
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'uso' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,212 @@
+"""What to load and how it fits a machine: `ModelConfig` and `MemoryPlan`, read from `configs/`.
+
+Plain data, unknown keys refused. Architecture numbers are not here: they are the `config.json` files that the
+components themselves use, in `configs/architectures/`.
+"""
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from uso.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = ROOT / "configs"
+
+ComponentName = Literal[
+    "transformer",
+    "vae",
+    "text_encoder",
+    "text_encoder_2",
+    "tokenizer",
+    "tokenizer_2",
+    "image_encoder",
+    "lora",
+    "projector",
+]
+COMPONENT_NAMES: tuple[ComponentName, ...] = ComponentName.__args__  # type: ignore[attr-defined]
+"""Everything that is loaded from files, in diffusers' names plus USO's own two."""
+
+Schedule = Literal["uso", "flux"] | float
+"""`uso`: the released rule; `flux`: FLUX's own; a number: the shift mu itself (0 is no shift)."""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+T = TypeVar("T", bound=Strict)
+
+
+class Source(Strict):
+    """Where a component's files are: a Hub repository and a path in it, or (`repo` unset) a path on this machine."""
+
+    repo: str | None = None
+    revision: str = "main"
+    path: str
+    """A file, or a folder, inside the repository; for a local source, relative paths start at the program's root."""
+    size_gb: float | None = None
+    """Roughly what a download costs, in 10^9 bytes; for messages made without a network."""
+
+    @property
+    def local_path(self) -> Path:
+        return (ROOT / Path(self.path).expanduser()).resolve()
+
+
+class Limits(Strict):
+    """The ranges a request is held to; the page shows them."""
+
+    min_size: int
+    max_size: int
+    min_content_size: int
+    max_content_size: int
+    max_steps: int
+    min_guidance: float
+    max_guidance: float
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Limits":
+        if not (16 <= self.min_size <= self.max_size and self.min_size % 16 == self.max_size % 16 == 0):
+            raise ValueError("min_size and max_size must be multiples of 16, in order")
+        if not 16 <= self.min_content_size <= self.max_content_size:
+            raise ValueError("min_content_size must be at least 16 and at most max_content_size")
+        return self
+
+
+class Defaults(Strict):
+    """What a request has where nothing was said."""
+
+    width: int
+    height: int
+    num_inference_steps: int
+    guidance_scale: float
+    content_size: int
+    schedule: Schedule
+
+
+class ModelConfig(Strict):
+    """One model that can be chosen by name: a file of `configs/models/`."""
+
+    name: str
+    title: str
+    description: str
+    architecture: str
+    """A folder of `configs/architectures/` (or a local folder) that holds each component's config file."""
+    components: dict[ComponentName, Source]
+    limits: Limits
+    defaults: Defaults
+    guidance: bool
+    """Whether the transformer takes a guidance scale (schnell does not)."""
+    max_sequence_length: int
+    """Length that T5 prompts are padded to, in tokens."""
+    lora_scale: float = 1.0
+    experimental: bool = False
+    placeholder: bool = False
+    """The weights are random: pictures mean nothing, and the page says so."""
+    licence_notice: str = ""
+
+    @property
+    def architecture_folder(self) -> Path:
+        shipped = CONFIGS / "architectures" / self.architecture
+        return shipped if shipped.is_dir() else (ROOT / self.architecture).resolve()
+
+
+class MemoryPlan(Strict):
+    """How the weights live on a machine: a file of `configs/memory/`."""
+
+    name: str
+    description: str
+    stream_transformer: bool
+    """Keep the transformer in host memory and bring its blocks to the device one after another."""
+    visit: bool
+    """Keep encoders and autoencoder in host memory and bring each to the device while it works."""
+    min_device_gib: float
+    """Device memory the plan needs for FLUX-sized models, in GiB; what `auto` goes by."""
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} could not be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold names and values.")
+    return values
+
+
+def _names(kind: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / kind).glob("*.yaml"))
+
+
+def model_names() -> list[str]:
+    return _names("models")
+
+
+def memory_names() -> list[str]:
+    return _names("memory")
+
+
+def _validated(cls: type[T], values: dict[str, Any], path: Path) -> T:
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{path}: {where}: {first['msg']}.") from error
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, mappings merged key by key."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+def _model_values(path: Path) -> dict[str, Any]:
+    values = _read_yaml(path)
+    parent = values.pop("extends", None)
+    return values if parent is None else _merged(_model_values(path.with_name(f"{parent}.yaml")), values)
+
+
+def load_model_config(name: str) -> ModelConfig:
+    """The model called `name` (`flux-dev`, `demo`, ...), or the one in a YAML file of one's own.
+
+    Raises:
+        ConfigError: no such model, or a key or value that is not understood.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / "models" / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"There is no model '{name}'. Choose one of: {', '.join(model_names())}.")
+    return _validated(ModelConfig, {"name": path.stem, **_model_values(path)}, path)
+
+
+def load_memory_plan(name: str) -> MemoryPlan:
+    """The memory plan called `name`.
+
+    Raises:
+        ConfigError: no such plan, or a key or value that is not understood.
+    """
+    path = CONFIGS / "memory" / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"There is no memory plan '{name}'. Choose one of: auto, {', '.join(memory_names())}.")
+    return _validated(MemoryPlan, {"name": name, **_read_yaml(path)}, path)
+
+
+def with_local_files(config: ModelConfig, files: dict[str, str]) -> ModelConfig:
+    """`config` with some components taken from paths on this machine (the command line's `--transformer` and others).
+
+    Raises:
+        ConfigError: a component that does not exist, or a path that does not.
+    """
+    components = dict(config.components)
+    for name, path in files.items():
+        if name not in COMPONENT_NAMES:
+            raise ConfigError(f"'{name}' is no component. The components are: {', '.join(COMPONENT_NAMES)}.")
+        if not Path(path).expanduser().exists():
+            raise ConfigError(f"--{name.replace('_', '-')} {path}: there is no such file or folder.")
+        components[name] = Source(path=str(Path(path).expanduser().resolve()))
+    return config.model_copy(update={"components": components})

@@ -1,0 +1,139 @@
+"""Pixels of reference images: open what people send, fit it as the released code does, keep-input-size arithmetic.
+
+Pillow only; no tensors here, so that a request can be verified before torch is imported. Sizes in this module are
+(width, height) in pixels, as Pillow has them.
+"""
+
+import io
+import warnings
+
+from PIL import Image, ImageOps
+
+from uso.errors import ImageError, RequestError
+
+TOKEN_SIZE = 16
+"""Pixels per side of one transformer token: 8 (autoencoder) times 2 (patch)."""
+
+MAX_PIXELS = 89_478_485
+"""Largest reference accepted; Pillow's own threshold for a decompression bomb (a 0.25 GiB RGB picture)."""
+
+_FULL_16_BIT = 65535
+
+
+def open_image(data: bytes, name: str = "image") -> Image.Image:
+    """Decode an image file as a person would see it: upright, on white, first frame, 8-bit RGB.
+
+    Args:
+        data: the bytes of the file (any format Pillow reads).
+        name: how messages call the file.
+
+    Raises:
+        ImageError: no picture, damaged, more than `MAX_PIXELS`, or a number format without a defined range.
+    """
+    try:
+        # Pillow only warns between one and two times its bomb threshold; the size check below covers that range.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name} is too large to open safely: at most {MAX_PIXELS // 10**6} megapixels.") from error
+    except Exception as error:  # Pillow's decoders raise many kinds of errors on hostile bytes.
+        raise ImageError(f"{name} is not a picture this program can read (try PNG, JPEG or WebP).") from error
+    width, height = opened.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"{name} has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} megapixels are accepted. Scale it down."
+        )
+    try:
+        with opened:
+            opened.seek(0)
+            opened.load()
+            upright = ImageOps.exif_transpose(opened)
+            return _to_rgb(upright, name)
+    except ImageError:
+        raise
+    except Exception as error:  # the same: truncated data surfaces as OSError, SyntaxError, ValueError, struct.error ...
+        raise ImageError(f"{name} is damaged or incomplete ({error}). Save it again as PNG or JPEG.") from error
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """8-bit RGB on white; 16-bit grey is scaled down, not clipped (Pillow's own conversion clips it)."""
+    if image.mode == "F":
+        raise ImageError(f"{name} holds floating-point pixels without a defined white. Save it with 8 or 16 bits.")
+    if image.mode.startswith("I"):
+        low, high = image.getextrema()
+        if low < 0 or high > _FULL_16_BIT:
+            raise ImageError(f"{name} holds values from {low} to {high}; 0 to 65535 is accepted. Save it with 16 bits.")
+        eight_bit = image.convert("F").point(lambda value: value * (255 / _FULL_16_BIT) + 0.5)
+        return eight_bit.convert("L").convert("RGB")
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layered).convert("RGB")
+    return image.convert("RGB")
+
+
+def fitted_size(width: int, height: int, long_side: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(resized, cropped) sizes of a content reference: long side to `long_side`, then down to multiples of 16.
+
+    The arithmetic, truncations included, is that of `preprocess_ref` in USO's released inference code. The cropped size
+    may hold a zero for an extreme shape; `check_reference` refuses those.
+    """
+    if width >= height:
+        resized = long_side, int((long_side / width) * height)
+    else:
+        resized = int((long_side / height) * width), long_side
+    return resized, (resized[0] // TOKEN_SIZE * TOKEN_SIZE, resized[1] // TOKEN_SIZE * TOKEN_SIZE)
+
+
+def fit_reference(image: Image.Image, long_side: int) -> Image.Image:
+    """A content reference as the network sees it: LANCZOS to `long_side` pixels, centre crop to multiples of 16.
+
+    A 16 x 16 image comes back as it is (the released code uses it as a stand-in for "no picture").
+    """
+    if image.size == (TOKEN_SIZE, TOKEN_SIZE):
+        return image
+    resized, (width, height) = fitted_size(*image.size, long_side)
+    left, top = (resized[0] - width) // 2, (resized[1] - height) // 2
+    return image.resize(resized, Image.Resampling.LANCZOS).crop((left, top, left + width, top + height))
+
+
+def check_reference(width: int, height: int, long_side: int, name: str = "image") -> None:
+    """Refuse a content reference whose fitted short side would fall under one token (16 pixels)."""
+    if (width, height) == (TOKEN_SIZE, TOKEN_SIZE):
+        return
+    resized, fitted = fitted_size(width, height, long_side)
+    if min(fitted) < TOKEN_SIZE:
+        raise ImageError(
+            f"{name} is too long and thin: {width} x {height} becomes {resized[0]} x {resized[1]} at content reference "
+            f"size {long_side}, and both sides need at least {TOKEN_SIZE} pixels. Crop it or raise the reference size."
+        )
+
+
+def keep_input_size(width: int, height: int, minimum: int, maximum: int) -> tuple[int, int]:
+    """The picture size that keeps an input's aspect: its own size if supported, else scaled into the range.
+
+    Args:
+        width, height: the input, upright.
+        minimum, maximum: the supported range of a side; the short side may go down to `minimum / 2` where a long
+            shape could not be kept otherwise.
+
+    Returns:
+        (width, height), multiples of 16, each under one token away from the exactly scaled side.
+
+    Raises:
+        RequestError: the shape is longer than `maximum : minimum / 2`.
+    """
+    short, long = min(width, height), max(width, height)
+    floor = minimum // 2
+    if long * floor > maximum * short:
+        raise RequestError(
+            f"Keep input size cannot keep {width} x {height}: at most {maximum}:{floor} ({maximum / floor:.3g} to 1) is "
+            "supported. Crop the content image, or choose width and height yourself."
+        )
+    scale = min(max(1.0, minimum / short), maximum / long)
+    return _nearest_token(width * scale), _nearest_token(height * scale)
+
+
+def _nearest_token(side: float) -> int:
+    return int(side / TOKEN_SIZE + 0.5) * TOKEN_SIZE

@@ -1,0 +1,261 @@
+"""A finished picture on disk: a PNG that holds its whole request, and the references beside it.
+
+The request is JSON in an iTXt chunk (any language). Reference images are kept once, by SHA-256, in `references/` beside
+the pictures; the PNG holds the hashes. A picture appears under its name complete or not at all, nothing is overwritten,
+and a name that cannot be used never costs a picture. No torch here.
+"""
+
+import json
+import logging
+import os
+import re
+import tempfile
+import unicodedata
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, PngImagePlugin
+
+from uso import __version__
+from uso.errors import OutputError
+from uso.request import GenerationRequest, GenerationResult, ReferenceImage
+
+logger = logging.getLogger(__name__)
+
+CHUNK = "uso"
+"""Keyword of the iTXt chunk."""
+
+FORMAT = "uso-picture/1"
+REFERENCES = "references"
+_MAX_SLUG = 48
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def slug(text: str) -> str:
+    """A few words of `text` that are safe in any file name: lower-case ASCII letters, digits and hyphens."""
+    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    words = re.sub(r"[^a-z0-9]+", "-", ascii_text.lower()).strip("-")
+    return words[:_MAX_SLUG].strip("-") or "picture"
+
+
+def file_stem(request: GenerationRequest, now: datetime | None = None) -> str:
+    """`20260131-235959_seed42_a-red-fox`: time, seed, and a slug of the prompt."""
+    moment = (now or datetime.now()).strftime("%Y%m%d-%H%M%S")
+    return f"{moment}_seed{request.seed}_{slug(request.prompt)}"
+
+
+def metadata(result: GenerationResult) -> dict[str, Any]:
+    """All that the PNG records, as JSON values."""
+    request = result.request
+    plain = {
+        name: getattr(request, name)
+        for name in GenerationRequest.__dataclass_fields__
+        if name not in ("content_images", "style_images")
+    }
+    for name in ("content_images", "style_images"):
+        references: tuple[ReferenceImage, ...] = getattr(request, name)
+        plain[name] = [{"sha256": reference.sha256, "name": reference.name} for reference in references]
+    return {
+        "format": FORMAT,
+        "program": {"name": "uso", "version": __version__},
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "request": plain,
+        "model": result.model,
+        "timings": {stage: round(seconds, 3) for stage, seconds in result.timings.items()},
+        "peak_memory_gib": result.peak_memory_gib,
+    }
+
+
+def check_folder(folder: Path) -> None:
+    """Make sure that pictures can be written to `folder`, before any are made.
+
+    Raises:
+        OutputError: it cannot be created or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"Pictures cannot be written to {folder} ({error.strerror}). Choose another output folder."
+        ) from error
+
+
+def check_file(path: Path) -> None:
+    """Make sure that a picture can be written as `path`, before it is made.
+
+    Raises:
+        OutputError: it exists, is not called .png, or cannot be created.
+    """
+    if path.suffix.lower() != ".png":
+        raise OutputError(f"{path} does not end in .png; pictures are PNG files, which hold their request.")
+    if path.exists() or path.is_symlink():
+        raise OutputError(f"{path} exists already, and nothing is overwritten. Choose another name or remove it.")
+    check_folder(path.parent)
+    try:
+        path.touch(exist_ok=False)
+        path.unlink()
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}). Choose another name.") from error
+
+
+def save(result: GenerationResult, folder: Path, stem: str | None = None) -> Path:
+    """Write the picture and its references; returns the file that now exists.
+
+    Args:
+        folder: created if missing. If it cannot be written to, a folder beside the system's temporary files is used
+            and named in a warning: a finished picture is never lost to its name or place.
+        stem: file name without `.png`; by default from time, seed and prompt. A number is added if it is taken.
+
+    Raises:
+        OutputError: the picture could be written nowhere (all disks full, say).
+    """
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt(CHUNK, json.dumps(metadata(result), ensure_ascii=False))
+    attempts = [(folder, stem or file_stem(result.request)), (folder, file_stem(result.request))]
+    attempts.append((Path(tempfile.gettempdir()) / "uso-outputs", file_stem(result.request)))
+    failures = []
+    for place, name in attempts:
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            path = _write_new(place, name, lambda file: result.image.save(file, "PNG", pnginfo=text))
+        except OSError as error:
+            failures.append(f"{place / name}.png: {error.strerror or error}")
+            continue
+        if failures:
+            logger.warning("The picture was saved as %s instead (%s).", path, "; ".join(failures))
+        keep_references(result.request, place)
+        return path
+    raise OutputError(f"The picture could not be saved: {'; '.join(failures)}. Free some space and try again.")
+
+
+def _write_new(folder: Path, stem: str, write: Any) -> Path:
+    """Write to a hidden file, then give it the first free of `stem.png`, `stem-2.png`, ...: complete or absent."""
+    descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        number = 1
+        while True:
+            path = folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")
+            try:
+                _rename_new(temporary, path)
+                return path
+            except FileExistsError:
+                number += 1
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _rename_new(source: str, target: Path) -> None:
+    """Rename without replacing: by a hard link, or, where the file system has none, by claiming the name first."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        os.replace(source, target)
+
+
+def keep_references(request: GenerationRequest, folder: Path) -> None:
+    """Keep each reference image once, as `references/<sha256>`, so that the picture can be made again."""
+    for reference in (*request.content_images, *request.style_images):
+        target = folder / REFERENCES / reference.sha256
+        if target.exists():
+            continue
+        try:
+            target.parent.mkdir(exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=target.parent)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(reference.data)
+            os.replace(temporary, target)
+        except OSError as error:
+            logger.warning("The reference %s could not be kept in %s: %s", reference.name, target.parent, error)
+
+
+@dataclass(frozen=True)
+class SavedPicture:
+    """What a PNG made by this program says about itself."""
+
+    path: Path
+    record: dict[str, Any]
+
+    @property
+    def model(self) -> dict[str, Any]:
+        return dict(self.record["model"])
+
+    def values(self) -> dict[str, Any]:
+        """The values of its request, but for the references: arguments of `GenerationRequest.create`."""
+        return {key: value for key, value in self.record["request"].items() if not key.endswith("_images")} | {
+            "num_images": 1
+        }
+
+    def references(self, folders: list[Path], given: list[ReferenceImage] | None = None) -> dict[str, Any]:
+        """The reference images, found by hash in `references/` of the given folders or among `given` files.
+
+        Returns:
+            `content_images` and `style_images`, arguments of `GenerationRequest.create`.
+
+        Raises:
+            OutputError: one is missing; it is named, so that it can be given again.
+        """
+        by_hash = {reference.sha256: reference for reference in given or []}
+        found: dict[str, Any] = {}
+        for kind in ("content_images", "style_images"):
+            found[kind] = [
+                by_hash.get(entry["sha256"]) or self._stored(entry, kind, folders)
+                for entry in self.record["request"][kind]
+            ]
+        return found
+
+    def _stored(self, entry: dict[str, str], kind: str, folders: list[Path]) -> ReferenceImage:
+        if not _SHA256.fullmatch(entry["sha256"]):
+            raise OutputError(f"{self.path} names a reference by something that is no SHA-256.")
+        for folder in folders:
+            path = folder / REFERENCES / entry["sha256"]
+            if path.is_file():
+                reference = ReferenceImage(path.read_bytes(), entry["name"])
+                if reference.sha256 == entry["sha256"]:
+                    return reference
+        flag = "--content" if kind == "content_images" else "--style"
+        raise OutputError(
+            f"The {kind.split('_')[0]} image '{entry['name']}' (SHA-256 {entry['sha256'][:12]}...) of {self.path.name} "
+            f"is not in {', '.join(str(folder / REFERENCES) for folder in folders)}. Give it again with {flag} FILE."
+        )
+
+
+def read(path: str | Path) -> SavedPicture:
+    """Read what a PNG of this program records.
+
+    Raises:
+        OutputError: no such file, no PNG of this program, or one of a newer format.
+    """
+    path = Path(path)
+    try:
+        with Image.open(path) as image:
+            image.load()  # text chunks may follow the pixels
+            text = getattr(image, "text", {}).get(CHUNK)
+    except FileNotFoundError as error:
+        raise OutputError(f"There is no file {path}.") from error
+    except Exception as error:  # Pillow's decoders raise many kinds of errors on hostile bytes.
+        raise OutputError(f"{path} is not a picture that can be read.") from error
+    if text is None:
+        raise OutputError(f"{path} holds no request: it was not made by this program, or an editor removed it.")
+    try:
+        record = json.loads(text)
+        form = record["format"]
+        if form == FORMAT:
+            _ = record["model"]["name"], record["request"]["content_images"], record["request"]["style_images"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{path} holds a damaged request.") from error
+    if form != FORMAT:
+        raise OutputError(f"{path} holds a request of the form {form!r}; this program reads {FORMAT!r}.")
+    return SavedPicture(path, record)

@@ -1,0 +1,287 @@
+"""What goes in and what comes out: `GenerationRequest`, `Progress`, `GenerationResult`.
+
+Plain data without torch. Every entry (page, command line, batch file, Python) makes its request with
+`GenerationRequest.create`, which verifies everything once, at the door; what holds a request may rely on it.
+"""
+
+import hashlib
+import io
+import math
+import secrets
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from uso.config import ModelConfig, Schedule
+from uso.errors import ImageError, RequestError
+from uso.images import TOKEN_SIZE, check_reference, keep_input_size, open_image
+
+MAX_SEED = 2**32 - 1
+RANDOM_SEED = -1
+MAX_IMAGES = 64
+MAX_PROMPT_CHARACTERS = 10_000
+MAX_MU = 10.0
+"""Largest schedule shift mu, both ways; FLUX's own rule stays between 0.45 and 1.3."""
+
+
+@dataclass(frozen=True)
+class ReferenceImage:
+    """The bytes of an image file that a person gave, known by their SHA-256."""
+
+    data: bytes = field(repr=False)
+    name: str = "image"
+
+    @classmethod
+    def from_path(cls, path: str | Path) -> "ReferenceImage":
+        """Read a file.
+
+        Raises:
+            ImageError: there is no such file, or it cannot be read.
+        """
+        try:
+            return cls(Path(path).read_bytes(), Path(path).name)
+        except OSError as error:
+            raise ImageError(f"The image {path} could not be read ({error.strerror or error}).") from error
+
+    @classmethod
+    def from_pil(cls, image: Image.Image, name: str = "image.png") -> "ReferenceImage":
+        """Keep a Pillow image, losslessly, as PNG."""
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        return cls(buffer.getvalue(), name)
+
+    @classmethod
+    def of(cls, source: "ReferenceImage | Image.Image | str | Path") -> "ReferenceImage":
+        """Whatever a caller has: a `ReferenceImage`, a Pillow image, or a path."""
+        if isinstance(source, ReferenceImage):
+            return source
+        return cls.from_pil(source) if isinstance(source, Image.Image) else cls.from_path(source)
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    @cached_property
+    def image(self) -> Image.Image:
+        """The picture: upright, on white, 8-bit RGB.
+
+        Raises:
+            ImageError: the bytes are no picture that can be used.
+        """
+        return open_image(self.data, self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationRequest:
+    """One request, verified. Make it with `create`; sizes are pixels and multiples of 16."""
+
+    prompt: str
+    content_images: tuple[ReferenceImage, ...]
+    style_images: tuple[ReferenceImage, ...]
+    width: int
+    height: int
+    keep_input_size: bool
+    num_inference_steps: int
+    guidance_scale: float | None
+    """None where the model takes none."""
+    content_size: int
+    """Long side that content references are fitted to, in pixels."""
+    seed: int
+    """The seed of the first picture, 0 to 2^32 - 1: never the "random" marker."""
+    num_images: int
+    schedule: Schedule
+    tiled_decode: bool
+
+    @classmethod
+    def create(
+        cls,
+        config: ModelConfig,
+        *,
+        prompt: str = "",
+        content_images: Any = (),
+        style_images: Any = (),
+        width: int | None = None,
+        height: int | None = None,
+        keep_input_size: bool = False,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        content_size: int | None = None,
+        seed: int = RANDOM_SEED,
+        num_images: int = 1,
+        schedule: Schedule | None = None,
+        tiled_decode: bool = False,
+    ) -> "GenerationRequest":
+        """Verify values against a model's limits and fill what was left out with its defaults.
+
+        Args:
+            config: whose limits and defaults count.
+            content_images, style_images: any number of paths, Pillow images or `ReferenceImage`s.
+            width, height: pixels, multiples of 16; given by the first content image where `keep_input_size` is set.
+            guidance_scale: must be None for a model without guidance.
+            seed: 0 to 2^32 - 1, or -1 for a random one.
+
+        Raises:
+            RequestError, ImageError: with the value, what is allowed, and what to do.
+        """
+        limits, defaults = config.limits, config.defaults
+        contents = tuple(ReferenceImage.of(image) for image in content_images)
+        styles = tuple(ReferenceImage.of(image) for image in style_images)
+        long_side = _whole(
+            "Content reference size",
+            defaults.content_size if content_size is None else content_size,
+            limits.min_content_size,
+            limits.max_content_size,
+        )
+        for reference in contents:
+            check_reference(*reference.image.size, long_side, reference.name)
+        for reference in styles:
+            _ = reference.image  # decoded here so that a file that is no picture is refused now
+        if keep_input_size:
+            if not contents:
+                raise RequestError("Keep input size needs a content image. Add one, or switch it off.")
+            width, height = keep_input_size_of(config, contents[0])
+        _check_images_count(num_images)
+        return cls(
+            prompt=_check_prompt(prompt),
+            content_images=contents,
+            style_images=styles,
+            width=_side("Width", defaults.width if width is None else width, config, keep_input_size),
+            height=_side("Height", defaults.height if height is None else height, config, keep_input_size),
+            keep_input_size=bool(keep_input_size),
+            num_inference_steps=_whole(
+                "Number of steps",
+                defaults.num_inference_steps if num_inference_steps is None else num_inference_steps,
+                1,
+                limits.max_steps,
+            ),
+            guidance_scale=_check_guidance(guidance_scale, config),
+            content_size=long_side,
+            seed=_check_seed(seed, num_images),
+            num_images=num_images,
+            schedule=check_schedule(defaults.schedule if schedule is None else schedule),
+            tiled_decode=bool(tiled_decode),
+        )
+
+    def single(self, index: int) -> "GenerationRequest":
+        """The request that makes picture `index` of this one alone: the same, with seed + index."""
+        return replace(self, seed=self.seed + index, num_images=1)
+
+
+def keep_input_size_of(config: ModelConfig, reference: ReferenceImage) -> tuple[int, int]:
+    """(width, height) of the picture that keeps `reference`'s aspect with the model `config`."""
+    return keep_input_size(*reference.image.size, config.limits.min_size, config.limits.max_size)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _whole(label: str, value: Any, minimum: int, maximum: int) -> int:
+    if not _is_number(value) or value != int(value) or not minimum <= value <= maximum:
+        raise RequestError(f"{label} is {value!r}; a whole number from {minimum} to {maximum} is allowed.")
+    return int(value)
+
+
+def _side(label: str, value: Any, config: ModelConfig, kept: bool) -> int:
+    if kept:  # computed by keep_input_size: its range is wider for long shapes
+        return int(value)
+    minimum, maximum = config.limits.min_size, config.limits.max_size
+    side = _whole(label, value, minimum, maximum)
+    if side % TOKEN_SIZE:
+        raise RequestError(f"{label} is {side}; it must be a multiple of {TOKEN_SIZE} from {minimum} to {maximum}.")
+    return side
+
+
+def _check_prompt(prompt: Any) -> str:
+    if not isinstance(prompt, str):
+        raise RequestError(f"The prompt must be text, not {type(prompt).__name__}. An empty one is allowed.")
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
+        raise RequestError(
+            f"The prompt has {len(prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are read. Shorten it."
+        )
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RequestError("The prompt holds half of a character (a lone surrogate). Type it again.") from error
+    if "\x00" in prompt:
+        raise RequestError("The prompt holds a NUL character. Remove it.")
+    return prompt
+
+
+def _check_guidance(value: Any, config: ModelConfig) -> float | None:
+    if not config.guidance:
+        if value is not None:
+            raise RequestError(f"{config.title} takes no guidance scale. Leave it out.")
+        return None
+    if value is None:
+        return config.defaults.guidance_scale
+    minimum, maximum = config.limits.min_guidance, config.limits.max_guidance
+    if not _is_number(value) or not minimum <= value <= maximum:
+        raise RequestError(f"Guidance is {value!r}; a number from {minimum:g} to {maximum:g} is allowed.")
+    return float(value)
+
+
+def _check_images_count(value: Any) -> None:
+    _whole("Number of images", value, 1, MAX_IMAGES)
+
+
+def _check_seed(seed: Any, num_images: int) -> int:
+    last = MAX_SEED - (num_images - 1)
+    if seed == RANDOM_SEED and not isinstance(seed, bool):
+        return secrets.randbelow(last + 1)
+    if not _is_number(seed) or seed != int(seed) or not 0 <= seed <= last:
+        reason = f" for {num_images} images, which use the seeds that follow" if num_images > 1 else ""
+        raise RequestError(f"Seed is {seed!r}; 0 to {last} is allowed{reason}, or -1 for a random one.")
+    return int(seed)
+
+
+def check_schedule(schedule: Any) -> Schedule:
+    """`uso`, `flux`, or a number for mu.
+
+    Raises:
+        RequestError: anything else.
+    """
+    if schedule == "uso" or schedule == "flux":
+        return "uso" if schedule == "uso" else "flux"
+    if _is_number(schedule) and abs(schedule) <= MAX_MU:
+        return float(schedule)
+    raise RequestError(
+        f"Schedule is {schedule!r}; 'uso', 'flux' or a number for mu from {-MAX_MU:g} to {MAX_MU:g} is allowed."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What a running request has reached, yielded by `USOPipeline.stream` after every step."""
+
+    stage: str
+    """`condition`, `denoise` or `decode`."""
+    step: int
+    """Steps done in this stage."""
+    num_steps: int
+    image_index: int
+    num_images: int
+    seconds: float
+    """Since the request began."""
+    latents: Any = None
+    """In `denoise`: the packed latents after the step, [1, tokens, 64], float32 on the device."""
+    denoised: Any = None
+    """In `denoise`: the clean picture as predicted at this step, same form."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationResult:
+    """One finished picture and all that is needed to make it again."""
+
+    image: Image.Image
+    request: GenerationRequest
+    """Exactly this picture's request: `num_images` is 1, the seed is the one that was used."""
+    model: dict[str, Any]
+    """What made it: model, files and revisions, LoRA scale, dtype, device, plan, program versions."""
+    timings: dict[str, float]
+    """Seconds by stage: `condition` (0 where shared with an earlier picture), `denoise`, `decode`."""
+    peak_memory_gib: float | None
+    """Peak device memory while this picture was made; None where the device does not tell."""
