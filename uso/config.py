@@ -122,8 +122,6 @@ class MemoryPlan(Strict):
     """Keep the transformer in host memory and bring its blocks to the device one after another."""
     visit: bool
     """Keep encoders and autoencoder in host memory and bring each to the device while it works."""
-    min_device_gib: float
-    """Device memory the plan needs for FLUX-sized models, in GiB; what `auto` goes by."""
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -1,0 +1,78 @@
+"""Fixtures shared by the tests: pictures to give, the golden case, and the demo model loaded once."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+TESTS = Path(__file__).resolve().parent
+
+
+def draw_picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    """A smooth, asymmetric RGB picture: gradients and a few discs."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.mgrid[0:height, 0:width] / max(height, width)
+    pixels = np.stack([rows, columns, 1 - rows], axis=-1)
+    for _ in range(5):
+        row, column, radius = random.random(3) * (height, width, min(height, width) / 3) / max(height, width)
+        pixels[(rows - row) ** 2 + (columns - column) ** 2 < radius**2] = random.random(3)
+    return Image.fromarray((pixels * 255).astype(np.uint8), "RGB")
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[..., Image.Image]:
+    """`picture(width, height, seed)` draws one."""
+    return draw_picture
+
+
+@pytest.fixture
+def picture_file(tmp_path: Path) -> Callable[..., Path]:
+    """`picture_file(name, width, height, seed)` draws one to a file."""
+
+    def draw(name: str, width: int = 200, height: int = 150, seed: int = 0) -> Path:
+        path = tmp_path / name
+        draw_picture(width, height, seed).save(path)
+        return path
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def golden_folder() -> Path:
+    return TESTS / "golden" / "case-a"
+
+
+@pytest.fixture(scope="session")
+def golden(golden_folder: Path) -> Any:
+    """The golden case: its files and numbers."""
+    from tests.golden import Case
+
+    return Case(golden_folder)
+
+
+@pytest.fixture(scope="session")
+def golden_pipeline(golden: Any) -> Any:
+    """The golden case's files as a pipeline (float32, CPU, no text encoders). Do not change it."""
+    return golden.load()
+
+
+@pytest.fixture(scope="session")
+def demo_config() -> Any:
+    from uso.config import load_model_config
+
+    return load_model_config("demo")
+
+
+@pytest.fixture(scope="session")
+def demo_pipeline(demo_config: Any) -> Any:
+    """The demo model on the CPU. Do not change it."""
+    from uso.loading import load_pipeline
+
+    return load_pipeline(demo_config, device="cpu", memory="full")

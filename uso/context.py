@@ -1,0 +1,70 @@
+"""What the transformer reads beside the picture: style tokens and projected text, in transformer width.
+
+`ContextEmbedder` holds both projections. They depend on the request alone, so the context is computed once per request
+and not once per step. Layout of the style projector: USO's released `projector.safetensors`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+
+# `from_pretrained` looks the base class up in this module's namespace, so it must be imported by name.
+from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
+
+STYLE_LAYERS = {"high": -2, "mid": -11, "low": -20}
+"""Which hidden state of the image encoder each level reads, in the order of its tokens."""
+
+
+class StyleLevel(nn.Module):
+    """One level of the style projector: image tokens pooled to style tokens, normalised, brought to width."""
+
+    def __init__(self, image_tokens: int, style_tokens: int, image_dim: int, hidden_size: int) -> None:
+        super().__init__()
+        self.pool = nn.Linear(image_tokens, style_tokens)
+        self.norm = nn.LayerNorm(image_dim)
+        self.projection = nn.Linear(image_dim, hidden_size)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """[B, image_tokens, image_dim] -> [B, style_tokens, hidden_size]."""
+        pooled = nn.functional.silu(self.pool(features.transpose(1, 2))).transpose(1, 2)
+        projected: torch.Tensor = self.projection(self.norm(pooled))
+        return projected
+
+
+class ContextEmbedder(ModelMixin, ConfigMixin):
+    """Style features and text features -> context tokens.
+
+    Args:
+        image_tokens: tokens of the image encoder (729 for SigLIP so400m at 384 pixels).
+        image_dim: width of the image encoder (1152).
+        style_tokens: style tokens per level (64).
+        hidden_size: width of the transformer (3072).
+
+    `text_projection` is the transformer's own `context_embedder`, moved here by `USOPipeline`; it is None until then
+    and on disk, where it stays in the transformer.
+    """
+
+    @register_to_config
+    def __init__(self, image_tokens: int = 729, image_dim: int = 1152, style_tokens: int = 64, hidden_size: int = 3072):
+        super().__init__()
+        self.levels = nn.ModuleDict(
+            {level: StyleLevel(image_tokens, style_tokens, image_dim, hidden_size) for level in STYLE_LAYERS}
+        )
+        self.text_projection: nn.Module | None = None
+
+    def style_tokens(self, hidden_states: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The image encoder's hidden states (those of `STYLE_LAYERS` are read) -> [B, 3 * style_tokens, hidden_size]."""
+        tokens = [self.levels[level](hidden_states[layer].to(self.dtype)) for level, layer in STYLE_LAYERS.items()]
+        return torch.cat(tokens, dim=1)
+
+    def forward(self, prompt_embeds: torch.Tensor, style_tokens: Sequence[torch.Tensor] = ()) -> torch.Tensor:
+        """[B, L, text_dim] text features and any number of styles' tokens -> [B, styles + L, hidden_size].
+
+        Style tokens come before the text.
+        """
+        if self.text_projection is None:
+            raise RuntimeError("The text projection is still in the transformer; USOPipeline moves it here.")
+        text = self.text_projection(prompt_embeds.to(self.dtype))
+        return torch.cat([*(tokens.to(text) for tokens in style_tokens), text], dim=1)

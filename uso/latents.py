@@ -1,0 +1,84 @@
+"""Latents as tokens: noise, packing, position ids, reference offsets. Pure functions, no weights.
+
+Latents are [B, 16, H/8, W/8]; a token is a 2 x 2 cell of latents (16 x 16 pixels) with 64 channels. Position ids are
+[tokens, 3]: (0, row, column) for pictures, all zero for style and text tokens. Orders and offsets follow FLUX
+(black-forest-labs/flux, `sampling.py`) and USO's released code, and are held by the golden case.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+LATENT_CHANNELS = 16
+CELL = 8
+"""Pixels per side of a latent cell: the autoencoder's downsampling."""
+
+PATCH = 2
+"""Latent cells per side of a token."""
+
+
+def draw_noise(seed: int, height: int, width: int) -> torch.Tensor:
+    """The initial latents of a seed: [1, 16, height/8, width/8], float32 on the CPU; sizes in pixels.
+
+    Drawn in float64 and then cast: float32 draws differ between CPU builds, and a GPU's between GPU models.
+    """
+    generator = torch.Generator("cpu").manual_seed(seed)
+    shape = (1, LATENT_CHANNELS, height // CELL, width // CELL)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(torch.float32)
+
+
+def pack(latents: torch.Tensor) -> torch.Tensor:
+    """[B, C, h, w] latents -> [B, (h/2)(w/2), 4C] tokens, channel-major inside a token."""
+    batch, channels, height, width = latents.shape
+    cells = latents.view(batch, channels, height // PATCH, PATCH, width // PATCH, PATCH)
+    return cells.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * PATCH * PATCH)
+
+
+def unpack(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """[B, tokens, 4C] -> [B, C, height/8, width/8]; sizes in pixels. The inverse of `pack`."""
+    batch, _, channels = tokens.shape
+    rows, columns = height // (CELL * PATCH), width // (CELL * PATCH)
+    cells = tokens.view(batch, rows, columns, channels // (PATCH * PATCH), PATCH, PATCH)
+    return cells.permute(0, 3, 1, 4, 2, 5).reshape(batch, -1, rows * PATCH, columns * PATCH)
+
+
+def grid_ids(rows: int, columns: int, first_row: int = 0, first_column: int = 0) -> torch.Tensor:
+    """Position ids of a picture of rows x columns tokens: [rows * columns, 3], float32, row by row."""
+    row_ids = torch.arange(first_row, first_row + rows, dtype=torch.float32)
+    column_ids = torch.arange(first_column, first_column + columns, dtype=torch.float32)
+    grid = torch.stack(torch.meshgrid(row_ids, column_ids, indexing="ij"), dim=-1).reshape(-1, 2)
+    return torch.nn.functional.pad(grid, (1, 0))
+
+
+def picture_ids(
+    height: int, width: int, reference_sizes: Sequence[tuple[int, int]]
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Position ids of the picture and of each content reference; sizes are (H, W) in pixels.
+
+    The first reference starts where the picture ends, diagonally, and each further one where the last ended.
+
+    Returns:
+        ids of the picture, [H/16 * W/16, 3], and one such tensor per reference.
+    """
+    side = CELL * PATCH
+    row, column = height // side, width // side
+    references = []
+    for reference_height, reference_width in reference_sizes:
+        rows, columns = reference_height // side, reference_width // side
+        references.append(grid_ids(rows, columns, row, column))
+        row, column = row + rows, column + columns
+    return grid_ids(height // side, width // side), references
+
+
+def image_to_tensor(image: Image.Image) -> torch.Tensor:
+    """An 8-bit RGB picture -> [1, 3, H, W] in [-1, 1], float32."""
+    pixels = torch.from_numpy(np.array(image, dtype=np.float32))
+    return (pixels.permute(2, 0, 1)[None] / 127.5) - 1.0
+
+
+def tensor_to_image(pixels: torch.Tensor) -> Image.Image:
+    """[1, 3, H, W], clamped to [-1, 1] -> an 8-bit RGB picture."""
+    clamped = pixels[0].clamp(-1, 1).float().cpu()
+    return Image.fromarray(((clamped + 1.0) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy(), "RGB")

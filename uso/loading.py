@@ -1,0 +1,349 @@
+"""A model's name and a memory plan -> a `USOPipeline` ready to work: which model, which device, which files, how placed."""
+
+import json
+import logging
+import platform
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import diffusers
+import torch
+import transformers
+from diffusers import FlowMatchEulerDiscreteScheduler
+from transformers import CLIPTokenizer, SiglipImageProcessorPil, T5TokenizerFast
+
+from uso import __version__, checkpoints, hub
+from uso.config import ComponentName, MemoryPlan, ModelConfig, load_memory_plan, load_model_config, with_local_files
+from uso.context import ContextEmbedder
+from uso.errors import CheckpointError, ConfigError, MissingWeightsError
+from uso.memory import GIB, free_device_bytes
+from uso.pipeline import USOPipeline
+
+logger = logging.getLogger(__name__)
+
+OnProgress = Callable[[str, float], None]
+"""Called with what is being done and the share of all bytes done, 0 to 1."""
+
+AUTO_MODEL = "flux-dev"
+FALLBACK_MODEL = "demo"
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+WORKING_BYTES = 5 * GIB
+"""Room beside the weights that `full` wants for activations and the float32 decode at 1024 x 1024."""
+
+# One component is loaded in float32 whatever the rest is: the autoencoder loses visible detail in bfloat16.
+_VAE_DTYPE = torch.float32
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto`: the first CUDA device, else MPS, else the CPU.
+
+    Raises:
+        ConfigError: a device that is not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda:0")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"There is no device '{name}'. Choose auto, cpu, mps, cuda or cuda:N.") from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise ConfigError(f"There is no device '{name}': this machine shows {count} CUDA devices to PyTorch.")
+        return torch.device("cuda", device.index or 0)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("There is no device 'mps' on this machine. Choose auto or cpu.")
+    if device.type not in ("cpu", "mps"):
+        raise ConfigError(f"Device '{name}' is not supported. Choose auto, cpu, mps, cuda or cuda:N.")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto`: bfloat16 on a GPU, float32 on a CPU.
+
+    Raises:
+        ConfigError: neither `auto` nor a name in `DTYPES`.
+    """
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if name not in DTYPES:
+        raise ConfigError(f"There is no dtype '{name}'. Choose one of: auto, {', '.join(DTYPES)}.")
+    return DTYPES[name]
+
+
+def choose_model(name: str, device: str = "auto", files: Mapping[str, str] | None = None) -> tuple[ModelConfig, str]:
+    """The model to run and, in a sentence, why. `auto` never downloads.
+
+    `auto` is FLUX.1-dev where its weights are on this disk and a GPU can hold them, and the demo elsewhere.
+
+    Raises:
+        ConfigError: no such model, component or device.
+    """
+    if name != "auto":
+        return with_local_files(load_model_config(name), dict(files or {})), f"{name} was asked for."
+    config = with_local_files(load_model_config(AUTO_MODEL), dict(files or {}))
+    reason = _why_not(config, choose_device(device))
+    if reason is None:
+        return config, f"{config.title} is on this disk, and the GPU can hold it."
+    return load_model_config(FALLBACK_MODEL), reason
+
+
+def _why_not(config: ModelConfig, device: torch.device) -> str | None:
+    """Why `auto` does not run this model here; None if it does."""
+    if device.type == "cpu":
+        return f"No GPU was found, and {config.title} needs one."
+    absent = hub.missing(config)
+    if absent:
+        return f"The weights of {config.title} are not on this disk ({', '.join(absent)} missing)."
+    free = free_device_bytes(device) or 0
+    needed = _least_device_bytes(config)
+    if free < needed:
+        return f"{config.title} needs {needed / GIB:.0f} GiB of free GPU memory, and {free / GIB:.1f} GiB are free."
+    return None
+
+
+def _least_device_bytes(config: ModelConfig) -> int:
+    """Device memory of the leanest plan: its largest visitor, T5, and some room."""
+    largest = (config.components["text_encoder_2"].size_gb or 0) * 10**9
+    return int(largest) + 2 * GIB
+
+
+def choose_plan(name: str, device: torch.device, weight_bytes: int) -> MemoryPlan:
+    """`auto`: everything resident where weights and working memory fit, else offloading. Says what it picked and why.
+
+    Raises:
+        ConfigError: no such plan, or one that needs a CUDA device.
+    """
+    if name != "auto":
+        plan = load_memory_plan(name)
+        if plan.stream_transformer and device.type == "mps":
+            raise ConfigError(f"Memory plan '{name}' streams from host memory; on MPS both are one. Choose 'full'.")
+        return plan
+    free = free_device_bytes(device)
+    if device.type != "cuda" or free is None:
+        return load_memory_plan("full")
+    fits = weight_bytes + WORKING_BYTES <= free
+    plan = load_memory_plan("full" if fits else "offload")
+    logger.info(
+        "Memory plan %s: weights take %.1f GiB, working memory %.1f GiB, and %.1f GiB are free on %s.",
+        plan.name,
+        weight_bytes / GIB,
+        WORKING_BYTES / GIB,
+        free / GIB,
+        device,
+    )
+    return plan
+
+
+def load_pipeline(
+    config: ModelConfig | str,
+    *,
+    memory: str = "auto",
+    device: str = "auto",
+    dtype: str = "auto",
+    lora_scale: float | None = None,
+    offline: bool = False,
+    download: bool = False,
+    on_progress: OnProgress | None = None,
+) -> USOPipeline:
+    """Find the files, load them strictly, fold the LoRA, place everything.
+
+    Args:
+        config: a `ModelConfig` or the name of one.
+        memory: a plan's name or `auto`.
+        device: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`.
+        dtype: of the transformer and the encoders: `auto`, `bfloat16` or `float32`. The autoencoder is float32.
+        lora_scale: how much of USO's LoRA is folded in; the model's own value if None.
+        download: fetch what is missing (in `offline` nothing is).
+
+    Raises:
+        ConfigError, CheckpointError, MissingWeightsError: with the remedy.
+    """
+    config = load_model_config(config) if isinstance(config, str) else config
+    report = on_progress or (lambda stage, share: None)
+    where = choose_device(device)
+    weights_dtype = choose_dtype(dtype, where)
+    scale = config.lora_scale if lora_scale is None else lora_scale
+    located = hub.locate(config, offline=offline, download=download, on_progress=on_progress)
+    stored = sum(file.stat().st_size for component in located.values() for file in component.files)
+    loader = _Loader(config, located, weights_dtype, report, stored)
+    plan = choose_plan(memory, where, stored)
+    pipeline = loader.pipeline(scale, where if not plan.stream_transformer else torch.device("cpu"), plan)
+    report("Placing the model", 1.0)
+    pipeline.place(plan, where)
+    pipeline.provenance = _provenance(config, located, scale, weights_dtype, where, plan)
+    return pipeline
+
+
+class _Loader:
+    """Loads component after component, reporting the share of bytes done."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        located: Mapping[ComponentName, hub.Located],
+        dtype: torch.dtype,
+        report: OnProgress,
+        stored_bytes: int,
+    ) -> None:
+        self.config = config
+        self.located = located
+        self.dtype = dtype
+        self.report = report
+        self.total = max(stored_bytes, 1)
+        self.done = 0
+
+    def pipeline(self, lora_scale: float, device: torch.device, plan: MemoryPlan) -> USOPipeline:
+        visiting = torch.device("cpu") if plan.visit else device
+        transformer = checkpoints.load_transformer(
+            self.architecture("transformer"),
+            self.weights("transformer"),
+            lora=self.weights("lora"),
+            lora_scale=lora_scale,
+            **self.placing("transformer", device),
+        )
+        context = checkpoints.load_context_embedder(self.weights("projector"), **self.placing("projector", device))
+        text_encoder_2 = checkpoints.load_text_encoder_2(
+            self.architecture("text_encoder_2"),
+            self.weights("text_encoder_2"),
+            **self.placing("text_encoder_2", visiting),
+        )
+        text_encoder = checkpoints.load_text_encoder(
+            self.architecture("text_encoder"), self.weights("text_encoder"), **self.placing("text_encoder", visiting)
+        )
+        image_encoder = checkpoints.load_image_encoder(
+            self.architecture("image_encoder"), self.weights("image_encoder"), **self.placing("image_encoder", visiting)
+        )
+        placing = self.placing("vae", visiting) | {"dtype": _VAE_DTYPE}
+        vae = checkpoints.load_autoencoder(self.architecture("vae"), self.weights("vae"), **placing)
+        _check_fit(self.config, transformer, context, text_encoder, text_encoder_2, image_encoder)
+        return USOPipeline(
+            transformer=transformer,
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=CLIPTokenizer.from_pretrained(self.located["tokenizer"].path),
+            text_encoder_2=text_encoder_2,
+            tokenizer_2=T5TokenizerFast.from_pretrained(self.located["tokenizer_2"].path),
+            image_encoder=image_encoder,
+            image_processor=self.image_processor(),
+            context_embedder=context,
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False),
+            model=self.config.model_dump(mode="json", exclude={"components", "architecture"}),
+        )
+
+    def placing(self, name: ComponentName, device: torch.device) -> dict[str, Any]:
+        label = f"Loading {name.replace('_', ' ')}"
+        share_before = self.done
+        size = sum(file.stat().st_size for file in self.located[name].files)
+        if name == "transformer":
+            size += sum(file.stat().st_size for file in self.located["lora"].files)
+        self.done += size
+        self.report(label, share_before / self.total)
+        seen = 0
+
+        def on_tensor(count: int) -> None:
+            nonlocal seen
+            seen += count
+            self.report(label, min(share_before + seen, self.done) / self.total)
+
+        return {"dtype": self.dtype, "device": device, "on_tensor": on_tensor}
+
+    def weights(self, name: ComponentName) -> list[Path]:
+        files = [file for file in self.located[name].files if file.suffix == ".safetensors"]
+        if not files:
+            raise MissingWeightsError(f"{self.located[name].path} holds no .safetensors file for {name}.")
+        return files
+
+    def architecture(self, name: ComponentName) -> dict[str, Any]:
+        """A component's config: beside its weights where it has one, else the one that ships with the program."""
+        beside = self.located[name].path / "config.json"
+        return read_component_config(beside if beside.is_file() else architecture_file(self.config, name))
+
+    def image_processor(self) -> SiglipImageProcessorPil:
+        values = read_component_config(architecture_file(self.config, "image_processor"))
+        return SiglipImageProcessorPil.from_dict(values)
+
+
+def architecture_file(config: ModelConfig, name: str) -> Path:
+    """The shipped config of a component; what a model's own folder lacks is FLUX.1-dev's."""
+    for folder in (config.architecture_folder, load_model_config(AUTO_MODEL).architecture_folder):
+        if (folder / f"{name}.json").is_file():
+            return folder / f"{name}.json"
+    raise ConfigError(f"{config.architecture_folder} holds no {name}.json.")
+
+
+def read_component_config(path: Path) -> dict[str, Any]:
+    """A component's `config.json` as its class takes it.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} could not be read ({error}).") from error
+    return values
+
+
+def _check_fit(
+    config: ModelConfig, transformer: Any, context: ContextEmbedder, text: Any, text_2: Any, image: Any
+) -> None:
+    """Files that load one by one can still belong to different models."""
+    vision = image.config
+    width = transformer.config.num_attention_heads * transformer.config.attention_head_dim
+    for what, found, expected in (
+        ("the projector's width", context.config.hidden_size, width),
+        ("the projector's image width", context.config.image_dim, vision.hidden_size),
+        ("the projector's image tokens", context.config.image_tokens, (vision.image_size // vision.patch_size) ** 2),
+        ("T5's width", text_2.config.d_model, transformer.config.joint_attention_dim),
+        ("CLIP's width", text.config.hidden_size, transformer.config.pooled_projection_dim),
+    ):
+        if found != expected:
+            raise CheckpointError(
+                f"The files of {config.title} do not belong together: {what} is {found}, not {expected}."
+            )
+    if transformer.config.guidance_embeds != config.guidance:
+        raise ConfigError(
+            f"{config.name}: guidance is {config.guidance} in the model's config, but not in its weights."
+        )
+
+
+def _provenance(
+    config: ModelConfig,
+    located: Mapping[ComponentName, hub.Located],
+    lora_scale: float,
+    dtype: torch.dtype,
+    device: torch.device,
+    plan: MemoryPlan,
+) -> dict[str, Any]:
+    """What every picture records of the model that made it."""
+    return {
+        "name": config.name,
+        "title": config.title,
+        "lora_scale": lora_scale,
+        "dtype": str(dtype).removeprefix("torch."),
+        "vae_dtype": str(_VAE_DTYPE).removeprefix("torch."),
+        "device": _device_name(device),
+        "plan": plan.name,
+        "threads": torch.get_num_threads() if device.type == "cpu" else None,
+        "components": {name: component.origin for name, component in located.items()},
+        "versions": {
+            "uso": __version__,
+            "torch": torch.__version__,
+            "diffusers": diffusers.__version__,
+            "transformers": transformers.__version__,
+            "accelerate": accelerate.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"{device.type} ({platform.machine()})"

@@ -1,0 +1,55 @@
+"""Which noise levels a picture passes through: the home of USO's released schedule rule.
+
+A schedule is a list of sigmas from 1 (noise) to 0 (picture), one more than there are steps. A shift mu bends it towards
+the noisy end: sigma' = e^mu / (e^mu + 1/sigma - 1), as in FLUX (black-forest-labs/flux, `sampling.py`).
+"""
+
+import math
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+
+from uso.config import Schedule
+
+# FLUX draws a line through (256 tokens, mu 0.5) and (4096 tokens, mu 1.15).
+_BASE_TOKENS, _BASE_MU = 256, 0.5
+_MAX_TOKENS, _MAX_MU = 4096, 1.15
+
+
+def flux_mu(tokens: int) -> float:
+    """FLUX's shift for a picture of so many tokens."""
+    slope = (_MAX_MU - _BASE_MU) / (_MAX_TOKENS - _BASE_TOKENS)
+    return slope * tokens + (_BASE_MU - slope * _BASE_TOKENS)
+
+
+def schedule_mu(schedule: Schedule, height: int, width: int) -> float:
+    """The shift mu of a named rule for a picture of height x width pixels; a number is its own mu.
+
+    `uso` is FLUX's rule with `(W//8) * (H//8) // 256` for the number of tokens (64 where there are 4096): what the
+    released inference code computes, so it is what the weights' known pictures come from. `flux` counts them truly.
+    """
+    if schedule == "uso":
+        return flux_mu((width // 8) * (height // 8) // 256)
+    if schedule == "flux":
+        return flux_mu((width // 16) * (height // 16))
+    return float(schedule)
+
+
+def schedule_sigmas(schedule: Schedule, num_inference_steps: int, height: int, width: int) -> list[float]:
+    """The sigmas before each step (the final 0 is the scheduler's), computed in float32 like the released code."""
+    linear = torch.linspace(1, 0, num_inference_steps + 1)[:-1]
+    shift = math.exp(schedule_mu(schedule, height, width))
+    sigmas: list[float] = (shift / (shift + (1 / linear - 1) ** 1.0)).tolist()
+    return sigmas
+
+
+def set_schedule(
+    scheduler: FlowMatchEulerDiscreteScheduler, schedule: Schedule, num_inference_steps: int, height: int, width: int
+) -> torch.Tensor:
+    """Set a scheduler's sigmas and return them: [num_inference_steps + 1], float32 on the CPU, from 1 to 0.
+
+    The scheduler must not shift by itself (shift 1, no dynamic shifting); it keeps step state, so use one per request.
+    """
+    scheduler.set_timesteps(sigmas=schedule_sigmas(schedule, num_inference_steps, height, width))
+    sigmas: torch.Tensor = scheduler.sigmas
+    return sigmas
