@@ -52,7 +52,7 @@ class Source(Strict):
 
     @property
     def local_path(self) -> Path:
-        return (ROOT / Path(self.path).expanduser()).resolve()
+        return ROOT / Path(self.path).expanduser()  # links are kept: a cache's say .safetensors, its files do not
 
 
 class Limits(Strict):
@@ -94,7 +94,8 @@ class ModelConfig(Strict):
     description: str
     architecture: str
     """A folder of `configs/architectures/` (or a local folder) that holds each component's config file."""
-    components: dict[ComponentName, Source]
+    components: dict[ComponentName, Source] = {}
+    """Where each component's files are; empty in a pipeline's own record, which needs them no more."""
     limits: Limits
     defaults: Defaults
     guidance: bool
@@ -179,7 +180,11 @@ def load_model_config(name: str) -> ModelConfig:
     path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / "models" / f"{name}.yaml"
     if not path.is_file():
         raise ConfigError(f"There is no model '{name}'. Choose one of: {', '.join(model_names())}.")
-    return _validated(ModelConfig, {"name": path.stem, **_model_values(path)}, path)
+    config = _validated(ModelConfig, {"name": path.stem, **_model_values(path)}, path)
+    absent = [component for component in COMPONENT_NAMES if component not in config.components]
+    if absent:
+        raise ConfigError(f"{path}: components: {', '.join(absent)} missing. Each needs a path, and a repo if it is remote.")
+    return config
 
 
 def load_memory_plan(name: str) -> MemoryPlan:
@@ -206,5 +211,5 @@ def with_local_files(config: ModelConfig, files: dict[str, str]) -> ModelConfig:
             raise ConfigError(f"'{name}' is no component. The components are: {', '.join(COMPONENT_NAMES)}.")
         if not Path(path).expanduser().exists():
             raise ConfigError(f"--{name.replace('_', '-')} {path}: there is no such file or folder.")
-        components[name] = Source(path=str(Path(path).expanduser().resolve()))
+        components[name] = Source(path=str(Path(path).expanduser().absolute()))
     return config.model_copy(update={"components": components})

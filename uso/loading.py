@@ -233,7 +233,7 @@ class _Loader:
             image_processor=self.image_processor(),
             context_embedder=context,
             scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False),
-            model=self.config.model_dump(mode="json", exclude={"components", "architecture"}),
+            model=self.config.model_dump(mode="json", exclude={"components"}),
         )
 
     def placing(self, name: ComponentName, device: torch.device) -> dict[str, Any]:

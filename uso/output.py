@@ -11,10 +11,11 @@ import os
 import re
 import tempfile
 import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image, PngImagePlugin
 
@@ -29,6 +30,7 @@ CHUNK = "uso"
 
 FORMAT = "uso-picture/1"
 REFERENCES = "references"
+KINDS = ("content_images", "style_images")
 _MAX_SLUG = 48
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -52,11 +54,15 @@ def metadata(result: GenerationResult) -> dict[str, Any]:
     plain = {
         name: getattr(request, name)
         for name in GenerationRequest.__dataclass_fields__
-        if name not in ("content_images", "style_images")
+        if name not in KINDS
     }
-    for name in ("content_images", "style_images"):
+    for name in KINDS:
         references: tuple[ReferenceImage, ...] = getattr(request, name)
-        plain[name] = [{"sha256": reference.sha256, "name": reference.name} for reference in references]
+        # A name that is no UTF-8 (file systems allow it) must not cost the picture.
+        plain[name] = [
+            {"sha256": reference.sha256, "name": reference.name.encode("utf-8", "replace").decode()}
+            for reference in references
+        ]
     return {
         "format": FORMAT,
         "program": {"name": "uso", "version": __version__},
@@ -121,26 +127,36 @@ def save(result: GenerationResult, folder: Path, stem: str | None = None) -> Pat
     for place, name in attempts:
         try:
             place.mkdir(parents=True, exist_ok=True)
+            keep_references(result.request, place)  # first: a picture that exists can be repeated
             path = _write_new(place, name, lambda file: result.image.save(file, "PNG", pnginfo=text))
         except OSError as error:
             failures.append(f"{place / name}.png: {error.strerror or error}")
             continue
         if failures:
             logger.warning("The picture was saved as %s instead (%s).", path, "; ".join(failures))
-        keep_references(result.request, place)
         return path
     raise OutputError(f"The picture could not be saved: {'; '.join(failures)}. Free some space and try again.")
 
 
-def _write_new(folder: Path, stem: str, write: Any) -> Path:
-    """Write to a hidden file, then give it the first free of `stem.png`, `stem-2.png`, ...: complete or absent."""
-    descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=folder)
+def _write_part(folder: Path, write: Callable[[BinaryIO], object]) -> Path:
+    """A complete, hidden file of its own in `folder`; nothing is left if writing fails."""
+    descriptor, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=folder)
     try:
         with os.fdopen(descriptor, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(name, 0o644)
+    except BaseException:
+        os.unlink(name)
+        raise
+    return Path(name)
+
+
+def _write_new(folder: Path, stem: str, write: Callable[[BinaryIO], object]) -> Path:
+    """Write to a hidden file, then give it the first free of `stem.png`, `stem-2.png`, ...: complete or absent."""
+    temporary = _write_part(folder, write)
+    try:
         number = 1
         while True:
             path = folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")
@@ -150,11 +166,10 @@ def _write_new(folder: Path, stem: str, write: Any) -> Path:
             except FileExistsError:
                 number += 1
     finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
 
 
-def _rename_new(source: str, target: Path) -> None:
+def _rename_new(source: Path, target: Path) -> None:
     """Rename without replacing: by a hard link, or, where the file system has none, by claiming the name first."""
     try:
         os.link(source, target)
@@ -162,7 +177,11 @@ def _rename_new(source: str, target: Path) -> None:
         raise
     except OSError:
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        os.replace(source, target)
+        try:
+            os.replace(source, target)
+        except OSError:
+            target.unlink()
+            raise
 
 
 def keep_references(request: GenerationRequest, folder: Path) -> None:
@@ -173,10 +192,7 @@ def keep_references(request: GenerationRequest, folder: Path) -> None:
             continue
         try:
             target.parent.mkdir(exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=target.parent)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(reference.data)
-            os.replace(temporary, target)
+            os.replace(_write_part(target.parent, lambda file, data=reference.data: file.write(data)), target)
         except OSError as error:
             logger.warning("The reference %s could not be kept in %s: %s", reference.name, target.parent, error)
 
@@ -194,22 +210,22 @@ class SavedPicture:
 
     def values(self) -> dict[str, Any]:
         """The values of its request, but for the references: arguments of `GenerationRequest.create`."""
-        return {key: value for key, value in self.record["request"].items() if not key.endswith("_images")} | {
-            "num_images": 1
-        }
+        return {key: value for key, value in self.record["request"].items() if key not in KINDS}
 
-    def references(self, folders: list[Path], given: list[ReferenceImage] | None = None) -> dict[str, Any]:
+    def references(
+        self, folders: list[Path], given: Sequence[ReferenceImage] = (), kinds: Sequence[str] = KINDS
+    ) -> dict[str, Any]:
         """The reference images, found by hash in `references/` of the given folders or among `given` files.
 
         Returns:
-            `content_images` and `style_images`, arguments of `GenerationRequest.create`.
+            `content_images` and `style_images` (those of `kinds`), arguments of `GenerationRequest.create`.
 
         Raises:
             OutputError: one is missing; it is named, so that it can be given again.
         """
-        by_hash = {reference.sha256: reference for reference in given or []}
+        by_hash = {reference.sha256: reference for reference in given}
         found: dict[str, Any] = {}
-        for kind in ("content_images", "style_images"):
+        for kind in kinds:
             found[kind] = [
                 by_hash.get(entry["sha256"]) or self._stored(entry, kind, folders)
                 for entry in self.record["request"][kind]
@@ -252,10 +268,24 @@ def read(path: str | Path) -> SavedPicture:
     try:
         record = json.loads(text)
         form = record["format"]
-        if form == FORMAT:
-            _ = record["model"]["name"], record["request"]["content_images"], record["request"]["style_images"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise OutputError(f"{path} holds a damaged request.") from error
     if form != FORMAT:
         raise OutputError(f"{path} holds a request of the form {form!r}; this program reads {FORMAT!r}.")
+    if not _is_whole(record):
+        raise OutputError(f"{path} holds a damaged request.")
     return SavedPicture(path, record)
+
+
+def _is_whole(record: dict[str, Any]) -> bool:
+    """Whether a record has the parts that repeating it relies on; values are verified when a request is made of it."""
+    request, model = record.get("request"), record.get("model")
+    if not isinstance(request, dict) or not set(KINDS) <= set(request) <= set(GenerationRequest.__dataclass_fields__):
+        return False
+    if not isinstance(model, dict) or not isinstance(model.get("name"), str):
+        return False
+    entries = [entry for kind in KINDS if isinstance(request[kind], list) for entry in request[kind]]
+    return all(isinstance(request[kind], list) for kind in KINDS) and all(
+        isinstance(entry, dict) and isinstance(entry.get("sha256"), str) and isinstance(entry.get("name"), str)
+        for entry in entries
+    )

@@ -43,8 +43,8 @@ class ReferenceImage:
         """
         try:
             return cls(Path(path).read_bytes(), Path(path).name)
-        except OSError as error:
-            raise ImageError(f"The image {path} could not be read ({error.strerror or error}).") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+            raise ImageError(f"The image {path} could not be read ({getattr(error, 'strerror', None) or error}).") from error
 
     @classmethod
     def from_pil(cls, image: Image.Image, name: str = "image.png") -> "ReferenceImage":
@@ -139,18 +139,18 @@ class GenerationRequest:
             check_reference(*reference.image.size, long_side, reference.name)
         for reference in styles:
             _ = reference.image  # decoded here so that a file that is no picture is refused now
-        if keep_input_size:
+        if _switch("Keep input size", keep_input_size):
             if not contents:
                 raise RequestError("Keep input size needs a content image. Add one, or switch it off.")
             width, height = keep_input_size_of(config, contents[0])
-        _check_images_count(num_images)
+        num_images = _whole("Number of images", num_images, 1, MAX_IMAGES)
         return cls(
             prompt=_check_prompt(prompt),
             content_images=contents,
             style_images=styles,
             width=_side("Width", defaults.width if width is None else width, config, keep_input_size),
             height=_side("Height", defaults.height if height is None else height, config, keep_input_size),
-            keep_input_size=bool(keep_input_size),
+            keep_input_size=keep_input_size,
             num_inference_steps=_whole(
                 "Number of steps",
                 defaults.num_inference_steps if num_inference_steps is None else num_inference_steps,
@@ -162,7 +162,7 @@ class GenerationRequest:
             seed=_check_seed(seed, num_images),
             num_images=num_images,
             schedule=check_schedule(defaults.schedule if schedule is None else schedule),
-            tiled_decode=bool(tiled_decode),
+            tiled_decode=_switch("Tiled decode", tiled_decode),
         )
 
     def single(self, index: int) -> "GenerationRequest":
@@ -176,13 +176,21 @@ def keep_input_size_of(config: ModelConfig, reference: ReferenceImage) -> tuple[
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _whole(label: str, value: Any, minimum: int, maximum: int) -> int:
     if not _is_number(value) or value != int(value) or not minimum <= value <= maximum:
         raise RequestError(f"{label} is {value!r}; a whole number from {minimum} to {maximum} is allowed.")
     return int(value)
+
+
+def _switch(label: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise RequestError(f"{label} is {value!r}; true or false is allowed.")
+    return value
 
 
 def _side(label: str, value: Any, config: ModelConfig, kept: bool) -> int:
@@ -222,10 +230,6 @@ def _check_guidance(value: Any, config: ModelConfig) -> float | None:
     if not _is_number(value) or not minimum <= value <= maximum:
         raise RequestError(f"Guidance is {value!r}; a number from {minimum:g} to {maximum:g} is allowed.")
     return float(value)
-
-
-def _check_images_count(value: Any) -> None:
-    _whole("Number of images", value, 1, MAX_IMAGES)
 
 
 def _check_seed(seed: Any, num_images: int) -> int:

@@ -1,0 +1,271 @@
+"""Batch files: a JSON list of jobs, verified as a whole, split over processes, resumed where a killed run stopped.
+
+    [{"prompt": "...", "image_paths": ["content.jpg" or "", "style.png", ...], "seed": 7, "save_dir": "out"}, ...]
+
+Every picture has one file name, made of the job's place in the file, a hash of all that decides the picture, and the
+seed. Pictures appear under their names complete or not at all, so a name that exists is a picture that is done.
+Processes share nothing but the file system.
+"""
+
+import argparse
+import functools
+import hashlib
+import itertools
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from uso import output
+from uso.config import ModelConfig
+from uso.errors import ConfigError, OutputError, RequestError, USOError
+from uso.flags import AUTO
+from uso.generate import REQUEST_FLAGS, chosen_config, load, make, output_place, request_values
+from uso.request import MAX_IMAGES, MAX_SEED, RANDOM_SEED, GenerationRequest, GenerationResult, ReferenceImage
+from uso.terminal import say
+
+logger = logging.getLogger(__name__)
+
+_KEYS = ("prompt", "image_paths", "save_dir", *(key for key in REQUEST_FLAGS if key != "prompt"))
+_CACHED_REFERENCES = 4
+"""Opened images kept while a file is verified: neighbouring jobs tend to share theirs, and one may take 0.25 GiB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One entry of a batch file, verified. Holds paths, not pixels, so that a file may have many thousands."""
+
+    number: int
+    """Place in the file, from 1."""
+    values: dict[str, Any]
+    """Arguments of `GenerationRequest.create`, references as paths, the seed settled."""
+    folder: Path
+    digest: str
+    """Of all that decides its pictures, but for a seed that was not given."""
+    references: tuple[str, ...]
+    """SHA-256 of its images when it was verified."""
+    seed: int
+    num_images: int
+
+    def path(self, index: int) -> Path:
+        """The file of picture `index`."""
+        return self.folder / f"{self.number:04d}_{self.digest[:12]}_seed{self.seed + index}.png"
+
+    def missing(self) -> list[int]:
+        """The pictures that are not there yet."""
+        return [index for index in range(self.num_images) if not self.path(index).exists()]
+
+    def save(self, result: GenerationResult) -> Path:
+        return output.save(result, self.folder, self.path(result.request.seed - self.seed).stem)
+
+    def requests(self, config: ModelConfig) -> Iterator[GenerationRequest]:
+        """One request for every unbroken row of missing pictures, which share their conditioning.
+
+        Raises:
+            USOError: an image is gone, or is not what it was when the file was verified; a batch may run for days.
+        """
+        whole = GenerationRequest.create(config, **self.values)
+        if _hashes(whole) != self.references:
+            raise RequestError("Its images have changed since the batch was verified. Start the batch again.")
+        for _, row in itertools.groupby(enumerate(self.missing()), key=lambda pair: pair[1] - pair[0]):
+            indices = [index for _, index in row]
+            yield replace(whole, seed=self.seed + indices[0], num_images=len(indices))
+
+
+@dataclass(frozen=True)
+class Process:
+    """Which of several processes this one is, as `accelerate launch` and `torchrun` tell it."""
+
+    rank: int
+    world: int
+    local_rank: int
+
+    @classmethod
+    def from_environment(cls) -> "Process":
+        """Read RANK, WORLD_SIZE and LOCAL_RANK; alone where they are not set.
+
+        Raises:
+            ConfigError: they make no sense.
+        """
+        names = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+        texts = {name: os.environ.get(name, default) for name, default in names.items()}
+        if not all(text.isdecimal() for text in texts.values()) or int(texts["RANK"]) >= int(texts["WORLD_SIZE"]):
+            said = ", ".join(f"{name}={text}" for name, text in texts.items())
+            raise ConfigError(f"{said} do not say which process this is. Use accelerate launch, or unset them.")
+        return cls(*(int(text) for text in texts.values()))
+
+    def takes(self, job: Job) -> bool:
+        return (job.number - 1) % self.world == self.rank
+
+    def device(self, wanted: str) -> str:
+        """Its own GPU, where nothing was said and there are GPUs."""
+        if wanted != AUTO or self.world == 1:
+            return wanted
+        import torch
+
+        return f"cuda:{self.local_rank}" if torch.cuda.is_available() else wanted
+
+
+def generate_batch(args: argparse.Namespace) -> int:
+    """Run a batch file; returns the exit status: 0, or 1 if a job failed.
+
+    Raises:
+        USOError: the file, a job of it or a flag was refused; nothing was started.
+    """
+    _refuse_single_flags(args)
+    process = Process.from_environment()
+    config = chosen_config(args)
+    jobs = read_jobs(Path(args.batch), config, args)
+    own = [job for job in jobs if process.takes(job)]
+    waiting = [job for job in own if job.missing()]
+    skipped = sum(job.num_images - len(job.missing()) for job in own)
+    done = failed = 0
+    if waiting:
+        pipe = load(config, argparse.Namespace(**(vars(args) | {"device": process.device(args.device)})))
+    for job in waiting:
+        try:
+            for request in job.requests(config):
+                done += make(pipe, request, job.save, label=f"job {job.number} of {len(jobs)}, ")
+        except Exception as error:  # whatever happens to one job, the others are still to be made
+            failed += 1
+            logger.debug("Job %d", job.number, exc_info=True)
+            say(f"Job {job.number} failed: {error or type(error).__name__}")
+    whose = f"Process {process.rank} of {process.world}: " if process.world > 1 else ""
+    say(f"{whose}{done} pictures made, {skipped} were there already, {failed} jobs failed.")
+    return 1 if failed else 0
+
+
+def _refuse_single_flags(args: argparse.Namespace) -> None:
+    for flag, value in (("prompt", args.prompt), ("content", args.content), ("style", args.style)):
+        if value is not None:
+            raise RequestError(f"--{flag} cannot go with --batch: every job of the file has its own.")
+
+
+def read_jobs(path: Path, config: ModelConfig, args: argparse.Namespace) -> list[Job]:
+    """The verified jobs of a batch file; flags give what a job leaves out.
+
+    Raises:
+        USOError: the file cannot be read; or all jobs that are refused, by number, with the reason.
+    """
+    defaults, folder = request_values(args), output_place(args.output, several=True)[0]
+    scale = config.lora_scale if args.lora_scale is None else args.lora_scale
+    identity = [config.model_dump(mode="json", include={"name", "components"}), scale, args.dtype]
+    opened = functools.lru_cache(_CACHED_REFERENCES)(ReferenceImage.from_path)
+    entries = _entries(path)
+    jobs: list[Job] = []
+    problems: list[str] = []
+    seen: Counter[str] = Counter()
+    for number, entry in enumerate(entries, start=1):
+        try:
+            values = _values(entry, path.parent, defaults)
+            request = GenerationRequest.create(config, **_with_references(values, opened))
+            digest = _digest(request, "seed" in values, identity)
+            place = _save_dir(entry, path.parent, folder)
+        except USOError as error:
+            problems.append(f"Job {number}: {error}")
+            continue
+        seed = request.seed if "seed" in values else _derived_seed(digest, seen[digest])
+        seen[digest] += 1
+        jobs.append(
+            Job(
+                number=number,
+                values=values | {"seed": seed},
+                folder=place,
+                digest=digest,
+                references=_hashes(request),
+                seed=seed,
+                num_images=request.num_images,
+            )
+        )
+    problems = problems or _unwritable(jobs)
+    if problems:
+        count = f"{len(problems)} of {len(entries)} jobs" if len(entries) > 1 else "its job"
+        raise RequestError("\n".join([f"{path}: {count} refused, nothing was started.", *problems]))
+    return jobs
+
+
+def _entries(path: Path) -> list[Any]:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise RequestError(f"The batch file {path} could not be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"The batch file {path} is not JSON: {error}.") from error
+    if not isinstance(entries, list) or not entries:
+        raise RequestError(f"The batch file {path} must hold a list of one or more jobs: [{{...}}, ...].")
+    return entries
+
+
+def _values(entry: Any, base: Path, defaults: dict[str, Any]) -> dict[str, Any]:
+    """A job as arguments of `GenerationRequest.create`, references as absolute paths; a random seed is left out."""
+    if not isinstance(entry, dict):
+        raise RequestError(f'A job is {{"prompt": "...", "image_paths": [...]}}, not {json.dumps(entry)[:60]}.')
+    unknown = [key for key in entry if key not in _KEYS]
+    if unknown:
+        raise RequestError(f"There is no {unknown[0]!r}. The keys of a job are: {', '.join(_KEYS)}.")
+    if "prompt" not in entry:
+        raise RequestError('It has no "prompt". An empty one ("") keeps the layout of its content image.')
+    given = {REQUEST_FLAGS[key]: entry[key] for key in REQUEST_FLAGS if entry.get(key) is not None}
+    sized = "width" in given or "height" in given
+    if sized and given.get("keep_input_size"):
+        raise RequestError('"keep_size" takes the size from the content image: leave out "width" and "height".')
+    values = defaults | ({"keep_input_size": False} if sized else {}) | given
+    if values.get("seed") == RANDOM_SEED:
+        del values["seed"]
+    paths = entry.get("image_paths") or []
+    if not isinstance(paths, list) or not all(isinstance(item, str) for item in paths):
+        raise RequestError('"image_paths" is a list of paths: the content image (or ""), then the style images.')
+    if "" in paths[1:]:
+        raise RequestError('Only the first of "image_paths" may be "" (no content image); leave out the others.')
+    files = [base.absolute() / Path(item).expanduser() if item else None for item in paths]
+    return values | {"content_images": [file for file in files[:1] if file], "style_images": files[1:]}
+
+
+def _with_references(values: dict[str, Any], opened: Callable[[Path], ReferenceImage]) -> dict[str, Any]:
+    return values | {kind: [opened(path) for path in values[kind]] for kind in ("content_images", "style_images")}
+
+
+def _hashes(request: GenerationRequest) -> tuple[str, ...]:
+    return tuple(reference.sha256 for reference in (*request.content_images, *request.style_images))
+
+
+def _digest(request: GenerationRequest, seeded: bool, identity: list[Any]) -> str:
+    """Of all that decides the pictures: the model, the request, the images' bytes; the seed only if it was given."""
+    content: dict[str, Any] = {
+        field.name: getattr(request, field.name)
+        for field in fields(request)
+        if field.name not in ("content_images", "style_images", "num_images", "seed")
+    }
+    content |= {"contents": len(request.content_images), "references": _hashes(request), "model": identity}
+    if seeded:
+        content["seed"] = request.seed
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _derived_seed(digest: str, occurrence: int) -> int:
+    """The seed of a job that names none: always the same for one file, another for each of several equal jobs."""
+    number = int(hashlib.sha256(f"{digest}/{occurrence}".encode()).hexdigest(), 16)
+    return number % (MAX_SEED - MAX_IMAGES)
+
+
+def _save_dir(entry: dict[str, Any], base: Path, default: Path) -> Path:
+    place = entry.get("save_dir")
+    if place is None:
+        return default
+    if not isinstance(place, str) or not place or "\0" in place:
+        raise OutputError(f'"save_dir" is {place!r}; a folder is needed.')
+    return base / Path(place).expanduser()
+
+
+def _unwritable(jobs: list[Job]) -> list[str]:
+    problems = []
+    for folder, job in {job.folder: job for job in reversed(jobs)}.items():
+        try:
+            output.check_folder(folder)
+        except OutputError as error:
+            problems.append(f"Job {job.number}: {error}")
+    return problems

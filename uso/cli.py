@@ -1,0 +1,184 @@
+"""The command line, `python -m uso VERB`: flags in, exit status out.
+
+Paths of pictures and what was asked for go to stdout, everything else to stderr. The verbs' work is done elsewhere;
+torch is imported by what needs it, when it needs it, so that `--help` and every refusal come at once.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from uso import __version__, output
+from uso.batch import generate_batch
+from uso.config import load_model_config, model_names
+from uso.errors import USOError
+from uso.flags import add_model_flags
+from uso.generate import DEFAULT_FOLDER, generate
+from uso.terminal import log_to_terminal, on_terminal, say
+
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+"""Exit statuses: some jobs failed; nothing was done, and why was said; Ctrl-C, as shells count it (128 + SIGINT)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status."""
+    args = _parser().parse_args(argv)
+    log_to_terminal(logging.DEBUG if args.debug else logging.INFO if on_terminal() else logging.WARNING)
+    try:
+        status: int = args.run(args)
+        return status
+    except BrokenPipeError:  # `python -m uso info ... | head`: the reader has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (KeyboardInterrupt, USOError) as error:
+        if args.debug:
+            traceback.print_exc()
+        if isinstance(error, USOError):
+            say(str(error))
+            return REFUSED
+        say("Stopped. Pictures that were finished are kept.")
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m uso", description="Pictures from a sentence, a content image and style images.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"uso {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for add in (_add_generate, _add_info, _add_models, _add_download):
+        verb = add(verbs)
+        verb.add_argument("--debug", action="store_true", help="show where in the program an error arose")
+    return parser
+
+
+def _add_generate(verbs: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "generate", help="make pictures", description="Make pictures and print their paths.", allow_abbrev=False
+    )
+    parser.set_defaults(run=_generate)
+    request = parser.add_argument_group("request (what is left out has the model's default)")
+    request.add_argument("--prompt", metavar="TEXT", help="a sentence; left out or empty, the layout is kept")
+    request.add_argument(
+        "--content", action="append", metavar="FILE", help="an image of who or what is shown; may be repeated"
+    )
+    request.add_argument("--style", action="append", metavar="FILE", help="an image of the look; may be repeated")
+    request.add_argument("--width", type=int, metavar="PIXELS", help="a multiple of 16")
+    request.add_argument("--height", type=int, metavar="PIXELS", help="a multiple of 16")
+    switch = argparse.BooleanOptionalAction
+    request.add_argument("--keep-size", action=switch, help="take the size from the content image")
+    request.add_argument("--steps", type=int, metavar="N", help="denoising steps")
+    request.add_argument("--guidance", type=float, metavar="NUMBER", help="how strictly the prompt is followed")
+    request.add_argument("--content-size", type=int, metavar="PIXELS", help="long side the content image is read at")
+    request.add_argument("--seed", type=int, metavar="N", help="of the first picture; -1, the default, for a random one")
+    request.add_argument("--images", type=int, metavar="N", help="number of pictures, with the seeds that follow")
+    request.add_argument("--schedule", type=_schedule, metavar="RULE", help="uso, flux, or a number for mu")
+    request.add_argument("--tiled-decode", action=switch, help="decode in tiles: less memory, faint differences")
+    source = parser.add_argument_group("instead of a single request")
+    either = source.add_mutually_exclusive_group()
+    either.add_argument(
+        "--from", dest="repeat", metavar="PICTURE", help="repeat a picture of this program; flags given beside it count"
+    )
+    either.add_argument(
+        "--batch",
+        metavar="FILE",
+        help='a JSON list of {"prompt", "image_paths": [content or "", style, ...], "seed", "save_dir", and the flags '
+        "above by name}; several GPUs: accelerate launch -m uso generate --batch FILE",
+    )
+    parser.add_argument(
+        "--output", metavar="PATH", help=f"a folder, or for one picture a .png file (default: {DEFAULT_FOLDER})"
+    )
+    add_model_flags(parser)
+    return parser
+
+
+def _schedule(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text  # a name, or for the request to refuse
+
+
+def _generate(args: argparse.Namespace) -> int:
+    return generate_batch(args) if args.batch else generate(args)
+
+
+def _add_info(verbs: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "info", help="what a picture records", description="Print what a picture of this program records."
+    )
+    parser.set_defaults(run=_info)
+    parser.add_argument("picture", metavar="PICTURE")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    return parser
+
+
+def _info(args: argparse.Namespace) -> int:
+    record = output.read(args.picture).record
+    print(json.dumps(record, ensure_ascii=False, indent=2) if args.json else readable(record))
+    return 0
+
+
+def readable(record: dict[str, Any], indent: str = "") -> str:
+    """A record as indented lines of `name: value`, safe to print: control characters are shown, not obeyed."""
+    lines = []
+    for key, value in record.items():
+        if isinstance(value, list):
+            value = {str(number): item for number, item in enumerate(value, start=1)}
+        if isinstance(value, dict):
+            lines += [f"{indent}{_printable(key)}:", readable(value, indent + "  ")] if value else []
+        else:
+            lines.append(f"{indent}{_printable(key)}: {_printable(value)}")
+    return "\n".join(lines)
+
+
+def _printable(value: Any) -> str:
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(value))
+
+
+def _add_models(verbs: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "models", help="which models there are", description="List the models, and whether they are on this disk."
+    )
+    parser.set_defaults(run=_models)
+    return parser
+
+
+def _models(args: argparse.Namespace) -> int:
+    from uso.hub import missing
+
+    for name in model_names():
+        config = load_model_config(name)
+        absent = missing(config)
+        size = sum(config.components[component].size_gb or 0 for component in absent)
+        state = f"not on this disk: {', '.join(absent)} (about {size:.1f} GB)" if absent else "on this disk"
+        experimental = " (experimental)" if config.experimental else ""
+        print(f"{name}: {config.title}{experimental}. {config.description}\n  {state}")
+    return 0
+
+
+def _add_download(verbs: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "download",
+        help="fetch a model's weights",
+        description="Say what a model's files take, then fetch what is not here yet. Goes on where it was interrupted.",
+    )
+    parser.set_defaults(run=_download)
+    parser.add_argument("--model", required=True, metavar="NAME", help=", ".join(model_names()))
+    parser.add_argument("--dry-run", action="store_true", help="only say what there is to fetch")
+    return parser
+
+
+def _download(args: argparse.Namespace) -> int:
+    from uso.hub import run_download
+
+    config = load_model_config(args.model)
+    if all(source.repo is None for source in config.components.values()):
+        print(f"{config.title} needs nothing from the network: its files are named as local paths.")
+        return 0
+    return run_download(config, print, dry_run=args.dry_run)

@@ -1,0 +1,73 @@
+"""The flags that `app.py` and `python -m uso` share: which model, from which files, on which device.
+
+`add_model_flags` puts them into a parser, `check_model_flags` refuses wrong values before anything heavy is imported,
+`model_files` gives the files that replace components. Loads nothing, probes no device, imports no torch.
+"""
+
+import argparse
+import math
+import re
+
+from uso.config import (
+    COMPONENT_NAMES,
+    ModelConfig,
+    load_memory_plan,
+    load_model_config,
+    memory_names,
+    model_names,
+    with_local_files,
+)
+from uso.errors import ConfigError
+
+AUTO = "auto"
+DTYPES = (AUTO, "bfloat16", "float32")
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Add `--model`, `--memory`, `--device`, `--dtype`, `--lora-scale`, `--offline` and one flag per component."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        default=AUTO,
+        metavar="NAME",
+        help=f"auto, {', '.join(model_names())}, or a YAML file of your own. auto (the default) takes flux-dev where a "
+        "GPU can hold it and its weights are on the disk, else demo; it never downloads, a name does",
+    )
+    group.add_argument(
+        "--memory", default=AUTO, metavar="PLAN", help=f"auto, {', '.join(memory_names())}: how it fits the machine"
+    )
+    group.add_argument("--device", default=AUTO, help="auto, cpu, cuda, cuda:N or mps")
+    group.add_argument("--dtype", default=AUTO, metavar="TYPE", help=f"{', '.join(DTYPES)}: numbers to compute in")
+    group.add_argument("--lora-scale", type=float, metavar="NUMBER", help="strength of USO's LoRA (1.0 as released)")
+    group.add_argument("--offline", action="store_true", help="use what is on the disk, ask nothing of the network")
+    files = parser.add_argument_group("files instead of the model's own (safetensors, or folders)")
+    for name in COMPONENT_NAMES:
+        files.add_argument(f"--{name.replace('_', '-')}", metavar="PATH")
+
+
+def model_files(args: argparse.Namespace) -> dict[str, str]:
+    """The components that were given as paths: {"transformer": "/models/flux1-dev.safetensors", ...}."""
+    return {name: path for name in COMPONENT_NAMES if (path := getattr(args, name)) is not None}
+
+
+def check_model_flags(args: argparse.Namespace) -> ModelConfig | None:
+    """Verify the values, before torch is imported.
+
+    Returns:
+        The named model with its local files in place, or None for `auto`, which only a look at the device decides.
+
+    Raises:
+        ConfigError: an unknown name, a file that is not there, a value out of range.
+    """
+    if args.memory != AUTO:
+        load_memory_plan(args.memory)
+    if not _DEVICE.fullmatch(args.device):
+        raise ConfigError(f"There is no device '{args.device}'. Choose auto, cpu, cuda, cuda:N or mps.")
+    if args.dtype not in DTYPES:
+        raise ConfigError(f"There is no number type '{args.dtype}'. Choose one of: {', '.join(DTYPES)}.")
+    if args.lora_scale is not None and not math.isfinite(args.lora_scale):
+        raise ConfigError(f"--lora-scale {args.lora_scale} is no number to scale by. 1.0 is the released strength.")
+    config = load_model_config("demo" if args.model == AUTO else args.model)
+    config = with_local_files(config, model_files(args))  # for auto too: a file that is not there is refused now
+    return None if args.model == AUTO else config

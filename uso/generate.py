@@ -1,0 +1,195 @@
+"""The verb `generate`: flags, or the record of a picture (`--from`), become one request, and its pictures files.
+
+Everything that can be refused is refused before torch is imported. Batch files are in `uso/batch.py`.
+"""
+
+import argparse
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uso import output
+from uso.config import ModelConfig
+from uso.errors import OutputError, RequestError
+from uso.flags import AUTO, check_model_flags, model_files
+from uso.request import GenerationRequest, GenerationResult, ReferenceImage
+from uso.terminal import loading_bar, on_terminal, print_path, say, step_bar
+
+if TYPE_CHECKING:
+    from uso.pipeline import USOPipeline
+
+REQUEST_FLAGS = {
+    "prompt": "prompt",
+    "width": "width",
+    "height": "height",
+    "keep_size": "keep_input_size",
+    "steps": "num_inference_steps",
+    "guidance": "guidance_scale",
+    "content_size": "content_size",
+    "seed": "seed",
+    "images": "num_images",
+    "schedule": "schedule",
+    "tiled_decode": "tiled_decode",
+}
+"""Flags, and keys of a batch file's jobs -> arguments of `GenerationRequest.create`."""
+
+DEFAULT_FOLDER = Path("outputs")
+_PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
+"""An `--output` that ends like this is meant as a file; all but .png are refused."""
+
+
+def generate(args: argparse.Namespace) -> int:
+    """Make the pictures of one request; returns the exit status."""
+    picture = output.read(args.repeat) if args.repeat else None
+    if picture:
+        args = with_recorded_model(args, picture)
+    config = chosen_config(args)
+    values = request_values(args)
+    if picture:
+        values = repeated_values(picture, values, config, Path(args.output or DEFAULT_FOLDER))
+    request = GenerationRequest.create(config, **values)
+    folder, stem = output_place(args.output, several=request.num_images > 1)
+    if on_terminal() or request.keep_input_size:
+        say(f"{config.title}: {request.width} x {request.height}, seed {request.seed}.")
+    pipe = load(config, args)
+    if picture:
+        tell_differences(picture, pipe.provenance)
+    make(pipe, request, lambda result: output.save(result, folder, stem))
+    return 0
+
+
+def make(
+    pipe: "USOPipeline", request: GenerationRequest, save: Callable[[GenerationResult], Path], label: str = ""
+) -> int:
+    """Run a request to its end; every picture is saved, and named on stdout, as soon as it is finished.
+
+    Returns:
+        How many pictures were made.
+    """
+    made = 0
+    with closing(pipe.stream(request)) as events, step_bar(label) as show:
+        for event in events:
+            if isinstance(event, GenerationResult):
+                print_path(save(event))
+                made += 1
+            else:
+                show(event)
+    return made
+
+
+def chosen_config(args: argparse.Namespace) -> ModelConfig:
+    """The model that the flags name; only `auto` has to look at the device."""
+    config = check_model_flags(args)
+    if config is not None:
+        return config
+    from uso.loading import choose_model
+
+    config, reason = choose_model(args.model, device=args.device, files=model_files(args))
+    say(reason)
+    return config
+
+
+def load(config: ModelConfig, args: argparse.Namespace) -> "USOPipeline":
+    """The pipeline, as the model flags say. A model that was named is fetched if need be; `auto` never fetches."""
+    from uso.loading import load_pipeline
+
+    with loading_bar() as show:
+        return load_pipeline(
+            config,
+            memory=args.memory,
+            device=args.device,
+            dtype=args.dtype,
+            lora_scale=args.lora_scale,
+            offline=args.offline,
+            download=args.model != AUTO,
+            on_progress=show,
+        )
+
+
+def request_values(args: argparse.Namespace) -> dict[str, Any]:
+    """What the flags say about the request, as arguments of `GenerationRequest.create`.
+
+    Raises:
+        RequestError: flags that contradict each other.
+    """
+    if args.keep_size and (args.width is not None or args.height is not None):
+        raise RequestError("--keep-size takes the size from the content image: leave out --width and --height.")
+    values = {field: value for flag, field in REQUEST_FLAGS.items() if (value := getattr(args, flag)) is not None}
+    for field, paths in (("content_images", args.content), ("style_images", args.style)):
+        if paths:
+            values[field] = [ReferenceImage.from_path(path) for path in paths]
+    return values
+
+
+def output_place(text: str | None, several: bool) -> tuple[Path, str | None]:
+    """`--output` as (folder, file name without .png or None), checked by writing to it.
+
+    Raises:
+        OutputError: it cannot be written to, exists already, or one file is to hold several pictures.
+    """
+    path = Path(text).expanduser() if text else DEFAULT_FOLDER
+    if path.is_dir() or path.suffix.lower() not in _PICTURE_SUFFIXES:
+        output.check_folder(path)
+        return path, None
+    if several:
+        raise OutputError(f"--output {path} names one file, which cannot hold several pictures. Name a folder.")
+    output.check_file(path)
+    return path.parent, path.stem
+
+
+def with_recorded_model(args: argparse.Namespace, picture: output.SavedPicture) -> argparse.Namespace:
+    """The flags, with the recorded model, number type, device, plan and LoRA scale where nothing was said."""
+    filled = vars(args).copy()
+    for flag, key in {"model": "name", "memory": "plan", "device": "device", "dtype": "dtype"}.items():
+        if filled[flag] == AUTO and key in picture.model:
+            filled[flag] = str(picture.model[key]).split(" ")[0]  # a device is recorded as "cuda (NVIDIA ...)"
+    scale = picture.model.get("lora_scale")
+    if filled["lora_scale"] is None and isinstance(scale, int | float):
+        filled["lora_scale"] = float(scale)
+    return argparse.Namespace(**filled)
+
+
+def repeated_values(
+    picture: output.SavedPicture, given: dict[str, Any], config: ModelConfig, folder: Path
+) -> dict[str, Any]:
+    """The recorded request with the given values laid over it, and its references found again.
+
+    Given images that were recorded (by SHA-256) stand in for lost files; others take the recorded ones' place.
+    """
+    values = picture.values()
+    if "width" in given or "height" in given:
+        values["keep_input_size"] = False
+    if not config.guidance:  # recorded with another model
+        values["guidance_scale"] = None
+    found: list[ReferenceImage] = []
+    for kind in output.KINDS:
+        hashes = {entry["sha256"] for entry in picture.record["request"][kind]}
+        files = given.get(kind, [])
+        new = [file.name for file in files if file.sha256 not in hashes]
+        if new:
+            say(f"{', '.join(new)}: not among the recorded {kind.replace('_', ' ')}; used in their place.")
+        else:
+            given = {key: value for key, value in given.items() if key != kind}
+            found += files
+    lost = [kind for kind in output.KINDS if kind not in given]
+    references = picture.references([picture.path.parent, folder], found, lost)
+    return {**values, **references, **given}
+
+
+def tell_differences(picture: output.SavedPicture, provenance: dict[str, Any]) -> None:
+    """Say what is not as it was when the picture was made; unless all is, equal bits are not promised."""
+    then, now = _plain(picture.model), _plain(provenance)
+    keys = dict.fromkeys([*then, *now])
+    changes = [f"{key} was {then.get(key)}, is {now.get(key)}" for key in keys if then.get(key) != now.get(key)]
+    before, after = picture.model.get("components") or {}, provenance.get("components") or {}
+    files = [name for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)]
+    changes += [f"the files of {name} are others" for name in files]
+    if changes:
+        say(f"Not all is as it was for {picture.path.name}, so the same bits are not promised: {'; '.join(changes)}.")
+
+
+def _plain(model: dict[str, Any]) -> dict[str, Any]:
+    """What was recorded of a model but for its files, in one level."""
+    values = {key: value for key, value in model.items() if key not in ("components", "versions")}
+    return values | (model.get("versions") or {})

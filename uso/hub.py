@@ -1,0 +1,301 @@
+"""Where a model's files are, and fetching them from the Hugging Face Hub: `locate`, `missing`, `plan_download`,
+`download`.
+
+Only safetensors weights and tokenizer files are ever asked for. What lies in the cache is used as it is, without a
+network: a revision like `main` means the commit it meant when it was last fetched, until `download` looks again.
+Reads no weights into memory, imports no torch.
+"""
+
+import logging
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url
+from huggingface_hub.errors import OfflineModeIsEnabled
+
+from uso.config import ComponentName, ModelConfig, Source
+from uso.errors import MissingWeightsError
+from uso.hub_cache import (
+    TOKENIZERS,
+    Found,
+    Hub,
+    choose_weights,
+    find,
+    is_file_name,
+    local_origin,
+    name_in,
+    tokenizer_names,
+)
+from uso.hub_errors import plain_errors
+from uso.hub_transfer import Meter, OnProgress, RemoteFile, fetch, publish, verify_file
+
+logger = logging.getLogger(__name__)
+
+GB = 10**9
+
+
+@dataclass(frozen=True)
+class Located:
+    """One component's files on this disk."""
+
+    name: ComponentName
+    path: Path
+    """The file, or the folder."""
+    files: tuple[Path, ...]
+    """Its safetensors files, in the order of their names, or its tokenizer files."""
+    origin: dict[str, Any]
+    """For the record in every picture: repository, revision, commit and path; or base name, bytes and fingerprint."""
+
+
+@dataclass(frozen=True)
+class DownloadPlan:
+    """All files of a model that come from the Hub, and how much of them is still to fetch."""
+
+    files: tuple[RemoteFile, ...]
+    bytes_here: int
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+    @property
+    def bytes_to_fetch(self) -> int:
+        return self.total_bytes - self.bytes_here
+
+
+def command(config: ModelConfig) -> str:
+    """What a person types to fetch a model."""
+    return f"python -m uso download --model {config.name}"
+
+
+def size_text(count: int) -> str:
+    """Bytes as people say them: "23.8 GB", "12.4 MB"."""
+    return f"{count / GB:.1f} GB" if count >= GB else f"{count / 10**6:.1f} MB"
+
+
+def missing(config: ModelConfig, *, hub: Hub | None = None) -> list[ComponentName]:
+    """The components that are not, or not wholly, on this disk. Asks no network."""
+    hub = hub or Hub()
+    return [name for name, found in _found(config, hub).items() if found.absent]
+
+
+def locate(
+    config: ModelConfig,
+    *,
+    offline: bool = False,
+    download: bool = False,
+    on_progress: OnProgress | None = None,
+    hub: Hub | None = None,
+) -> dict[ComponentName, Located]:
+    """Find all files of a model; without a network where they are all on this disk.
+
+    Args:
+        offline: never fetch (HF_HUB_OFFLINE=1 says the same).
+        download: fetch what is not here.
+        on_progress: told a stage and the share of the bytes that is here, 0 to 1, while fetching.
+
+    Raises:
+        MissingWeightsError: files that are not here and may not or cannot be fetched; names them and the remedy.
+        CheckpointError: files that are damaged, or no safetensors.
+    """
+    hub = hub or Hub()
+    absent = {name: found for name, found in _found(config, hub).items() if found.absent}
+    _refuse_missing_paths(config, absent)
+    if absent and (offline or hub.offline or not download):
+        raise MissingWeightsError(_not_here(config, absent, offline or hub.offline))
+    if absent:
+        plan = plan_download(config, hub=hub)
+        logger.info(
+            "Fetching %s of %s for %s.", size_text(plan.bytes_to_fetch), size_text(plan.total_bytes), config.name
+        )
+        _download(config, plan, on_progress, hub)
+    return _located(config, hub)
+
+
+def plan_download(config: ModelConfig, *, hub: Hub | None = None) -> DownloadPlan:
+    """Ask the Hub which files a model needs and how large they are, and whether they may be fetched.
+
+    Raises:
+        MissingWeightsError: no connection, a gated or unknown repository, an unknown revision, or no such files.
+    """
+    hub = hub or Hub()
+    files: dict[tuple[str, str, str], RemoteFile] = {}
+    repositories: dict[tuple[str, str], list[RemoteFile]] = {}
+    for name, source in config.components.items():
+        if source.repo is None:
+            continue
+        key = (source.repo, source.revision)
+        if key not in repositories:
+            with plain_errors(*key, hub, command(config)):
+                repositories[key] = _listing(*key, hub)
+        for file in _needed(name, source, repositories[key]):
+            files[file.repo, file.commit, file.path] = file
+    for key in repositories:
+        wanted = [file for file in files.values() if (file.repo, file.revision) == key and not file.whole(hub)]
+        with plain_errors(*key, hub, command(config)):
+            _check_access(wanted, hub)
+    return DownloadPlan(tuple(files.values()), sum(file.bytes_here(hub) for file in files.values()))
+
+
+def download(
+    config: ModelConfig,
+    plan: DownloadPlan,
+    *,
+    on_progress: OnProgress | None = None,
+    verify: bool = True,
+    hub: Hub | None = None,
+) -> dict[ComponentName, Located]:
+    """Fetch what a plan says is not here. What arrives is always verified, before it enters the cache.
+
+    Args:
+        on_progress: told a stage and the share of the bytes that is here, 0 to 1.
+        verify: also verify what was in the cache before.
+
+    Raises:
+        MissingWeightsError: too little space on the disk, or the download failed; what has arrived is kept.
+        CheckpointError: a damaged file, which has been removed from the cache.
+    """
+    hub = hub or Hub()
+    before = [file for file in plan.files if file.whole(hub)]
+    _download(config, plan, on_progress, hub)
+    if before and verify:
+        with Meter(sum(file.size for file in before), 0, on_progress) as meter:
+            for file in before:
+                with plain_errors(file.repo, file.revision, hub, command(config)):
+                    verify_file(file, hub, meter)
+    return _located(config, hub)
+
+
+def _found(config: ModelConfig, hub: Hub) -> dict[ComponentName, Found]:
+    return {name: find(name, source, hub) for name, source in config.components.items()}
+
+
+def _located(config: ModelConfig, hub: Hub) -> dict[ComponentName, Located]:
+    located: dict[ComponentName, Located] = {}
+    for name, found in _found(config, hub).items():
+        source = config.components[name]
+        if found.absent:
+            raise MissingWeightsError(_not_here(config, {name: found}, hub.offline))
+        origin = _origin(source, found, hub)
+        located[name] = Located(name, found.path, found.files, origin)
+        logger.info("%s: %s", name, ", ".join(f"{key} {value}" for key, value in origin.items()))
+    return located
+
+
+def _origin(source: Source, found: Found, hub: Hub) -> dict[str, Any]:
+    if source.repo is None:
+        return local_origin(found)
+    commit = hub.known_commit(source.repo, source.revision)
+    return {"repo": source.repo, "revision": source.revision, "commit": commit, "path": source.path}
+
+
+def _refuse_missing_paths(config: ModelConfig, absent: dict[ComponentName, Found]) -> None:
+    """Refuse sources on this machine that are not there, or not whole: no download helps."""
+    for name, found in absent.items():
+        source = config.components[name]
+        if source.repo is not None:
+            continue
+        if not found.path.exists():
+            raise MissingWeightsError(
+                f"The {name} of {config.name} should be at {source.path}, and there is no such file or folder. Correct "
+                f"the path in the model's configuration, or name another with --{name.replace('_', '-')}."
+            )
+        raise MissingWeightsError(
+            f"The {name} of {config.name} in {source.path} is not complete: {', '.join(found.absent)} is not there."
+        )
+
+
+def _not_here(config: ModelConfig, absent: dict[ComponentName, Found], offline: bool) -> str:
+    """Name every missing component and file, and the command that fetches them."""
+    parts = []
+    gigabytes = 0.0
+    for name, found in absent.items():
+        source = config.components[name]
+        parts.append(f"{name} ({', '.join(found.absent)} of {source.repo}, revision {source.revision})")
+        gigabytes += source.size_gb or 0.0
+    size = f" (about {size_text(round(gigabytes * GB))})" if gigabytes else ""
+    return (
+        f"{'Offline mode is on, and parts' if offline else 'Parts'} of {config.name} are not on this disk: "
+        f"{'; '.join(parts)}. Fetch them with `{command(config)}`{size}{', with a connection' if offline else ''}."
+    )
+
+
+def _listing(repo: str, revision: str, hub: Hub) -> list[RemoteFile]:
+    """Every file of a repository, at the commit that the revision means now."""
+    if hub.offline:
+        raise OfflineModeIsEnabled
+    api = HfApi(endpoint=hub.endpoint, token=hub.token)
+    info = api.model_info(repo, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    if info.sha is None or info.siblings is None:
+        raise ValueError("it names no commit or no files")
+    files = []
+    for entry in info.siblings:
+        digest = entry.lfs.sha256 if entry.lfs else entry.blob_id
+        if digest is None or entry.size is None:
+            raise ValueError(f"it gives no hash or size for {entry.rfilename}")
+        size = entry.lfs.size if entry.lfs else entry.size
+        files.append(RemoteFile(repo, revision, info.sha, entry.rfilename, size, digest))
+    return files
+
+
+def _needed(name: ComponentName, source: Source, listing: Iterable[RemoteFile]) -> list[RemoteFile]:
+    """Of a repository's files, those that a component is made of.
+
+    Raises:
+        MissingWeightsError: there are none.
+    """
+    if is_file_name(name, source):
+        files = [file for file in listing if file.path == source.path]
+    else:
+        folder = "" if source.path == "." else source.path.strip("/")
+        children = {child: file for file in listing if (child := name_in(folder, file.path)) is not None}
+        if name in TOKENIZERS:
+            names = tokenizer_names(children)
+        else:
+            names, index = choose_weights(list(children), f"{source.path} of {source.repo}")
+            names = names and [*names, *filter(None, [index]), *({"config.json"} & children.keys())]
+        files = [children[child] for child in names]
+    if not files:
+        kind = "tokenizer" if name in TOKENIZERS else "safetensors"
+        raise MissingWeightsError(
+            f"{source.repo} has no {kind} file at '{source.path}' (revision {source.revision}). Correct the {name} in "
+            "the model's configuration; weights are loaded from .safetensors files only."
+        )
+    return files
+
+
+def _check_access(files: list[RemoteFile], hub: Hub) -> None:
+    """Ask for the head of one file: a gated repository lists its files to everybody, but hands out none."""
+    for file in files[:1]:
+        url = hf_hub_url(file.repo, file.path, revision=file.commit, endpoint=hub.endpoint)
+        get_hf_file_metadata(url, token=hub.token, endpoint=hub.endpoint)
+
+
+def _download(config: ModelConfig, plan: DownloadPlan, on_progress: OnProgress | None, hub: Hub) -> None:
+    _check_space(plan, hub)
+    here = sum(file.bytes_here(hub) for file in plan.files)
+    if here < plan.total_bytes:
+        with Meter(plan.total_bytes, here, on_progress) as meter:
+            for file in plan.files:
+                if file.whole(hub) is None:
+                    with plain_errors(file.repo, file.revision, hub, command(config)):
+                        fetch(file, hub, meter)
+    for repo, revision in dict.fromkeys((file.repo, file.revision) for file in plan.files):
+        files = [file for file in plan.files if (file.repo, file.revision) == (repo, revision)]
+        with plain_errors(repo, revision, hub, command(config)):
+            publish(files, hub)
+
+
+def _check_space(plan: DownloadPlan, hub: Hub) -> None:
+    """Refuse a download that cannot fit, before it starts."""
+    needed = sum(file.size - file.bytes_here(hub) for file in plan.files)
+    folder = next(path for path in (hub.cache, *hub.cache.parents) if path.is_dir())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise MissingWeightsError(
+            f"The download needs {size_text(needed)}, and the disk that holds {hub.cache} has {size_text(free)} free. "
+            "Free some space, or set HF_HOME to a folder on another disk."
+        )

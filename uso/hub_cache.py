@@ -1,0 +1,256 @@
+"""Which files a component is made of, and where they lie on this disk: in folders, or in the Hub's cache.
+
+Reads names, sizes and index files; fetches nothing and loads no weights. The layout of the cache (`blobs`, `refs`,
+`snapshots`) is the documented one of huggingface_hub, which all its other users share.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import constants, get_cached_repo_tree
+from huggingface_hub.errors import CachedRepoTreeNotFoundError
+from huggingface_hub.file_download import repo_folder_name
+
+from uso.config import ComponentName, Source
+from uso.errors import CheckpointError
+
+WEIGHTS = ".safetensors"
+INDEX = ".safetensors.index.json"
+TOKENIZERS: frozenset[ComponentName] = frozenset({"tokenizer", "tokenizer_2"})
+TOKENIZER_SUFFIXES = (".json", ".txt", ".model")
+STANDARD_NAMES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
+"""What transformers and diffusers call a component's weights; decides where a folder holds several files."""
+
+SAMPLES = 64
+SAMPLE_BYTES = 64 * 1024
+"""A fingerprint reads 4 MiB of a file: seconds less than all 24 GB, and a retrained file differs everywhere."""
+
+_SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.safetensors")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A Hub, and the folder that keeps what came from it; by default as HF_ENDPOINT, HF_HOME, HF_TOKEN and
+    HF_HUB_OFFLINE say (huggingface_hub reads all but the token when it is imported)."""
+
+    endpoint: str = field(default_factory=lambda: constants.ENDPOINT)
+    cache: Path = field(default_factory=lambda: Path(constants.HF_HUB_CACHE).expanduser().resolve())
+    token: str | bool | None = field(default=None, repr=False)
+    """None: HF_TOKEN, or what `hf auth login` stored; False: none."""
+    offline: bool = field(default_factory=lambda: constants.HF_HUB_OFFLINE)
+
+    def folder(self, repo: str) -> Path:
+        """What the cache holds of a repository."""
+        return self.cache / repo_folder_name(repo_id=repo, repo_type="model")
+
+    def snapshot(self, repo: str, commit: str) -> Path:
+        return self.folder(repo) / "snapshots" / commit
+
+    def known_commit(self, repo: str, revision: str) -> str | None:
+        """The commit that `revision` meant when it was last fetched; None if it never was."""
+        if _COMMIT.fullmatch(revision):
+            return revision
+        try:
+            return (self.folder(repo) / "refs" / revision).read_text(encoding="utf-8").strip()
+        except OSError:
+            return None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A component's files: those that are here, and the names of those that are not."""
+
+    path: Path
+    files: tuple[Path, ...]
+    absent: tuple[str, ...] = ()
+
+
+def find(name: ComponentName, source: Source, hub: Hub) -> Found:
+    """Look for a component on this disk.
+
+    Raises:
+        CheckpointError: what is there is no safetensors file, is ambiguous, or has a damaged index.
+    """
+    if source.repo is None:
+        return _find_local(name, source)
+    if is_file_name(name, source):
+        folder, _, file = source.path.rpartition("/")
+    else:
+        folder, file = "" if source.path == "." else source.path.strip("/"), ""
+    commit = hub.known_commit(source.repo, source.revision)
+    if commit is None:
+        return Found(Path(source.path), (), (source.path,))
+    snapshot = hub.snapshot(source.repo, commit)
+    sizes = _listed_sizes(source.repo, commit, folder, hub)
+    if file:
+        found = _present(snapshot / folder, [file], sizes or {})
+        return Found(snapshot / source.path, found.files, found.absent and (source.path,))
+    if sizes is None:
+        sizes = dict.fromkeys(_names_in(snapshot / folder))
+    return _find_in_folder(name, snapshot / folder, sizes)
+
+
+def is_file_name(name: ComponentName, source: Source) -> bool:
+    """Whether the source names one weights file rather than a folder."""
+    return name not in TOKENIZERS and source.path.endswith(WEIGHTS)
+
+
+def _find_local(name: ComponentName, source: Source) -> Found:
+    path = source.local_path
+    if path.is_dir():
+        return _find_in_folder(name, path, dict.fromkeys(_names_in(path)))
+    if not path.is_file():
+        return Found(path, (), (source.path,))
+    if name in TOKENIZERS:
+        raise CheckpointError(f"{name}: {source.path} is a file; name the folder that holds the tokenizer's files.")
+    if not path.name.endswith(WEIGHTS):
+        raise CheckpointError(f"{name}: {source.path} is no .safetensors file, and no other kind is loaded.")
+    return Found(path, (path,))
+
+
+def _find_in_folder(name: ComponentName, folder: Path, sizes: Mapping[str, int | None]) -> Found:
+    """`sizes`: the names that belong into the folder, with their sizes where the Hub has told them."""
+    if name in TOKENIZERS:
+        names = tokenizer_names(sizes)
+        if not _is_tokenizer(names):
+            return Found(folder, (), (f"{folder.name}/",))
+        return _present(folder, names, sizes)
+    names, index = choose_weights(sizes, folder.name)
+    if index is not None:
+        if not (folder / index).is_file():
+            return Found(folder, (), (index,))
+        names = _indexed(folder / index)
+    if not names:
+        return Found(folder, (), (f"{folder.name}/*{WEIGHTS}",))
+    return _present(folder, names, sizes)
+
+
+def _present(folder: Path, names: Iterable[str], sizes: Mapping[str, int | None]) -> Found:
+    """Those of `names` that are in `folder`, whole where a size is known."""
+    here = {name: (folder / name).stat().st_size for name in names if (folder / name).is_file()}
+    absent = [name for name in names if name not in here or sizes.get(name) not in (None, here[name])]
+    return Found(folder, tuple(folder / name for name in here if name not in absent), tuple(absent))
+
+
+def _names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+
+
+def _listed_sizes(repo: str, commit: str, folder: str, hub: Hub) -> dict[str, int | None] | None:
+    """Name and size of every file that the repository has in `folder`, as the cache remembers; None if it does not.
+
+    With this an interrupted download is known to be incomplete without asking the Hub.
+    """
+    try:
+        tree = get_cached_repo_tree(repo, revision=commit, cache_dir=hub.cache)
+    except CachedRepoTreeNotFoundError:
+        return None
+    return {name: file.size for file in tree if (name := name_in(folder, file.path)) is not None}
+
+
+def name_in(folder: str, path: str) -> str | None:
+    """The name of a repository's file if it lies directly in `folder` ("" is the root), else None."""
+    parent, _, name = path.rpartition("/")
+    return name if parent == folder else None
+
+
+def tokenizer_names(names: Iterable[str]) -> list[str]:
+    """Of a folder's names, those of a tokenizer."""
+    return sorted(name for name in names if name.endswith(TOKENIZER_SUFFIXES) and not name.endswith(INDEX))
+
+
+def _is_tokenizer(names: list[str]) -> bool:
+    """Whether there is a vocabulary among the files."""
+    if "tokenizer.json" in names or {"vocab.json", "merges.txt"} <= set(names):
+        return True
+    return any(name.endswith(".model") for name in names)
+
+
+def choose_weights(names: Collection[str], where: str) -> tuple[list[str], str | None]:
+    """Of a folder's names, those of its weights, and the index file if they come in parts.
+
+    Variants (`model.fp16.safetensors`) give way to the file without a suffix.
+
+    Args:
+        where: what to call the folder in a refusal.
+
+    Raises:
+        CheckpointError: several files, and nothing says which one counts.
+    """
+    whole = [name for name in names if name.endswith(WEIGHTS) and not _SHARD.fullmatch(name)]
+    indexes = _plain([name for name in names if name.endswith(INDEX)], INDEX)
+    standard = [name for name in STANDARD_NAMES if name in whole]
+    if standard:
+        return standard[:1], None
+    if len(indexes) == 1:
+        stem = indexes[0].removesuffix(INDEX)
+        shards = [name for name in names if (match := _SHARD.fullmatch(name)) and match[1] == stem]
+        return sorted(shards), indexes[0]
+    whole = _plain(whole, WEIGHTS)
+    if len(whole) + len(indexes) > 1:
+        raise CheckpointError(
+            f"{where} holds several weights ({', '.join(sorted([*whole, *indexes]))}). Name the file that counts."
+        )
+    return whole, None
+
+
+def _plain(names: list[str], suffix: str) -> list[str]:
+    """The names without a variant's dot before the suffix, if there are any; else all."""
+    return [name for name in names if "." not in name.removesuffix(suffix)] or names
+
+
+def _indexed(index: Path) -> list[str]:
+    """The files that an index names, in order.
+
+    Raises:
+        CheckpointError: it cannot be read, or names files outside its folder.
+    """
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index.name} in {index.parent.name} is damaged: it holds no weight_map.") from error
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(WEIGHTS):
+            raise CheckpointError(f"{index.name} in {index.parent.name} names {name!r}, no safetensors file beside it.")
+    return names
+
+
+def local_origin(found: Found) -> dict[str, Any]:
+    """What a picture records of local files: base name, bytes and fingerprint, never where they were."""
+    return {
+        "file": found.path.name,
+        "bytes": sum(path.stat().st_size for path in found.files),
+        "fingerprint": fingerprint(found.files),
+    }
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """A SHA-256 that tells weights apart without reading all of them.
+
+    It covers, of each file in the order of the names: name where there are several, size, the safetensors header
+    (every key, type and shape), and 64 slices of 64 KiB spread evenly from the first byte to the last; files up to 4
+    MiB are read whole. It finds another training, another conversion, a truncated file; it is no proof against
+    somebody who wants to deceive it.
+    """
+    digest = hashlib.sha256()
+    paths = sorted(files, key=lambda path: path.name)
+    for path in paths:
+        size = path.stat().st_size
+        digest.update(f"{path.name if len(paths) > 1 else ''}\0{size}\0".encode())
+        with path.open("rb") as file:
+            if size <= SAMPLES * SAMPLE_BYTES:
+                digest.update(file.read())
+                continue
+            if path.name.endswith(WEIGHTS):
+                length = int.from_bytes(file.read(8), "little")
+                digest.update(file.read(min(length, constants.SAFETENSORS_MAX_HEADER_LENGTH)))
+            for number in range(SAMPLES):
+                file.seek((size - SAMPLE_BYTES) * number // (SAMPLES - 1))
+                digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()

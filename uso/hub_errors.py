@@ -1,0 +1,93 @@
+"""What failures of the Hub, the network and the disk mean, in sentences with a remedy. Fetches nothing itself."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx2
+from huggingface_hub import get_token
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from uso.errors import MissingWeightsError
+from uso.hub_cache import Hub
+
+
+@contextmanager
+def plain_errors(repo: str, revision: str, hub: Hub, command: str) -> Iterator[None]:
+    """Say in a sentence what went wrong with a repository.
+
+    Args:
+        command: what to run (again) when the cause is gone.
+
+    Raises:
+        MissingWeightsError: in place of what huggingface_hub, the network or the disk raised.
+    """
+    try:
+        yield
+    except HfHubHTTPError as error:
+        raise MissingWeightsError(_refusal(error, repo, revision, hub, command)) from error
+    except OfflineModeIsEnabled as error:
+        raise MissingWeightsError(
+            f"Offline mode is on (HF_HUB_OFFLINE), so nothing can be fetched. Switch it off and run `{command}`."
+        ) from error
+    except HFValidationError as error:
+        raise MissingWeightsError(
+            f"'{repo}' is no name of a repository (OWNER/NAME). Correct `repo` in the model's configuration."
+        ) from error
+    except (httpx2.HTTPError, httpx2.InvalidURL, LocalEntryNotFoundError, EOFError) as error:
+        raise MissingWeightsError(
+            f"The connection to {hub.endpoint} failed ({error}). What has arrived is kept: run `{command}` when it is "
+            "back, and the download goes on from there."
+        ) from error
+    except OSError as error:
+        raise MissingWeightsError(_disk_trouble(error, hub, command)) from error
+    except ValueError as error:
+        raise MissingWeightsError(
+            f"{hub.endpoint} does not answer as a Hub does ({error}). Check HF_ENDPOINT."
+        ) from error
+
+
+def _refusal(error: HfHubHTTPError, repo: str, revision: str, hub: Hub, command: str) -> str:
+    """What an answer of the Hub means, and what to do."""
+    has_token = bool(get_token() if hub.token is None else hub.token)
+    token = "the access token in use does not open it" if has_token else "no access token is set"
+    if isinstance(error, GatedRepoError):
+        return (
+            f"{repo} is gated, and {token}. Accept its licence on https://huggingface.co/{repo}, set HF_TOKEN to a "
+            f"read token of that account (or run `hf auth login`), and run `{command}`."
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"There is no repository {repo} at {hub.endpoint}, or it is private and {token}. Correct `repo` in the "
+            "model's configuration, or set HF_TOKEN."
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return f"{repo} has no revision '{revision}'. Correct `revision` in the model's configuration."
+    if isinstance(error, RemoteEntryNotFoundError):
+        return f"{repo} no longer has a file that it listed ({error.request.url}). Run `{command}` to look again."
+    status = error.response.status_code
+    if status == 401:
+        return f"{hub.endpoint} does not accept the access token. Set HF_TOKEN to one that is valid, or to none."
+    said = error.server_message or error.response.reason_phrase
+    return f"{hub.endpoint} refused {repo} with status {status} ({said}). Try `{command}` again later."
+
+
+def _disk_trouble(error: OSError, hub: Hub, command: str) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"The disk that holds {hub.cache} is full. Free some space and run `{command}` to go on, or set HF_HOME to "
+            "a folder on another disk."
+        )
+    return (
+        f"The cache {hub.cache} cannot be used ({error.strerror or error}). Make it writable, or set HF_HOME to a "
+        f"folder that is, and run `{command}`."
+    )

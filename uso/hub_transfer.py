@@ -1,0 +1,262 @@
+"""Bring files of a Hub repository into the cache: resumed, verified, one process at a time.
+
+huggingface_hub 2.4 downloads to a file with a random name, which it deletes on failure and never finds again when it
+was killed; with Xet it writes such a file out of order. So the bytes are received here, over plain HTTP (which serves
+files stored in Xet as well), into a partial file with a lasting name, under huggingface_hub's own lock. Which files
+those are is decided in `uso.hub`; what failures mean is said in `uso.hub_errors`.
+"""
+
+import hashlib
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import httpx2
+from huggingface_hub import constants, get_session, hf_hub_url, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import WeakFileLock, build_hf_headers, hf_raise_for_status, tqdm
+
+from uso.errors import CheckpointError
+from uso.hub_cache import Hub
+
+logger = logging.getLogger(__name__)
+
+OnProgress = Callable[[str, float], None]
+
+CHUNK = 1 << 20
+"""Bytes written at a time; what a broken connection costs at most."""
+
+FRUITLESS = 5
+"""Connections in a row that may bring nothing before the download is given up."""
+
+LONGEST_WAIT = 8.0
+"""Seconds between two connections at most; the first is made after one."""
+
+BUSY = (408, 429, 500, 502, 503, 504)
+"""HTTP answers that another attempt may change."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository at one commit."""
+
+    repo: str
+    revision: str
+    commit: str
+    path: str
+    size: int
+    digest: str
+    """SHA-256 of the content (LFS files), or git's SHA-1 of the blob; also its name in the cache."""
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    def pointer(self, hub: Hub) -> Path:
+        return hub.snapshot(self.repo, self.commit) / self.path
+
+    def blob(self, hub: Hub) -> Path:
+        return hub.folder(self.repo) / "blobs" / self.digest
+
+    def partial(self, hub: Hub) -> Path:
+        return hub.folder(self.repo) / "blobs" / f"{self.digest}.uso.incomplete"
+
+    def whole(self, hub: Hub) -> Path | None:
+        """Where it lies complete, if it does."""
+        places = (self.pointer(hub), self.blob(hub))
+        return next((path for path in places if size_of(path) == self.size), None)
+
+    def bytes_here(self, hub: Hub) -> int:
+        """How much of it need not be fetched again."""
+        return self.size if self.whole(hub) else min(size_of(self.partial(hub)) or 0, self.size)
+
+
+class Meter:
+    """How far a download is: tells `on_progress`, and draws a bar where there is a terminal."""
+
+    def __init__(self, total: int, done: int, on_progress: OnProgress | None) -> None:
+        self.total = total
+        self.done = done
+        self.on_progress = on_progress
+        self.text = ""
+        self.bar = tqdm(total=total, initial=done, unit="B", unit_scale=True, disable=None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.close()
+
+    def stage(self, text: str) -> None:
+        self.text = text
+        self.bar.set_description(text)
+        self.moved(0)
+
+    def moved(self, count: int) -> None:
+        """`count` more bytes; negative where some turned out useless."""
+        self.done += count
+        self.bar.update(count)
+        if self.on_progress is not None:
+            self.on_progress(self.text, self.done / self.total if self.total else 1.0)
+
+
+def fetch(file: RemoteFile, hub: Hub, meter: Meter) -> None:
+    """Receive what is missing of a file, verify it, and put it among the cache's blobs.
+
+    Another process that fetches the same file is waited for, and what it got is used.
+
+    Raises:
+        CheckpointError: what arrived is damaged; it has been removed.
+        Exception: what the network or the disk raised; what has arrived is kept.
+    """
+    partial, blob = file.partial(hub), file.blob(hub)
+    before = file.bytes_here(hub)
+    meter.stage(f"Downloading {file.name}")
+    lock = hub.cache / ".locks" / hub.folder(file.repo).name / f"{file.digest}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(lock):
+        meter.moved(file.bytes_here(hub) - before)
+        if file.whole(hub):
+            return
+        receive(file, partial, hub, meter)
+        meter.stage(f"Verifying {file.name}")
+        if not is_intact(partial, file):
+            partial.unlink()
+            raise damaged(file)
+        os.replace(partial, blob)
+
+
+def receive(file: RemoteFile, partial: Path, hub: Hub, meter: Meter) -> None:
+    """Append to `partial` until it has the file's size, over as many connections as that takes."""
+    fruitless = 0
+    with partial.open("ab") as target:
+        if _length(target) > file.size:
+            target.truncate(0)
+        while (start := _length(target)) < file.size:
+            reason: Exception = EOFError("the server stopped early")
+            try:
+                _one_connection(file, target, hub, meter)
+            except httpx2.TransportError as error:
+                reason = error
+            except HfHubHTTPError as error:
+                if error.response.status_code not in BUSY:
+                    raise
+                reason = error
+            if (length := _length(target)) >= file.size:
+                break
+            fruitless = 0 if length > start else fruitless + 1
+            if fruitless >= FRUITLESS:
+                raise reason
+            logger.info("%s: %s; going on at byte %d of %d.", file.name, reason, length, file.size)
+            time.sleep(min(2.0**fruitless, LONGEST_WAIT))
+        os.fsync(target.fileno())
+
+
+def _length(target: BinaryIO) -> int:
+    return os.fstat(target.fileno()).st_size
+
+
+def _one_connection(file: RemoteFile, target: BinaryIO, hub: Hub, meter: Meter) -> None:
+    """Append what one connection brings, from where `target` ends."""
+    start = _length(target)
+    url = hf_hub_url(file.repo, file.path, revision=file.commit, endpoint=hub.endpoint)
+    # Always asked of the Hub itself: the address that it redirects to expires, sooner than a slow line needs.
+    headers = build_hf_headers(token=hub.token, headers={"Accept-Encoding": "identity"})
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
+        hf_raise_for_status(response)
+        if start and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            target.truncate(0)  # the server sends the file from its beginning
+            meter.moved(-start)
+        for chunk in response.iter_bytes(CHUNK):
+            target.write(chunk)
+            target.flush()
+            meter.moved(len(chunk))
+
+
+def publish(files: list[RemoteFile], hub: Hub) -> None:
+    """Give blobs that are here their names in a snapshot; then the revision its commit, last, so that an interrupted
+    download leaves the snapshot before it in force.
+
+    Args:
+        files: all of one repository, revision and commit.
+    """
+    repo, revision, commit = files[0].repo, files[0].revision, files[0].commit
+    stale = [file for file in files if size_of(file.pointer(hub)) != file.size]
+    for file in stale:
+        file.pointer(hub).unlink(missing_ok=True)
+    if stale:
+        snapshot_download(
+            repo,
+            revision=commit,
+            cache_dir=hub.cache,
+            endpoint=hub.endpoint,
+            token=hub.token,
+            allow_patterns=[file.path for file in files],
+            tqdm_class=_NoBar,
+        )
+    for file in stale:
+        if not file.pointer(hub).is_symlink():
+            file.blob(hub).unlink(missing_ok=True)  # a disk without symbolic links: huggingface_hub made a copy
+    if hub.known_commit(repo, revision) != commit:
+        reference = hub.folder(repo) / "refs" / revision
+        reference.parent.mkdir(parents=True, exist_ok=True)
+        temporary = reference.with_name(f"{reference.name}.{uuid.uuid4().hex}.tmp")
+        temporary.write_text(commit, encoding="utf-8")
+        os.replace(temporary, reference)
+
+
+class _NoBar(tqdm):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "disable": True})
+
+
+def verify_file(file: RemoteFile, hub: Hub, meter: Meter) -> None:
+    """Read a file of the cache again.
+
+    Raises:
+        CheckpointError: it is damaged; it has been removed.
+    """
+    pointer = file.pointer(hub)
+    meter.stage(f"Verifying {file.name}")
+    if not is_intact(pointer, file, meter.moved):
+        pointer.resolve().unlink(missing_ok=True)
+        pointer.unlink(missing_ok=True)
+        raise damaged(file)
+
+
+def is_intact(path: Path, file: RemoteFile, on_read: Callable[[int], None] = lambda count: None) -> bool:
+    """Whether `path` has the size and the hash that the Hub promised."""
+    if size_of(path) != file.size:
+        return False
+    is_sha256 = len(file.digest) == hashlib.sha256().digest_size * 2
+    digest = hashlib.sha256() if is_sha256 else hashlib.sha1(f"blob {file.size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as source:
+        while chunk := source.read(CHUNK):
+            digest.update(chunk)
+            on_read(len(chunk))
+    return digest.hexdigest() == file.digest
+
+
+def damaged(file: RemoteFile) -> CheckpointError:
+    return CheckpointError(
+        f"{file.path} of {file.repo} is damaged: it is not the {file.size} bytes with the hash {file.digest[:12]}... "
+        "that the Hub promised. It was removed from the cache; run the command again to fetch it anew."
+    )
+
+
+def size_of(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None

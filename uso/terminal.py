@@ -1,0 +1,78 @@
+"""What the command line shows while it works: bars on a terminal, nothing elsewhere.
+
+Paths of finished pictures are the only thing on stdout, one per line, so that scripts can read them; words and bars
+go to stderr. Knows nothing about requests or files.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from uso.request import Progress
+
+
+def say(text: str) -> None:
+    """A sentence for the person at the terminal; never part of what a script reads."""
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=sys.stderr):
+        print(text, file=sys.stderr, flush=True)
+
+
+class _Saying(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
+
+
+def log_to_terminal(level: int) -> None:
+    """Show this program's log records from `level` on, and the warnings of others."""
+    logging.basicConfig(handlers=[_Saying()], format="%(message)s", level=logging.WARNING)
+    logging.getLogger("uso").setLevel(level)
+
+
+def on_terminal() -> bool:
+    return sys.stderr.isatty()
+
+
+def print_path(path: Path) -> None:
+    """Name a finished picture on stdout."""
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=sys.stdout):
+        print(path, flush=True)
+
+
+@contextmanager
+def loading_bar() -> Iterator[Callable[[str, float], None]]:
+    """A bar for `load_pipeline(on_progress=...)`: stage and share, 0 to 1."""
+    from tqdm import tqdm
+
+    form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}"
+    with tqdm(total=100, bar_format=form, leave=False, disable=not on_terminal()) as bar:
+
+        def show(stage: str, share: float) -> None:
+            bar.set_description_str(stage, refresh=False)
+            bar.n = round(100 * share)
+            bar.refresh()
+
+        yield show
+
+
+@contextmanager
+def step_bar(label: str = "") -> Iterator[Callable[[Progress], None]]:
+    """A bar for the `Progress` events of one request, counting its denoising steps over all its pictures."""
+    from tqdm import tqdm
+
+    with tqdm(unit="step", leave=False, disable=not on_terminal()) as bar:
+
+        def show(progress: Progress) -> None:
+            several = f" {progress.image_index + 1}/{progress.num_images}" if progress.num_images > 1 else ""
+            bar.set_description_str(f"{label}{progress.stage}{several}", refresh=False)
+            if progress.stage == "denoise":
+                bar.total = progress.num_steps * progress.num_images
+                bar.n = progress.num_steps * progress.image_index + progress.step
+            bar.refresh()
+
+        yield show

@@ -1,0 +1,73 @@
+"""What the page says that nobody has to compute: the tips, and the examples with their pictures in `assets/examples/`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from uso.config import ROOT
+
+EXAMPLES_FOLDER = ROOT / "assets" / "examples"
+
+PROMPT_PLACEHOLDER = "Describe the picture in a sentence. Leave it empty to keep the layout of the content image."
+
+TIPS: tuple[tuple[str, str], ...] = (
+    (
+        "A subject in a new scene",
+        "Give a content image and describe the scene in a natural sentence: "
+        "“The cat sits on a window sill, rain outside.”",
+    ),
+    (
+        "The same picture, restyled by words",
+        "Give a content image and an instruction: “Transform the style into watercolour.”",
+    ),
+    (
+        "The same layout in another style",
+        "Give a content image and a style image and leave the prompt empty. "
+        "Keep input size gives the picture the shape of the content image.",
+    ),
+    (
+        "One style, or a mixture of two",
+        "A style image alone styles whatever the prompt describes. An extra style image mixes a second one in.",
+    ),
+    (
+        "People: choose the framing",
+        "For a half-body prompt give a half-body close-up. Where pose or framing are to change, give a full-body image.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    """Inputs that show one mode; what is not named keeps the model's default."""
+
+    mode: str
+    prompt: str = ""
+    content: str | None = None
+    style: str | None = None
+    extra_style: str | None = None
+    keep_input_size: bool = False
+
+    def path(self, name: str | None) -> Path | None:
+        return None if name is None else EXAMPLES_FOLDER / name
+
+
+EXAMPLES: tuple[Example, ...] = (
+    Example("Text only", "A lighthouse on a cliff at dusk, waves below, warm light in the windows."),
+    Example("Subject in a new scene", "The cat sits on a window sill, rain outside.", content="cat.jpg"),
+    Example("Restyled by words", "Transform the style into watercolour.", content="coffee.jpg", keep_input_size=True),
+    Example("One style", "A harbour with small boats in the morning.", style="woodcut.png"),
+    Example("Two styles", "A tree on a hill in the wind.", style="watercolour.png", extra_style="mosaic.png"),
+    Example(
+        "Content, style and a prompt",
+        "The astronaut reads a letter at a wooden table.",
+        content="astronaut.jpg",
+        style="mosaic.png",
+    ),
+    Example("Layout kept", content="rocket.jpg", style="watercolour.png", keep_input_size=True),
+    Example(
+        "Content and two styles",
+        "The cat sleeps on a red carpet.",
+        content="cat.jpg",
+        style="woodcut.png",
+        extra_style="watercolour.png",
+    ),
+)

@@ -1,0 +1,79 @@
+"""Colours, type and shapes of the page, as a Gradio theme; the layout's own rules are in `page.css`.
+
+One pigment (burnt sienna) on warm greys. The font is bundled with Gradio, in the two weights whose files are complete:
+nothing is fetched from anywhere.
+"""
+
+from pathlib import Path
+
+import gradio as gr
+
+CSS = Path(__file__).with_name("page.css")
+
+SIENNA = gr.themes.Color(
+    name="sienna",
+    c50="#fbf5f1",
+    c100="#f6e8df",
+    c200="#ecd0bf",
+    c300="#deb094",
+    c400="#cd8a66",
+    c500="#b4663f",
+    c600="#98502d",
+    c700="#7c4025",
+    c800="#5f3220",
+    c900="#47281c",
+    c950="#2b170f",
+)
+
+
+def page_theme() -> gr.themes.Base:
+    return gr.themes.Base(
+        primary_hue=SIENNA,
+        secondary_hue=SIENNA,
+        neutral_hue="stone",
+        text_size="md",
+        spacing_size="md",
+        radius_size="md",
+        font=[gr.themes.LocalFont("Source Sans Pro", weights=(400, 700)), "system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    ).set(
+        body_background_fill="*neutral_100",
+        body_background_fill_dark="*neutral_950",
+        block_background_fill="white",
+        block_background_fill_dark="*neutral_900",
+        block_border_width="1px",
+        block_border_color="*neutral_200",
+        block_border_color_dark="*neutral_800",
+        block_label_background_fill="transparent",
+        block_label_background_fill_dark="transparent",
+        block_label_border_width="0px",
+        block_label_text_color="*neutral_600",
+        block_label_text_color_dark="*neutral_300",
+        block_label_text_weight="700",
+        block_title_text_color="*neutral_700",
+        block_title_text_color_dark="*neutral_200",
+        block_title_text_weight="700",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_400",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_400",
+        input_background_fill="*neutral_50",
+        input_background_fill_dark="*neutral_800",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_700",
+        button_primary_text_color="white",
+        button_primary_text_color_dark="white",
+        button_secondary_background_fill="white",
+        button_secondary_background_fill_hover="*neutral_100",
+        button_secondary_background_fill_dark="*neutral_800",
+        button_secondary_background_fill_hover_dark="*neutral_700",
+        button_secondary_border_color="*neutral_300",
+        button_secondary_border_color_dark="*neutral_700",
+        button_border_width="1px",
+        slider_color="*primary_500",
+        slider_color_dark="*primary_400",
+    )
