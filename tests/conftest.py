@@ -1,6 +1,7 @@
 """Fixtures shared by the tests: pictures to give, the golden case, and the demo model loaded once."""
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Read when huggingface_hub is imported: the tests neither reach a hub nor find anyone's downloaded weights.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_CACHE"] = str(Path(tempfile.gettempdir()) / "uso-tests-no-weights")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 TESTS = Path(__file__).resolve().parent

@@ -4,6 +4,7 @@ Everything that can be refused is refused before torch is imported. Batch files 
 """
 
 import argparse
+import os
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -129,7 +130,7 @@ def output_place(text: str | None, several: bool) -> tuple[Path, str | None]:
         OutputError: it cannot be written to, exists already, or one file is to hold several pictures.
     """
     path = Path(text).expanduser() if text else DEFAULT_FOLDER
-    if path.is_dir() or path.suffix.lower() not in _PICTURE_SUFFIXES:
+    if os.path.isdir(path) or path.suffix.lower() not in _PICTURE_SUFFIXES:
         output.check_folder(path)
         return path, None
     if several:

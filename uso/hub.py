@@ -65,6 +65,9 @@ class DownloadPlan:
     def bytes_to_fetch(self) -> int:
         return self.total_bytes - self.bytes_here
 
+    def bytes_here_now(self, hub: Hub) -> int:
+        return sum(file.bytes_here(hub) for file in self.files)
+
 
 def command(config: ModelConfig) -> str:
     """What a person types to fetch a model."""
@@ -276,13 +279,13 @@ def _check_access(files: list[RemoteFile], hub: Hub) -> None:
 
 def _download(config: ModelConfig, plan: DownloadPlan, on_progress: OnProgress | None, hub: Hub) -> None:
     _check_space(plan, hub)
-    here = sum(file.bytes_here(hub) for file in plan.files)
-    if here < plan.total_bytes:
-        with Meter(plan.total_bytes, here, on_progress) as meter:
-            for file in plan.files:
-                if file.whole(hub) is None:
-                    with plain_errors(file.repo, file.revision, hub, command(config)):
-                        fetch(file, hub, meter)
+    absent = [file for file in plan.files if file.whole(hub) is None]
+    if absent:
+        with Meter(plan.total_bytes, plan.bytes_here_now(hub), on_progress) as meter:
+            for file in absent:
+                with plain_errors(file.repo, file.revision, hub, command(config)):
+                    fetch(file, hub, meter)
+                    meter.moved(plan.bytes_here_now(hub) - meter.done)  # twins come as one; another process may help
     for repo, revision in dict.fromkeys((file.repo, file.revision) for file in plan.files):
         files = [file for file in plan.files if (file.repo, file.revision) == (repo, revision)]
         with plain_errors(repo, revision, hub, command(config)):
@@ -291,7 +294,7 @@ def _download(config: ModelConfig, plan: DownloadPlan, on_progress: OnProgress |
 
 def _check_space(plan: DownloadPlan, hub: Hub) -> None:
     """Refuse a download that cannot fit, before it starts."""
-    needed = sum(file.size - file.bytes_here(hub) for file in plan.files)
+    needed = plan.total_bytes - plan.bytes_here_now(hub)
     folder = next(path for path in (hub.cache, *hub.cache.parents) if path.is_dir())
     free = shutil.disk_usage(folder).free
     if needed > free:

@@ -118,13 +118,11 @@ def fetch(file: RemoteFile, hub: Hub, meter: Meter) -> None:
         Exception: what the network or the disk raised; what has arrived is kept.
     """
     partial, blob = file.partial(hub), file.blob(hub)
-    before = file.bytes_here(hub)
     meter.stage(f"Downloading {file.name}")
     lock = hub.cache / ".locks" / hub.folder(file.repo).name / f"{file.digest}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     blob.parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(lock):
-        meter.moved(file.bytes_here(hub) - before)
         if file.whole(hub):
             return
         receive(file, partial, hub, meter)

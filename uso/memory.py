@@ -53,15 +53,24 @@ class Residency:
         if not self.plan.visit:
             yield
             return
-        tensors = [*module.parameters(), *module.buffers()]
-        host = [tensor.data for tensor in tensors]
+        host: list[tuple[dict[str, torch.Tensor | None], str, torch.Tensor]] = []
         try:
-            for tensor in tensors:
-                tensor.data = tensor.data.to(self.device)
+            visiting: dict[int, torch.Tensor] = {}
+            for part in module.modules():
+                for slots in (part._parameters, part._buffers):
+                    for name, tensor in slots.items():
+                        if tensor is None:
+                            continue
+                        host.append((slots, name, tensor))
+                        if id(tensor) not in visiting:  # a tied tensor travels once
+                            moved = tensor.data.to(self.device)
+                            is_parameter = isinstance(tensor, nn.Parameter)
+                            visiting[id(tensor)] = nn.Parameter(moved, requires_grad=False) if is_parameter else moved
+                        slots[name] = visiting[id(tensor)]
             yield
         finally:
-            for tensor, data in zip(tensors, host, strict=True):
-                tensor.data = data
+            for slots, name, tensor in host:
+                slots[name] = tensor
 
     def peak_memory_gib(self) -> float | None:
         """Peak device memory since `reset_peak`, in GiB; None on a CPU, and on MPS, which keeps no peak."""

@@ -98,7 +98,7 @@ def check_file(path: Path) -> None:
     """
     if path.suffix.lower() != ".png":
         raise OutputError(f"{path} does not end in .png; pictures are PNG files, which hold their request.")
-    if path.exists() or path.is_symlink():
+    if os.path.lexists(path):
         raise OutputError(f"{path} exists already, and nothing is overwritten. Choose another name or remove it.")
     check_folder(path.parent)
     try:

@@ -206,6 +206,7 @@ class USOPipeline(DiffusionPipeline):
 
     # The stages.
 
+    @torch.inference_mode()
     def condition(self, request: GenerationRequest) -> Conditioning:
         """Encode everything a request brings."""
         prompt_embeds, pooled_prompt_embeds = self.encode_prompt(request.prompt)

@@ -113,6 +113,7 @@ class Engine:
         self._waiting: deque[Job] = deque()
         self._running: Job | None = None
         self._closing = ""
+        self._closed_at: float | None = None
         self._began = time.monotonic()
         self._settled: float | None = None
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
@@ -158,16 +159,18 @@ class Engine:
     def close(self, reason: str = "The server is shutting down. Send it again in a moment.") -> None:
         """Take no more jobs and tell those that wait; the one that runs is finished. Returns at once."""
         with self._changed:
-            self._closing = reason
+            self._closing = self._closing or reason
+            self._closed_at = self._closed_at or time.monotonic()
             while self._waiting:
                 self._waiting.popleft().reach(state="cancelled", error=reason)
             self._changed.notify()
 
-    def join(self, seconds: float) -> bool:
-        """After `close`: wait for the job that runs, and stop it when the time is up. True if the thread has ended."""
+    def join(self, grace: float) -> bool:
+        """Wait for the job that runs, and stop it `grace` seconds after `close`. True if the thread has ended."""
         if self.status.state in ("starting", "loading"):
             return False  # nothing to lose: the thread ends with the process
-        self._thread.join(seconds)
+        closed_at = self._closed_at or time.monotonic()
+        self._thread.join(max(0.0, closed_at + grace - time.monotonic()))
         if self._thread.is_alive() and (running := self._running) is not None:
             running.cancelled.set()
             self._thread.join(_LAST_STEP_SECONDS)
@@ -253,6 +256,7 @@ class Engine:
         job.pace = None
         job.reach(pictures=(*job.status.pictures, picture))
         logger.info("Job %s: %s in %.1f s.", job.id, path, picture.seconds)
+
 
 _LAST_STEP_SECONDS = 10.0
 """How long a stopped job may take to get to the end of its step when the server ends."""

@@ -78,9 +78,7 @@ class Handlers:
                 yield self._finished(job, status.pictures[-1])
             else:
                 yield Shown(status=snippets.job_state(status, engine))
-        yield Shown(
-            generate=gr.update(interactive=True), stop=gr.update(interactive=False, value="Stop"), job_id=None
-        )
+        yield Shown(generate=gr.update(interactive=True), stop=gr.update(interactive=False, value="Stop"), job_id=None)
 
     async def generate_for_program(
         self,

@@ -13,7 +13,7 @@ from uso.request import MAX_SEED, RANDOM_SEED
 from uso.web import snippets
 from uso.web.engine import Engine
 from uso.web.handlers import Handlers, Inputs, Shown
-from uso.web.texts import EXAMPLES, PROMPT_PLACEHOLDER, Example
+from uso.web.texts import EXAMPLES, PROMPT_PLACEHOLDER
 
 CACHE_SECONDS = (3600, 24 * 3600)
 """How often Gradio's copies of uploads and pictures are looked at, and the age at which they go; longer than a tab is
@@ -49,7 +49,7 @@ def build_page(config: ModelConfig, reason: str, engine: Engine) -> gr.Blocks:
             with gr.Column(scale=6, min_width=320, elem_id="result"):
                 shown = _result(generate, stop)
         examples = _examples()
-        gr.HTML(snippets.tips(), elem_id="tips")
+        gr.HTML(snippets.heading("Tips") + snippets.tips())
         details = gr.JSON(label="details", visible=False)
         controls = Controls(model_state, note, advanced, examples, details, gr.Timer(TICK_SECONDS))
         _wire(page, handlers, inputs, shown, controls)
@@ -72,9 +72,7 @@ def _inputs(config: ModelConfig) -> tuple[Inputs, gr.HTML, gr.Accordion, gr.Butt
     with gr.Row(elem_id="actions"):
         generate = gr.Button("Generate", variant="primary", scale=3, min_width=160, elem_id="generate")
         stop = gr.Button("Stop", variant="secondary", scale=1, min_width=80, interactive=False, elem_id="stop")
-    inputs = Inputs(
-        prompt, content, style, extra_style, width, height, keep, steps, guidance, content_size, seed
-    )
+    inputs = Inputs(prompt, content, style, extra_style, width, height, keep, steps, guidance, content_size, seed)
     return inputs, note, advanced, generate, stop
 
 
@@ -170,18 +168,14 @@ def _result(generate: gr.Button, stop: gr.Button) -> Shown:
 
 
 def _examples() -> gr.Dataset:
-    def row(example: Example) -> list[Any]:
-        pictures = [example.path(name) for name in (example.content, example.style, example.extra_style)]
-        return [example.mode, *(str(path) if path else None for path in pictures), example.prompt]
-
+    gr.HTML(snippets.heading("Examples", "One for every way of working: a click fills in all the fields."))
     return gr.Dataset(
-        label="Examples: one for every way of working",
-        components=["textbox", "image", "image", "image", "textbox"],
-        headers=["Mode", "Content", "Style", "Extra style", "Prompt"],
-        samples=[row(example) for example in EXAMPLES],
+        show_label=False,
+        components=["html"],
+        samples=[[snippets.card(example)] for example in EXAMPLES],
         samples_per_page=len(EXAMPLES),
         type="index",
-        layout="table",
+        layout="gallery",
         elem_id="examples",
     )
 

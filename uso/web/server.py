@@ -4,11 +4,11 @@
 what runs is finished and delivered, then the process ends.
 """
 
+import asyncio
 import logging
 import shutil
 import socket
 import threading
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,10 +18,11 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
-from gradio.utils import get_upload_folder
+from fastapi.staticfiles import StaticFiles
 
-from uso.errors import ConfigError
 from uso.web.engine import Engine
+from uso.web.port import address
+from uso.web.snippets import EXAMPLES_ROUTE
 from uso.web.texts import EXAMPLES_FOLDER
 from uso.web.theme import CSS, page_theme
 
@@ -35,28 +36,22 @@ MAX_UPLOAD = "64mb"
 """Of one image file; larger than any photograph within the pixel limit usually is."""
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Take the port before anything slow happens: connections wait instead of being refused.
+def build_app(engine: Engine, page: gr.Blocks, root_path: str | None = None, scratch: Path | None = None) -> FastAPI:
+    """The page with its routes. Its lifespan starts the engine, and ends it once the last job is finished.
 
-    Raises:
-        ConfigError: the port is taken, or the host is none of this machine's.
+    Args:
+        root_path: the path under which a proxy shows the page, such as `/uso`.
+        scratch: a folder of Gradio's copies that is removed at the end.
     """
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"{host}:{port} cannot be listened on ({reason}). Choose another --port or --host.") from error
-
-
-def build_app(engine: Engine, page: gr.Blocks, root_path: str | None = None) -> FastAPI:
-    """The page with its routes; entering its lifespan starts the engine."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         engine.start()
         yield
-        shutil.rmtree(get_upload_folder(), ignore_errors=True)
+        engine.close()
+        await asyncio.to_thread(engine.join, GRACE_SECONDS)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
 
     app = FastAPI(title="USO", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -78,6 +73,7 @@ def build_app(engine: Engine, page: gr.Blocks, root_path: str | None = None) -> 
         headers = {"Cache-Control": "no-store"} | ({} if ready else {"Retry-After": str(RETRY_SECONDS)})
         return JSONResponse(content, status_code=200 if ready else 503, headers=headers)
 
+    app.mount(f"/{EXAMPLES_ROUTE}", StaticFiles(directory=EXAMPLES_FOLDER))
     page.queue(default_concurrency_limit=None, api_open=False)
     # Gradio checks that a file which a client names was uploaded by a client, but only on pages that were launched;
     # a mounted page never is: without this line `{"path": "/etc/passwd"}` is opened.
@@ -120,6 +116,7 @@ class Server(uvicorn.Server):
         threading.Thread(target=self._engine.close, name="drain").start()
         super().handle_exit(sig, frame)
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        began = time.monotonic()
-        await super().shutdown(sockets)
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or []:
+            logger.info("USO is at %s", address(listener))

@@ -4,12 +4,22 @@ from html import escape
 
 from uso.config import ModelConfig, load_model_config
 from uso.web.engine import EngineStatus, JobStatus, Picture
-from uso.web.texts import TIPS
+from uso.web.texts import TIPS, Example
 
 REAL_MODEL = "flux-dev"
 """What the page of the demo says how to get."""
 
+EXAMPLES_ROUTE = "examples"
+"""Where the server has the example pictures, relative to the page, so that it works under any root path."""
+
 _STAGES = {"condition": "Reading the prompt and the images", "decode": "Turning the result into pixels"}
+
+
+def masthead() -> str:
+    return (
+        '<div class="uso-masthead"><h1>USO</h1>'
+        "<p>A sentence, a picture of the subject and pictures of the style become one picture.</p></div>"
+    )
 
 
 def banner(config: ModelConfig, reason: str) -> str:
@@ -21,7 +31,7 @@ def banner(config: ModelConfig, reason: str) -> str:
     if config.experimental:
         labels.append("Experimental")
     tags = "".join(f'<span class="uso-tag">{label}</span>' for label in labels)
-    text = f'<p>{tags}{" ".join(lines)}</p>'
+    text = f"<p>{tags}{' '.join(lines)}</p>"
     if config.name == "demo":
         real = load_model_config(REAL_MODEL)
         size = sum(source.size_gb or 0 for source in real.components.values())
@@ -46,17 +56,23 @@ def model_state(status: EngineStatus, seconds: float, device: str) -> str:
     return f'<div class="uso-state"><span>Loading the model: {escape(words)}</span>{bar}</div>'
 
 
-def job_state(status: JobStatus, engine: EngineStatus) -> str:
-    """What the job is doing, in words, and a bar where there is something to measure."""
+def job_words(status: JobStatus, engine: EngineStatus) -> str:
+    """What the job is doing, as a sentence."""
     if status.state == "queued":
-        return _line(_waiting(status, engine))
+        return _waiting(status, engine)
     if status.state == "running":
-        return _line(_running(status), _share(status))
-    if status.state == "failed":
-        return refusal(status.error)
+        return _running(status)
     if status.state == "cancelled":
-        return _line(f"Stopped. {status.error}".strip())
-    return _line("Done.")
+        return f"Stopped. {status.error}".strip()
+    return status.error if status.state == "failed" else "Done."
+
+
+def job_state(status: JobStatus, engine: EngineStatus) -> str:
+    """The same for the page, with a bar where there is something to measure."""
+    words = job_words(status, engine)
+    if status.state == "failed":
+        return refusal(words)
+    return _line(words, _share(status) if status.state == "running" else None)
 
 
 def refusal(sentence: str) -> str:
@@ -86,6 +102,24 @@ def note(text: str, bad: bool = False) -> str:
         return ""
     role = ' role="alert"' if bad else ""
     return f'<p class="uso-note{" uso-bad" if bad else ""}"{role}>{escape(text)}</p>'
+
+
+def heading(title: str, text: str = "") -> str:
+    return f'<div class="uso-heading"><h2>{escape(title)}</h2><p>{escape(text)}</p></div>'
+
+
+def card(example: Example) -> str:
+    """An example as its button shows it: its pictures, its mode, its prompt."""
+    pictures = "".join(
+        f'<img src="{EXAMPLES_ROUTE}/{escape(name)}" alt="{kind}" loading="lazy">'
+        for kind, name in (("Content", example.content), ("Style", example.style), ("Extra style", example.extra_style))
+        if name
+    )
+    prompt = f"“{escape(example.prompt)}”" if example.prompt else "No prompt."
+    return (
+        f'<div class="uso-card"><div class="uso-thumbs">{pictures}</div>'
+        f"<strong>{escape(example.mode)}</strong><span>{prompt}</span></div>"
+    )
 
 
 def tips() -> str:

@@ -1,4 +1,4 @@
-"""What the page says that nobody has to compute: the tips, and the examples with their pictures in `assets/examples/`."""
+"""What the page says that nobody has to compute: the tips, and the examples (pictures in `assets/examples/`)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ TIPS: tuple[tuple[str, str], ...] = (
     ),
     (
         "People: choose the framing",
-        "For a half-body prompt give a half-body close-up. Where pose or framing are to change, give a full-body image.",
+        "For a half-body prompt give a half-body close-up. Where pose or framing change, give a full-body image.",
     ),
 )
 
@@ -51,23 +51,32 @@ class Example:
 
 
 EXAMPLES: tuple[Example, ...] = (
-    Example("Text only", "A lighthouse on a cliff at dusk, waves below, warm light in the windows."),
-    Example("Subject in a new scene", "The cat sits on a window sill, rain outside.", content="cat.jpg"),
-    Example("Restyled by words", "Transform the style into watercolour.", content="coffee.jpg", keep_input_size=True),
-    Example("One style", "A harbour with small boats in the morning.", style="woodcut.png"),
-    Example("Two styles", "A tree on a hill in the wind.", style="watercolour.png", extra_style="mosaic.png"),
+    Example("Text only", "A lighthouse on a cliff at dusk, waves below, warm light in its windows."),
     Example(
-        "Content, style and a prompt",
-        "The astronaut reads a letter at a wooden table.",
+        "Subject in a new scene",
+        "The astronaut drinks coffee at a small table in a sunny garden, half-body portrait.",
         content="astronaut.jpg",
-        style="mosaic.png",
     ),
-    Example("Layout kept", content="rocket.jpg", style="watercolour.png", keep_input_size=True),
     Example(
-        "Content and two styles",
-        "The cat sleeps on a red carpet.",
+        "Restyled by words",
+        "Transform the style into watercolour.",
+        content="coffee.jpg",
+        keep_input_size=True,
+    ),
+    Example("One style", "A harbour with small boats in the morning.", style="style-woodcut.jpg"),
+    Example("Two styles", "A tree on a hill in the wind.", style="style-oil.jpg", extra_style="style-poster.png"),
+    Example(
+        "Subject, style and a scene",
+        "The cat sits on a window sill, rain outside.",
         content="cat.jpg",
-        style="woodcut.png",
-        extra_style="watercolour.png",
+        style="style-watercolour.jpg",
+    ),
+    Example("Layout kept, style changed", content="rocket.jpg", style="style-oil.jpg", keep_input_size=True),
+    Example(
+        "Subject and two styles",
+        "The photographer stands at the edge of the sea.",
+        content="photographer.jpg",
+        style="style-mosaic.jpg",
+        extra_style="style-woodcut.jpg",
     ),
 )
