@@ -26,8 +26,11 @@ from uso import checkpoints
 from uso.config import MemoryPlan, load_memory_plan
 from uso.images import fit_reference, fitted_size, open_image
 from uso.latents import image_to_tensor, pack, picture_ids, unpack
-from uso.pipeline import Conditioning, USOPipeline
+from uso.layouts import COMFY_PREFIX
+from uso.pipeline import USOPipeline
 from uso.schedule import set_schedule
+from uso.stages import Conditioning
+from uso.tensor_files import TensorFiles
 
 BOUND = 1e-5
 IMAGE_BOUND = 1e-4
@@ -93,7 +96,7 @@ class Case:
         }
 
     def _has_guidance(self) -> bool:
-        with checkpoints.TensorFiles([self.folder / "flux1.safetensors"]) as files:
+        with TensorFiles([self.folder / "flux1.safetensors"], prefix=COMFY_PREFIX) as files:
             return "guidance_in.in_layer.weight" in files.shapes
 
     def autoencoder_config(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import re
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -71,6 +72,8 @@ class HubServer:
         """Cut the next connection that sends a path after so many bytes; once."""
         self.reset = False
         """Cut with a reset instead of an early end."""
+        self.before_cut: Callable[[], object] = lambda: None
+        """Called when everything before a cut is on its way: a reset throws away what the client has not read."""
         self.holds: dict[str, int] = {}
         """Stop after so many bytes until `release` is set; once."""
         self.holding = threading.Event()
@@ -90,6 +93,10 @@ class HubServer:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Accept no more connections; those that are open live on."""
         self.release.set()
         for server in (self.hub, self.storage):
             server.shutdown()
@@ -237,6 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
     def cut(self) -> None:
         """End the connection before the content does."""
         self.close_connection = True
+        self.server.owner.before_cut()
         if self.server.owner.reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()

@@ -16,11 +16,12 @@ from transformers import SiglipVisionModel, T5Config, T5EncoderModel
 
 from tests.golden import Case
 from uso import checkpoints
-from uso.checkpoints import TensorFiles, load_autoencoder, load_context_embedder, load_transformer
+from uso.checkpoints import load_autoencoder, load_context_embedder, load_transformer
 from uso.config import CONFIGS
 from uso.context import ContextEmbedder
 from uso.errors import CheckpointError
 from uso.layouts import Part, autoencoder_part, flux_part, lora_modules, lora_target, projector_part, source_shapes
+from uso.tensor_files import TensorFiles, check_shapes
 
 LAYOUT = json.loads((Path(__file__).parent / "golden" / "released_layout.json").read_text())
 
@@ -51,21 +52,19 @@ def test_released_transformer_and_lora_fit_the_full_size_class(model: str) -> No
     file = {"flux-dev": "flux1-dev.safetensors", "flux-schnell": "flux1-schnell.safetensors"}[model]
     with init_empty_weights():
         transformer = FluxTransformer2DModel.from_config(architecture(model, "transformer"))
-    checkpoints.check_shapes(in_memory(released(file)), needed(transformer, flux_part))
+    check_shapes(in_memory(released(file)), needed(transformer, flux_part))
     checkpoints.Lora(in_memory(released("dit_lora.safetensors")), transformer, 1.0)
     other = "flux1-schnell.safetensors" if model == "flux-dev" else "flux1-dev.safetensors"
     with pytest.raises(CheckpointError, match="guidance_in"):
-        checkpoints.check_shapes(in_memory(released(other)), needed(transformer, flux_part))
+        check_shapes(in_memory(released(other)), needed(transformer, flux_part))
 
 
 def test_released_autoencoder_and_projector_fit_the_full_size_classes() -> None:
     with init_empty_weights():
         autoencoder = AutoencoderKL.from_config(architecture("flux-dev", "vae"))
         embedder = ContextEmbedder()
-    checkpoints.check_shapes(
-        in_memory(released("ae.safetensors")), needed(autoencoder, lambda name: autoencoder_part(name, 4))
-    )
-    checkpoints.check_shapes(in_memory(released("projector.safetensors")), needed(embedder, projector_part))
+    check_shapes(in_memory(released("ae.safetensors")), needed(autoencoder, lambda name: autoencoder_part(name, 4)))
+    check_shapes(in_memory(released("projector.safetensors")), needed(embedder, projector_part))
 
 
 def test_shipped_encoder_configs_are_the_released_sizes() -> None:

@@ -8,10 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from uso import loading
+from uso import choices
+from uso.choices import choose_device, choose_dtype, choose_model, choose_plan
 from uso.config import ModelConfig, load_model_config, with_local_files
 from uso.errors import CheckpointError, ConfigError, MissingWeightsError
-from uso.loading import choose_device, choose_dtype, choose_model, choose_plan, load_pipeline
+from uso.loading import load_pipeline
 from uso.memory import GIB
 
 
@@ -34,9 +35,9 @@ def test_auto_runs_the_demo_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatc
 def test_auto_goes_by_the_weights_and_the_memory(
     monkeypatch: pytest.MonkeyPatch, absent: list[str], free: int, name: str, says: str
 ) -> None:
-    monkeypatch.setattr(loading, "choose_device", lambda _: torch.device("cuda:0"))
-    monkeypatch.setattr(loading.hub, "missing", lambda _: absent)
-    monkeypatch.setattr(loading, "free_device_bytes", lambda _: free * GIB)
+    monkeypatch.setattr(choices, "choose_device", lambda _: torch.device("cuda:0"))
+    monkeypatch.setattr(choices.hub, "missing", lambda _: absent)
+    monkeypatch.setattr(choices, "free_device_bytes", lambda _: free * GIB)
     config, reason = choose_model("auto")
     assert config.name == name
     assert says in reason
@@ -60,7 +61,7 @@ def test_dtype_and_plan_follow_the_device(monkeypatch: pytest.MonkeyPatch) -> No
     assert choose_dtype("auto", cuda) == torch.bfloat16
     assert choose_dtype("auto", cpu) == torch.float32
     assert choose_plan("auto", cpu, 30 * GIB).name == "full"
-    monkeypatch.setattr(loading, "free_device_bytes", lambda _: 24 * GIB)
+    monkeypatch.setattr(choices, "free_device_bytes", lambda _: 24 * GIB)
     assert choose_plan("auto", cuda, 31 * GIB).name == "offload"
     assert choose_plan("auto", cuda, 18 * GIB).name == "full"
 

@@ -5,18 +5,15 @@ never holds more than the final weights and one tensor. Nothing is downloaded he
 surplus, misshapen or truncated tensor stops the load.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, FluxTransformer2DModel
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import (
     CLIPTextConfig,
@@ -39,100 +36,18 @@ from uso.layouts import (
     projector_part,
     source_shapes,
 )
+from uso.tensor_files import TensorFiles, check_shapes
 
 logger = logging.getLogger(__name__)
 
-_LISTED = 3
-"""How many wrong keys a message names before it only counts them."""
-
-_HEADER_LENGTH_BYTES = 8
 OnTensor = Callable[[int], None]
 """Called with the bytes of each parameter that has been placed."""
-
-
-@dataclass
-class TensorFiles:
-    """Safetensors files read as one: shapes from their headers, tensors one at a time. Use as a context manager."""
-
-    paths: list[Path]
-    prefix: str = ""
-    """Taken off the keys that have it (files of larger models nest their parts)."""
-    only_prefixed: bool = False
-    """Leave out keys without the prefix: they belong to other parts of the larger model."""
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    _homes: dict[str, tuple[Any, str, Path]] = field(default_factory=dict)
-    _stack: ExitStack = field(default_factory=ExitStack)
-
-    def __enter__(self) -> "TensorFiles":
-        for path in self.paths:
-            check_complete(path)
-            try:
-                handle = self._stack.enter_context(safe_open(path, framework="pt"))
-            except (SafetensorError, OSError) as error:
-                raise CheckpointError(f"{path} is no safetensors file that can be read ({error}).") from error
-            for key in handle.keys():  # noqa: SIM118 - the handle is no mapping
-                if self.only_prefixed and not key.startswith(self.prefix):
-                    continue
-                name = key.removeprefix(self.prefix)
-                if name in self._homes:
-                    raise CheckpointError(f"{path} holds {key} a second time (first in {self._homes[name][2].name}).")
-                self._homes[name] = (handle, key, path)
-                self.shapes[name] = tuple(handle.get_slice(key).get_shape())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
-        """Rows [start, stop) of a tensor, as the file has them."""
-        handle, key, _ = self._homes[name]
-        rows: torch.Tensor = handle.get_slice(key)[start:stop]
-        return rows
-
-    def whole(self, name: str) -> torch.Tensor:
-        handle, key, _ = self._homes[name]
-        tensor: torch.Tensor = handle.get_tensor(key)
-        return tensor
-
-    def where(self, name: str) -> str:
-        return str(self._homes[name][2]) if name in self._homes else ", ".join(map(str, self.paths))
-
-
-def check_complete(path: Path) -> None:
-    """Refuse a safetensors file that was cut short, naming the first tensor that is not all there.
-
-    Raises:
-        CheckpointError: not safetensors, or fewer bytes than its header promises.
-    """
-    if path.suffix != ".safetensors":
-        raise CheckpointError(f"{path} is not a .safetensors file; only that format is loaded (others can run code).")
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(_HEADER_LENGTH_BYTES), "little")
-            start = _HEADER_LENGTH_BYTES + length
-            if size < start:
-                raise CheckpointError(f"{path} is truncated: {size} bytes, and its header alone takes {start}.")
-            header = json.loads(file.read(length))
-        entries = sorted(
-            (start + entry["data_offsets"][1], key, entry["shape"])
-            for key, entry in header.items()
-            if key != "__metadata__"
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is no safetensors file that can be read ({error}).") from error
-    for end, key, shape in entries:
-        if end > size:
-            raise CheckpointError(
-                f"{path} is truncated: {key} of shape {shape} ends at byte {end}, and the file has {size} (complete: "
-                f"{entries[-1][0]}). Fetch it again."
-            )
 
 
 class Lora:
     """USO's LoRA, verified against a transformer: gives the change of any rows of a FLUX weight, in float32."""
 
-    def __init__(self, files: TensorFiles, transformer: nn.Module, scale: float) -> None:
+    def __init__(self, files: TensorFiles, transformer: Any, scale: float) -> None:
         self.files = files
         self.scale = scale
         self._modules: dict[str, str] = {}
@@ -158,29 +73,6 @@ class Lora:
             return None
         up = self.files.rows(f"{module}.up.weight", start, stop).float()
         return self.scale * (up @ self.files.whole(f"{module}.down.weight").float())
-
-
-def check_shapes(files: TensorFiles, expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Compare what files hold with what is needed.
-
-    Raises:
-        CheckpointError: with the file, the key and both shapes of what is missing, surplus or misshapen.
-    """
-    problems = []
-    for name in expected.keys() - files.shapes.keys():
-        problems.append(f"{files.where(name)}: {name} is missing (expected shape {list(expected[name])}, found none)")
-    for name in files.shapes.keys() - expected.keys():
-        problems.append(
-            f"{files.where(name)}: {name} is surplus (found shape {list(files.shapes[name])}, expected none)"
-        )
-    for name in expected.keys() & files.shapes.keys():
-        found = files.shapes[name]
-        if found != expected[name] and found != (*expected[name], 1, 1):  # a 1 x 1 convolution that is used as linear
-            problems.append(f"{files.where(name)}: {name} has shape {list(found)}, expected {list(expected[name])}")
-    if problems:
-        problems.sort()
-        more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
-        raise CheckpointError(f"{'; '.join(problems[:_LISTED])}{more}. The file does not fit this model.")
 
 
 def _fill(

@@ -82,7 +82,7 @@ def _add_generate(verbs: Any) -> argparse.ArgumentParser:
     source = parser.add_argument_group("instead of a single request")
     either = source.add_mutually_exclusive_group()
     either.add_argument(
-        "--from", dest="repeat", metavar="PICTURE", help="repeat a picture of this program; flags given beside it count"
+        "--from", dest="repeat", metavar="PICTURE", help="repeat a picture of this program to the bit; flags given beside it change single values"
     )
     either.add_argument(
         "--batch",
@@ -130,10 +130,10 @@ def readable(record: dict[str, Any], indent: str = "") -> str:
     for key, value in record.items():
         if isinstance(value, list):
             value = {str(number): item for number, item in enumerate(value, start=1)}
-        if isinstance(value, dict):
-            lines += [f"{indent}{_printable(key)}:", readable(value, indent + "  ")] if value else []
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{_printable(key)}:", readable(value, indent + "  ")]
         else:
-            lines.append(f"{indent}{_printable(key)}: {_printable(value)}")
+            lines.append(f"{indent}{_printable(key)}: {_printable('none' if value == {} else value)}")
     return "\n".join(lines)
 
 
@@ -175,7 +175,7 @@ def _add_download(verbs: Any) -> argparse.ArgumentParser:
 
 
 def _download(args: argparse.Namespace) -> int:
-    from uso.hub import run_download
+    from uso.hub_command import run_download
 
     config = load_model_config(args.model)
     if all(source.repo is None for source in config.components.values()):

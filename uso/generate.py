@@ -84,7 +84,7 @@ def chosen_config(args: argparse.Namespace) -> ModelConfig:
     config = check_model_flags(args)
     if config is not None:
         return config
-    from uso.loading import choose_model
+    from uso.choices import choose_model
 
     config, reason = choose_model(args.model, device=args.device, files=model_files(args))
     say(reason)

@@ -24,9 +24,9 @@ from uso.hub_cache import (
     Hub,
     choose_weights,
     find,
-    is_file_name,
     local_origin,
     name_in,
+    split_path,
     tokenizer_names,
 )
 from uso.hub_errors import plain_errors
@@ -250,24 +250,22 @@ def _needed(name: ComponentName, source: Source, listing: Iterable[RemoteFile]) 
     Raises:
         MissingWeightsError: there are none.
     """
-    if is_file_name(name, source):
-        files = [file for file in listing if file.path == source.path]
+    folder, single = split_path(name, source)
+    children = {child: file for file in listing if (child := name_in(folder, file.path)) is not None}
+    if single:
+        names = [single] if single in children else []
+    elif name in TOKENIZERS:
+        names = tokenizer_names(children)
     else:
-        folder = "" if source.path == "." else source.path.strip("/")
-        children = {child: file for file in listing if (child := name_in(folder, file.path)) is not None}
-        if name in TOKENIZERS:
-            names = tokenizer_names(children)
-        else:
-            names, index = choose_weights(list(children), f"{source.path} of {source.repo}")
-            names = names and [*names, *filter(None, [index]), *({"config.json"} & children.keys())]
-        files = [children[child] for child in names]
-    if not files:
+        names, index = choose_weights(list(children), f"{source.path} of {source.repo}")
+        names = [*names, *(beside for beside in (index, "config.json") if names and beside in children)]
+    if not names:
         kind = "tokenizer" if name in TOKENIZERS else "safetensors"
         raise MissingWeightsError(
             f"{source.repo} has no {kind} file at '{source.path}' (revision {source.revision}). Correct the {name} in "
             "the model's configuration; weights are loaded from .safetensors files only."
         )
-    return files
+    return [children[child] for child in names]
 
 
 def _check_access(files: list[RemoteFile], hub: Hub) -> None:

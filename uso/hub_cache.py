@@ -79,10 +79,7 @@ def find(name: ComponentName, source: Source, hub: Hub) -> Found:
     """
     if source.repo is None:
         return _find_local(name, source)
-    if is_file_name(name, source):
-        folder, _, file = source.path.rpartition("/")
-    else:
-        folder, file = "" if source.path == "." else source.path.strip("/"), ""
+    folder, file = split_path(name, source)
     commit = hub.known_commit(source.repo, source.revision)
     if commit is None:
         return Found(Path(source.path), (), (source.path,))
@@ -90,15 +87,19 @@ def find(name: ComponentName, source: Source, hub: Hub) -> Found:
     sizes = _listed_sizes(source.repo, commit, folder, hub)
     if file:
         found = _present(snapshot / folder, [file], sizes or {})
-        return Found(snapshot / source.path, found.files, found.absent and (source.path,))
-    if sizes is None:
-        sizes = dict.fromkeys(_names_in(snapshot / folder))
-    return _find_in_folder(name, snapshot / folder, sizes)
+    else:
+        here = _names_in(snapshot / folder)
+        found = _find_in_folder(name, snapshot / folder, dict.fromkeys(here) if sizes is None else sizes)
+    absent = tuple(f"{folder}/{name}" if folder else name for name in found.absent)
+    return Found(snapshot / folder / file, found.files, absent)
 
 
-def is_file_name(name: ComponentName, source: Source) -> bool:
-    """Whether the source names one weights file rather than a folder."""
-    return name not in TOKENIZERS and source.path.endswith(WEIGHTS)
+def split_path(name: ComponentName, source: Source) -> tuple[str, str]:
+    """The folder of a Hub source ("" is the root), and the file in it, "" where the folder itself is meant."""
+    if name not in TOKENIZERS and source.path.endswith(WEIGHTS):
+        folder, _, file = source.path.rpartition("/")
+        return folder, file
+    return "" if source.path == "." else source.path.strip("/"), ""
 
 
 def _find_local(name: ComponentName, source: Source) -> Found:
@@ -119,7 +120,7 @@ def _find_in_folder(name: ComponentName, folder: Path, sizes: Mapping[str, int |
     if name in TOKENIZERS:
         names = tokenizer_names(sizes)
         if not _is_tokenizer(names):
-            return Found(folder, (), (f"{folder.name}/",))
+            return Found(folder, (), ("tokenizer.json",))
         return _present(folder, names, sizes)
     names, index = choose_weights(sizes, folder.name)
     if index is not None:
@@ -127,7 +128,7 @@ def _find_in_folder(name: ComponentName, folder: Path, sizes: Mapping[str, int |
             return Found(folder, (), (index,))
         names = _indexed(folder / index)
     if not names:
-        return Found(folder, (), (f"{folder.name}/*{WEIGHTS}",))
+        return Found(folder, (), (f"*{WEIGHTS}",))
     return _present(folder, names, sizes)
 
 

@@ -10,7 +10,9 @@ INTERRUPTED = 130
 """What a shell expects of a program that was stopped with Ctrl-C."""
 
 
-def run_download(config: ModelConfig, out: Callable[[str], None], *, hub: Hub | None = None) -> int:
+def run_download(
+    config: ModelConfig, out: Callable[[str], None], *, dry_run: bool = False, hub: Hub | None = None
+) -> int:
     """The command `download`: say what it costs, fetch it, say where it came from. Returns the exit status."""
     hub = hub or Hub()
     plan = plan_download(config, hub=hub)
@@ -18,6 +20,8 @@ def run_download(config: ModelConfig, out: Callable[[str], None], *, hub: Hub | 
         state = "here" if file.whole(hub) else "to fetch"
         out(f"{size_text(file.size):>10}  {state:<8}  {file.repo}  {file.path}")
     out(f"{config.title}: {size_text(plan.total_bytes)} in all, {size_text(plan.bytes_to_fetch)} to fetch.")
+    if dry_run:
+        return 0
     try:
         located = download(config, plan, hub=hub)
     except KeyboardInterrupt:

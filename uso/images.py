@@ -61,7 +61,8 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "F":
         raise ImageError(f"{name} holds floating-point pixels without a defined white. Save it with 8 or 16 bits.")
     if image.mode.startswith("I"):
-        low, high = image.getextrema()
+        extrema: tuple[int, int] = image.getextrema()  # type: ignore[assignment] # one band
+        low, high = extrema
         if low < 0 or high > _FULL_16_BIT:
             raise ImageError(f"{name} holds values from {low} to {high}; 0 to 65535 is accepted. Save it with 16 bits.")
         eight_bit = image.convert("F").point(lambda value: value * (255 / _FULL_16_BIT) + 0.5)

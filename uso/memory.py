@@ -53,11 +53,12 @@ class Residency:
         if not self.plan.visit:
             yield
             return
-        host: list[tuple[dict[str, torch.Tensor | None], str, torch.Tensor]] = []
+        host: list[tuple[dict[str, Any], str, torch.Tensor]] = []
         try:
             visiting: dict[int, torch.Tensor] = {}
             for part in module.modules():
-                for slots in (part._parameters, part._buffers):
+                homes: tuple[dict[str, Any], ...] = (part._parameters, part._buffers)
+                for slots in homes:
                     for name, tensor in slots.items():
                         if tensor is None:
                             continue

@@ -6,12 +6,10 @@ and SigLIP. It loads no released files (`uso.checkpoints`) and saves no pictures
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
-from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import nn
 from transformers import CLIPTextModel, SiglipImageProcessorPil, SiglipVisionModel, T5EncoderModel
@@ -24,53 +22,13 @@ from uso.latents import draw_noise, image_to_tensor, pack, picture_ids, tensor_t
 from uso.memory import Residency
 from uso.request import GenerationRequest, GenerationResult, Progress
 from uso.schedule import set_schedule
+from uso.stages import Conditioning, DenoiseStep, USOPipelineOutput
 
 CLIP_LENGTH = 77
 """Tokens that CLIP reads; its pooled vector is all that FLUX takes from it, so longer prompts are cut there."""
 
 TILE_PIXELS = 512
 """Side of a tile where decoding is tiled."""
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """All that a picture depends on but its noise; computed once per request."""
-
-    context: torch.Tensor
-    """Style tokens, then text: [1, tokens, hidden]."""
-    pooled_prompt_embeds: torch.Tensor
-    context_ids: torch.Tensor
-    """[context tokens, 3], zeros."""
-    picture_ids: torch.Tensor
-    """[picture tokens, 3]."""
-    reference_tokens: torch.Tensor | None
-    """Packed latents of all content references: [1, tokens, 64]."""
-    reference_ids: torch.Tensor | None
-    guidance: torch.Tensor | None
-    height: int
-    width: int
-
-
-@dataclass(frozen=True)
-class DenoiseStep:
-    """The state after one Euler step."""
-
-    index: int
-    num_steps: int
-    sigma: float
-    """The noise level after the step."""
-    latents: torch.Tensor
-    """Packed, [1, tokens, 64], float32."""
-    denoised: torch.Tensor
-    """The clean latents as predicted by this step, same form."""
-
-
-@dataclass
-class USOPipelineOutput(BaseOutput):
-    """What calling the pipeline returns: the pictures, and the full result of each."""
-
-    images: list[Image.Image]
-    results: list[GenerationResult]
 
 
 class USOPipeline(DiffusionPipeline):

@@ -21,6 +21,9 @@ likely to stay open. The pictures in the output folder are not touched."""
 
 TICK_SECONDS = 1.0
 
+LIVE = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite')"
+"""Set on what stays while its content changes: screen readers announce changes of a region, not new regions."""
+
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
@@ -40,8 +43,10 @@ def build_page(config: ModelConfig, reason: str, engine: Engine) -> gr.Blocks:
     handlers = Handlers(config, engine)
     with gr.Blocks(title="USO", analytics_enabled=False, delete_cache=CACHE_SECONDS) as page:
         with gr.Row(elem_id="masthead"):
-            gr.HTML(snippets.masthead(), min_width=200, scale=3)
-            model_state = gr.HTML(handlers.tick(None)[0], min_width=200, scale=2, elem_id="model-state")
+            gr.HTML(snippets.masthead(), min_width=320, scale=3)
+            model_state = gr.HTML(
+                handlers.tick(None)[0], min_width=320, scale=2, elem_id="model-state", js_on_load=LIVE
+            )
         gr.HTML(snippets.banner(config, reason), elem_id="banner")
         with gr.Row(elem_id="desk"):
             with gr.Column(scale=5, min_width=320):
@@ -84,7 +89,7 @@ def _reference(label: str, elem_id: str, placeholder: str) -> gr.Image:
         sources=["upload", "clipboard"],
         buttons=[],
         height=190,
-        min_width=100,
+        min_width=80,
         placeholder=placeholder,
         elem_id=elem_id,
     )
@@ -159,7 +164,7 @@ def _result(generate: gr.Button, stop: gr.Button) -> Shown:
         elem_id="picture",
         alt_text="The generated picture",
     )
-    status = gr.HTML(snippets.idle(), elem_id="status")
+    status = gr.HTML(snippets.idle(), elem_id="status", js_on_load=LIVE)
     facts = gr.HTML("", elem_id="facts")
     with gr.Row(elem_id="afterwards"):
         download = gr.DownloadButton("Download PNG", interactive=False, min_width=140, elem_id="download")

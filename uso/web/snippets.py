@@ -115,6 +115,7 @@ def card(example: Example) -> str:
         for kind, name in (("Content", example.content), ("Style", example.style), ("Extra style", example.extra_style))
         if name
     )
+    pictures = pictures or '<div class="uso-words" aria-hidden="true">Abc</div>'
     prompt = f"“{escape(example.prompt)}”" if example.prompt else "No prompt."
     return (
         f'<div class="uso-card"><div class="uso-thumbs">{pictures}</div>'
@@ -157,7 +158,7 @@ def _share(status: JobStatus) -> float:
 
 def _line(text: str, share: float | None = None) -> str:
     bar = "" if share is None else _bar(share, "Steps done")
-    return f'<div class="uso-line" role="status" aria-live="polite">{escape(text)}</div>{bar}'
+    return f'<div class="uso-line">{escape(text)}</div>{bar}'
 
 
 def _bar(share: float, label: str) -> str:

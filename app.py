@@ -1,0 +1,118 @@
+"""The program in a browser: flags -> configuration -> server up -> the model loads behind it.
+
+`python app.py`, then open http://127.0.0.1:7860. Wrong flags, a taken port and an output folder that cannot be written
+to are refused here, before anything heavy is imported.
+"""
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uso.config import ModelConfig, load_model_config, with_local_files
+from uso.errors import USOError
+from uso.flags import AUTO, add_model_flags, check_model_flags, model_files
+from uso.output import check_folder
+from uso.web.port import listen
+
+if TYPE_CHECKING:
+    from uso.pipeline import USOPipeline
+    from uso.web.engine import OnProgress
+
+logger = logging.getLogger("uso")
+
+REFUSED = 2
+"""Exit status where a flag is wrong; argparse's own."""
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="app.py", description="USO in a browser.", allow_abbrev=False)
+    group = made.add_argument_group("server")
+    group.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets other machines in")
+    group.add_argument("--port", type=int, default=7860)
+    group.add_argument(
+        "--root-path", default=os.environ.get("ROOT_PATH"), metavar="PATH", help="where a proxy shows it"
+    )
+    group.add_argument("--output", type=Path, default=Path("outputs"), metavar="FOLDER", help="for finished pictures")
+    add_model_flags(made)
+    return made
+
+
+def main() -> int:
+    args = parser().parse_args()
+    try:
+        named = check_model_flags(args)
+        check_folder(args.output)
+        serve(args, named)
+    except USOError as error:
+        print(f"app.py: {error}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:  # uvicorn raises it again after it has ended in order
+        pass
+    return 0
+
+
+def serve(args: argparse.Namespace, named: ModelConfig | None) -> None:
+    """Take the port, then build the page and let the model load behind it."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for chatty in ("uvicorn", "httpx"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    scratch = prepare_environment()
+    listener = listen(args.host, args.port)
+    config, reason = (named, f"It was asked for by --model {args.model}.") if named else automatic_model(args)
+    logger.info("%s. %s", config.title, reason)
+
+    from uso.web.engine import Engine
+    from uso.web.page import build_page
+    from uso.web.server import Server, build_app
+
+    engine = Engine(lambda on_progress: load(args, config, on_progress), args.output.resolve())
+    app = build_app(engine, build_page(config, reason, engine), args.root_path or None, scratch)
+    Server(app, engine).run(sockets=[listener])
+
+
+def prepare_environment() -> Path | None:
+    """Nothing is told to anybody, and uploads go to a folder of this process alone, which is returned if it is new."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if os.environ.get("GRADIO_TEMP_DIR"):
+        return None
+    scratch = Path(tempfile.mkdtemp(prefix="uso-page-"))
+    os.environ["GRADIO_TEMP_DIR"] = str(scratch)
+    return scratch
+
+
+def automatic_model(args: argparse.Namespace) -> tuple[ModelConfig, str]:
+    """What `auto` means here, and why. torch is asked about the device only if there are weights to run on it."""
+    from uso import hub
+
+    wanted = with_local_files(load_model_config("flux-dev"), model_files(args))
+    absent = hub.missing(wanted)
+    if absent:
+        return load_model_config("demo"), f"The weights of {wanted.title} are not on this disk."
+    from uso.choices import choose_model
+
+    return choose_model(AUTO, device=args.device, files=model_files(args))
+
+
+def load(args: argparse.Namespace, config: ModelConfig, on_progress: "OnProgress") -> "USOPipeline":
+    """The pipeline; called in the engine's thread, where the seconds of importing torch hold nobody up."""
+    from uso.loading import load_pipeline
+
+    return load_pipeline(
+        config,
+        memory=args.memory,
+        device=args.device,
+        dtype=args.dtype,
+        lora_scale=args.lora_scale,
+        offline=args.offline,
+        download=args.model != AUTO,
+        on_progress=on_progress,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

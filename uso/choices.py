@@ -1,0 +1,123 @@
+"""Which model, device, dtype and memory plan to use where `auto` was asked for, and why, in a sentence."""
+
+import logging
+from collections.abc import Mapping
+
+import torch
+
+from uso import hub
+from uso.config import MemoryPlan, ModelConfig, load_memory_plan, load_model_config, with_local_files
+from uso.errors import ConfigError
+from uso.memory import GIB, free_device_bytes
+
+logger = logging.getLogger(__name__)
+
+AUTO_MODEL = "flux-dev"
+FALLBACK_MODEL = "demo"
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+WORKING_BYTES = 5 * GIB
+"""Room beside the weights that `full` wants for activations and the float32 decode at 1024 x 1024."""
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto`: the first CUDA device, else MPS, else the CPU.
+
+    Raises:
+        ConfigError: a device that is not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda:0")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"There is no device '{name}'. Choose auto, cpu, mps, cuda or cuda:N.") from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise ConfigError(f"There is no device '{name}': this machine shows {count} CUDA devices to PyTorch.")
+        return torch.device("cuda", device.index or 0)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("There is no device 'mps' on this machine. Choose auto or cpu.")
+    if device.type not in ("cpu", "mps"):
+        raise ConfigError(f"Device '{name}' is not supported. Choose auto, cpu, mps, cuda or cuda:N.")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto`: bfloat16 on a GPU, float32 on a CPU.
+
+    Raises:
+        ConfigError: neither `auto` nor a name in `DTYPES`.
+    """
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if name not in DTYPES:
+        raise ConfigError(f"There is no dtype '{name}'. Choose one of: auto, {', '.join(DTYPES)}.")
+    return DTYPES[name]
+
+
+def choose_model(name: str, device: str = "auto", files: Mapping[str, str] | None = None) -> tuple[ModelConfig, str]:
+    """The model to run and, in a sentence, why. `auto` never downloads.
+
+    `auto` is FLUX.1-dev where its weights are on this disk and a GPU can hold them, and the demo elsewhere.
+
+    Raises:
+        ConfigError: no such model, component or device.
+    """
+    if name != "auto":
+        return with_local_files(load_model_config(name), dict(files or {})), f"{name} was asked for."
+    config = with_local_files(load_model_config(AUTO_MODEL), dict(files or {}))
+    reason = _why_not(config, choose_device(device))
+    if reason is None:
+        return config, f"{config.title} is on this disk, and the GPU can hold it."
+    return load_model_config(FALLBACK_MODEL), reason
+
+
+def _why_not(config: ModelConfig, device: torch.device) -> str | None:
+    """Why `auto` does not run this model here; None if it does."""
+    if device.type == "cpu":
+        return f"No GPU was found, and {config.title} needs one."
+    absent = hub.missing(config)
+    if absent:
+        return f"The weights of {config.title} are not on this disk ({', '.join(absent)} missing)."
+    free = free_device_bytes(device) or 0
+    needed = _least_device_bytes(config)
+    if free < needed:
+        return f"{config.title} needs {needed / GIB:.0f} GiB of free GPU memory, and {free / GIB:.1f} GiB are free."
+    return None
+
+
+def _least_device_bytes(config: ModelConfig) -> int:
+    """Device memory of the leanest plan: its largest visitor, T5, and some room."""
+    largest = (config.components["text_encoder_2"].size_gb or 0) * 10**9
+    return int(largest) + 2 * GIB
+
+
+def choose_plan(name: str, device: torch.device, weight_bytes: int) -> MemoryPlan:
+    """`auto`: everything resident where weights and working memory fit, else offloading. Says what it picked and why.
+
+    Raises:
+        ConfigError: no such plan, or one that needs a CUDA device.
+    """
+    if name != "auto":
+        plan = load_memory_plan(name)
+        if plan.stream_transformer and device.type == "mps":
+            raise ConfigError(f"Memory plan '{name}' streams from host memory; on MPS both are one. Choose 'full'.")
+        return plan
+    free = free_device_bytes(device)
+    if device.type != "cuda" or free is None:
+        return load_memory_plan("full")
+    fits = weight_bytes + WORKING_BYTES <= free
+    plan = load_memory_plan("full" if fits else "offload")
+    logger.info(
+        "Memory plan %s: weights take %.1f GiB, working memory %.1f GiB, and %.1f GiB are free on %s.",
+        plan.name,
+        weight_bytes / GIB,
+        WORKING_BYTES / GIB,
+        free / GIB,
+        device,
+    )
+    return plan

@@ -1,0 +1,50 @@
+"""What passes between the pipeline's stages: `Conditioning`, `DenoiseStep`, and what a call returns."""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.utils import BaseOutput
+from PIL import Image
+
+from uso.request import GenerationResult
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """All that a picture depends on but its noise; computed once per request."""
+
+    context: torch.Tensor
+    """Style tokens, then text: [1, tokens, hidden]."""
+    pooled_prompt_embeds: torch.Tensor
+    context_ids: torch.Tensor
+    """[context tokens, 3], zeros."""
+    picture_ids: torch.Tensor
+    """[picture tokens, 3]."""
+    reference_tokens: torch.Tensor | None
+    """Packed latents of all content references: [1, tokens, 64]."""
+    reference_ids: torch.Tensor | None
+    guidance: torch.Tensor | None
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class DenoiseStep:
+    """The state after one Euler step."""
+
+    index: int
+    num_steps: int
+    sigma: float
+    """The noise level after the step."""
+    latents: torch.Tensor
+    """Packed, [1, tokens, 64], float32."""
+    denoised: torch.Tensor
+    """The clean latents as predicted by this step, same form."""
+
+
+@dataclass
+class USOPipelineOutput(BaseOutput):
+    """What calling the pipeline returns: the pictures, and the full result of each."""
+
+    images: list[Image.Image]
+    results: list[GenerationResult]
