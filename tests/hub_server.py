@@ -2,7 +2,7 @@
 
 `/api/models/OWNER/NAME/revision/REV` and `/tree/REV`, `HEAD` and `GET` of `/OWNER/NAME/resolve/REV/PATH`; large files
 are redirected to a second server, as the Hub redirects to its storage. It counts what is asked and sent, and can cut
-or hold a connection, damage a file, ignore ranges, want a token, or be gated.
+or hold a connection, damage a file, ignore ranges, be busy, refuse, want a token, or be gated.
 """
 
 import hashlib
@@ -80,6 +80,14 @@ class HubServer:
         self.release = threading.Event()
         self.damaged: set[str] = set()
         self.ignores_range = False
+        self.busy: dict[str, int] = {}
+        """How many more requests for a path are answered with 503."""
+        self.says: bytes | None = None
+        """What everything is answered with."""
+        self.closed: set[str] = set()
+        """Parts of addresses that are answered with 403."""
+        self.expired: set[str] = set()
+        """Access tokens that are not valid."""
         self.hub = _Server(self, storage=False)
         self.storage = _Server(self, storage=True)
 
@@ -146,7 +154,14 @@ class _Handler(BaseHTTPRequestHandler):
         owner.requests.append(
             Request(self.command, path, headers.get("Range"), headers.get("Authorization"), self.server.is_storage)
         )
-        if self.server.is_storage:
+        token = (headers.get("Authorization") or "").removeprefix("Bearer ")
+        if owner.says is not None:
+            self.send_bytes(owner.says, {})
+        elif any(part in path for part in owner.closed):
+            self.refuse(403, "")
+        elif token in owner.expired:
+            self.refuse(401, "", "Invalid credentials in Authorization header")
+        elif self.server.is_storage:
             _, owner_name, name, file = path.split("/", 3)
             self.send_content(file, owner.repositories[f"{owner_name}/{name}"].files[file], {})
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree)/([^/]+)", path):
@@ -217,6 +232,10 @@ class _Handler(BaseHTTPRequestHandler):
     def send_content(self, path: str, data: bytes, headers: dict[str, str]) -> None:
         """The bytes of a file, or the part that was asked for, with the faults that were set."""
         owner = self.server.owner
+        if owner.busy.get(path, 0):
+            owner.busy[path] -= 1
+            self.refuse(503, "")
+            return
         start = 0
         wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
         if wanted and not owner.ignores_range:
@@ -249,8 +268,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
 
-    def refuse(self, status: int, code: str) -> None:
-        self.send_bytes(b"", {"X-Error-Code": code} if code else {}, status)
+    def refuse(self, status: int, code: str, message: str = "") -> None:
+        headers = {"X-Error-Code": code, "X-Error-Message": message}
+        self.send_bytes(b"", {name: text for name, text in headers.items() if text}, status)
 
     def send_bytes(self, data: bytes, headers: dict[str, str], status: int = 200) -> None:
         self.send_headers(status, {**headers, "Content-Length": str(len(data))})

@@ -1,8 +1,10 @@
 """Finding a model's files and fetching them, against a miniature Hub: the real huggingface_hub, nothing mocked."""
 
+import errno
 import logging
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -15,10 +17,11 @@ from huggingface_hub import close_session, constants
 
 from tests.hub_server import HubServer, Repository, sha256
 from uso import hub
-from uso.config import ComponentName, ModelConfig, Source, load_model_config, with_local_files
-from uso.errors import CheckpointError, MissingWeightsError
+from uso.config import ComponentName, ModelConfig, Source, load_model_config
+from uso.errors import CheckpointError, ConfigError, MissingWeightsError, USOError
 from uso.hub_cache import Hub
 from uso.hub_command import run_download
+from uso.hub_errors import plain_errors
 
 MIB = 1 << 20
 BIG = 5 * MIB
@@ -117,29 +120,41 @@ def fetch(config: ModelConfig, here: Hub, **options: Any) -> dict[ComponentName,
     return hub.download(config, hub.plan_download(config, hub=here), hub=here, **options)
 
 
-def wait_for(path: Path, size: int) -> None:
-    """Wait until a file has so many bytes; a minute at most."""
+def wait_for(condition: Callable[[], bool]) -> None:
+    """A minute at most."""
     for _ in range(6000):
-        if path.exists() and path.stat().st_size >= size:
+        if condition():
             return
         time.sleep(0.01)
-    raise TimeoutError(f"{path} never reached {size} bytes")
+    raise TimeoutError("It never came to be.")
 
 
+LOCATE = """
+import sys
+from uso import hub
+from uso.config import ModelConfig
+from uso.errors import USOError
+try:
+    hub.locate(ModelConfig.model_validate_json(sys.argv[1]), download=True)
+except USOError as error:
+    sys.exit(str(error))
+"""
+COMMAND = """
+import sys
+from uso.config import ModelConfig
+from uso.hub_command import run_download
+from uso.hub_errors import plain_errors
+sys.exit(run_download(ModelConfig.model_validate_json(sys.argv[1]), sys.stderr.write))
+"""
 Child = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
 def child(server: HubServer, tmp_path: Path) -> Iterator[Child]:
     """`locate(download=True)` in a process of its own, which knows the Hub from its environment only."""
-    code = (
-        "import sys; from uso import hub; from uso.config import ModelConfig\n"
-        "try: hub.locate(ModelConfig.model_validate_json(sys.argv[1]), download=True)\n"
-        "except Exception as error: sys.exit(str(error))"
-    )
     processes = []
 
-    def start(config: ModelConfig, **settings: str) -> subprocess.Popen[str]:
+    def start(config: ModelConfig, code: str = LOCATE, **settings: str) -> subprocess.Popen[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         environment |= {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path), **settings}
         command = [sys.executable, "-c", code, config.model_dump_json()]
@@ -220,7 +235,7 @@ def test_broken_connection_goes_on_where_it_stopped(server: HubServer, here: Hub
     server.repositories[REPO] = repository(xet=xet)
     plan = hub.plan_download(transformer(), hub=here)
     server.cuts, server.reset = {"flux1.safetensors": 3 * MIB}, reset
-    server.before_cut = lambda: wait_for(plan.files[0].partial(here), 3 * MIB)
+    server.before_cut = lambda: wait_for(lambda: plan.files[0].bytes_here(here) == 3 * MIB)
     located = hub.download(transformer(), plan, hub=here)
     assert located["transformer"].path.read_bytes() == server.repositories[REPO].files["flux1.safetensors"]
     assert [request.range for request in server.requests if request.storage] == [None, f"bytes={3 * MIB}-"]
@@ -232,8 +247,8 @@ def test_killed_process_is_resumed(server: HubServer, here: Hub, child: Child) -
     server.holds = {"flux1.safetensors": 4 * MIB}
     process = child(transformer())
     assert server.holding.wait(60)
-    partial = hub.plan_download(transformer(), hub=here).files[0].partial(here)
-    wait_for(partial, 3 * MIB)
+    file = hub.plan_download(transformer(), hub=here).files[0]
+    wait_for(lambda: file.bytes_here(here) >= 3 * MIB)
     process.kill()
     process.wait()
     server.forget()
@@ -243,7 +258,45 @@ def test_killed_process_is_resumed(server: HubServer, here: Hub, child: Child) -
     hub.download(transformer(), plan, hub=here)
     assert [request.range for request in server.requests if request.storage] == [f"bytes={plan.bytes_here}-"]
     assert server.bytes_sent == plan.bytes_to_fetch
-    assert not partial.exists()
+    assert not file.partial(here).exists()
+
+
+def test_interrupted_command_says_how_to_go_on(server: HubServer, child: Child) -> None:
+    """Ctrl-C answered with a stack trace."""
+    server.holds = {"flux1.safetensors": 4 * MIB}
+    process = child(transformer(), COMMAND)
+    assert server.holding.wait(60)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert "Interrupted. What has arrived is kept: run `python -m uso download --model tiny` to go on." in said
+    assert "Traceback" not in said
+    assert process.returncode == 130
+
+
+def test_busy_server_is_asked_again(server: HubServer, here: Hub) -> None:
+    """An hour's download given up for one 503."""
+    server.busy = {"flux1.safetensors": 3}
+    fetch(transformer(), here)
+    server.repositories[REPO].files["flux1.safetensors"] = content(BIG, 7)
+    server.repositories[REPO].commit = "7" * 40
+    server.busy = {"flux1.safetensors": 99}
+    with pytest.raises(MissingWeightsError, match=r"refused lab/flux with status 503 .*again later"):
+        fetch(transformer(), here)
+
+
+def test_failure_after_the_transfer_keeps_what_arrived(server: HubServer, here: Hub) -> None:
+    """Everything fetched twice, because the last small request failed."""
+    server.closed = {"/tree/"}
+    with pytest.raises(MissingWeightsError, match="status 403"):
+        fetch(everything(), here)
+    for repo, commit in ((REPO, "1" * 40), (STYLE, "2" * 40)):
+        here.snapshot(repo, commit).mkdir(parents=True)  # as others leave it: now huggingface_hub only warns
+    with pytest.raises(MissingWeightsError, match="did not list the files again"):
+        fetch(everything(), here)
+    server.closed = set()
+    server.forget()
+    fetch(everything(), here)
+    assert server.bytes_sent == 0
 
 
 def test_server_that_ignores_ranges(server: HubServer, here: Hub) -> None:
@@ -260,6 +313,7 @@ def test_two_processes_at_once_share_one_download(server: HubServer, here: Hub, 
     server.holds = {"flux1.safetensors": MIB}
     processes = [child(everything()) for _ in range(2)]
     assert server.holding.wait(60)
+    wait_for(lambda: len(server.asked("/api/models/studio")) == 2)
     server.release.set()
     for process in processes:
         _, errors = process.communicate(timeout=120)
@@ -333,7 +387,7 @@ def test_offline_names_what_is_not_here(server: HubServer, here: Hub) -> None:
         hub.locate(everything(), offline=True, download=True, hub=here)
     assert "transformer" not in str(refusal.value)
     switched_off = Hub(here.endpoint, here.cache, False, offline=True)
-    with pytest.raises(MissingWeightsError, match="Offline mode is on"):
+    with pytest.raises(MissingWeightsError, match="Offline mode is on, and parts of tiny"):
         hub.locate(everything(), download=True, hub=switched_off)
     with pytest.raises(MissingWeightsError, match="Offline mode is on .HF_HUB_OFFLINE."):
         hub.plan_download(everything(), hub=switched_off)
@@ -366,6 +420,13 @@ def test_gated_repository(server: HubServer, here: Hub) -> None:
     assert {request.authorization for request in server.requests if request.storage} == {None}
 
 
+def test_expired_token(server: HubServer, here: Hub) -> None:
+    """ "There is no such repository", said of one that is public, because HF_TOKEN is out of date."""
+    server.expired = {"hf_old"}
+    with pytest.raises(MissingWeightsError, match="does not accept the access token. Set HF_TOKEN"):
+        hub.plan_download(transformer(), hub=Hub(here.endpoint, here.cache, "hf_old", offline=False))
+
+
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
@@ -379,8 +440,11 @@ def test_gated_repository(server: HubServer, here: Hub) -> None:
 )
 def test_wrong_sources_are_refused_in_words(here: Hub, source: Source, sentence: str) -> None:
     """huggingface_hub's own error of six lines with a request id."""
-    with pytest.raises(MissingWeightsError, match=sentence):
+    with pytest.raises(USOError, match=sentence):
         hub.plan_download(model(transformer=source), hub=here)
+    if source.repo == "lab/flux/extra":
+        with pytest.raises(ConfigError, match=sentence):
+            hub.missing(model(transformer=source), hub=here)
 
 
 def test_no_connection(server: HubServer, here: Hub) -> None:
@@ -388,17 +452,24 @@ def test_no_connection(server: HubServer, here: Hub) -> None:
     plan = hub.plan_download(transformer(), hub=here)
     server.stop()
     close_session()
-    with pytest.raises(MissingWeightsError, match=r"connection to http.* failed .*run `python -m uso download"):
+    with pytest.raises(MissingWeightsError, match=r"connection to http.* failed .*Run `python -m uso download"):
         hub.plan_download(transformer(), hub=here)
-    with pytest.raises(MissingWeightsError, match="What has arrived is kept"):
+    with pytest.raises(MissingWeightsError, match="what has arrived is kept"):
         hub.download(transformer(), plan, hub=here)
 
 
 def test_something_else_than_a_hub_answers(server: HubServer, here: Hub) -> None:
-    """A mirror or a hotel's login page under HF_ENDPOINT."""
+    """A mirror that is not there any more under HF_ENDPOINT."""
     wrong = Hub(f"{server.url}/elsewhere", here.cache, False, offline=False)
     with pytest.raises(MissingWeightsError, match="elsewhere refused lab/flux with status 404"):
         hub.plan_download(transformer(), hub=wrong)
+
+
+def test_login_page_answers(server: HubServer, here: Hub) -> None:
+    """A hotel's network that answers everything with status 200 and a page."""
+    server.says = b"<html>Welcome!</html>"
+    with pytest.raises(MissingWeightsError, match="does not answer as a Hub does .*Check HF_ENDPOINT"):
+        hub.plan_download(transformer(), hub=here)
 
 
 def test_full_disk_is_noticed_before_the_start(server: HubServer, here: Hub) -> None:
@@ -409,6 +480,15 @@ def test_full_disk_is_noticed_before_the_start(server: HubServer, here: Hub) -> 
     with pytest.raises(MissingWeightsError, match=r"needs 1000000000.0 GB, and the disk that holds .* GB free"):
         hub.download(transformer(), plan, hub=here)
     assert server.requests == []
+
+
+def test_disk_that_fills_up_on_the_way(here: Hub) -> None:
+    """`OSError: [Errno 28]`: another program took the space."""
+    with (
+        pytest.raises(MissingWeightsError, match="The disk that holds .* is full. Free some space and run `again`"),
+        plain_errors(REPO, "main", here, "again"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_cache_that_cannot_be_written(server: HubServer, here: Hub, tmp_path: Path) -> None:
@@ -431,6 +511,8 @@ def test_branch_that_moved(server: HubServer, here: Hub) -> None:
     assert hub.locate(transformer(), offline=True, hub=here)["transformer"].origin["commit"] == "1" * 40
     server.damaged = set()
     assert fetch(transformer(), here)["transformer"].origin["commit"] == "3" * 40
+    (here.folder(REPO) / "refs/main").write_text("")
+    assert hub.missing(transformer(), hub=here) == ["transformer"]
     pinned = model(transformer=remote("flux1.safetensors", revision="1" * 40))
     assert hub.locate(pinned, offline=True, hub=here)["transformer"].path.read_bytes() == content(BIG)
 
@@ -455,99 +537,4 @@ def test_command_says_size_state_and_commit(here: Hub) -> None:
         "All 6 components of tiny are here and verified.",
     ]
     assert run_download(everything(), said.append, hub=here) == 0
-    assert "Tiny: 5.3 MB in all, 0.0 MB to fetch." in said
-
-
-def write(folder: Path, *names: str, data: bytes = b"weights") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        (folder / name).write_bytes(data)
-    return folder
-
-
-def local(path: Path, name: ComponentName = "text_encoder") -> hub.Located:
-    return hub.locate(model(**{name: Source(path=str(path))}), offline=True)[name]
-
-
-def test_local_file(tmp_path: Path) -> None:
-    """A picture that tells where a person keeps the files; a link that loses its name."""
-    target = write(tmp_path / "blobs", "0123abcd") / "0123abcd"
-    link = tmp_path / "my.safetensors"
-    link.symlink_to(target)
-    config = with_local_files(model(lora=remote("x")), {"lora": str(link)})
-    located = hub.locate(config, offline=True)["lora"]
-    assert (located.path, located.files) == (link, (link,))
-    assert located.origin == {"file": "my.safetensors", "bytes": 7, "fingerprint": located.origin["fingerprint"]}
-    assert str(tmp_path) not in str(located.origin)
-
-
-@pytest.mark.parametrize(
-    ("names", "chosen"),
-    [
-        (["a.safetensors", "config.json", "a.bin"], ["a.safetensors"]),
-        (["model.fp16.safetensors", "model.safetensors"], ["model.safetensors"]),
-        (["diffusion_pytorch_model.safetensors", "extra.safetensors"], ["diffusion_pytorch_model.safetensors"]),
-        (["model.safetensors.index.json", "m-1.safetensors", "m-2.safetensors", "x.safetensors"], ["m-1", "m-2"]),
-    ],
-)
-def test_local_folder_of_weights(tmp_path: Path, names: list[str], chosen: list[str]) -> None:
-    """fp16 variants, strangers beside an index, or pickles taken for the weights."""
-    write(tmp_path, *names)
-    if "model.safetensors.index.json" in names:
-        index = '{"weight_map": {"b": "m-2.safetensors", "a": "m-1.safetensors", "c": "m-1.safetensors"}}'
-        (tmp_path / "model.safetensors.index.json").write_text(index)
-    located = local(tmp_path)
-    assert located.path == tmp_path
-    assert [path.name.removesuffix(".safetensors") for path in located.files] == [
-        name.removesuffix(".safetensors") for name in chosen
-    ]
-
-
-def test_local_tokenizer(tmp_path: Path) -> None:
-    """A tokenizer's folder searched for weights; one without a vocabulary accepted."""
-    write(tmp_path, "tokenizer_config.json", "vocab.json")
-    with pytest.raises(MissingWeightsError, match="tokenizer of tiny in .* is not complete"):
-        local(tmp_path, "tokenizer")
-    write(tmp_path, "merges.txt", "notes.md")
-    names = [path.name for path in local(tmp_path, "tokenizer").files]
-    assert names == ["merges.txt", "tokenizer_config.json", "vocab.json"]
-
-
-def test_local_sources_that_cannot_be_used(tmp_path: Path) -> None:
-    """Pickles loaded, a guess between two files, an index that reaches out of its folder, missing parts ignored."""
-    with pytest.raises(MissingWeightsError, match="text_encoder of tiny should be at .*gone.*--text-encoder"):
-        local(tmp_path / "gone.safetensors")
-    with pytest.raises(CheckpointError, match="weights.bin is no .safetensors file"):
-        local(write(tmp_path, "weights.bin") / "weights.bin")
-    with pytest.raises(CheckpointError, match=r"holds several weights \(a.safetensors, b.safetensors\)"):
-        local(write(tmp_path / "two", "a.safetensors", "b.safetensors"))
-    indexed = write(tmp_path / "indexed", "model.safetensors.index.json", "model-00001-of-00002.safetensors")
-    with pytest.raises(CheckpointError, match="damaged: it holds no weight_map"):
-        local(indexed)
-    index = indexed / "model.safetensors.index.json"
-    index.write_text('{"weight_map": {"a": "../weights.safetensors"}}')
-    with pytest.raises(CheckpointError, match="names '../weights.safetensors'"):
-        local(indexed)
-    index.write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "other.safetensors"}}')
-    with pytest.raises(MissingWeightsError, match="is not complete: other.safetensors is not there"):
-        local(indexed)
-
-
-def test_fingerprint_tells_files_apart(tmp_path: Path) -> None:
-    """Two trainings with one record; one file with two, after a move; a change in the header unseen."""
-    header = b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"padding":"' + b"x" * 500_000 + b'"}'
-    data = bytearray(len(header).to_bytes(8, "little") + header + content(8 * MIB))
-
-    def print_of(folder: str) -> str:
-        path = write(tmp_path / folder, "w.safetensors", data=bytes(data)) / "w.safetensors"
-        return str(local(path).origin["fingerprint"])
-
-    prints = [print_of("here"), print_of("there")]
-    assert prints[0] == prints[1]
-    data[100_000] ^= 1  # in the header, between two slices
-    prints.append(print_of("header"))
-    data[-1] ^= 1
-    prints.append(print_of("last"))
-    data += b"\0"
-    prints.append(print_of("longer"))
-    assert len(set(prints)) == 4
+    assert "Tiny: 5.3 MB in all, 0.0 kB to fetch." in said

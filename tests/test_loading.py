@@ -1,4 +1,4 @@
-"""Which model, device, dtype and plan are chosen and why; files that do not belong together are refused."""
+"""A model's files become a pipeline; files that do not belong together, or are nowhere, are refused."""
 
 import json
 from pathlib import Path
@@ -8,62 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from uso import choices
-from uso.choices import choose_device, choose_dtype, choose_model, choose_plan
 from uso.config import ModelConfig, load_model_config, with_local_files
 from uso.errors import CheckpointError, ConfigError, MissingWeightsError
 from uso.loading import load_pipeline
-from uso.memory import GIB
-
-
-def test_auto_runs_the_demo_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    config, reason = choose_model("auto")
-    assert config.name == "demo"
-    assert reason == "No GPU was found, and FLUX.1-dev needs one."
-
-
-@pytest.mark.parametrize(
-    ("absent", "free", "name", "says"),
-    [
-        (["transformer", "lora"], 24, "demo", "not on this disk (transformer, lora missing)"),
-        ([], 8, "demo", "needs 11 GiB of free GPU memory, and 8.0 GiB are free"),
-        ([], 24, "flux-dev", "on this disk, and the GPU can hold it"),
-    ],
-)
-def test_auto_goes_by_the_weights_and_the_memory(
-    monkeypatch: pytest.MonkeyPatch, absent: list[str], free: int, name: str, says: str
-) -> None:
-    monkeypatch.setattr(choices, "choose_device", lambda _: torch.device("cuda:0"))
-    monkeypatch.setattr(choices.hub, "missing", lambda _: absent)
-    monkeypatch.setattr(choices, "free_device_bytes", lambda _: free * GIB)
-    config, reason = choose_model("auto")
-    assert config.name == name
-    assert says in reason
-
-
-def test_what_is_not_there_is_refused() -> None:
-    with pytest.raises(ConfigError, match="There is no model 'typo'. Choose one of: demo, flux-dev"):
-        choose_model("typo")
-    with pytest.raises(ConfigError, match="There is no device 'tpux'"):
-        choose_device("tpux")
-    with pytest.raises(ConfigError, match=r"'cuda:99': this machine shows \d+ CUDA devices"):
-        choose_device("cuda:99")
-    with pytest.raises(ConfigError, match="no dtype 'float8'. Choose one of: auto, bfloat16, float32"):
-        choose_dtype("float8", torch.device("cpu"))
-    with pytest.raises(ConfigError, match="There is no memory plan 'tiny'"):
-        choose_plan("tiny", torch.device("cpu"), 0)
-
-
-def test_dtype_and_plan_follow_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda, cpu = torch.device("cuda:0"), torch.device("cpu")
-    assert choose_dtype("auto", cuda) == torch.bfloat16
-    assert choose_dtype("auto", cpu) == torch.float32
-    assert choose_plan("auto", cpu, 30 * GIB).name == "full"
-    monkeypatch.setattr(choices, "free_device_bytes", lambda _: 24 * GIB)
-    assert choose_plan("auto", cuda, 31 * GIB).name == "offload"
-    assert choose_plan("auto", cuda, 18 * GIB).name == "full"
 
 
 def test_loading_reports_rising_shares(demo_config: ModelConfig) -> None:

@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url
-from huggingface_hub.errors import OfflineModeIsEnabled
-
 from uso.config import ComponentName, ModelConfig, Source
 from uso.errors import MissingWeightsError
 from uso.hub_cache import (
@@ -30,11 +27,20 @@ from uso.hub_cache import (
     tokenizer_names,
 )
 from uso.hub_errors import plain_errors
-from uso.hub_transfer import Meter, OnProgress, RemoteFile, fetch, publish, verify_file
+from uso.hub_transfer import (
+    Meter,
+    OnProgress,
+    RemoteFile,
+    check_access,
+    fetch,
+    list_files,
+    publish,
+    verify_file,
+)
 
 logger = logging.getLogger(__name__)
 
-GB = 10**9
+UNITS = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 
 
 @dataclass(frozen=True)
@@ -75,8 +81,9 @@ def command(config: ModelConfig) -> str:
 
 
 def size_text(count: int) -> str:
-    """Bytes as people say them: "23.8 GB", "12.4 MB"."""
-    return f"{count / GB:.1f} GB" if count >= GB else f"{count / 10**6:.1f} MB"
+    """Bytes as people say them: "23.8 GB", "12.4 MB", "0.7 kB"."""
+    unit, name = next(((size, name) for size, name in UNITS if count >= size), UNITS[-1])
+    return f"{count / unit:.1f} {name}"
 
 
 def missing(config: ModelConfig, *, hub: Hub | None = None) -> list[ComponentName]:
@@ -133,13 +140,13 @@ def plan_download(config: ModelConfig, *, hub: Hub | None = None) -> DownloadPla
         key = (source.repo, source.revision)
         if key not in repositories:
             with plain_errors(*key, hub, command(config)):
-                repositories[key] = _listing(*key, hub)
+                repositories[key] = list_files(*key, hub)
         for file in _needed(name, source, repositories[key]):
             files[file.repo, file.commit, file.path] = file
     for key in repositories:
         wanted = [file for file in files.values() if (file.repo, file.revision) == key and not file.whole(hub)]
         with plain_errors(*key, hub, command(config)):
-            _check_access(wanted, hub)
+            check_access(wanted, hub)
     return DownloadPlan(tuple(files.values()), sum(file.bytes_here(hub) for file in files.values()))
 
 
@@ -214,34 +221,16 @@ def _refuse_missing_paths(config: ModelConfig, absent: dict[ComponentName, Found
 def _not_here(config: ModelConfig, absent: dict[ComponentName, Found], offline: bool) -> str:
     """Name every missing component and file, and the command that fetches them."""
     parts = []
-    gigabytes = 0.0
+    size_gb = 0.0
     for name, found in absent.items():
         source = config.components[name]
         parts.append(f"{name} ({', '.join(found.absent)} of {source.repo}, revision {source.revision})")
-        gigabytes += source.size_gb or 0.0
-    size = f" (about {size_text(round(gigabytes * GB))})" if gigabytes else ""
+        size_gb += source.size_gb or 0.0
+    size = f" (about {size_text(round(size_gb * 10**9))})" if size_gb else ""
     return (
         f"{'Offline mode is on, and parts' if offline else 'Parts'} of {config.name} are not on this disk: "
         f"{'; '.join(parts)}. Fetch them with `{command(config)}`{size}{', with a connection' if offline else ''}."
     )
-
-
-def _listing(repo: str, revision: str, hub: Hub) -> list[RemoteFile]:
-    """Every file of a repository, at the commit that the revision means now."""
-    if hub.offline:
-        raise OfflineModeIsEnabled
-    api = HfApi(endpoint=hub.endpoint, token=hub.token)
-    info = api.model_info(repo, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-    if info.sha is None or info.siblings is None:
-        raise ValueError("it names no commit or no files")
-    files = []
-    for entry in info.siblings:
-        digest = entry.lfs.sha256 if entry.lfs else entry.blob_id
-        if digest is None or entry.size is None:
-            raise ValueError(f"it gives no hash or size for {entry.rfilename}")
-        size = entry.lfs.size if entry.lfs else entry.size
-        files.append(RemoteFile(repo, revision, info.sha, entry.rfilename, size, digest))
-    return files
 
 
 def _needed(name: ComponentName, source: Source, listing: Iterable[RemoteFile]) -> list[RemoteFile]:
@@ -266,13 +255,6 @@ def _needed(name: ComponentName, source: Source, listing: Iterable[RemoteFile]) 
             "the model's configuration; weights are loaded from .safetensors files only."
         )
     return [children[child] for child in names]
-
-
-def _check_access(files: list[RemoteFile], hub: Hub) -> None:
-    """Ask for the head of one file: a gated repository lists its files to everybody, but hands out none."""
-    for file in files[:1]:
-        url = hf_hub_url(file.repo, file.path, revision=file.commit, endpoint=hub.endpoint)
-        get_hf_file_metadata(url, token=hub.token, endpoint=hub.endpoint)
 
 
 def _download(config: ModelConfig, plan: DownloadPlan, on_progress: OnProgress | None, hub: Hub) -> None:

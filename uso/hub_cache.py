@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants, get_cached_repo_tree
-from huggingface_hub.errors import CachedRepoTreeNotFoundError
+from huggingface_hub.errors import CachedRepoTreeNotFoundError, HFValidationError
 from huggingface_hub.file_download import repo_folder_name
 
 from uso.config import ComponentName, Source
-from uso.errors import CheckpointError
+from uso.errors import CheckpointError, ConfigError
 
 WEIGHTS = ".safetensors"
 INDEX = ".safetensors.index.json"
@@ -31,7 +31,7 @@ SAMPLE_BYTES = 64 * 1024
 """A fingerprint reads 4 MiB of a file: seconds less than all 24 GB, and a retrained file differs everywhere."""
 
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.safetensors")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -46,20 +46,30 @@ class Hub:
     offline: bool = field(default_factory=lambda: constants.HF_HUB_OFFLINE)
 
     def folder(self, repo: str) -> Path:
-        """What the cache holds of a repository."""
-        return self.cache / repo_folder_name(repo_id=repo, repo_type="model")
+        """What the cache holds of a repository.
+
+        Raises:
+            ConfigError: `repo` is no name of one.
+        """
+        try:
+            return self.cache / repo_folder_name(repo_id=repo, repo_type="model")
+        except HFValidationError as error:
+            raise ConfigError(
+                f"'{repo}' is no name of a repository (OWNER/NAME). Correct `repo` in the model's configuration."
+            ) from error
 
     def snapshot(self, repo: str, commit: str) -> Path:
         return self.folder(repo) / "snapshots" / commit
 
     def known_commit(self, repo: str, revision: str) -> str | None:
         """The commit that `revision` meant when it was last fetched; None if it never was."""
-        if _COMMIT.fullmatch(revision):
+        if COMMIT.fullmatch(revision):
             return revision
         try:
-            return (self.folder(repo) / "refs" / revision).read_text(encoding="utf-8").strip()
+            commit = (self.folder(repo) / "refs" / revision).read_text(encoding="utf-8").strip()
         except OSError:
             return None
+        return commit if COMMIT.fullmatch(commit) else None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from huggingface_hub import get_token
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
-    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RemoteEntryNotFoundError,
@@ -33,27 +32,25 @@ def plain_errors(repo: str, revision: str, hub: Hub, command: str) -> Iterator[N
     """
     try:
         yield
-    except HfHubHTTPError as error:
-        raise MissingWeightsError(_refusal(error, repo, revision, hub, command)) from error
-    except OfflineModeIsEnabled as error:
-        raise MissingWeightsError(
-            f"Offline mode is on (HF_HUB_OFFLINE), so nothing can be fetched. Switch it off and run `{command}`."
-        ) from error
-    except HFValidationError as error:
-        raise MissingWeightsError(
-            f"'{repo}' is no name of a repository (OWNER/NAME). Correct `repo` in the model's configuration."
-        ) from error
-    except (httpx2.HTTPError, httpx2.InvalidURL, LocalEntryNotFoundError, EOFError) as error:
-        raise MissingWeightsError(
-            f"The connection to {hub.endpoint} failed ({error}). What has arrived is kept: run `{command}` when it is "
-            "back, and the download goes on from there."
-        ) from error
-    except OSError as error:
-        raise MissingWeightsError(_disk_trouble(error, hub, command)) from error
-    except ValueError as error:
-        raise MissingWeightsError(
-            f"{hub.endpoint} does not answer as a Hub does ({error}). Check HF_ENDPOINT."
-        ) from error
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, EOFError, ValueError) as error:
+        known = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
+        raise MissingWeightsError(_explained(known, repo, revision, hub, command)) from error
+
+
+def _explained(error: BaseException, repo: str, revision: str, hub: Hub, command: str) -> str:
+    """The order counts: many of these errors are OSErrors as well."""
+    if isinstance(error, HfHubHTTPError):
+        return _refusal(error, repo, revision, hub, command)
+    if isinstance(error, OfflineModeIsEnabled):
+        return f"Offline mode is on (HF_HUB_OFFLINE), so nothing can be fetched. Switch it off and run `{command}`."
+    if isinstance(error, OSError) and not isinstance(error, LocalEntryNotFoundError):
+        return _disk_trouble(error, hub, command)
+    if isinstance(error, ValueError):
+        return f"{hub.endpoint} does not answer as a Hub does ({error}). Check HF_ENDPOINT."
+    return (
+        f"The connection to {hub.endpoint} failed ({error}). Run `{command}` when it is back: what has arrived is "
+        "kept, and the download goes on from there."
+    )
 
 
 def _refusal(error: HfHubHTTPError, repo: str, revision: str, hub: Hub, command: str) -> str:

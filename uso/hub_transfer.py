@@ -1,4 +1,4 @@
-"""Bring files of a Hub repository into the cache: resumed, verified, one process at a time.
+"""Ask a Hub what a repository holds, and bring files of it into the cache: resumed, verified, one process at a time.
 
 huggingface_hub 2.4 downloads to a file with a random name, which it deletes on failure and never finds again when it
 was killed; with Xet it writes such a file out of order. So the bytes are received here, over plain HTTP (which serves
@@ -9,6 +9,7 @@ those are is decided in `uso.hub`; what failures mean is said in `uso.hub_errors
 import hashlib
 import logging
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -18,12 +19,12 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import httpx2
-from huggingface_hub import constants, get_session, hf_hub_url, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import HfApi, constants, get_hf_file_metadata, get_session, hf_hub_url, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import WeakFileLock, build_hf_headers, hf_raise_for_status, tqdm
 
 from uso.errors import CheckpointError
-from uso.hub_cache import Hub
+from uso.hub_cache import COMMIT, Hub
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ LONGEST_WAIT = 8.0
 
 BUSY = (408, 429, 500, 502, 503, 504)
 """HTTP answers that another attempt may change."""
+
+_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,36 @@ class RemoteFile:
 
     def bytes_here(self, hub: Hub) -> int:
         """How much of it need not be fetched again."""
-        return self.size if self.whole(hub) else min(size_of(self.partial(hub)) or 0, self.size)
+        if self.whole(hub):
+            return self.size
+        arrived = size_of(self.partial(hub)) or 0
+        return arrived if arrived <= self.size else 0
+
+
+def list_files(repo: str, revision: str, hub: Hub) -> list[RemoteFile]:
+    """Every file of a repository, at the commit that the revision means now."""
+    if hub.offline:
+        raise OfflineModeIsEnabled
+    hub.folder(repo)  # refuses what is no name of a repository, in words
+    api = HfApi(endpoint=hub.endpoint, token=hub.token)
+    info = api.model_info(repo, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    if info.sha is None or not COMMIT.fullmatch(info.sha):
+        raise ValueError("it names no commit")
+    files = []
+    for entry in info.siblings or ():
+        digest = entry.lfs.sha256 if entry.lfs else entry.blob_id
+        size = entry.lfs.size if entry.lfs else entry.size
+        if size is None or digest is None or not _DIGEST.fullmatch(digest):
+            raise ValueError(f"it gives no size or hash of {entry.rfilename}")
+        files.append(RemoteFile(repo, revision, info.sha, entry.rfilename, size, digest))
+    return files
+
+
+def check_access(files: list[RemoteFile], hub: Hub) -> None:
+    """Ask for the head of the first file: a gated repository lists its files to everybody, and hands out none."""
+    for file in files[:1]:
+        url = hf_hub_url(file.repo, file.path, revision=file.commit, endpoint=hub.endpoint)
+        get_hf_file_metadata(url, token=hub.token, endpoint=hub.endpoint)
 
 
 class Meter:
@@ -204,6 +236,8 @@ def publish(files: list[RemoteFile], hub: Hub) -> None:
             tqdm_class=_NoBar,
         )
     for file in stale:
+        if size_of(file.pointer(hub)) != file.size:  # snapshot_download may warn where it could not ask
+            raise EOFError(f"{hub.endpoint} did not list the files again")
         if not file.pointer(hub).is_symlink():
             file.blob(hub).unlink(missing_ok=True)  # a disk without symbolic links: huggingface_hub made a copy
     if hub.known_commit(repo, revision) != commit:
