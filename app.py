@@ -77,6 +77,7 @@ def serve(args: argparse.Namespace, named: ModelConfig | None) -> None:
 def prepare_environment() -> Path | None:
     """Nothing is told to anybody, and uploads go to a folder of this process alone, which is returned if it is new."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)  # else a table of all calls so far, after every call
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     if os.environ.get("GRADIO_TEMP_DIR"):
         return None

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +25,9 @@ MODEL = {"name": "demo", "plan": "full", "device": "cpu (x86_64)", "dtype": "flo
 
 def result(image: Image.Image, **values: Any) -> GenerationResult:
     request = GenerationRequest.create(DEMO, **({"seed": 42} | values))
-    return GenerationResult(image=image, request=request, model=MODEL, timings={"denoise": 1.23456}, peak_memory_gib=None)
+    return GenerationResult(
+        image=image, request=request, model=MODEL, timings={"denoise": 1.23456}, peak_memory_gib=None
+    )
 
 
 @pytest.fixture
@@ -55,11 +58,14 @@ def foreign(path: Path, text: str | None, keyword: str = output.CHUNK) -> Path:
 
 
 @pytest.mark.parametrize(
-    "prompt", ["", "A red fox", "一只红色的狐狸", "ثعلب أحمر", "лиса 🦊", 'quotes " and \\ and\nnew lines', "x" * 10_000]
+    "prompt",
+    ["", "A red fox", "一只红色的狐狸", "ثعلب أحمر", "лиса 🦊", 'quotes " and \\ and\nnew lines', "x" * 10_000],
 )
 def test_whole_request_survives_in_any_language(tmp_path: Path, image: Image.Image, prompt: str) -> None:
     """A tEXt chunk would break outside Latin-1, a forgotten field would repeat another picture."""
-    content, style = (ReferenceImage.from_pil(image.resize(size), f"{size[0]} 图.png") for size in ((200, 150), (64, 64)))
+    content, style = (
+        ReferenceImage.from_pil(image.resize(size), f"{size[0]} 图.png") for size in ((200, 150), (64, 64))
+    )
     made = result(
         image,
         prompt=prompt,
@@ -113,7 +119,9 @@ def test_slugs(text: str, expected: str) -> None:
     assert output.slug(text) == expected
 
 
-@pytest.mark.parametrize("prompt", ["../../../tmp/evil", "/etc/passwd", "con", "a" * 5000, ".hidden", "-rf", "~", "$(id)"])
+@pytest.mark.parametrize(
+    "prompt", ["../../../tmp/evil", "/etc/passwd", "con", "a" * 5000, ".hidden", "-rf", "~", "$(id)"]
+)
 def test_hostile_prompts_stay_in_the_folder_under_a_plain_name(tmp_path: Path, image: Image.Image, prompt: str) -> None:
     path = output.save(result(image, prompt=prompt), tmp_path / "out")
     assert path.parent == tmp_path / "out"
@@ -194,7 +202,7 @@ def test_an_unwritable_folder_does_not_cost_the_picture(
 ) -> None:
     """The folder was checked at the door, but minutes pass before the picture is there."""
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr(output.tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     made = result(image, content_images=[image])
     path = output.save(made, tmp_path / "file" / "out")
@@ -206,7 +214,7 @@ def test_an_unwritable_folder_does_not_cost_the_picture(
 
 def test_nowhere_to_write_is_said(tmp_path: Path, image: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr(output.tempfile, "tempdir", str(tmp_path / "file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
     with pytest.raises(OutputError, match=r"^The picture could not be saved: .* Free some space and try again\.$"):
         output.save(result(image), tmp_path / "file")
 
@@ -287,7 +295,9 @@ def test_a_missing_reference_is_named_and_can_be_given_again(
     saved = output.read(output.save(result(image, **{kind: [lost]}), tmp_path))
     (tmp_path / output.REFERENCES / lost.sha256).unlink()
     word = kind.split("_")[0]
-    message = rf"The {word} image 'cat\.jpg' \(SHA-256 {lost.sha256[:12]}\.\.\.\) of .* Give it again with {flag} FILE\."
+    message = (
+        rf"The {word} image 'cat\.jpg' \(SHA-256 {lost.sha256[:12]}\.\.\.\) of .* Give it again with {flag} FILE\."
+    )
     with pytest.raises(OutputError, match=message):
         saved.references([tmp_path])
     wrong = ReferenceImage.from_pil(image.rotate(90), "cat.jpg")
@@ -329,7 +339,9 @@ def test_files_that_hold_no_request_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(OutputError, match=r"text\.png is not a picture that can be read\.$"):
         output.read(tmp_path / "text.png")
-    with pytest.raises(OutputError, match=r"plain\.png holds no request: it was not made by this program, or an editor"):
+    with pytest.raises(
+        OutputError, match=r"plain\.png holds no request: it was not made by this program, or an editor"
+    ):
         output.read(foreign(tmp_path / "plain.png", None))
     with pytest.raises(OutputError, match=r"other\.png holds no request"):
         output.read(foreign(tmp_path / "other.png", "{}", keyword="parameters"))
@@ -367,7 +379,9 @@ def test_tampered_records_are_refused(tmp_path: Path, image: Image.Image, change
 def test_a_newer_form_is_refused_by_name(tmp_path: Path, image: Image.Image) -> None:
     path = output.save(result(image), tmp_path)
     changed = rewritten(path, lambda record: record.update(format="uso-picture/9"))
-    with pytest.raises(OutputError, match=r"a request of the form 'uso-picture/9'; this program reads 'uso-picture/1'\."):
+    with pytest.raises(
+        OutputError, match=r"a request of the form 'uso-picture/9'; this program reads 'uso-picture/1'\."
+    ):
         output.read(changed)
 
 

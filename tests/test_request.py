@@ -76,7 +76,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"keep_input_size": True}, r"Keep input size needs a content image\. Add one, or switch it off\."),
     ({"keep_input_size": "false"}, r"Keep input size is 'false'; true or false is allowed\."),
     ({"tiled_decode": 1}, r"Tiled decode is 1; true or false is allowed\."),
-    ({"content_images": ["/nowhere/a.png"]}, r"The image /nowhere/a\.png could not be read \(No such file or directory\)\."),
+    (
+        {"content_images": ["/nowhere/a.png"]},
+        r"The image /nowhere/a\.png could not be read \(No such file or directory\)\.",
+    ),
     ({"style_images": ["a\0b.png"]}, r"The image a\x00b\.png could not be read \(.*null byte"),
 ]
 
@@ -163,7 +166,7 @@ def test_files_that_are_no_picture_are_refused(tmp_path: Path, kind: str) -> Non
     """Styles too: decoded only when the model runs, they would cost a wait and then fail."""
     (tmp_path / "notes.txt").write_text("not a picture")
     with pytest.raises(ImageError, match=r"notes\.txt is not a picture this program can read"):
-        create(**{kind: [tmp_path / "notes.txt"]})
+        create(DEV, **{kind: [tmp_path / "notes.txt"]})
 
 
 def test_a_folder_is_no_image(tmp_path: Path) -> None:
@@ -171,7 +174,9 @@ def test_a_folder_is_no_image(tmp_path: Path) -> None:
         create(content_images=[tmp_path])
 
 
-def test_any_number_of_images_in_any_form(picture: Callable[..., Image.Image], picture_file: Callable[..., Path]) -> None:
+def test_any_number_of_images_in_any_form(
+    picture: Callable[..., Image.Image], picture_file: Callable[..., Path]
+) -> None:
     path = picture_file("a.png")
     request = create(
         content_images=[path, str(path), picture(64, 64)],

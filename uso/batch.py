@@ -122,21 +122,24 @@ def generate_batch(args: argparse.Namespace) -> int:
     jobs = read_jobs(Path(args.batch), config, args)
     own = [job for job in jobs if process.takes(job)]
     waiting = [job for job in own if job.missing()]
-    skipped = sum(job.num_images - len(job.missing()) for job in own)
-    done = failed = 0
+    skipped, failed = _present(own), 0
     if waiting:
         pipe = load(config, argparse.Namespace(**(vars(args) | {"device": process.device(args.device)})))
     for job in waiting:
         try:
             for request in job.requests(config):
-                done += make(pipe, request, job.save, label=f"job {job.number} of {len(jobs)}, ")
+                make(pipe, request, job.save, label=f"job {job.number} of {len(jobs)}, ")
         except Exception as error:  # whatever happens to one job, the others are still to be made
             failed += 1
             logger.debug("Job %d", job.number, exc_info=True)
             say(f"Job {job.number} failed: {error or type(error).__name__}")
-    whose = f"Process {process.rank} of {process.world}: " if process.world > 1 else ""
-    say(f"{whose}{done} pictures made, {skipped} were there already, {failed} jobs failed.")
+    whose = f"Process {process.rank} of {process.world}. " if process.world > 1 else ""
+    say(f"{whose}Pictures made: {_present(own) - skipped}, there already: {skipped}; jobs failed: {failed}.")
     return 1 if failed else 0
+
+
+def _present(jobs: list[Job]) -> int:
+    return sum(job.num_images - len(job.missing()) for job in jobs)
 
 
 def _refuse_single_flags(args: argparse.Namespace) -> None:
@@ -207,7 +210,7 @@ def _values(entry: Any, base: Path, defaults: dict[str, Any]) -> dict[str, Any]:
     unknown = [key for key in entry if key not in _KEYS]
     if unknown:
         raise RequestError(f"There is no {unknown[0]!r}. The keys of a job are: {', '.join(_KEYS)}.")
-    if "prompt" not in entry:
+    if entry.get("prompt") is None:
         raise RequestError('It has no "prompt". An empty one ("") keeps the layout of its content image.')
     given = {REQUEST_FLAGS[key]: entry[key] for key in REQUEST_FLAGS if entry.get(key) is not None}
     sized = "width" in given or "height" in given

@@ -19,7 +19,7 @@ from uso.config import load_model_config, model_names
 from uso.errors import USOError
 from uso.flags import add_model_flags
 from uso.generate import DEFAULT_FOLDER, generate
-from uso.terminal import log_to_terminal, on_terminal, say
+from uso.terminal import log_to_terminal, on_terminal, printable, say
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 """Exit statuses: some jobs failed; nothing was done, and why was said; Ctrl-C, as shells count it (128 + SIGINT)."""
@@ -47,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m uso", description="Pictures from a sentence, a content image and style images.", allow_abbrev=False
+        prog="python -m uso",
+        description="Pictures from a sentence, a content image and style images.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"uso {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
@@ -75,14 +77,19 @@ def _add_generate(verbs: Any) -> argparse.ArgumentParser:
     request.add_argument("--steps", type=int, metavar="N", help="denoising steps")
     request.add_argument("--guidance", type=float, metavar="NUMBER", help="how strictly the prompt is followed")
     request.add_argument("--content-size", type=int, metavar="PIXELS", help="long side the content image is read at")
-    request.add_argument("--seed", type=int, metavar="N", help="of the first picture; -1, the default, for a random one")
+    request.add_argument(
+        "--seed", type=int, metavar="N", help="of the first picture; -1, the default, for a random one"
+    )
     request.add_argument("--images", type=int, metavar="N", help="number of pictures, with the seeds that follow")
     request.add_argument("--schedule", type=_schedule, metavar="RULE", help="uso, flux, or a number for mu")
     request.add_argument("--tiled-decode", action=switch, help="decode in tiles: less memory, faint differences")
     source = parser.add_argument_group("instead of a single request")
     either = source.add_mutually_exclusive_group()
     either.add_argument(
-        "--from", dest="repeat", metavar="PICTURE", help="repeat a picture of this program to the bit; flags given beside it change single values"
+        "--from",
+        dest="repeat",
+        metavar="PICTURE",
+        help="repeat a picture of this program to the bit; flags given beside it change single values",
     )
     either.add_argument(
         "--batch",
@@ -120,25 +127,25 @@ def _add_info(verbs: Any) -> argparse.ArgumentParser:
 
 def _info(args: argparse.Namespace) -> int:
     record = output.read(args.picture).record
-    print(json.dumps(record, ensure_ascii=False, indent=2) if args.json else readable(record))
+    print(json.dumps(record, indent=2) if args.json else readable(record))
     return 0
 
 
 def readable(record: dict[str, Any], indent: str = "") -> str:
-    """A record as indented lines of `name: value`, safe to print: control characters are shown, not obeyed."""
+    """A record as indented lines of `name: value`, safe to print."""
     lines = []
     for key, value in record.items():
         if isinstance(value, list):
             value = {str(number): item for number, item in enumerate(value, start=1)}
         if isinstance(value, dict) and value:
-            lines += [f"{indent}{_printable(key)}:", readable(value, indent + "  ")]
+            lines += [f"{indent}{_line(key)}:", readable(value, indent + "  ")]
         else:
-            lines.append(f"{indent}{_printable(key)}: {_printable('none' if value == {} else value)}")
+            lines.append(f"{indent}{_line(key)}: {_line('none' if value == {} else value)}")
     return "\n".join(lines)
 
 
-def _printable(value: Any) -> str:
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(value))
+def _line(value: Any) -> str:
+    return printable(str(value)).replace("\n", "\\n")
 
 
 def _add_models(verbs: Any) -> argparse.ArgumentParser:
@@ -159,6 +166,8 @@ def _models(args: argparse.Namespace) -> int:
         state = f"not on this disk: {', '.join(absent)} (about {size:.1f} GB)" if absent else "on this disk"
         experimental = " (experimental)" if config.experimental else ""
         print(f"{name}: {config.title}{experimental}. {config.description}\n  {state}")
+        if config.licence_notice:
+            print(f"  {config.licence_notice}")
     return 0
 
 

@@ -62,21 +62,14 @@ def generate(args: argparse.Namespace) -> int:
 
 def make(
     pipe: "USOPipeline", request: GenerationRequest, save: Callable[[GenerationResult], Path], label: str = ""
-) -> int:
-    """Run a request to its end; every picture is saved, and named on stdout, as soon as it is finished.
-
-    Returns:
-        How many pictures were made.
-    """
-    made = 0
+) -> None:
+    """Run a request to its end; every picture is saved, and named on stdout, as soon as it is finished."""
     with closing(pipe.stream(request)) as events, step_bar(label) as show:
         for event in events:
             if isinstance(event, GenerationResult):
                 print_path(save(event))
-                made += 1
             else:
                 show(event)
-    return made
 
 
 def chosen_config(args: argparse.Namespace) -> ModelConfig:
@@ -183,7 +176,7 @@ def tell_differences(picture: output.SavedPicture, provenance: dict[str, Any]) -
     then, now = _plain(picture.model), _plain(provenance)
     keys = dict.fromkeys([*then, *now])
     changes = [f"{key} was {then.get(key)}, is {now.get(key)}" for key in keys if then.get(key) != now.get(key)]
-    before, after = picture.model.get("components") or {}, provenance.get("components") or {}
+    before, after = _part(picture.model, "components"), _part(provenance, "components")
     files = [name for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)]
     changes += [f"the files of {name} are others" for name in files]
     if changes:
@@ -193,4 +186,9 @@ def tell_differences(picture: output.SavedPicture, provenance: dict[str, Any]) -
 def _plain(model: dict[str, Any]) -> dict[str, Any]:
     """What was recorded of a model but for its files, in one level."""
     values = {key: value for key, value in model.items() if key not in ("components", "versions")}
-    return values | (model.get("versions") or {})
+    return values | _part(model, "versions")
+
+
+def _part(model: dict[str, Any], name: str) -> dict[str, Any]:
+    part = model.get(name)
+    return part if isinstance(part, dict) else {}

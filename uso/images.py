@@ -42,7 +42,8 @@ def open_image(data: bytes, name: str = "image") -> Image.Image:
     width, height = opened.size
     if width * height > MAX_PIXELS:
         raise ImageError(
-            f"{name} has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} megapixels are accepted. Scale it down."
+            f"{name} has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} megapixels are accepted. "
+            "Scale it down."
         )
     try:
         with opened:
@@ -52,7 +53,7 @@ def open_image(data: bytes, name: str = "image") -> Image.Image:
             return _to_rgb(upright, name)
     except ImageError:
         raise
-    except Exception as error:  # the same: truncated data surfaces as OSError, SyntaxError, ValueError, struct.error ...
+    except Exception as error:  # truncated data surfaces as OSError, SyntaxError, ValueError, struct.error ...
         raise ImageError(f"{name} is damaged or incomplete ({error}). Save it again as PNG or JPEG.") from error
 
 
@@ -129,8 +130,8 @@ def keep_input_size(width: int, height: int, minimum: int, maximum: int) -> tupl
     floor = minimum // 2
     if long * floor > maximum * short:
         raise RequestError(
-            f"Keep input size cannot keep {width} x {height}: at most {maximum}:{floor} ({maximum / floor:.3g} to 1) is "
-            "supported. Crop the content image, or choose width and height yourself."
+            f"Keep input size cannot keep {width} x {height}: at most {maximum}:{floor} ({maximum / floor:.3g} to 1) "
+            "is supported. Crop the content image, or choose width and height yourself."
         )
     scale = min(max(1.0, minimum / short), maximum / long)
     return _nearest_token(width * scale), _nearest_token(height * scale)

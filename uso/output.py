@@ -13,7 +13,8 @@ import tempfile
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,11 +52,7 @@ def file_stem(request: GenerationRequest, now: datetime | None = None) -> str:
 def metadata(result: GenerationResult) -> dict[str, Any]:
     """All that the PNG records, as JSON values."""
     request = result.request
-    plain = {
-        name: getattr(request, name)
-        for name in GenerationRequest.__dataclass_fields__
-        if name not in KINDS
-    }
+    plain = {name: getattr(request, name) for name in GenerationRequest.__dataclass_fields__ if name not in KINDS}
     for name in KINDS:
         references: tuple[ReferenceImage, ...] = getattr(request, name)
         # A name that is no UTF-8 (file systems allow it) must not cost the picture.
@@ -66,7 +63,7 @@ def metadata(result: GenerationResult) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "program": {"name": "uso", "version": __version__},
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "request": plain,
         "model": result.model,
         "timings": {stage: round(seconds, 3) for stage, seconds in result.timings.items()},
@@ -153,6 +150,10 @@ def _write_part(folder: Path, write: Callable[[BinaryIO], object]) -> Path:
     return Path(name)
 
 
+def _write_bytes(data: bytes, file: BinaryIO) -> None:
+    file.write(data)
+
+
 def _write_new(folder: Path, stem: str, write: Callable[[BinaryIO], object]) -> Path:
     """Write to a hidden file, then give it the first free of `stem.png`, `stem-2.png`, ...: complete or absent."""
     temporary = _write_part(folder, write)
@@ -192,7 +193,7 @@ def keep_references(request: GenerationRequest, folder: Path) -> None:
             continue
         try:
             target.parent.mkdir(exist_ok=True)
-            os.replace(_write_part(target.parent, lambda file, data=reference.data: file.write(data)), target)
+            os.replace(_write_part(target.parent, partial(_write_bytes, reference.data)), target)
         except OSError as error:
             logger.warning("The reference %s could not be kept in %s: %s", reference.name, target.parent, error)
 

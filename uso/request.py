@@ -44,7 +44,9 @@ class ReferenceImage:
         try:
             return cls(Path(path).read_bytes(), Path(path).name)
         except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
-            raise ImageError(f"The image {path} could not be read ({getattr(error, 'strerror', None) or error}).") from error
+            raise ImageError(
+                f"The image {path} could not be read ({getattr(error, 'strerror', None) or error})."
+            ) from error
 
     @classmethod
     def from_pil(cls, image: Image.Image, name: str = "image.png") -> "ReferenceImage":

@@ -13,12 +13,17 @@ from pathlib import Path
 from uso.request import Progress
 
 
+def printable(text: str) -> str:
+    """`text` with its control characters shown, not obeyed by a terminal: records may come from strangers."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)
+
+
 def say(text: str) -> None:
     """A sentence for the person at the terminal; never part of what a script reads."""
     from tqdm import tqdm
 
     with tqdm.external_write_mode(file=sys.stderr):
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 class _Saying(logging.Handler):

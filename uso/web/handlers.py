@@ -65,8 +65,8 @@ class Handlers:
         self.config = config
         self.engine = engine
 
-    async def generate(self, *values: Any) -> AsyncIterator[Shown]:
-        """The Generate button: a job from the first look at its request to the picture."""
+    async def run(self, *values: Any) -> AsyncIterator[Shown]:
+        """The Generate button: from the first look at a request to its picture."""
         try:
             job = await self._submitted(Inputs(*values))
         except USOError as error:
@@ -80,7 +80,7 @@ class Handlers:
                 yield Shown(status=snippets.job_state(status, engine))
         yield Shown(generate=gr.update(interactive=True), stop=gr.update(interactive=False, value="Stop"), job_id=None)
 
-    async def generate_for_program(
+    async def generate(
         self,
         prompt: str = "",
         content_image: Any = None,
@@ -206,7 +206,13 @@ class Handlers:
             await asyncio.sleep(LOOK_SECONDS)
 
     def _finished(self, job: Job, picture: Picture) -> Shown:
-        path = _handed_out(job, picture)
+        try:
+            path = _handed_out(job, picture)
+        except OSError as error:
+            sentence = (
+                f"The picture is saved as {picture.path.name} on the server, but cannot be shown ({error.strerror})."
+            )
+            return Shown(status=snippets.refusal(sentence), facts=snippets.facts(picture))
         return Shown(
             picture=path,
             status=snippets.job_state(job.status, self.engine.status),

@@ -64,7 +64,7 @@ def build_page(config: ModelConfig, reason: str, engine: Engine) -> gr.Blocks:
 def _inputs(config: ModelConfig) -> tuple[Inputs, gr.HTML, gr.Accordion, gr.Button, gr.Button]:
     """The left column; fields in the order in which they are filled in."""
     prompt = gr.Textbox(
-        label="Prompt", placeholder=PROMPT_PLACEHOLDER, lines=3, max_lines=8, elem_id="prompt", autofocus=True
+        "", label="Prompt", placeholder=PROMPT_PLACEHOLDER, lines=3, max_lines=8, elem_id="prompt", autofocus=True
     )
     with gr.Row(elem_id="references"):
         content = _reference("Content Reference", "content", "Who or what is shown")
@@ -189,7 +189,7 @@ def _wire(page: gr.Blocks, handlers: Handlers, inputs: Inputs, shown: Shown, con
     """Which verb each control calls. `preprocess=False`: the door's own words instead of Gradio's."""
     gr.on(
         [shown.generate.click, inputs.prompt.submit],
-        handlers.generate,
+        handlers.run,
         list(inputs),
         list(shown),
         preprocess=False,
@@ -199,7 +199,7 @@ def _wire(page: gr.Blocks, handlers: Handlers, inputs: Inputs, shown: Shown, con
     )
     gr.on(
         [],
-        handlers.generate_for_program,
+        handlers.generate,
         list(inputs),
         [shown.picture, controls.details],
         preprocess=False,
@@ -207,11 +207,11 @@ def _wire(page: gr.Blocks, handlers: Handlers, inputs: Inputs, shown: Shown, con
         api_name="generate",
     )
     shown.stop.click(handlers.stop, [shown.job_id], [shown.stop], queue=False, **PRIVATE)
+    looked_at = [inputs.content_image, inputs.style_image, inputs.extra_style_image, inputs.keep_input_size]
     gr.on(
-        [inputs.content_image.change, inputs.style_image.change, inputs.extra_style_image.change]
-        + [inputs.keep_input_size.change],
+        [field.change for field in looked_at],
         handlers.look,
-        [inputs.content_image, inputs.style_image, inputs.extra_style_image, inputs.keep_input_size],
+        looked_at,
         [controls.note, inputs.width, inputs.height],
         preprocess=False,
         trigger_mode="always_last",

@@ -141,13 +141,13 @@ def _running(status: JobStatus) -> str:
     if status.stage != "denoise":
         return f"{_STAGES.get(status.stage, status.stage)} ..."
     words = f"Step {status.step} of {status.num_steps}"
-    if status.seconds_left is None:
+    if not status.seconds_left:  # unknown after the first step, none after the last
         return words
     return f"{words}, about {_duration(status.seconds_left)} left"
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"
 
 
 def _share(status: JobStatus) -> float:

@@ -1,0 +1,44 @@
+# The program with CUDA PyTorch (the ordinary wheels bring CUDA along; the host needs NVIDIA's driver and container
+# toolkit). No weights inside: they live in the volume /weights. docker-compose.yml puts a proxy in front.
+#
+#   docker build -t uso .
+#   docker run --rm --gpus all --init -p 7860:7860 -v uso-weights:/weights -v uso-outputs:/outputs uso
+#   docker run --rm -e HF_TOKEN -v uso-weights:/weights --entrypoint python uso -m uso download --model flux-dev
+FROM python:3.11-slim
+
+ENV PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_ROOT_USER_ACTION=ignore \
+    HF_HOME=/weights
+
+RUN useradd --uid 1000 --create-home uso \
+    && install --directory --owner=uso --group=uso /weights /outputs
+
+WORKDIR /app
+
+# By far the largest layer (gigabytes), so it stands alone: other requirements may change without it.
+ARG TORCH_VERSION=2.13.0
+RUN pip install "torch==${TORCH_VERSION}"
+COPY requirements.txt ./
+RUN pip install -r requirements.txt
+
+# Owned by root, read by uso: the running program cannot change itself.
+COPY LICENSE app.py ./
+COPY configs configs
+COPY assets assets
+COPY uso uso
+
+USER 1000
+VOLUME ["/weights", "/outputs"]
+EXPOSE 7860
+
+# Alive, not ready: loading takes minutes and is no reason for a restart (/readyz tells when the model is there).
+# http.client, because urllib would go through a proxy that the environment names.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=5 \
+    CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 7860, timeout=8); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]
+
+# What follows the image's name in `docker run` is added to these flags, and wins where it repeats one.
+ENTRYPOINT ["python", "app.py", "--host", "0.0.0.0", "--output", "/outputs"]
+CMD ["--model", "auto"]

@@ -1,0 +1,71 @@
+# Every target sets up all that it needs, in an environment of its own (.venv); a second run finds it ready.
+#
+#   make run ARGS="--port 8000"      make PYTHON=/opt/python3.12/bin/python3 test
+#   make run PIP_ARGS="..."          more arguments for every `pip install`: another index, a folder of wheels
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
+VENV ?= .venv
+ARGS ?=
+PIP_ARGS ?=
+# One torch thread per test worker; more only get in each other's way.
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); [ $$n -gt 4 ] && echo 4 || echo $$n)
+PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(WORKERS) --dist loadgroup
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-all lint format demo-model examples clean
+
+help:
+	@echo "make run         the page at http://127.0.0.1:7860 (flags: ARGS=\"...\")"
+	@echo "make test        quick tests, a few minutes on two cores"
+	@echo "make test-all    linters, types, all tests: browser, servers, longer runs"
+	@echo "make lint        linters and types only"
+	@echo "make format      format the code and apply the linter's safe fixes"
+	@echo "make demo-model  write assets/demo-model again"
+	@echo "make examples    write assets/examples again"
+	@echo "make clean       remove the environment and caches (never outputs/)"
+
+run: $(VENV)/ready
+	$(VENV)/bin/python app.py $(ARGS)
+
+test: $(VENV)/ready-dev
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: lint
+	$(PYTEST) $(ARGS)
+
+lint: $(VENV)/ready-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	@if [ -x $(VENV)/bin/hadolint ]; then echo $(VENV)/bin/hadolint Dockerfile; $(VENV)/bin/hadolint Dockerfile; fi
+
+format: $(VENV)/ready-dev
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+demo-model: $(VENV)/ready-dev
+	$(VENV)/bin/python -m tools.make_demo_model
+
+examples: $(VENV)/ready-dev
+	$(VENV)/bin/python -m tools.draw_styles
+	$(VENV)/bin/python -m tools.example_photos
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps: newer than the requirements they were made from. torch goes first and alone, so that nothing else that is
+# installed chooses another one.
+$(VENV)/ready: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "USO needs Python 3.11 or newer. Name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make environments. On Debian and Ubuntu: sudo apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install $(PIP_ARGS) "$$(grep '^torch==' requirements.txt)"
+	$(VENV)/bin/pip install $(PIP_ARGS) -r requirements.txt
+	@touch $@
+
+$(VENV)/ready-dev: requirements-dev.txt $(VENV)/ready
+	$(VENV)/bin/pip install $(PIP_ARGS) -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,64 @@
+"""A pipeline that does what a test tells it, step by step: real events and real pictures, but no model behind them.
+
+For tests of the engine and the page, which must not depend on how fast a model happens to be.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+from PIL import Image
+
+from uso.request import GenerationRequest, GenerationResult, Progress
+
+PATIENCE = 20.0
+"""Seconds until a test gives up on an event that should have come at once."""
+
+
+class Script:
+    """A pipeline that takes each step when `steps` is released, and notes what it was asked."""
+
+    provenance: dict[str, Any] = {"name": "script", "device": "cpu"}  # noqa: RUF012
+
+    def __init__(self, free: bool = True) -> None:
+        self.steps = threading.Semaphore(10**6 if free else 0)
+        self.seen: list[str] = []
+        self.at_work = 0
+        self.closed_early: list[str] = []
+        self.error: Exception | None = None
+
+    def stream(self, request: GenerationRequest) -> Generator[Progress | GenerationResult, None, None]:
+        self.seen.append(request.prompt)
+        self.at_work += 1
+        assert self.at_work == 1, "two jobs at once"
+        try:
+            yield self._progress("condition", 1, 1, 0.0)
+            for step in range(1, request.num_inference_steps + 1):
+                assert self.steps.acquire(timeout=PATIENCE)
+                if self.error is not None:
+                    raise self.error
+                yield self._progress("denoise", step, request.num_inference_steps, 2.0 * step)
+            yield GenerationResult(
+                image=Image.new("RGB", (request.width, request.height)),
+                request=request.single(0),
+                model=self.provenance,
+                timings={"denoise": 1.5, "decode": 0.5},
+                peak_memory_gib=None,
+            )
+        except GeneratorExit:
+            self.closed_early.append(request.prompt)
+            raise
+        finally:
+            self.at_work -= 1
+
+    def _progress(self, stage: str, step: int, num_steps: int, seconds: float) -> Progress:
+        return Progress(stage=stage, step=step, num_steps=num_steps, image_index=0, num_images=1, seconds=seconds)
+
+
+def until(condition: Callable[[], Any]) -> None:
+    """Wait for something that another thread does."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)

@@ -1,0 +1,98 @@
+"""`python app.py`: what is refused before anything heavy is imported, and what `auto` means without weights."""
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from uso.config import ROOT
+
+HEAVY = ("torch", "gradio", "diffusers", "transformers", "fastapi")
+
+
+def python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    """Catches a heavy import at the top of a module that the flags need: `--help` would take seconds."""
+    script = (
+        "import sys, app\n"
+        "text = app.parser().format_help()\n"
+        "assert '--lora-scale' in text and '--image-encoder' in text and '--root-path' in text\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    done = python("-c", script, folder=tmp_path)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_the_page_is_built_without_torch(tmp_path: Path) -> None:
+    """Catches a page that makes the port wait for torch: only the engine's thread imports it."""
+    script = (
+        "import sys, pathlib\n"
+        "from uso.config import load_model_config\n"
+        "from uso.web.engine import Engine\n"
+        "from uso.web.page import build_page\n"
+        "from uso.web.server import build_app\n"
+        "engine = Engine(lambda on_progress: None, pathlib.Path('.'))\n"
+        "build_app(engine, build_page(load_model_config('demo'), 'Because.', engine))\n"
+        "print('torch' in sys.modules)"
+    )
+    done = python("-c", script, folder=tmp_path)
+    assert done.stdout.strip() == "False", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--model", "typo"], "There is no model 'typo'."),
+        (["--memory", "typo"], "There is no memory plan 'typo'."),
+        (["--device", "typo"], "There is no device 'typo'."),
+        (["--dtype", "typo"], "There is no number type 'typo'."),
+        (["--lora-scale", "nan"], "--lora-scale nan is no number"),
+        (["--text-encoder-2", "typo"], "--text-encoder-2 typo: there is no such file"),
+        (["--output", "taken"], "Pictures cannot be written to taken"),
+        (["--port", "65536"], "--port is 65536; 0 to 65535 is allowed"),
+        (["--host", "no.such.host.invalid"], "--host no.such.host.invalid is no address of this machine"),
+    ],
+)
+def test_wrong_flags_are_refused_in_a_sentence(tmp_path: Path, flags: list[str], sentence: str) -> None:
+    """Catches a traceback, or a refusal that comes after a minute of loading, or with exit status 0."""
+    (tmp_path / "taken").touch()
+    done = python(str(ROOT / "app.py"), *flags, folder=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith(f"app.py: {sentence}"), done.stderr
+
+
+def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
+    """Catches a server that loads the model first and then cannot listen."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = python(str(ROOT / "app.py"), "--model", "demo", "--port", str(port), folder=tmp_path)
+    assert done.returncode == 2
+    assert f"127.0.0.1:{port} cannot be listened on (Address already in use). Choose another --port." in done.stderr
+
+
+def test_auto_without_weights_is_the_demo_and_says_why() -> None:
+    """Catches an `auto` that downloads, or asks torch for devices that nothing could run on."""
+    import app
+
+    args = argparse.Namespace(device="auto", **dict.fromkeys(_component_flags()))
+    config, reason = app.automatic_model(args)
+    assert config.name == "demo" and reason == "The weights of FLUX.1-dev are not on this disk."
+
+
+def _component_flags() -> list[str]:
+    from uso.config import COMPONENT_NAMES
+
+    return list(COMPONENT_NAMES)

@@ -1,0 +1,91 @@
+"""The demo model's files: in the released layouts, small, and with tokenizers that read anything."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from tools import layouts
+from tools.make_demo_model import DEMO_AUTOENCODER, DEMO_TRANSFORMER
+from uso.config import ModelConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "assets" / "demo-model"
+RELEASED = layouts.RELEASED_TRANSFORMER
+
+MAX_BYTES = 12_000_000
+"""What a clone may cost for a model that has learned nothing."""
+
+TEXTS = ["A small dog in the forest, watercolor.", "Zoë's 3 cafés – 猫 🐱", "~xylophone~ @ 100 %", ""]
+
+
+def shapes(path: Path) -> layouts.Shapes:
+    with safe_open(path, "pt") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("flux1-dev.safetensors", layouts.transformer_layout(RELEASED)),
+        ("flux1-schnell.safetensors", layouts.transformer_layout(replace(RELEASED, guidance=False))),
+        ("dit_lora.safetensors", layouts.lora_layout(RELEASED)),
+        ("projector.safetensors", layouts.projector_layout(RELEASED)),
+        ("ae.safetensors", layouts.autoencoder_layout(layouts.RELEASED_AUTOENCODER)),
+    ],
+)
+def test_layouts_are_the_released_ones(name: str, written: layouts.Shapes) -> None:
+    """At full size every key and shape is a released file's: catches a demo that proves nothing about real files."""
+    released = json.loads((ROOT / "tests" / "golden" / "released_layout.json").read_text(encoding="utf-8"))
+    assert written == {key: tuple(shape) for key, shape in released[name].items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("flux1.safetensors", layouts.transformer_layout(DEMO_TRANSFORMER)),
+        ("dit_lora.safetensors", layouts.lora_layout(DEMO_TRANSFORMER)),
+        ("projector.safetensors", layouts.projector_layout(DEMO_TRANSFORMER)),
+        ("ae.safetensors", layouts.autoencoder_layout(DEMO_AUTOENCODER)),
+    ],
+)
+def test_files_are_what_the_tool_writes(name: str, layout: layouts.Shapes) -> None:
+    """Catches files that were left from other sizes."""
+    assert shapes(FOLDER / name) == layout
+
+
+def test_demo_is_small_and_readable_by_anyone() -> None:
+    """Catches a heavy clone, and files that only their writer may read (a container runs as somebody else)."""
+    files = [path for path in FOLDER.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < MAX_BYTES
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in files)
+
+
+def test_clip_tokenizer_reads_any_bytes() -> None:
+    """Catches a vocabulary with a hole: the unknown mark is the end mark, and would cut the prompt off in silence."""
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(FOLDER / "tokenizer")
+    assert tokenizer.model_max_length == 77
+    for text in [*TEXTS, "\x01\x7f"]:
+        ids = tokenizer(text).input_ids
+        assert ids[0] == tokenizer.bos_token_id and ids[-1] == tokenizer.eos_token_id == max(ids)
+        assert tokenizer.eos_token_id not in ids[1:-1]
+        assert "".join(tokenizer.decode(ids[1:-1]).split()) == "".join(text.lower().split())
+
+
+def test_t5_tokenizer_agrees_with_its_sentencepiece_model(demo_config: ModelConfig) -> None:
+    """Catches a tokenizer.json that is not the spiece.model beside it, or sentinels in another order than T5's."""
+    import sentencepiece
+    from transformers import T5TokenizerFast
+
+    tokenizer = T5TokenizerFast.from_pretrained(FOLDER / "tokenizer_2")
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(FOLDER / "tokenizer_2" / "spiece.model"))
+    assert tokenizer.convert_tokens_to_ids(["<pad>", "</s>", "<unk>"]) == [0, 1, 2]
+    assert tokenizer.convert_tokens_to_ids("<extra_id_99>") == pieces.get_piece_size()
+    assert tokenizer.model_max_length == demo_config.max_sequence_length
+    for text in TEXTS:
+        assert tokenizer(text).input_ids == [*pieces.encode(text), 1]
+    assert 2 not in tokenizer("The quick brown fox, 0123456789; Überraschung!").input_ids

@@ -1,0 +1,226 @@
+"""What the program stands on: requirements, container, proxy, make, example pictures. Files that nothing else reads."""
+
+import ast
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+import uso
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "assets" / "examples"
+
+PACKAGES = {"PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
+"""Modules whose package has another name."""
+
+OWN = {"app", "tests", "tools", "uso"}
+
+MAX_PICTURE_BYTES = 200_000
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def requirements(name: str) -> dict[str, str]:
+    """Package to pinned version; every line must be a pin."""
+    pins: dict[str, str] = {}
+    for line in read(name).splitlines():
+        if line and not line.startswith(("#", "-r ")):
+            match = re.fullmatch(r"([A-Za-z0-9_-]+)==([0-9.]+)(;.*)?", line)
+            assert match, f"{name}: '{line}' is no exact pin"
+            pins[match[1]] = match[2]
+    return pins
+
+
+def imported_packages(paths: Iterable[Path]) -> set[str]:
+    """Packages from outside that files import, anywhere in them."""
+    tops: set[str] = set()
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                tops |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                tops.add(str(node.module).split(".")[0])
+    return {PACKAGES.get(top, top) for top in tops - OWN - set(sys.stdlib_module_names)}
+
+
+def test_requirements_are_what_the_program_imports() -> None:
+    """Catches an import that a fresh machine lacks, and a package that nobody uses any more."""
+    assert set(requirements("requirements.txt")) == imported_packages([ROOT / "app.py", *(ROOT / "uso").rglob("*.py")])
+
+
+def test_development_requirements_cover_tests_and_tools() -> None:
+    """Catches a test that only runs where somebody installed something by hand."""
+    have = set(requirements("requirements.txt")) | set(requirements("requirements-dev.txt"))
+    assert imported_packages([*(ROOT / "tests").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]) <= have
+
+
+def test_one_version() -> None:
+    """Catches a release that says one version in its metadata and writes another into pictures."""
+    assert tomllib.loads(read("pyproject.toml"))["project"]["version"] == uso.__version__
+
+
+# Pictures
+
+
+def table_rows() -> dict[str, list[str]]:
+    """File to the other cells of its row in assets/README.md."""
+    rows = (line.strip("|").split("|") for line in read("assets/README.md").splitlines() if line.startswith("| `"))
+    return {cells[0].strip(" `"): [cell.strip() for cell in cells[1:]] for cells in rows}
+
+
+def test_every_example_has_a_source_and_a_licence() -> None:
+    """Catches a picture of unknown origin, and a row whose picture is gone."""
+    rows = table_rows()
+    assert set(rows) == {path.name for path in EXAMPLES.iterdir()}
+    for name, (_, source, licence) in rows.items():
+        assert source, name
+        assert re.match(r"public domain|CC0|Apache-2\.0", licence), name
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.iterdir()), ids=lambda path: path.name)
+def test_examples_are_pictures_of_a_useful_size(path: Path) -> None:
+    """Catches a broken file, one too small for the real model, or one that makes every clone heavy."""
+    assert path.stat().st_size < MAX_PICTURE_BYTES
+    with Image.open(path) as picture:
+        picture.load()
+        assert max(picture.size) >= 448
+        assert not picture.getexif()
+
+
+# Container and proxy
+
+
+def dockerfile() -> list[tuple[str, str]]:
+    """(instruction, rest), continued lines joined."""
+    joined = re.sub(r"\\\n\s*", " ", re.sub(r"(?m)^#.*\n", "", read("Dockerfile")))
+    return [(line.split(" ", 1)[0], line.split(" ", 1)[1].strip()) for line in joined.splitlines() if line.strip()]
+
+
+def instruction(name: str) -> str:
+    (rest,) = (rest for key, rest in dockerfile() if key == name)
+    return rest
+
+
+@pytest.fixture(scope="module")
+def compose() -> Any:
+    return yaml.safe_load(read("docker-compose.yml"))
+
+
+def test_container_flags_are_flags_of_the_program(compose: Any) -> None:
+    """Catches a renamed flag, or a default port or folder that the image no longer agrees with."""
+    from app import parser
+
+    start, model = json.loads(instruction("ENTRYPOINT")), json.loads(instruction("CMD"))
+    assert start[:2] == ["python", "app.py"]
+    args = parser().parse_args(start[2:] + model)
+    assert (args.host, args.model) == ("0.0.0.0", "auto")
+    assert instruction("EXPOSE") == str(args.port) == compose["services"]["app"]["expose"][0]
+    volumes = json.loads(instruction("VOLUME"))
+    assert str(args.output) in volumes
+    assert sorted(mount.split(":")[1] for mount in compose["services"]["app"]["volumes"]) == sorted(volumes)
+    parser().parse_args(
+        start[2:] + [re.sub(r"\$\{\w+:-(\w+)\}", r"\1", part) for part in compose["services"]["app"]["command"]]
+    )
+
+
+def test_health_check_asks_the_program() -> None:
+    """Catches a health route that moved: the container would be unhealthy for ever."""
+    from app import parser
+
+    command = json.loads(instruction("HEALTHCHECK").split("CMD ", 1)[1])
+    compile(command[2], "HEALTHCHECK", "exec")
+    host, port = re.search(r"HTTPConnection\('([\d.]+)', (\d+)", command[2]).groups()  # type: ignore[union-attr]
+    assert (host, int(port)) == ("127.0.0.1", parser().parse_args([]).port)
+    assert "'/healthz'" in command[2]
+    assert '@app.get("/healthz")' in read("uso/web/server.py")
+
+
+def test_image_gets_what_it_copies_and_runs_as_nobody_special() -> None:
+    """Catches a file left out by .dockerignore, and an image that runs as root."""
+    allowed = {line[1:] for line in read(".dockerignore").splitlines() if line.startswith("!")}
+    copied = {source for key, rest in dockerfile() if key == "COPY" for source in rest.split()[:-1]}
+    assert copied == allowed
+    assert all((ROOT / name).exists() for name in copied)
+    assert instruction("USER") == "1000"
+
+
+def test_image_installs_the_pinned_torch() -> None:
+    """Catches a torch that is downloaded twice, because the layer made for it holds another version."""
+    assert instruction("ARG") == f"TORCH_VERSION={requirements('requirements.txt')['torch']}"
+
+
+def test_proxy_and_program_agree(compose: Any) -> None:
+    """Catches a proxy that cuts uploads or finished pictures off, or asks at the wrong door."""
+    from uso.web.server import GRACE_SECONDS, MAX_UPLOAD
+
+    proxy = read("deploy/nginx.conf")
+    port = compose["services"]["app"]["expose"][0]
+    assert f"http://app:{port};" in proxy
+    assert int(re.search(r"client_max_body_size (\d+)m", proxy)[1]) > int(MAX_UPLOAD.removesuffix("mb"))  # type: ignore[index]
+    assert int(compose["services"]["app"]["stop_grace_period"].removesuffix("s")) > GRACE_SECONDS
+    for mount in compose["services"]["proxy"]["volumes"]:
+        assert (ROOT / mount.split(":")[0]).is_file(), mount
+        assert mount.endswith(":ro")
+    assert "/srv/starting.html" in proxy
+
+
+def test_compose_reserves_a_gpu_and_passes_the_token(compose: Any) -> None:
+    """Catches a compose file that runs the real model on the processor, or cannot fetch it."""
+    (device,) = compose["services"]["app"]["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    assert "HF_TOKEN" in compose["services"]["app"]["environment"]
+    assert set(compose["volumes"]) == {mount.split(":")[0] for mount in compose["services"]["app"]["volumes"]}
+
+
+def test_starting_page_needs_nothing_from_outside() -> None:
+    """It is shown when nothing runs: catches a style sheet or script that would have to come from somewhere."""
+    page = read("deploy/starting.html")
+    assert not re.findall(r"(?:src|href)=|https?://|@import|url\(", page)
+    assert "being initialised" in page
+
+
+# make and CI
+
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+@needs_make
+@pytest.mark.parametrize("goal", ["run", "test"])
+def test_make_refuses_an_old_python_in_a_sentence(tmp_path: Path, goal: str) -> None:
+    """Catches a set-up that goes on with Python 3.10 and fails minutes later in somebody else's words."""
+    old = tmp_path / "python"
+    old.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+    old.chmod(0o755)
+    done = subprocess.run(
+        ["make", goal, f"PYTHON={old}", f"VENV={tmp_path / 'venv'}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "USO needs Python 3.11 or newer. Name one: make PYTHON=" in done.stdout
+    assert not (tmp_path / "venv").exists()
+
+
+def test_ci_runs_the_documented_command() -> None:
+    """Catches a CI script that git keeps but nobody can execute, or that tests something else than people do."""
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    lines = [shlex.split(line, comments=True) for line in script.read_text(encoding="utf-8").splitlines()[-1:]]
+    assert lines == [["make", "test-all"]]
+    assert re.search(r"(?m)^test-all:", read("Makefile"))
