@@ -1,9 +1,9 @@
 """Hold the program against what the released USO network computes: `python tests/golden.py CASE_DIR`.
 
 A case is a miniature of the released files and the numbers that the reference network computes from them (see
-`tests/golden/README.md`). Its files go through the functions that load the real ones, and `USOPipeline`'s own stages run
-on the given embeddings and noise. Prints a table of relative errors `||ours - expected|| / ||expected||`; exit status 1
-if a size or id differs, or an error exceeds its bound.
+`tests/golden/README.md`). Its files go through the functions that load the real ones, and `USOPipeline`'s own stages
+run on the given embeddings and noise. Prints a table of relative errors `||ours - expected|| / ||expected||`; exit
+status 1 if a size or id differs, or an error exceeds its bound.
 """
 
 import argparse

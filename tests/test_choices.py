@@ -1,5 +1,7 @@
 """Which model, device, dtype and plan are chosen, and the sentence that says why."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -57,3 +59,11 @@ def test_dtype_and_plan_follow_the_device(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(choices, "free_device_bytes", lambda _: 24 * GIB)
     assert choose_plan("auto", cuda, 31 * GIB).name == "offload"
     assert choose_plan("auto", cuda, 18 * GIB).name == "full"
+
+
+def test_files_that_auto_would_leave_unused_are_refused(monkeypatch: pytest.MonkeyPatch, golden_folder: Path) -> None:
+    """Falling back to the demo must not drop `--vae FILE` in silence."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="The demo has no use for --vae. Name the model: --model flux-dev"):
+        choose_model("auto", files={"vae": str(golden_folder / "ae.safetensors")})

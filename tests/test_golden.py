@@ -46,8 +46,10 @@ def test_script_fails_on_a_wrong_number(golden_folder: Path, tmp_path: Path) -> 
 
 
 def test_sees_style_after_text(golden: Case, golden_pipeline: USOPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = ContextEmbedder.forward
+
     def text_first(self: ContextEmbedder, prompt_embeds: torch.Tensor, style_tokens: Any = ()) -> torch.Tensor:
-        return torch.cat([self.text_projection(prompt_embeds), *style_tokens], dim=1)
+        return torch.cat([right(self, prompt_embeds), *style_tokens], dim=1)
 
     monkeypatch.setattr(ContextEmbedder, "forward", text_first)
     assert failed(list(check_mode(golden, golden_pipeline, "multi_style"))) == ["multi_style: style leads the context"]

@@ -73,6 +73,9 @@ def choose_model(name: str, device: str = "auto", files: Mapping[str, str] | Non
     reason = _why_not(config, choose_device(device))
     if reason is None:
         return config, f"{config.title} is on this disk, and the GPU can hold it."
+    if files:
+        flags = ", ".join(f"--{component.replace('_', '-')}" for component in files)
+        raise ConfigError(f"{reason} The demo has no use for {flags}. Name the model: --model {AUTO_MODEL}.")
     return load_model_config(FALLBACK_MODEL), reason
 
 

@@ -183,7 +183,9 @@ def load_model_config(name: str) -> ModelConfig:
     config = _validated(ModelConfig, {"name": path.stem, **_model_values(path)}, path)
     absent = [component for component in COMPONENT_NAMES if component not in config.components]
     if absent:
-        raise ConfigError(f"{path}: components: {', '.join(absent)} missing. Each needs a path, and a repo if it is remote.")
+        raise ConfigError(
+            f"{path}: components: {', '.join(absent)} missing. Each needs a path, and a repo if it is remote."
+        )
     return config
 
 

@@ -55,7 +55,7 @@ class ContextEmbedder(ModelMixin, ConfigMixin):
         self.text_projection: nn.Module | None = None
 
     def style_tokens(self, hidden_states: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The image encoder's hidden states (those of `STYLE_LAYERS` are read) -> [B, 3 * style_tokens, hidden_size]."""
+        """The image encoder's hidden states (`STYLE_LAYERS` are read) -> [B, 3 * style_tokens, hidden_size]."""
         tokens = [self.levels[level](hidden_states[layer].to(self.dtype)) for level, layer in STYLE_LAYERS.items()]
         return torch.cat(tokens, dim=1)
 

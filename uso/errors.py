@@ -1,12 +1,12 @@
 """What can go wrong, as a small tree. Every message is a sentence for a person: what, what is allowed, what to do.
 
-    USOError
-    ├── RequestError            a value of a request: out of range, contradictory (also a ValueError)
-    │   └── ImageError          a reference image that cannot be used
-    ├── ConfigError             a flag, a configuration file, a device that is not there
-    ├── CheckpointError         a weights file: missing, surplus, misshapen or truncated tensors
-    │   └── MissingWeightsError weights that are not on this disk and could not be fetched
-    └── OutputError             a picture that cannot be written, or read back
+USOError
+├── RequestError            a value of a request: out of range, contradictory (also a ValueError)
+│   └── ImageError          a reference image that cannot be used
+├── ConfigError             a flag, a configuration file, a device that is not there
+├── CheckpointError         a weights file: missing, surplus, misshapen or truncated tensors
+│   └── MissingWeightsError weights that are not on this disk and could not be fetched
+└── OutputError             a picture that cannot be written, or read back
 """
 
 

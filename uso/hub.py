@@ -191,7 +191,8 @@ def _located(config: ModelConfig, hub: Hub) -> dict[ComponentName, Located]:
             raise MissingWeightsError(_not_here(config, {name: found}, hub.offline))
         origin = _origin(source, found, hub)
         located[name] = Located(name, found.path, found.files, origin)
-        logger.info("%s: %s", name, ", ".join(f"{key} {value}" for key, value in origin.items()))
+        level = logging.DEBUG if source.repo is None else logging.INFO
+        logger.log(level, "%s: %s", name, ", ".join(f"{key} {value}" for key, value in origin.items()))
     return located
 
 

@@ -5,7 +5,7 @@ A layout says, for a parameter of a diffusers module, which tensor of a file it 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -159,12 +159,12 @@ def lora_modules(double_blocks: int, single_blocks: int) -> list[str]:
     ]
 
 
-def source_shapes(parts: Mapping[str, Part], shapes: Mapping[str, Iterable[int]]) -> dict[str, tuple[int, ...]]:
+def source_shapes(parts: Mapping[str, Part], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Each tensor that a file must hold and its shape, given the parameters' parts and shapes."""
     expected = {}
     for name, part in parts.items():
-        shape = tuple(shapes[name])
+        shape = shapes[name]
         if part.fused:
-            shape = (sum(tuple(shapes[other])[0] for other in part.fused), *shape[1:])
+            shape = (sum(shapes[other][0] for other in part.fused), *shape[1:])
         expected[part.source] = shape
     return expected

@@ -1,4 +1,4 @@
-"""A model's name and a memory plan -> a `USOPipeline` ready to work: which model, which device, which files, how placed."""
+"""A model's name and a memory plan -> a `USOPipeline` ready to work: its files found, loaded and placed."""
 
 import json
 import logging

@@ -5,7 +5,7 @@ and SigLIP. It loads no released files (`uso.checkpoints`) and saves no pictures
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import torch
@@ -242,7 +242,7 @@ class USOPipeline(DiffusionPipeline):
         *,
         num_inference_steps: int,
         schedule: Schedule,
-    ) -> Iterator[DenoiseStep]:
+    ) -> Generator[DenoiseStep, None, None]:
         """Euler steps from noise [1, 16, H/8, W/8] to a picture's latents, yielding after each.
 
         Latents stay float32; only the network's input is cast. Close the generator to stop.
@@ -271,7 +271,7 @@ class USOPipeline(DiffusionPipeline):
 
     # Whole requests.
 
-    def stream(self, request: GenerationRequest) -> Iterator[Progress | GenerationResult]:
+    def stream(self, request: GenerationRequest) -> Generator[Progress | GenerationResult, None, None]:
         """Run a request: `Progress` after every step, one `GenerationResult` per picture.
 
         Conditioned once; picture i is the one of a single request with seed + i. Close the generator to cancel.
@@ -289,7 +289,7 @@ class USOPipeline(DiffusionPipeline):
                 "content reference size, or start with --memory offload."
             ) from error
 
-    def _stream(self, request: GenerationRequest) -> Iterator[Progress | GenerationResult]:
+    def _stream(self, request: GenerationRequest) -> Generator[Progress | GenerationResult, None, None]:
         began = time.perf_counter()
         self.residency.reset_peak()
 
