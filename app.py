@@ -60,30 +60,30 @@ def serve(args: argparse.Namespace, named: ModelConfig | None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for chatty in ("uvicorn", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    scratch = prepare_environment()
     listener = listen(args.host, args.port)
     config, reason = (named, f"It was asked for by --model {args.model}.") if named else automatic_model(args)
     logger.info("%s. %s", config.title, reason)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)  # else a table of all calls so far, after every call
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
     from uso.web.engine import Engine
     from uso.web.page import build_page
     from uso.web.server import Server, build_app
 
+    scratch = private_uploads()
     engine = Engine(lambda on_progress: load(args, config, on_progress), args.output.resolve())
     app = build_app(engine, build_page(config, reason, engine), args.root_path or None, scratch)
     Server(app, engine).run(sockets=[listener])
 
 
-def prepare_environment() -> Path | None:
-    """Nothing is told to anybody, and uploads go to a folder of this process alone, which is returned if it is new."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)  # else a table of all calls so far, after every call
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+def private_uploads() -> Path | None:
+    """Let Gradio keep uploads in a folder of this process alone; returned if it is new, and so to be removed."""
     if os.environ.get("GRADIO_TEMP_DIR"):
         return None
-    scratch = Path(tempfile.mkdtemp(prefix="uso-page-"))
-    os.environ["GRADIO_TEMP_DIR"] = str(scratch)
-    return scratch
+    folder = Path(tempfile.mkdtemp(prefix="uso-page-"))
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    return folder
 
 
 def automatic_model(args: argparse.Namespace) -> tuple[ModelConfig, str]:

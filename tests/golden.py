@@ -23,10 +23,11 @@ from transformers import SiglipImageProcessorPil
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from uso import checkpoints
-from uso.config import MemoryPlan, load_memory_plan
+from uso.config import load_memory_plan
 from uso.images import fit_reference, fitted_size, open_image
 from uso.latents import image_to_tensor, pack, picture_ids, unpack
 from uso.layouts import COMFY_PREFIX
+from uso.memory import Residency
 from uso.pipeline import USOPipeline
 from uso.schedule import set_schedule
 from uso.stages import Conditioning
@@ -117,7 +118,7 @@ class Case:
             "use_post_quant_conv": False,
         }
 
-    def load(self, *, plan: MemoryPlan | None = None, device: str = "cpu", lora_scale: float = 1.0) -> USOPipeline:
+    def load(self, *, residency: Residency | None = None, device: str = "cpu", lora_scale: float = 1.0) -> USOPipeline:
         """The case's files as a pipeline without text encoders, float32."""
         placing: dict[str, Any] = {"dtype": torch.float32}
         size = self.values["siglip_image_size"]
@@ -143,7 +144,7 @@ class Case:
             context_embedder=checkpoints.load_context_embedder([self.folder / "projector.safetensors"], **placing),
             scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False),
         )
-        return pipeline.place(plan or load_memory_plan("full"), device)
+        return pipeline.place(residency or Residency(load_memory_plan("full"), device))
 
     def image(self, name: str) -> Image.Image:
         path = self.folder / name
@@ -220,7 +221,8 @@ def check_mode(case: Case, pipeline: USOPipeline, mode: str) -> Iterator[Row]:
     noise = case.expected["noise"].to(pipeline.work_device)
     sigma = torch.tensor([case.values["velocity_timestep"]], device=pipeline.work_device)
     with torch.inference_mode():
-        velocity = pipeline.velocity(conditioning, pack(noise), sigma)
+        (row,) = pipeline.modulation_table(conditioning, sigma)
+        velocity = pipeline.velocity(conditioning, pack(noise), row)
     yield Row(f"{mode}: velocity", relative_error(velocity, case.expected[f"{mode}.velocity"]), BOUND)
     steps = list(pipeline.denoise(conditioning, noise, num_inference_steps=case.values["steps"], schedule="uso"))
     latents = unpack(steps[-1].latents, case.height, case.width)

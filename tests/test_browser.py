@@ -62,8 +62,11 @@ class Server:
         return sorted(self.outputs.glob("*.png"), key=lambda path: path.stat().st_mtime_ns)
 
     def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=60)
+        finally:
+            self.process.kill()
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ def test_auto_runs_the_demo_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatc
     ("absent", "free", "name", "says"),
     [
         (["transformer", "lora"], 24, "demo", "not on this disk (transformer, lora missing)"),
-        ([], 8, "demo", "needs 11 GiB of free GPU memory, and 8.0 GiB are free"),
+        ([], 7, "demo", "needs 7.5 GiB of free GPU memory, and 7.0 GiB are free"),
         ([], 24, "flux-dev", "on this disk, and the GPU can hold it"),
     ],
 )
@@ -55,10 +55,16 @@ def test_dtype_and_plan_follow_the_device(monkeypatch: pytest.MonkeyPatch) -> No
     cuda, cpu = torch.device("cuda:0"), torch.device("cpu")
     assert choose_dtype("auto", cuda) == torch.bfloat16
     assert choose_dtype("auto", cpu) == torch.float32
-    assert choose_plan("auto", cpu, 30 * GIB).name == "full"
-    monkeypatch.setattr(choices, "free_device_bytes", lambda _: 24 * GIB)
-    assert choose_plan("auto", cuda, 31 * GIB).name == "offload"
-    assert choose_plan("auto", cuda, 18 * GIB).name == "full"
+    assert choose_plan("auto", cpu, 30 * GIB).name == "cpu"
+    assert choose_plan("auto", torch.device("mps"), 30 * GIB).name == "mps"
+    for free, weights, name in ((24, 33, "24gb"), (24, 18, "full"), (17, 33, "16gb"), (80, 33, "full"), (8, 33, "8gb")):
+        monkeypatch.setattr(choices, "free_device_bytes", lambda _, free=free: free * GIB)
+        assert choose_plan("auto", cuda, weights * GIB).name == name
+    monkeypatch.setattr(choices, "free_device_bytes", lambda _: 5 * GIB)
+    with pytest.raises(ConfigError, match="5.0 GiB of GPU memory are free, and the leanest memory plan wants 7.5"):
+        choose_plan("auto", cuda, 33 * GIB)
+    with pytest.raises(ConfigError, match="on MPS both are one. Choose 'mps'"):
+        choose_plan("8gb", torch.device("mps"), 0)
 
 
 def test_files_that_auto_would_leave_unused_are_refused(monkeypatch: pytest.MonkeyPatch, golden_folder: Path) -> None:

@@ -12,7 +12,20 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS: dict[str, set[str]] = {
     "plain data": {"errors", "config", "images", "request", "output"},
-    "tensors": {"latents", "schedule", "context", "stages", "memory", "pipeline"},
+    "tensors": {
+        "latents",
+        "schedule",
+        "context",
+        "stages",
+        "memory",
+        "pipeline",
+        "modulation",
+        "exchange",
+        "encoders",
+        "remember",
+        "streaming",
+        "placement",
+    },
     "assembly": {
         "layouts",
         "tensor_files",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 
 from uso import hub
-from uso.config import MemoryPlan, ModelConfig, load_memory_plan, load_model_config, with_local_files
+from uso.config import MemoryPlan, ModelConfig, load_memory_plan, load_model_config, memory_names, with_local_files
 from uso.errors import ConfigError
 from uso.memory import GIB, free_device_bytes
 
@@ -87,40 +87,39 @@ def _why_not(config: ModelConfig, device: torch.device) -> str | None:
     if absent:
         return f"The weights of {config.title} are not on this disk ({', '.join(absent)} missing)."
     free = free_device_bytes(device) or 0
-    needed = _least_device_bytes(config)
+    needed = min(load_memory_plan(name).device_gib or float("inf") for name in memory_names()) * GIB
     if free < needed:
-        return f"{config.title} needs {needed / GIB:.0f} GiB of free GPU memory, and {free / GIB:.1f} GiB are free."
+        return f"{config.title} needs {needed / GIB:g} GiB of free GPU memory, and {free / GIB:.1f} GiB are free."
     return None
 
 
-def _least_device_bytes(config: ModelConfig) -> int:
-    """Device memory of the leanest plan: its largest visitor, T5, and some room."""
-    largest = (config.components["text_encoder_2"].size_gb or 0) * 10**9
-    return int(largest) + 2 * GIB
-
-
 def choose_plan(name: str, device: torch.device, weight_bytes: int) -> MemoryPlan:
-    """`auto`: everything resident where weights and working memory fit, else offloading. Says what it picked and why.
+    """`auto`: everything resident where weights and working memory fit, else the largest plan that the measured free
+    memory holds. Says what it picked and why.
 
     Raises:
         ConfigError: no such plan, or one that needs a CUDA device.
     """
     if name != "auto":
         plan = load_memory_plan(name)
-        if plan.stream_transformer and device.type == "mps":
-            raise ConfigError(f"Memory plan '{name}' streams from host memory; on MPS both are one. Choose 'full'.")
+        if plan.slots and device.type == "mps":
+            raise ConfigError(f"Memory plan '{name}' streams from host memory; on MPS both are one. Choose 'mps'.")
         return plan
-    free = free_device_bytes(device)
-    if device.type != "cuda" or free is None:
-        return load_memory_plan("full")
-    fits = weight_bytes + WORKING_BYTES <= free
-    plan = load_memory_plan("full" if fits else "offload")
-    logger.info(
-        "Memory plan %s: weights take %.1f GiB, working memory %.1f GiB, and %.1f GiB are free on %s.",
-        plan.name,
-        weight_bytes / GIB,
-        WORKING_BYTES / GIB,
-        free / GIB,
-        device,
-    )
+    if device.type != "cuda":
+        return load_memory_plan("mps" if device.type == "mps" else "cpu")
+    free = free_device_bytes(device) or 0
+    if weight_bytes + WORKING_BYTES <= free:
+        plan, why = load_memory_plan("full"), f"weights of {weight_bytes / GIB:.1f} GiB and room to work fit"
+    else:
+        limited = [plan for plan in map(load_memory_plan, memory_names()) if plan.device_gib is not None]
+        fitting = [plan for plan in limited if (plan.device_gib or 0) * GIB <= free]
+        if not fitting:
+            least = min(plan.device_gib or 0 for plan in limited)
+            raise ConfigError(
+                f"{free / GIB:.1f} GiB of GPU memory are free, and the leanest memory plan wants {least:g}. Close "
+                "other programs that use the GPU, or choose --device cpu."
+            )
+        plan = max(fitting, key=lambda plan: plan.device_gib or 0)
+        why = f"it uses up to {plan.device_gib:g} GiB"
+    logger.info("Memory plan %s: %.1f GiB are free on %s, and %s.", plan.name, free / GIB, device, why)
     return plan

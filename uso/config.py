@@ -119,10 +119,12 @@ class MemoryPlan(Strict):
 
     name: str
     description: str
-    stream_transformer: bool
-    """Keep the transformer in host memory and bring its blocks to the device one after another."""
-    visit: bool
-    """Keep encoders and autoencoder in host memory and bring each to the device while it works."""
+    device_gib: float | None = None
+    """Device memory that the program may use, in GiB; None for no limit."""
+    visit: bool = False
+    """Keep encoders, autoencoder and modulation layers in host memory and bring each to the device while it works."""
+    slots: int = 0
+    """Device buffers in which blocks that do not fit take turns; 0: all of them must fit."""
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -6,6 +6,8 @@ and not once per step. Layout of the style projector: USO's released `projector.
 
 from collections.abc import Sequence
 
+from typing import Any
+
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 
@@ -54,7 +56,7 @@ class ContextEmbedder(ModelMixin, ConfigMixin):
         )
         self.text_projection: nn.Module | None = None
 
-    def style_tokens(self, hidden_states: Sequence[torch.Tensor]) -> torch.Tensor:
+    def style_tokens(self, hidden_states: Sequence[Any]) -> torch.Tensor:
         """The image encoder's hidden states (`STYLE_LAYERS` are read) -> [B, 3 * style_tokens, hidden_size]."""
         tokens = [self.levels[level](hidden_states[layer].to(self.dtype)) for level, layer in STYLE_LAYERS.items()]
         return torch.cat(tokens, dim=1)

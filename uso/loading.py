@@ -19,6 +19,7 @@ from uso.choices import AUTO_MODEL, choose_device, choose_dtype, choose_plan
 from uso.config import ComponentName, MemoryPlan, ModelConfig, load_model_config
 from uso.context import ContextEmbedder
 from uso.errors import CheckpointError, ConfigError, MissingWeightsError
+from uso.memory import Residency
 from uso.pipeline import USOPipeline
 
 logger = logging.getLogger(__name__)
@@ -63,9 +64,9 @@ def load_pipeline(
     stored = sum(file.stat().st_size for component in located.values() for file in component.files)
     loader = _Loader(config, located, weights_dtype, report, stored)
     plan = choose_plan(memory, where, stored)
-    pipeline = loader.pipeline(scale, where if not plan.stream_transformer else torch.device("cpu"), plan)
+    pipeline = loader.pipeline(scale, torch.device("cpu") if plan.visit else where)
     report("Placing the model", 1.0)
-    pipeline.place(plan, where)
+    pipeline.place(Residency(plan, where))
     pipeline.provenance = _provenance(config, located, scale, weights_dtype, where, plan)
     return pipeline
 
@@ -88,8 +89,7 @@ class _Loader:
         self.total = max(stored_bytes, 1)
         self.done = 0
 
-    def pipeline(self, lora_scale: float, device: torch.device, plan: MemoryPlan) -> USOPipeline:
-        visiting = torch.device("cpu") if plan.visit else device
+    def pipeline(self, lora_scale: float, device: torch.device) -> USOPipeline:
         transformer = checkpoints.load_transformer(
             self.architecture("transformer"),
             self.weights("transformer"),
@@ -101,15 +101,15 @@ class _Loader:
         text_encoder_2 = checkpoints.load_text_encoder_2(
             self.architecture("text_encoder_2"),
             self.weights("text_encoder_2"),
-            **self.placing("text_encoder_2", visiting),
+            **self.placing("text_encoder_2", device),
         )
         text_encoder = checkpoints.load_text_encoder(
-            self.architecture("text_encoder"), self.weights("text_encoder"), **self.placing("text_encoder", visiting)
+            self.architecture("text_encoder"), self.weights("text_encoder"), **self.placing("text_encoder", device)
         )
         image_encoder = checkpoints.load_image_encoder(
-            self.architecture("image_encoder"), self.weights("image_encoder"), **self.placing("image_encoder", visiting)
+            self.architecture("image_encoder"), self.weights("image_encoder"), **self.placing("image_encoder", device)
         )
-        placing = self.placing("vae", visiting) | {"dtype": _VAE_DTYPE}
+        placing = self.placing("vae", device) | {"dtype": _VAE_DTYPE}
         vae = checkpoints.load_autoencoder(self.architecture("vae"), self.weights("vae"), **placing)
         _check_fit(self.config, transformer, context, text_encoder, text_encoder_2, image_encoder)
         return USOPipeline(

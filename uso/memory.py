@@ -1,62 +1,170 @@
-"""What lives where: a `Residency` places a pipeline's modules on a device and lends it the ones that only visit.
+"""What lives where: a `Residency` keeps a pipeline's weights within a plan's device memory, stage by stage.
 
-Two plans for now, both with diffusers' own means: everything resident, or the transformer streamed block by block and
-the encoders and the autoencoder brought to the device while they work. The weights' numbers are the same in both.
+Encoders and autoencoder visit the device while they work; T5 and the modulation layers pass through it layer by layer;
+of the transformer's blocks a prefix stays and the rest streams (`uso.streaming`), fewer of them while something large
+visits. Which numbers are computed never depends on it.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
+import psutil
 import torch
 from torch import nn
 
 from uso.config import MemoryPlan
+from uso.errors import ConfigError, RequestError
+from uso.placement import (
+    GIB,
+    STAGES,
+    Activations,
+    Weights,
+    budget_bytes,
+    permanent_blocks,
+    pinned_bytes,
+    resident_blocks,
+)
+from uso.request import GenerationRequest
+from uso.streaming import BlockStream, block_bytes
 
-VISITORS = ("text_encoder", "text_encoder_2", "image_encoder", "vae")
-"""Components that a visiting plan keeps in host memory between their turns."""
+HOST_RESERVE = 2 * GIB
+"""Host memory left to everything else when weights are pinned."""
 
-GIB = 2**30
+NOTHING = Activations(text=0, style=0, reference=0, modulation=0, denoise=0, decode=0)
+
+
+class Forecaster(Protocol):
+    """Knows what a request needs beside weights (`uso.forecast` does, from shapes)."""
+
+    def activations(self, request: GenerationRequest | None) -> Activations:
+        """Of a request, or of the largest one (None)."""
+
+    def largest_size(self, request: GenerationRequest, plan: MemoryPlan, budget: int) -> tuple[int, int] | None:
+        """(width, height) of the largest picture of the request's shape that fits."""
 
 
 class Residency:
-    """Where a pipeline's modules are, on one device, under one plan."""
+    """Where a pipeline's modules are, on one device, under one plan.
 
-    def __init__(self, plan: MemoryPlan, device: torch.device | str) -> None:
+    Args:
+        budget: bytes of device memory to keep to; the plan's own if None.
+        forecaster: what requests need; without one only weights are counted.
+    """
+
+    def __init__(
+        self,
+        plan: MemoryPlan,
+        device: torch.device | str,
+        *,
+        budget: int | None = None,
+        forecaster: Forecaster | None = None,
+    ) -> None:
         self.plan = plan
         self.device = torch.device(device)
+        self.budget = budget_bytes(plan) if budget is None else budget
+        self.forecaster = forecaster
+        self.weights: Weights | None = None
+        self.blocks: BlockStream | None = None
+        self.pinned = 0
+        """Bytes of page-locked host memory."""
+        self._allowed: dict[str, int] = {}
 
     def place(self, pipeline: Any) -> None:
-        """Bring everything that stays on the device there, and set up what streams."""
-        for name, module in pipeline.components.items():
-            if not isinstance(module, nn.Module) or (self.plan.visit and name in VISITORS):
-                continue
-            if name == "transformer" and self.plan.stream_transformer:
-                self._stream(module)
-            else:
-                module.to(self.device)
+        """Bring what stays to the device, and set up what visits and what streams.
 
-    def _stream(self, transformer: Any) -> None:
-        on_cuda = self.device.type == "cuda"
-        transformer.enable_group_offload(
-            onload_device=self.device,
-            offload_device=torch.device("cpu"),
-            offload_type="block_level",
-            num_blocks_per_group=1,
-            use_stream=on_cuda,
-            low_cpu_mem_usage=on_cuda,  # pin each tensor as it travels instead of all of them at once
+        Raises:
+            ConfigError: the weights alone do not fit, on the device or on the host.
+        """
+        modulation = pipeline.exchanged.modulation
+        if not self.plan.visit:
+            for module in [*pipeline.components.values(), *modulation.layers, modulation.embedding]:
+                if isinstance(module, nn.Module):
+                    module.to(self.device)
+            return
+        self.weights = weights_of(pipeline)
+        permanent = permanent_blocks(self.plan, self.weights, self._needs(None), self.budget)
+        self.pinned = pinned_bytes(self.plan, self.weights, permanent)
+        self._check_room()
+        blocks = [*pipeline.transformer.transformer_blocks, *pipeline.transformer.single_transformer_blocks]
+        self.blocks = self._stream(blocks, permanent)
+        self._stream(modulation.layers, 0)
+        if pipeline.text_encoder_2 is not None:
+            self._stream(pipeline.text_encoder_2.encoder.block, 0)
+        _move_outside(pipeline.transformer, blocks, self.device)
+        pipeline.context_embedder.to(self.device)
+
+    def _stream(self, blocks: Any, permanent: int) -> BlockStream:
+        return BlockStream(blocks, self.device, slots=self.plan.slots, permanent=permanent)
+
+    def _check_room(self) -> None:
+        assert self.weights is not None
+        for stage in STAGES:
+            if resident_blocks(self.plan, self.weights, NOTHING, stage, self.budget) is None:
+                raise ConfigError(
+                    f"Memory plan '{self.plan.name}' allows {(self.budget or 0) / GIB:.1f} GiB on the device, and this "
+                    "model's weights need more. Choose a plan for a larger card."
+                )
+        # What is loaded already moves into the pinned buffers block by block, so only growth beyond it is new.
+        if self.device.type == "cuda" and psutil.virtual_memory().available < HOST_RESERVE:
+            raise ConfigError(
+                f"The host has {psutil.virtual_memory().available / GIB:.1f} GiB of memory left, and the plan "
+                f"'{self.plan.name}' keeps {self.pinned / GIB:.1f} GiB of weights there. Close other programs, or "
+                "choose a plan that keeps more on the device."
+            )
+
+    # Stages of a request.
+
+    def begin(self, request: GenerationRequest) -> None:
+        """Work out which blocks can stay at each stage of a request.
+
+        Raises:
+            RequestError: it does not fit; names the size that does.
+        """
+        self._allowed = {}
+        if self.weights is None or self.budget is None:
+            return
+        needs = self._needs(request)
+        for stage in STAGES:
+            count = resident_blocks(self.plan, self.weights, needs, stage, self.budget)
+            if count is None:
+                raise RequestError(self._too_large(request))
+            self._allowed[stage] = count
+
+    def _too_large(self, request: GenerationRequest) -> str:
+        assert self.budget is not None
+        said = (
+            f"A picture of {request.width} x {request.height} with these references does not fit the memory plan "
+            f"'{self.plan.name}' ({self.budget / GIB:.1f} GiB)."
         )
+        size = self.forecaster.largest_size(request, self.plan, self.budget) if self.forecaster else None
+        if size is None:
+            return f"{said} Use fewer or smaller references, or a plan for a larger card."
+        return f"{said} {size[0]} x {size[1]} does."
+
+    def _needs(self, request: GenerationRequest | None) -> Activations:
+        return NOTHING if self.forecaster is None else self.forecaster.activations(request)
+
+    def enter(self, stage: str) -> None:
+        """Make room for a stage; before `denoise`, bring back what had made room."""
+        if self.blocks is None:
+            return
+        allowed = max(self._allowed.get(stage, 0), self.blocks.permanent)
+        if self.blocks.resident > allowed or (stage == "denoise" and self.blocks.resident < allowed):
+            self.blocks.set_resident(allowed)
+        if stage != "denoise":
+            self.blocks.release_slots()
 
     @contextmanager
     def visit(self, module: nn.Module) -> Iterator[None]:
-        """While inside, `module` is on the device; its host copy is kept, so leaving costs nothing."""
+        """While inside, `module` is on the device, but for parts that stream; its host copy is kept."""
         if not self.plan.visit:
             yield
             return
         host: list[tuple[dict[str, Any], str, torch.Tensor]] = []
         try:
             visiting: dict[int, torch.Tensor] = {}
-            for part in module.modules():
+            for part in _unstreamed(module):
                 homes: tuple[dict[str, Any], ...] = (part._parameters, part._buffers)
                 for slots in homes:
                     for name, tensor in slots.items():
@@ -73,6 +181,8 @@ class Residency:
             for slots, name, tensor in host:
                 slots[name] = tensor
 
+    # What happened on the device.
+
     def peak_memory_gib(self) -> float | None:
         """Peak device memory since `reset_peak`, in GiB; None on a CPU, and on MPS, which keeps no peak."""
         if self.device.type != "cuda":
@@ -85,10 +195,57 @@ class Residency:
 
     def release(self) -> None:
         """Give cached, unused device memory back (after a failure)."""
+        if self.blocks is not None:
+            self.blocks.set_resident(self.blocks.permanent)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         elif self.device.type == "mps":
             torch.mps.empty_cache()
+
+
+def weights_of(pipeline: Any) -> Weights:
+    """Bytes of a pipeline's parts, as they are loaded."""
+    transformer, modulation = pipeline.transformer, pipeline.exchanged.modulation
+    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+    sizes = tuple(block_bytes(block) for block in blocks)
+    t5 = pipeline.text_encoder_2
+    t5_blocks = () if t5 is None else tuple(block_bytes(block) for block in t5.encoder.block)
+    layers = (*(block_bytes(layer) for layer in modulation.layers), module_bytes(modulation.embedding))
+    return Weights(
+        blocks=sizes,
+        core=module_bytes(transformer) + module_bytes(pipeline.context_embedder) - sum(map(module_bytes, blocks)),
+        modulation=layers,
+        text_encoder=module_bytes(pipeline.text_encoder),
+        text_encoder_2=0 if t5 is None else module_bytes(t5) - sum(map(module_bytes, t5.encoder.block)),
+        text_encoder_2_blocks=t5_blocks or (0,),
+        image_encoder=module_bytes(pipeline.image_encoder),
+        vae=module_bytes(pipeline.vae),
+    )
+
+
+def module_bytes(module: nn.Module | None) -> int:
+    """Bytes of a module's parameters, shared ones once."""
+    if module is None:
+        return 0
+    return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
+
+
+def _move_outside(module: nn.Module, inner: list[nn.Module], device: torch.device) -> None:
+    """Move a module's parameters to a device, but for those of `inner`."""
+    within = {id(part) for block in inner for part in block.modules()}
+    for part in module.modules():
+        if id(part) not in within:
+            for name, parameter in part._parameters.items():
+                if parameter is not None:
+                    part._parameters[name] = nn.Parameter(parameter.data.to(device), requires_grad=False)
+
+
+def _unstreamed(module: nn.Module) -> Iterator[nn.Module]:
+    """The parts of a module, but for T5's blocks, which stream by themselves."""
+    streamed = {
+        id(part) for block in getattr(getattr(module, "encoder", None), "block", []) for part in block.modules()
+    }
+    return (part for part in module.modules() if id(part) not in streamed)
 
 
 def free_device_bytes(device: torch.device) -> int | None:

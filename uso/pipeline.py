@@ -6,32 +6,34 @@ and SigLIP. It loads no released files (`uso.checkpoints`) and saves no pictures
 
 import time
 from collections.abc import Generator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
-from PIL import Image
-from torch import nn
 from transformers import CLIPTextModel, SiglipImageProcessorPil, SiglipVisionModel, T5EncoderModel
 
-from uso.config import MemoryPlan, ModelConfig, Schedule, load_memory_plan, load_model_config
-from uso.context import STYLE_LAYERS, ContextEmbedder
-from uso.errors import RequestError, USOError
+from uso.config import ModelConfig, Schedule, load_memory_plan, load_model_config
+from uso.context import ContextEmbedder
+from uso.encoders import Encoders, exact_convolutions
+from uso.errors import USOError
+from uso.exchange import ExchangedTransformer
 from uso.images import fit_reference
-from uso.latents import draw_noise, image_to_tensor, pack, picture_ids, tensor_to_image, unpack
+from uso.latents import draw_noise, pack, picture_ids, tensor_to_image, unpack
 from uso.memory import Residency
-from uso.request import GenerationRequest, GenerationResult, Progress
+from uso.remember import Remembered
+from uso.request import GenerationRequest, GenerationResult, Progress, ReferenceImage
 from uso.schedule import set_schedule
 from uso.stages import Conditioning, DenoiseStep, USOPipelineOutput
 
-CLIP_LENGTH = 77
-"""Tokens that CLIP reads; its pooled vector is all that FLUX takes from it, so longer prompts are cut there."""
+REMEMBERED_BYTES = 2**30
+"""Host memory for what was encoded before: some hundred prompts and pictures."""
 
 TILE_PIXELS = 512
 """Side of a tile where decoding is tiled."""
 
 
-class USOPipeline(DiffusionPipeline):
+class USOPipeline(Encoders, DiffusionPipeline):
     """Style- and subject-driven image generation.
 
     Args:
@@ -73,111 +75,70 @@ class USOPipeline(DiffusionPipeline):
         self.model_config = ModelConfig.model_validate(model) if model else load_model_config("flux-dev")
         self.provenance: dict[str, Any] = {"name": self.model_config.name}
         self.residency = Residency(load_memory_plan("full"), "cpu")
-        self._take_text_projection()
-
-    # Text projection: inside the transformer on disk, inside the context embedder at work.
-
-    def _take_text_projection(self) -> None:
-        if isinstance(self.transformer.context_embedder, nn.Identity):
-            if self.context_embedder.text_projection is None:
-                raise ValueError("The transformer's text projection was taken by another pipeline; load it again.")
-            return
-        self.context_embedder.text_projection = self.transformer.context_embedder
-        self.transformer.context_embedder = nn.Identity()
-
-    def _return_text_projection(self) -> None:
-        self.transformer.context_embedder = self.context_embedder.text_projection
-        self.context_embedder.text_projection = None
+        self.exchanged = ExchangedTransformer(transformer, context_embedder)
+        self.remembered = Remembered(REMEMBERED_BYTES)
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         """Save a stock diffusers folder that `USOPipeline.from_pretrained` loads back to the same numbers."""
-        self._return_text_projection()
-        try:
+        with self.exchanged.stock():
             super().save_pretrained(save_directory, **kwargs)
-        finally:
-            self._take_text_projection()
 
     # Placement.
 
-    def place(self, plan: MemoryPlan, device: torch.device | str) -> "USOPipeline":
-        """Put the modules where `plan` wants them, for work on `device`."""
-        self.residency = Residency(plan, device)
-        self.residency.place(self)
+    def place(self, residency: Residency) -> "USOPipeline":
+        """Put the modules where a memory plan wants them. A plan that streams is for good: load again for another."""
+        self.residency = residency
+        residency.place(self)
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> "USOPipeline":
         """diffusers' own `to`; everything is resident on that device afterwards."""
-        super().to(*args, **kwargs)
-        self.residency = Residency(load_memory_plan("full"), self.context_embedder.device)
-        return self
-
-    @property
-    def work_device(self) -> torch.device:
-        return self.residency.device
-
-    # Encoding.
-
-    @torch.inference_mode()
-    def encode_prompt(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """T5 features [1, L, text_dim] and CLIP's pooled vector [1, pooled_dim].
-
-        T5 is padded to the model's length without a mask: padding is a live input of the network.
-
-        Raises:
-            RequestError: the prompt is longer than the model reads.
-        """
-        length = self.model_config.max_sequence_length
-        tokens = self.tokenizer_2(prompt, padding="max_length", max_length=length, truncation=False).input_ids
-        if len(tokens) > length:
-            raise RequestError(f"The prompt has {len(tokens)} tokens; this model reads {length}. Shorten it.")
-        ids_2 = torch.tensor([tokens], device=self.work_device)
-        ids = self.tokenizer(
-            prompt, padding="max_length", max_length=CLIP_LENGTH, truncation=True, return_tensors="pt"
-        ).input_ids.to(self.work_device)
-        with self.residency.visit(self.text_encoder):
-            pooled = self.text_encoder(ids).pooler_output
-        with self.residency.visit(self.text_encoder_2):
-            features = self.text_encoder_2(ids_2).last_hidden_state
-        return features, pooled
-
-    def preprocess_style(self, image: Image.Image) -> torch.Tensor:
-        """A style picture as the image encoder reads it: [1, 3, S, S], squashed to a square, in [-1, 1]."""
-        pixels: torch.Tensor = self.image_processor(image, return_tensors="pt").pixel_values
-        return pixels
-
-    @torch.inference_mode()
-    def encode_style(self, image: Image.Image) -> torch.Tensor:
-        """The style tokens of a picture, high, mid and low level in order: [1, 3 * style_tokens, hidden]."""
-        pixels = self.preprocess_style(image).to(self.work_device, self.image_encoder.dtype)
-        with self.residency.visit(self.image_encoder):
-            layers = list(STYLE_LAYERS.values())
-            states = self.image_encoder(pixels, output_hidden_states=layers).hidden_states
-        return self.context_embedder.style_tokens(states)
-
-    @torch.inference_mode()
-    def encode_reference(self, image: Image.Image) -> torch.Tensor:
-        """A fitted content reference -> latents [1, 16, H/8, W/8], float32: the posterior's mean, not a sample."""
-        pixels = image_to_tensor(image).to(self.work_device, self.vae.dtype)
-        with self.residency.visit(self.vae), _exact_convolutions():
-            mean = self.vae.encode(pixels).latent_dist.mean.float()
-        return self.vae.config.scaling_factor * (mean - self.vae.config.shift_factor)
+        with self.exchanged.stock():
+            super().to(*args, **kwargs)
+        return self.place(Residency(load_memory_plan("full"), self.vae.device))
 
     # The stages.
 
     @torch.inference_mode()
     def condition(self, request: GenerationRequest) -> Conditioning:
-        """Encode everything a request brings."""
-        prompt_embeds, pooled_prompt_embeds = self.encode_prompt(request.prompt)
-        references = [fit_reference(reference.image, request.content_size) for reference in request.content_images]
+        """Encode everything a request brings; parts that were encoded before are remembered.
+
+        Raises:
+            RequestError: the prompt is longer than the model reads, or the request does not fit the memory plan.
+        """
+        self.residency.begin(request)
+        prompt_embeds, pooled = self.remembered.get(
+            ("prompt", request.prompt), self.work_device, lambda: self.encode_prompt(request.prompt)
+        )
+        styles = [self._style(style) for style in request.style_images]
+        references = [self._reference(content, request.content_size) for content in request.content_images]
         return self.make_conditioning(
             prompt_embeds,
-            pooled_prompt_embeds,
-            style_tokens=[self.encode_style(reference.image) for reference in request.style_images],
-            reference_latents=[self.encode_reference(image) for image in references],
+            pooled,
+            style_tokens=styles,
+            reference_latents=[latents for latents, _ in references],
+            references=[embedded for _, embedded in references],
             height=request.height,
             width=request.width,
             guidance_scale=request.guidance_scale,
         )
+
+    def _style(self, style: ReferenceImage) -> torch.Tensor:
+        """The tokens of a style picture, remembered."""
+        key = ("style", style.sha256)
+        (tokens,) = self.remembered.get(key, self.work_device, lambda: (self.encode_style(style.image),))
+        return tokens
+
+    def _reference(self, content: ReferenceImage, content_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A content reference's latents and tokens in transformer width, remembered."""
+
+        def compute() -> tuple[torch.Tensor, torch.Tensor]:
+            latents = self.encode_reference(fit_reference(content.image, content_size))
+            return latents, self.embed_reference(latents)
+
+        key = ("reference", content.sha256, content_size)
+        latents, embedded = self.remembered.get(key, self.work_device, compute)
+        return latents, embedded
 
     def make_conditioning(
         self,
@@ -186,54 +147,85 @@ class USOPipeline(DiffusionPipeline):
         *,
         style_tokens: Sequence[torch.Tensor] = (),
         reference_latents: Sequence[torch.Tensor] = (),
+        references: Sequence[torch.Tensor] | None = None,
         height: int,
         width: int,
         guidance_scale: float | None,
     ) -> Conditioning:
-        """Assemble encoded parts into what the transformer takes; height and width are the picture's, in pixels."""
+        """Assemble encoded parts into what the transformer takes.
+
+        Args:
+            style_tokens: of each style, [1, tokens, hidden].
+            reference_latents: of each content reference, [1, 16, h, w].
+            references: the same through `embed_reference`, where a caller has them already.
+            height, width: the picture's, in pixels.
+        """
         device, dtype = self.work_device, self.transformer.dtype
-        sizes = [(8 * latents.shape[-2], 8 * latents.shape[-1]) for latents in reference_latents]
-        ids, reference_ids = picture_ids(height, width, sizes)
         context = self.context_embedder(prompt_embeds.to(device), [tokens.to(device) for tokens in style_tokens])
-        tokens = torch.cat([pack(latents) for latents in reference_latents], dim=1) if sizes else None
+        if references is None:
+            references = [self.embed_reference(latents) for latents in reference_latents]
+        sizes = tuple((8 * latents.shape[-2], 8 * latents.shape[-1]) for latents in reference_latents)
         guidance = None
         if self.transformer.config.guidance_embeds and guidance_scale is not None:
             guidance = torch.tensor([guidance_scale], dtype=torch.float32, device=device)
         return Conditioning(
             context=context.to(dtype),
             pooled_prompt_embeds=pooled_prompt_embeds.to(device, dtype),
-            context_ids=torch.zeros(context.shape[1], 3, device=device),
-            picture_ids=ids.to(device),
-            reference_tokens=None if tokens is None else tokens.to(device, dtype),
-            reference_ids=torch.cat(reference_ids).to(device) if reference_ids else None,
+            positions=self._positions(context.shape[1], height, width, sizes),
+            references=torch.cat(list(references), dim=1) if references else None,
             guidance=guidance,
             height=height,
             width=width,
         )
 
-    def velocity(self, conditioning: Conditioning, latents: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        """The network's velocity for packed latents at a noise level: [1, picture tokens, 64], float32.
+    def _positions(
+        self, context_tokens: int, height: int, width: int, reference_sizes: tuple[tuple[int, int], ...]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rotary tables of context (ids 0), picture and references, remembered."""
+
+        def compute() -> tuple[torch.Tensor, ...]:
+            picture, references = picture_ids(height, width, reference_sizes)
+            ids = torch.cat([torch.zeros(context_tokens, 3), picture, *references])
+            return tuple(self.exchanged.position_embedding(ids.to(self.work_device)))
+
+        key = ("positions", context_tokens, height, width, reference_sizes)
+        cos, sin = self.remembered.get(key, self.work_device, compute)
+        return cos, sin
+
+    def modulation_table(self, conditioning: Conditioning, sigmas: torch.Tensor) -> torch.Tensor:
+        """What the modulation layers give at each noise level: [steps, 1, width], remembered.
+
+        Args:
+            sigmas: [steps], float32, any device.
+        """
+        pooled, guidance = conditioning.pooled_prompt_embeds, conditioning.guidance
+        modulation = self.exchanged.modulation
+
+        def compute() -> tuple[torch.Tensor]:
+            self.residency.enter("modulation")
+            with self.residency.visit(modulation.embedding):
+                return (modulation.table(sigmas.to(self.work_device), guidance, pooled),)
+
+        scale = None if guidance is None else tuple(guidance.tolist())
+        read = pooled.cpu().view(torch.uint8).numpy().tobytes()
+        (table,) = self.remembered.get(("table", read, scale, tuple(sigmas.tolist())), self.work_device, compute)
+        return table
+
+    def velocity(self, conditioning: Conditioning, latents: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+        """The network's velocity for packed latents: [1, picture tokens, 64], float32.
 
         Args:
             latents: [1, picture tokens, 64].
-            sigma: [1], in [0, 1]; it is passed on unscaled, as the network wants it.
+            row: of `modulation_table` for the latents' noise level, [1, width].
         """
-        dtype = self.transformer.dtype
-        hidden, ids = latents.to(dtype), conditioning.picture_ids
-        if conditioning.reference_tokens is not None and conditioning.reference_ids is not None:
-            hidden = torch.cat([hidden, conditioning.reference_tokens], dim=1)
-            ids = torch.cat([ids, conditioning.reference_ids])
-        velocity: torch.Tensor = self.transformer(
-            hidden_states=hidden,
-            encoder_hidden_states=conditioning.context,
-            pooled_projections=conditioning.pooled_prompt_embeds,
-            timestep=sigma,
-            guidance=conditioning.guidance,
-            img_ids=ids,
-            txt_ids=conditioning.context_ids,
-            return_dict=False,
-        )[0]
-        return velocity[:, : latents.shape[1]].float()
+        output = self.exchanged.run(
+            latents.to(self.transformer.dtype),
+            references=conditioning.references,
+            context=conditioning.context,
+            positions=conditioning.positions,
+            row=row,
+        )
+        return output[:, : latents.shape[1]].float()
 
     def denoise(
         self,
@@ -249,23 +241,26 @@ class USOPipeline(DiffusionPipeline):
         """
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
         sigmas = set_schedule(scheduler, schedule, num_inference_steps, conditioning.height, conditioning.width)
-        levels = sigmas.to(self.work_device)
+        with torch.inference_mode():
+            table = self.modulation_table(conditioning, sigmas[:-1])
+        self.residency.enter("denoise")
         latents = pack(noise).to(self.work_device, torch.float32)
-        for index in range(num_inference_steps):
+        for index, (sigma, following) in enumerate(pairwise(sigmas.tolist())):
             with torch.inference_mode():
-                velocity = self.velocity(conditioning, latents, levels[index : index + 1])
-                denoised = latents - levels[index] * velocity
-                latents = latents + (levels[index + 1] - levels[index]) * velocity
-            yield DenoiseStep(index, num_inference_steps, float(sigmas[index + 1]), latents, denoised)
+                velocity = self.velocity(conditioning, latents, table[index])
+                denoised = latents - sigma * velocity
+                latents = latents + (following - sigma) * velocity
+            yield DenoiseStep(index, num_inference_steps, following, latents, denoised)
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor, *, tiled: bool = False) -> torch.Tensor:
         """Latents [1, 16, H/8, W/8] -> pixels [1, 3, H, W], about [-1, 1], not clamped."""
+        self.residency.enter("decode")
         scaled = latents.to(self.work_device) / self.vae.config.scaling_factor + self.vae.config.shift_factor
         self.vae.use_tiling = tiled
         self.vae.tile_sample_min_size = TILE_PIXELS
         self.vae.tile_latent_min_size = TILE_PIXELS // 8
-        with self.residency.visit(self.vae), _exact_convolutions():
+        with self.residency.visit(self.vae), exact_convolutions():
             pixels: torch.Tensor = self.vae.decode(scaled.to(self.vae.dtype), return_dict=False)[0]
         return pixels
 
@@ -343,8 +338,3 @@ class USOPipeline(DiffusionPipeline):
         request = GenerationRequest.create(self.model_config, prompt=prompt, **values)
         results = [event for event in self.stream(request) if isinstance(event, GenerationResult)]
         return USOPipelineOutput(images=[result.image for result in results], results=results)
-
-
-def _exact_convolutions() -> Any:
-    """cuDNN without its choice of kernels by speed: the same picture every time."""
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

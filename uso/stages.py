@@ -16,13 +16,11 @@ class Conditioning:
     context: torch.Tensor
     """Style tokens, then text: [1, tokens, hidden]."""
     pooled_prompt_embeds: torch.Tensor
-    context_ids: torch.Tensor
-    """[context tokens, 3], zeros."""
-    picture_ids: torch.Tensor
-    """[picture tokens, 3]."""
-    reference_tokens: torch.Tensor | None
-    """Packed latents of all content references: [1, tokens, 64]."""
-    reference_ids: torch.Tensor | None
+    """[1, pooled_dim]."""
+    positions: tuple[torch.Tensor, torch.Tensor]
+    """Rotary tables (cos, sin) of context, picture and references: [tokens, head_dim] each, float32."""
+    references: torch.Tensor | None
+    """All content references' tokens in transformer width: [1, tokens, hidden]."""
     guidance: torch.Tensor | None
     height: int
     width: int

@@ -182,7 +182,8 @@ class Engine:
         try:
             pipeline = self._loaded()
         except Exception as error:
-            logger.exception("The model could not be loaded.")
+            expected = isinstance(error, USOError)
+            logger.error("The model could not be loaded: %s", error, exc_info=not expected)
             self._fail(error)
             return
         while (job := self._next()) is not None:

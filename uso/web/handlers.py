@@ -162,10 +162,8 @@ class Handlers:
         status = self.engine.status
         state = snippets.model_state(status, self.engine.loading_seconds, str(self.engine.provenance.get("device", "")))
         settled = status.state in ("ready", "failed")
-        button = gr.update(
-            value="Generate" if status.state == "ready" else "Generate when the model is ready",
-            interactive=status.state != "failed",
-        )
+        words = "Generate" if settled else "Generate when the model is ready"
+        button = gr.update(value=words, interactive=status.state != "failed")
         return state, KEEP if job_id else button, gr.update(active=not settled)
 
     def example(self, index: int) -> Inputs:

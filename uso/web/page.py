@@ -97,25 +97,26 @@ def _reference(label: str, elem_id: str, placeholder: str) -> gr.Image:
 
 def _size(config: ModelConfig) -> tuple[gr.Slider, gr.Slider, gr.Checkbox]:
     limits, defaults = config.limits, config.defaults
-    with gr.Row(elem_id="size"):
-        width, height = (
-            gr.Slider(
-                limits.min_size,
-                limits.max_size,
-                value,
-                step=TOKEN_SIZE,
-                label=f"Generation {name}",
-                min_width=150,
-                elem_id=name.lower(),
+    with gr.Group():
+        with gr.Row():
+            width, height = (
+                gr.Slider(
+                    limits.min_size,
+                    limits.max_size,
+                    value,
+                    step=TOKEN_SIZE,
+                    label=f"Generation {name}",
+                    min_width=150,
+                    elem_id=name.lower(),
+                )
+                for name, value in (("Width", defaults.width), ("Height", defaults.height))
             )
-            for name, value in (("Width", defaults.width), ("Height", defaults.height))
+        keep = gr.Checkbox(
+            False,
+            label="Keep input size",
+            info="The picture takes shape and size of the content image.",
+            elem_id="keep",
         )
-    keep = gr.Checkbox(
-        False,
-        label="Keep input size",
-        info="The picture takes shape and size of the content image.",
-        elem_id="keep",
-    )
     return width, height, keep
 
 

@@ -24,7 +24,7 @@ def masthead() -> str:
 
 def banner(config: ModelConfig, reason: str) -> str:
     """Which model runs and why; for the demo, the command that gets the real one; licence notice."""
-    lines = [f"<strong>{escape(config.title)}</strong>", escape(config.description), escape(reason)]
+    lines = [f"<strong>{escape(config.title)}.</strong>", escape(config.description), escape(reason)]
     labels = []
     if config.placeholder:
         labels.append("Random weights: pictures mean nothing yet")
@@ -81,7 +81,7 @@ def refusal(sentence: str) -> str:
 
 
 def idle() -> str:
-    return _line("The picture will appear above.")
+    return _line("No picture yet.")
 
 
 def facts(picture: Picture) -> str:

@@ -1,0 +1,50 @@
+"""What was computed before comes back bit for bit, and only so much of it is kept."""
+
+import torch
+
+from uso.remember import Remembered, Tensors
+
+CPU = torch.device("cpu")
+
+
+def test_computes_once_and_returns_the_same() -> None:
+    remembered = Remembered(1000)
+    calls = []
+
+    def compute() -> Tensors:
+        calls.append(1)
+        return torch.randn(3), torch.arange(2)
+
+    first = remembered.get("a", CPU, compute)
+    second = remembered.get("a", CPU, compute)
+    assert len(calls) == 1
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def test_a_change_outside_does_not_change_what_is_kept() -> None:
+    """The planted bug would be to keep the caller's own tensor."""
+    remembered = Remembered(1000)
+    first = remembered.get("a", CPU, lambda: (torch.ones(3),))[0]
+    first.zero_()
+    assert torch.equal(remembered.get("a", CPU, lambda: (torch.zeros(3),))[0], torch.ones(3))
+
+
+def test_the_longest_unused_go_first() -> None:
+    remembered = Remembered(3 * 40)
+    for key in "abc":
+        remembered.get(key, CPU, lambda: (torch.zeros(10),))
+    remembered.get("a", CPU, lambda: (torch.zeros(10),))
+    remembered.get("d", CPU, lambda: (torch.zeros(10),))
+    recomputed = []
+    for key in "acd":
+        remembered.get(key, CPU, lambda key=key: (recomputed.append(key) or torch.zeros(10),))  # type: ignore[misc]
+    assert recomputed == []
+    assert len(remembered) == 3 and remembered.bytes == 120
+    remembered.get("b", CPU, lambda: (recomputed.append("b") or torch.zeros(10),))
+    assert recomputed == ["b"]
+
+
+def test_what_is_larger_than_all_of_it_is_not_kept() -> None:
+    remembered = Remembered(10)
+    remembered.get("a", CPU, lambda: (torch.zeros(100),))
+    assert len(remembered) == 0 and remembered.bytes == 0

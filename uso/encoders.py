@@ -1,0 +1,127 @@
+"""What a request brings, as tensors: words through CLIP and T5, style pictures through SigLIP, content through the VAE.
+
+`Encoders` is a part of `USOPipeline`, which holds the modules; nothing is remembered here.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from PIL import Image
+
+from uso.config import ModelConfig
+from uso.context import STYLE_LAYERS, ContextEmbedder
+from uso.errors import RequestError
+from uso.exchange import ExchangedTransformer
+from uso.latents import image_to_tensor, pack
+from uso.memory import Residency
+
+CLIP_LENGTH = 77
+"""Tokens that CLIP reads; its pooled vector is all that FLUX takes from it, so longer prompts are cut there."""
+
+
+class Encoders:
+    """The encoding half of `USOPipeline`."""
+
+    text_encoder: Any
+    text_encoder_2: Any
+    tokenizer: Any
+    tokenizer_2: Any
+    image_encoder: Any
+    image_processor: Any
+    vae: Any
+    transformer: Any
+    context_embedder: ContextEmbedder
+    exchanged: ExchangedTransformer
+    residency: Residency
+    model_config: ModelConfig
+
+    @property
+    def work_device(self) -> torch.device:
+        return self.residency.device
+
+    @torch.inference_mode()
+    def encode_prompt(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """T5 features [1, L, text_dim] and CLIP's pooled vector [1, pooled_dim].
+
+        T5 is padded to the model's length without a mask: padding is a live input of the network.
+
+        Raises:
+            RequestError: the prompt is longer than the model reads.
+        """
+        self.check_prompt(prompt)
+        length = self.model_config.max_sequence_length
+        ids_2 = self.tokenizer_2(prompt, padding="max_length", max_length=length, return_tensors="pt").input_ids
+        ids = self.tokenizer(
+            prompt, padding="max_length", max_length=CLIP_LENGTH, truncation=True, return_tensors="pt"
+        ).input_ids
+        self.residency.enter("text")
+        with self.residency.visit(self.text_encoder):
+            pooled = self.text_encoder(ids.to(self.work_device)).pooler_output
+        with self.residency.visit(self.text_encoder_2):
+            features = self.text_encoder_2(ids_2.to(self.work_device)).last_hidden_state
+        return features, pooled
+
+    def check_prompt(self, prompt: str) -> None:
+        """Refuse a prompt that is longer than the model reads: nothing is cut off in silence.
+
+        Raises:
+            RequestError: with both lengths, in tokens.
+        """
+        length = self.model_config.max_sequence_length
+        tokens = len(self.tokenizer_2(prompt, truncation=False).input_ids)
+        if tokens > length:
+            raise RequestError(f"The prompt has {tokens} tokens; this model reads {length}. Shorten it.")
+
+    def preprocess_style(self, image: Image.Image) -> torch.Tensor:
+        """A style picture as the image encoder reads it: [1, 3, S, S], squashed to a square, in [-1, 1]."""
+        pixels: torch.Tensor = self.image_processor(image, return_tensors="pt").pixel_values
+        return pixels
+
+    @torch.inference_mode()
+    def encode_style(self, image: Image.Image) -> torch.Tensor:
+        """The style tokens of a picture, high, mid and low level in order: [1, 3 * style_tokens, hidden]."""
+        self.residency.enter("style")
+        pixels = self.preprocess_style(image).to(self.work_device, self.image_encoder.dtype)
+        with self.residency.visit(self.image_encoder):
+            states = image_features(self.image_encoder, pixels, STYLE_LAYERS.values())
+        return self.context_embedder.style_tokens(states)
+
+    @torch.inference_mode()
+    def encode_reference(self, image: Image.Image) -> torch.Tensor:
+        """A fitted content reference -> latents [1, 16, H/8, W/8], float32: the posterior's mean, not a sample."""
+        self.residency.enter("reference")
+        pixels = image_to_tensor(image).to(self.work_device, self.vae.dtype)
+        self.vae.use_tiling = False
+        with self.residency.visit(self.vae), exact_convolutions():
+            mean = self.vae.encode(pixels).latent_dist.mean.float()
+        return self.vae.config.scaling_factor * (mean - self.vae.config.shift_factor)
+
+    @torch.inference_mode()
+    def embed_reference(self, latents: torch.Tensor) -> torch.Tensor:
+        """A reference's latents -> its tokens in transformer width: [1, tokens, hidden]."""
+        tokens = pack(latents).to(self.work_device, self.transformer.dtype)
+        embedded: torch.Tensor = self.exchanged.picture_embedder.projection(tokens)
+        return embedded
+
+
+def image_features(image_encoder: Any, pixels: torch.Tensor, layers: Iterable[int]) -> list[torch.Tensor | None]:
+    """The hidden states that `layers` (negative indices) name, at their places in the list; others are None.
+
+    Runs the encoder's layers only as far as they are read: neither the last one nor the head.
+    """
+    count = len(image_encoder.encoder.layers) + 1
+    wanted = {count + layer for layer in layers}
+    hidden = image_encoder.embeddings(pixels)
+    states: list[torch.Tensor | None] = [None] * count
+    for index in range(max(wanted) + 1):
+        if index in wanted:
+            states[index] = hidden
+        if index < max(wanted):
+            hidden = image_encoder.encoder.layers[index](hidden, attention_mask=None)
+    return states
+
+
+def exact_convolutions() -> Any:
+    """cuDNN without its choice of kernels by speed: the same picture every time."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

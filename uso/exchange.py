@@ -1,0 +1,115 @@
+"""The stock transformer at work: submodules exchanged for what a request computes once instead of at every step.
+
+Text projection, modulation layers, rotary tables and the references' input projection depend on the request and not
+on the latents. `ExchangedTransformer` takes them out of diffusers' `FluxTransformer2DModel` and lets its `forward` run
+from their results; `stock` puts everything back for saving, training and comparison. No arithmetic of the network is
+written again here.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from uso.context import ContextEmbedder
+from uso.modulation import Modulation
+
+
+class GivenPositions(nn.Module):
+    """Stands where the position embedding was: gives the tables that were computed for the request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def forward(self, _: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.tables is None:
+            raise RuntimeError("No positions were given.")
+        return self.tables
+
+
+class PictureEmbedder(nn.Module):
+    """The transformer's input projection for the picture's tokens; the references' are appended as they are."""
+
+    def __init__(self, projection: nn.Module) -> None:
+        super().__init__()
+        self.projection = projection
+        self.references: torch.Tensor | None = None
+        """[1, reference tokens, hidden], projected already."""
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        hidden: torch.Tensor = self.projection(tokens)
+        return hidden if self.references is None else torch.cat([hidden, self.references], dim=1)
+
+
+class ExchangedTransformer:
+    """One transformer and its context embedder, with everything exchanged; see the module's docstring."""
+
+    def __init__(self, transformer: Any, context_embedder: ContextEmbedder) -> None:
+        if isinstance(transformer.context_embedder, nn.Identity):
+            raise ValueError("The transformer's text projection was taken by another pipeline; load it again.")
+        self.transformer = transformer
+        self.context_embedder = context_embedder
+        self.text_projection: nn.Module = transformer.context_embedder
+        self.position_embedding: nn.Module = transformer.pos_embed
+        self.positions = GivenPositions()
+        self.picture_embedder = PictureEmbedder(transformer.x_embedder)
+        self.modulation = Modulation(transformer)
+        self._exchange()
+
+    def _exchange(self) -> None:
+        self.context_embedder.text_projection = self.text_projection
+        self.transformer.context_embedder = nn.Identity()
+        self.transformer.pos_embed = self.positions
+        self.transformer.x_embedder = self.picture_embedder
+        self.modulation.take_out()
+
+    @contextmanager
+    def stock(self) -> Iterator[Any]:
+        """While inside, the transformer is complete and diffusers' own."""
+        self.transformer.context_embedder = self.text_projection
+        self.context_embedder.text_projection = None
+        self.transformer.pos_embed = self.position_embedding
+        self.transformer.x_embedder = self.picture_embedder.projection
+        self.modulation.put_back()
+        try:
+            yield self.transformer
+        finally:
+            self._exchange()
+
+    def run(
+        self,
+        tokens: torch.Tensor,
+        *,
+        references: torch.Tensor | None,
+        context: torch.Tensor,
+        positions: tuple[torch.Tensor, torch.Tensor],
+        row: torch.Tensor,
+    ) -> torch.Tensor:
+        """The transformer's output for all picture and reference tokens: [B, tokens, 64].
+
+        Args:
+            tokens: the picture's packed latents, [B, tokens, 64], in the transformer's dtype.
+            references: `picture_embedder.projection` of the references' tokens, [B, tokens, hidden].
+            context: [B, tokens, hidden].
+            positions: `position_embedding` of the ids of context, picture and references, in this order.
+            row: of the modulation table, [B, width].
+        """
+        self.positions.tables = positions
+        self.picture_embedder.references = references
+        self.modulation.set_row(row)
+        no_ids = tokens.new_empty(0, 3)
+        output: torch.Tensor = self.transformer(
+            hidden_states=tokens,
+            encoder_hidden_states=context,
+            pooled_projections=tokens,  # read by the time embedding alone, which the row stands for
+            timestep=no_ids,
+            img_ids=no_ids,
+            txt_ids=no_ids,
+            return_dict=False,
+        )[0]
+        self.positions.tables = None
+        self.picture_embedder.references = None
+        return output

@@ -1,0 +1,132 @@
+"""The modulation table: what the transformer's modulation layers give at every step, computed before denoising.
+
+The layers `norm1.linear`, `norm1_context.linear` (double blocks), `norm.linear` (single blocks) and `norm_out.linear`
+depend on timestep, guidance and the pooled prompt alone, so their outputs for all steps fit a small table (53 MB for 25
+steps of FLUX) and their weights (6 GiB of FLUX's 22) need not be on the device while the blocks run. Rows are computed
+one by one, as the blocks would: the numbers are bitwise the same for one image at a time.
+"""
+
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+
+class ModulationRow(nn.Module):
+    """Stands where a modulation layer was, and gives its part of the present row."""
+
+    def __init__(self, out_features: int) -> None:
+        super().__init__()
+        self.out_features = out_features
+        self.row: torch.Tensor | None = None
+        """[B, out_features], a view of the present row of all layers."""
+
+    def forward(self, _: torch.Tensor) -> torch.Tensor:
+        if self.row is None:
+            raise RuntimeError("No step was set; call Modulation.set_row before the transformer.")
+        return self.row
+
+
+class RowByRow(nn.Module):
+    """A modulation layer that is given all steps at once and computes them one by one, as the blocks would."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, embedded: list[torch.Tensor]) -> torch.Tensor:
+        """[B, hidden] for each step -> [steps, B, out_features]."""
+        return torch.stack([self.linear(read) for read in embedded])
+
+
+class EmbeddedTime(nn.Module):
+    """Stands where the time embedding was: nothing reads it once the modulation layers are rows."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.hidden_size = hidden_size
+
+    def forward(self, timestep: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        return others[-1].new_zeros(1, self.hidden_size)
+
+
+def modulation_owners(transformer: Any) -> list[nn.Module]:
+    """The modules whose `linear` is a modulation layer, in the order in which they run."""
+    owners: list[nn.Module] = []
+    for block in transformer.transformer_blocks:
+        owners += [block.norm1, block.norm1_context]
+    owners += [block.norm for block in transformer.single_transformer_blocks]
+    return [*owners, transformer.norm_out]
+
+
+class Modulation:
+    """The modulation layers of one transformer, taken out of it.
+
+    Args:
+        transformer: diffusers' `FluxTransformer2DModel`, complete. From here on it runs from `set_row`.
+    """
+
+    def __init__(self, transformer: Any) -> None:
+        self.transformer = transformer
+        self.owners = modulation_owners(transformer)
+        self.layers = [RowByRow(cast(nn.Linear, owner.linear)) for owner in self.owners]
+        self.embedding: nn.Module = transformer.time_text_embed
+        self.slots = [ModulationRow(layer.linear.out_features) for layer in self.layers]
+        self._present: torch.Tensor | None = None
+        self.take_out()
+
+    @property
+    def width(self) -> int:
+        """Values of a row: the outputs of all layers."""
+        return sum(slot.out_features for slot in self.slots)
+
+    def take_out(self) -> None:
+        for owner, slot in zip(self.owners, self.slots, strict=True):
+            owner.linear = slot
+        self.transformer.time_text_embed = EmbeddedTime(self.transformer.inner_dim)
+
+    def put_back(self) -> None:
+        """Make the transformer stock again (for saving it)."""
+        for owner, layer in zip(self.owners, self.layers, strict=True):
+            owner.linear = layer.linear
+        self.transformer.time_text_embed = self.embedding
+
+    def embed(self, sigmas: torch.Tensor, guidance: torch.Tensor | None, pooled: torch.Tensor) -> list[torch.Tensor]:
+        """What the modulation layers read, for each noise level: [B, hidden], in the transformer's dtype.
+
+        Args:
+            sigmas: [steps], float32.
+            guidance: [B] or None, as `Conditioning` has it.
+            pooled: [B, pooled_dim], in the transformer's dtype.
+        """
+        batch = pooled.shape[0]
+        embedded = []
+        for sigma in sigmas:
+            # As FluxTransformer2DModel.forward has it: cast first, then scale.
+            times = [sigma.expand(batch).to(pooled.dtype) * 1000]
+            if guidance is not None:
+                times.append(guidance.to(pooled.dtype) * 1000)
+            embedded.append(nn.functional.silu(self.embedding(*times, pooled)))
+        return embedded
+
+    def table(self, sigmas: torch.Tensor, guidance: torch.Tensor | None, pooled: torch.Tensor) -> torch.Tensor:
+        """The outputs of all layers at every noise level: [steps, B, width]."""
+        embedded = self.embed(sigmas, guidance, pooled)
+        table = torch.empty(len(embedded), pooled.shape[0], self.width, dtype=pooled.dtype, device=pooled.device)
+        start = 0
+        for layer in self.layers:
+            stop = start + layer.linear.out_features
+            table[..., start:stop] = layer(embedded)
+            start = stop
+        return table
+
+    def set_row(self, row: torch.Tensor) -> None:
+        """Make one row of a table, [B, width], the present one. Its place in memory stays the same from row to row."""
+        present = self._present
+        if present is None or present.shape != row.shape or present.dtype != row.dtype or present.device != row.device:
+            present = self._present = torch.empty_like(row)
+            start = 0
+            for slot in self.slots:
+                slot.row = present[:, start : start + slot.out_features]
+                start += slot.out_features
+        present.copy_(row)

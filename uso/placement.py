@@ -1,0 +1,119 @@
+"""Arithmetic of a memory plan: how many of the transformer's blocks stay on the device at each stage of a request.
+
+Pure functions on bytes, no tensors. The blocks that stay are a prefix of the order in which they run; the others take
+turns in a few device buffers (`slots`) while the transformer runs, and are simply not there in the other stages.
+"""
+
+from dataclasses import dataclass, fields
+
+from uso.config import MemoryPlan
+
+GIB = 2**30
+
+RESERVE = GIB // 4
+"""Device memory left to what no count of tensors sees: cuBLAS and cuDNN workspaces, gaps between allocations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Bytes of a model's parts, in the dtypes they are loaded in."""
+
+    blocks: tuple[int, ...]
+    """The transformer's blocks in running order, without their modulation layers."""
+    core: int
+    """What always stays: the transformer outside its blocks and modulation, and both context projections."""
+    modulation: tuple[int, ...]
+    """Each modulation layer, and the time embedding last."""
+    text_encoder: int
+    text_encoder_2: int
+    """Outside its blocks."""
+    text_encoder_2_blocks: tuple[int, ...]
+    image_encoder: int
+    vae: int
+
+    @property
+    def total(self) -> int:
+        values = (getattr(self, field.name) for field in fields(self))
+        return sum(sum(value) if isinstance(value, tuple) else value for value in values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activations:
+    """Peak bytes of everything but weights, by stage, for one request."""
+
+    text: int
+    style: int
+    reference: int
+    modulation: int
+    denoise: int
+    """With the table and the conditioning."""
+    decode: int
+
+
+STAGES = tuple(field.name for field in fields(Activations))
+
+
+def visiting(plan: MemoryPlan, weights: Weights, stage: str) -> int:
+    """Bytes of the weights that are on the device in a stage beside core and blocks."""
+    everyone = weights.total - weights.core - sum(weights.blocks)
+    if not plan.visit:
+        return everyone
+    text_2 = weights.text_encoder_2 + plan.slots * max(weights.text_encoder_2_blocks)
+    return {
+        "text": max(weights.text_encoder, text_2),
+        "style": weights.image_encoder,
+        "reference": weights.vae,
+        "modulation": weights.modulation[-1] + plan.slots * max(weights.modulation),
+        "denoise": 0,
+        "decode": weights.vae,
+    }[stage]
+
+
+def device_bytes(plan: MemoryPlan, weights: Weights, activations: Activations, stage: str, resident: int) -> int:
+    """Device memory in use in a stage while `resident` blocks stay, without the reserve."""
+    streamed = weights.blocks[resident:]
+    slots = min(plan.slots, len(streamed)) * max(streamed, default=0) if stage == "denoise" else 0
+    return (
+        weights.core
+        + sum(weights.blocks[:resident])
+        + slots
+        + visiting(plan, weights, stage)
+        + getattr(activations, stage)
+    )
+
+
+def resident_blocks(
+    plan: MemoryPlan, weights: Weights, activations: Activations, stage: str, budget: int | None
+) -> int | None:
+    """The most blocks that can stay on the device in a stage; None where not even none would fit.
+
+    Args:
+        budget: bytes of device memory the program may use; None for no limit.
+    """
+    most = len(weights.blocks)
+    if budget is None:
+        return most
+    for resident in range(most, -1, -1):
+        if resident < most and plan.slots == 0:
+            return None
+        if device_bytes(plan, weights, activations, stage, resident) + RESERVE <= budget:
+            return resident
+    return None
+
+
+def permanent_blocks(plan: MemoryPlan, weights: Weights, worst: Activations, budget: int | None) -> int:
+    """Blocks that even the largest request leaves on the device: only the others need a copy in host memory."""
+    counts = [resident_blocks(plan, weights, worst, stage, budget) for stage in STAGES]
+    return min(count or 0 for count in counts)
+
+
+def pinned_bytes(plan: MemoryPlan, weights: Weights, permanent: int) -> int:
+    """Page-locked host memory: blocks that may leave the device, T5's blocks, and the modulation layers."""
+    if not plan.visit:
+        return 0
+    return sum(weights.blocks[permanent:]) + sum(weights.text_encoder_2_blocks) + sum(weights.modulation)
+
+
+def budget_bytes(plan: MemoryPlan) -> int | None:
+    """What a plan allows on the device; None for no limit."""
+    return None if plan.device_gib is None else int(plan.device_gib * GIB)

@@ -1,0 +1,50 @@
+"""What was computed before, by what it depends on: a bounded memory of tensors on the host."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+import torch
+
+Tensors = tuple[torch.Tensor, ...]
+
+
+class Remembered:
+    """Tensors by key, in host memory; the longest unused go first when `limit` bytes are reached.
+
+    What comes back is bit for bit what was computed, on the device where it was computed.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.bytes = 0
+        self._kept: OrderedDict[Hashable, Tensors] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: Hashable, device: torch.device, compute: Callable[[], Tensors]) -> Tensors:
+        """What `compute` gives, computed only if `key` is not remembered."""
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return tuple(tensor.to(device) for tensor in self._kept[key])
+        tensors = compute()
+        self._keep(key, tuple(tensor.to("cpu", copy=True) for tensor in tensors))
+        return tensors
+
+    def _keep(self, key: Hashable, tensors: Tensors) -> None:
+        size = _bytes(tensors)
+        if size > self.limit:
+            return
+        self._kept[key] = tensors
+        self.bytes += size
+        while self.bytes > self.limit:
+            _, dropped = self._kept.popitem(last=False)
+            self.bytes -= _bytes(dropped)
+
+    def clear(self) -> None:
+        self._kept.clear()
+        self.bytes = 0
+
+
+def _bytes(tensors: Tensors) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
