@@ -56,9 +56,9 @@ class Script:
         return Progress(stage=stage, step=step, num_steps=num_steps, image_index=0, num_images=1, seconds=seconds)
 
 
-def until(condition: Callable[[], Any]) -> None:
-    """Wait for something that another thread does."""
-    deadline = time.monotonic() + PATIENCE
+def until(condition: Callable[[], Any], patience: float = PATIENCE) -> None:
+    """Wait for something that another thread or process does."""
+    deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.005)

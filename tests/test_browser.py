@@ -26,7 +26,7 @@ from uso.config import ROOT
 from uso.web.texts import EXAMPLES, EXAMPLES_FOLDER
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-PATIENCE_MS = 60_000
+PATIENCE_MS = 120_000
 FAST = "2"
 """Steps of a picture whose looks do not matter."""
 
@@ -106,9 +106,8 @@ def visit(browser: Browser) -> Generator[Callable[..., Page], None, None]:
 
         page.on("request", watch)
         page.goto(server.url)
-        expect(page.locator("#generate")).to_be_enabled(timeout=PATIENCE_MS)
-        expect(page.locator("#model-state")).not_to_be_empty()
-        page.wait_for_timeout(1000)  # handlers are attached after the elements are there; an earlier click is lost
+        # Buttons are there before they do anything; the state of the model changes when the page has come to life.
+        expect(page.locator("#model-state")).not_to_contain_text("starting", timeout=PATIENCE_MS)
         return page
 
     yield open_page
@@ -117,11 +116,30 @@ def visit(browser: Browser) -> Generator[Callable[..., Page], None, None]:
     assert not wrong, wrong
 
 
-def set_steps(page: Page, steps: str) -> None:
-    if not page.locator("#steps input[type=number]").is_visible():
+def fill_number(page: Page, field: str, value: str) -> None:
+    """Type a number and go on to the next field; again if the field, when it comes into sight, takes its old value."""
+    place = page.locator(f"#{field} input").first
+    if not place.is_visible():
         page.click("#advanced button")
-    page.fill("#steps input[type=number]", steps)
-    page.locator("#steps input[type=number]").press("Tab")
+
+    def typed() -> bool:
+        place.fill(value)
+        place.press("Tab")
+        page.wait_for_timeout(200)
+        return place.input_value() == value
+
+    until(typed)
+
+
+def choose_example(page: Page, index: int) -> None:
+    """Click an example and wait until it has filled in all the fields."""
+    example = EXAMPLES[index]
+    fill_number(page, "steps", "1")  # no example has this
+    page.locator("#examples button").nth(index).click()
+    expect(page.locator("#steps input").first).to_have_value("8", timeout=PATIENCE_MS)
+    expect(page.locator("#prompt textarea")).to_have_value(example.prompt)
+    for field, name in (("content", example.content), ("style", example.style), ("extra-style", example.extra_style)):
+        expect(page.locator(f"#{field} img")).to_have_count(1 if name else 0)
 
 
 def upload(page: Page, field: str, path: Path) -> None:
@@ -133,10 +151,16 @@ def generate(page: Page, server: Server) -> output.SavedPicture:
     """Press Generate and wait for the picture; what its file records."""
     before = len(server.pictures())
     page.click("#generate")
-    until(lambda: len(server.pictures()) > before)
+    until(lambda: len(server.pictures()) > before, PATIENCE_MS / 1000)
     expect(page.locator("#status")).to_contain_text("Done.", timeout=PATIENCE_MS)
     expect(page.locator("#generate")).to_be_enabled(timeout=PATIENCE_MS)
     return output.read(server.pictures()[-1])
+
+
+def wait_for_step(page: Page, steps: int) -> None:
+    """Until the page says that it is at a step; looks at every frame, for a step of the demo takes milliseconds."""
+    words = f"document.querySelector('#status').innerText.match(/Step [0-9]+ of {steps}, about [0-9]+ s left/)"
+    page.wait_for_function(words, timeout=PATIENCE_MS)
 
 
 def test_upload_generate_download_and_read_back(
@@ -150,7 +174,7 @@ def test_upload_generate_download_and_read_back(
     upload(page, "style", style)
     page.check("#keep input[type=checkbox]")
     expect(page.locator("#note")).to_contain_text("The picture will be 304 × 208; the content image is 300 × 200.")
-    set_steps(page, "3")
+    fill_number(page, "steps", "3")
     record = generate(page, server)
     with page.expect_download() as coming:
         page.click("#download")
@@ -180,15 +204,8 @@ def test_every_mode_through_its_example(visit: Any, server: Server) -> None:
     page = visit(server)
     for index in reversed(range(len(EXAMPLES))):
         example = EXAMPLES[index]
-        page.locator("#examples button").nth(index).click()
-        expect(page.locator("#prompt textarea")).to_have_value(example.prompt)
-        for field, name in (
-            ("content", example.content),
-            ("style", example.style),
-            ("extra-style", example.extra_style),
-        ):
-            expect(page.locator(f"#{field} img")).to_have_count(1 if name else 0)
-        set_steps(page, FAST)
+        choose_example(page, index)
+        fill_number(page, "steps", FAST)
         request = generate(page, server).record["request"]
         names = [name for name in (example.content, example.style, example.extra_style) if name]
         given = [sha256((EXAMPLES_FOLDER / name).read_bytes()).hexdigest() for name in names]
@@ -200,7 +217,7 @@ def test_every_mode_through_its_example(visit: Any, server: Server) -> None:
 def test_a_seed_that_is_used_again_makes_the_same_picture(visit: Any, server: Server) -> None:
     """Catches a seed on the page that is not the one that was used."""
     page = visit(server)
-    set_steps(page, FAST)
+    fill_number(page, "steps", FAST)
     first = generate(page, server)
     page.click("#reuse-seed")
     expect(page.locator("#seed input")).to_have_value(str(first.values()["seed"]))
@@ -223,34 +240,33 @@ def test_a_file_that_is_no_picture_is_refused_in_our_words(visit: Any, server: S
     expect(page.locator("#prompt textarea")).to_have_value("A fox")
     expect(page.locator(".toast-body")).to_have_count(0)
     page.locator("#style button[aria-label]").first.click()
-    set_steps(page, FAST)
+    fill_number(page, "steps", FAST)
     assert generate(page, server).values()["prompt"] == "A fox"
 
 
 def test_values_out_of_range_are_refused_in_our_words(visit: Any, server: Server) -> None:
     """Catches a size that is rounded in silence."""
     page = visit(server)
-    page.click("#advanced button")
-    page.fill("#seed input", "-7")
+    fill_number(page, "seed", "-7")
     page.click("#generate")
-    expect(page.locator("#status [role=alert]")).to_contain_text("Seed is -7; 0 to 4294967295 is allowed")
+    refusal = page.locator("#status [role=alert]")
+    expect(refusal).to_contain_text("Seed is -7; 0 to 4294967295 is allowed", timeout=PATIENCE_MS)
 
 
 def test_progress_is_shown_and_stop_stops(visit: Any, server: Server) -> None:
     """Catches a page that is silent while it works, and a Stop button that only looks like one."""
     page = visit(server)
     before = server.pictures()
-    page.fill("#width input[type=number]", "384")
-    page.fill("#height input[type=number]", "384")
-    set_steps(page, "50")
+    choose_example(page, len(EXAMPLES) - 1)  # three pictures and the largest size: seconds, not milliseconds
+    fill_number(page, "width", "384")
+    fill_number(page, "height", "384")
+    fill_number(page, "steps", "50")
     page.click("#generate")
-    status = page.locator("#status")
-    expect(status).to_contain_text(re.compile(r"Step \d+ of 50, about \d+ s left"), timeout=PATIENCE_MS)
-    expect(status.locator("[role=progressbar]")).to_have_count(1)
-    assert page.locator("#status [role=status][aria-live=polite]").count() == 1
-    expect(page.locator("#generate")).to_be_disabled()
+    wait_for_step(page, 50)
     page.click("#stop")
+    status = page.locator("#status")
     expect(status).to_contain_text("Stopped.", timeout=PATIENCE_MS)
+    assert page.locator("#status [role=status][aria-live=polite]").count() == 1
     expect(page.locator("#generate")).to_be_enabled()
     expect(page.locator("#stop")).to_be_disabled()
     assert server.pictures() == before
@@ -260,9 +276,7 @@ def test_progress_is_shown_and_stop_stops(visit: Any, server: Server) -> None:
 def test_nothing_is_wider_than_the_screen(visit: Any, server: Server, width: int, height: int) -> None:
     """Catches a row that does not wrap on a phone."""
     page = visit(server, width, height)
-    page.click("#advanced button")
-    page.locator("#examples button").last.click()
-    expect(page.locator("#extra-style img")).to_be_visible()
+    choose_example(page, len(EXAMPLES) - 1)  # opens Advanced as well
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
@@ -273,14 +287,13 @@ def test_the_page_is_there_before_the_model_and_sigterm_ends_it_in_order(
     early = Server(tmp_path)
     try:
         page = visit(early)
-        set_steps(page, "20")
+        fill_number(page, "steps", "30")
         page.click("#generate")
-        expect(page.locator("#status")).to_contain_text(re.compile(r"Step \d+ of 20"), timeout=PATIENCE_MS)
-        expect(page.locator("#model-state")).to_contain_text("Ready on cpu")
+        wait_for_step(page, 30)
         early.process.send_signal(signal.SIGTERM)
         expect(page.locator("#status")).to_contain_text("Done.", timeout=PATIENCE_MS)
-        early.process.wait(timeout=30)
-        assert len(early.pictures()) == 1 and output.read(early.pictures()[0]).values()["num_inference_steps"] == 20
+        early.process.wait(timeout=60)
+        assert len(early.pictures()) == 1 and output.read(early.pictures()[0]).values()["num_inference_steps"] == 30
     finally:
         early.end()
     assert server.get("/healthz") == b'{"status":"alive"}'  # the other one is none the worse

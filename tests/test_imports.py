@@ -25,6 +25,7 @@ LAYERS: dict[str, set[str]] = {
         "remember",
         "streaming",
         "placement",
+        "live_memory",
     },
     "assembly": {
         "layouts",
@@ -35,15 +36,30 @@ LAYERS: dict[str, set[str]] = {
         "hub_errors",
         "hub_transfer",
         "choices",
+        "meta_model",
+        "forecast",
         "loading",
     },
-    "programs": {"flags", "terminal", "generate", "batch", "hub_command", "cli", "__main__", "web", "app"},
+    "programs": {
+        "flags",
+        "terminal",
+        "generate",
+        "batch",
+        "hub_command",
+        "forecast_command",
+        "cli",
+        "__main__",
+        "web",
+        "app",
+    },
 }
 """From the ground up; a layer imports from itself and from those before it. `web` is all of `uso/web/`."""
 
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "gradio"}
 
-LIGHT = sorted(LAYERS["plain data"] | {"hub", "hub_command", "flags", "terminal", "generate", "batch", "cli"})
+LIGHT = sorted(
+    LAYERS["plain data"] | {"hub", "hub_command", "forecast_command", "flags", "terminal", "generate", "batch", "cli"}
+)
 """What `python -m uso --help` and the first checks of `app.py` import: nothing heavy may come along."""
 
 

@@ -243,6 +243,7 @@ def main() -> None:
     write_layout(folder / "ae.safetensors", autoencoder_layout(autoencoder))
     write_json(folder / "transformer.json", transformer_config(sizes))
     write_json(folder / "vae.json", autoencoder_config(autoencoder, sample_size=256))
+    write_json(folder / "projector.json", {"style_tokens": sizes.style_tokens})  # all else follows from its neighbours
     clip_size = write_clip_tokenizer(folder / "tokenizer")
     t5_size = write_t5_tokenizer(folder / "tokenizer_2", max_length=T5_LENGTH)
     if t5_size > T5_VOCABULARY:

@@ -40,6 +40,9 @@ from uso.tensor_files import TensorFiles, check_shapes
 
 logger = logging.getLogger(__name__)
 
+Device = torch.device | str | Callable[[str], torch.device]
+"""Where a component goes; or, for each of its parameters by name, where that one goes."""
+
 OnTensor = Callable[[int], None]
 """Called with the bytes of each parameter that has been placed."""
 
@@ -81,7 +84,7 @@ def _fill(
     part_of: Callable[[str], Part],
     *,
     dtype: torch.dtype,
-    device: torch.device | str,
+    device: Device,
     lora: Lora | None = None,
     on_tensor: OnTensor | None = None,
 ) -> None:
@@ -97,7 +100,8 @@ def _fill(
         tensor = _read(
             files, part, start, stop, dtype, lora, lora_part=flux_part(name) if lora else None, shapes=shapes
         )
-        placed = nn.Parameter(tensor.reshape(shape).to(device), requires_grad=False)
+        where = device(name) if callable(device) else device
+        placed = nn.Parameter(tensor.reshape(shape).to(where), requires_grad=False)
         for tied in names_of[name]:
             owner, _, leaf = tied.rpartition(".")
             setattr(module.get_submodule(owner), leaf, placed)
@@ -153,7 +157,7 @@ def load_transformer(
     lora: list[Path] | None = None,
     lora_scale: float = 1.0,
     dtype: torch.dtype = torch.bfloat16,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
     on_tensor: OnTensor | None = None,
 ) -> FluxTransformer2DModel:
     """FLUX's transformer from a single file (FLUX's own names, with ComfyUI's prefix or without) or a diffusers folder.
@@ -182,7 +186,7 @@ def load_autoencoder(
     paths: list[Path],
     *,
     dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
     on_tensor: OnTensor | None = None,
 ) -> AutoencoderKL:
     """FLUX's autoencoder from `ae.safetensors` or a diffusers folder; `config` is that of `AutoencoderKL`."""
@@ -200,7 +204,7 @@ def load_context_embedder(
     paths: list[Path],
     *,
     dtype: torch.dtype = torch.bfloat16,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
     on_tensor: OnTensor | None = None,
 ) -> ContextEmbedder:
     """USO's style projector; all sizes come from the file. The text projection joins it in `USOPipeline`."""
@@ -246,7 +250,7 @@ def _encoder(
     prefix: str,
     *,
     dtype: torch.dtype = torch.bfloat16,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
     on_tensor: OnTensor | None = None,
 ) -> Any:
     with TensorFiles(paths) as probe:

@@ -15,9 +15,9 @@ from typing import Any
 
 from uso import __version__, output
 from uso.batch import generate_batch
-from uso.config import load_model_config, model_names
+from uso.config import load_model_config, memory_names, model_names
 from uso.errors import USOError
-from uso.flags import add_model_flags
+from uso.flags import AUTO, DTYPES, add_model_flags
 from uso.generate import DEFAULT_FOLDER, generate
 from uso.terminal import log_to_terminal, on_terminal, printable, say
 
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"uso {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for add in (_add_generate, _add_info, _add_models, _add_download):
+    for add in (_add_generate, _add_info, _add_models, _add_download, _add_memory):
         verb = add(verbs)
         verb.add_argument("--debug", action="store_true", help="show where in the program an error arose")
     return parser
@@ -191,3 +191,39 @@ def _download(args: argparse.Namespace) -> int:
         print(f"{config.title} needs nothing from the network: its files are named as local paths.")
         return 0
     return run_download(config, print, dry_run=args.dry_run)
+
+
+def _add_memory(verbs: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "memory",
+        help="what memory a request will need",
+        description="Forecast a request's memory, stage by stage, from shapes alone: nothing is loaded or fetched.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=_memory)
+    parser.add_argument("--model", default="flux-dev", metavar="NAME", help=f"{', '.join(model_names())} (flux-dev)")
+    parser.add_argument(
+        "--memory", default=AUTO, metavar="PLAN", help=f"auto (asks the GPU), {', '.join(memory_names())}"
+    )
+    parser.add_argument("--dtype", default="bfloat16", choices=DTYPES[1:], help="of all but the autoencoder (bfloat16)")
+    parser.add_argument("--width", type=int, metavar="PIXELS", help="of the picture; left out, the model's default")
+    parser.add_argument("--height", type=int, metavar="PIXELS", help="likewise")
+    parser.add_argument("--content", type=_count, default=0, metavar="N", help="how many content images (0)")
+    parser.add_argument("--content-size", type=int, metavar="PIXELS", help="side they are read at; they are square")
+    parser.add_argument("--styles", type=_count, default=0, metavar="N", help="how many style images (0)")
+    parser.add_argument("--steps", type=int, metavar="N", help="denoising steps")
+    parser.add_argument("--tiled-decode", action="store_true", help="decode in tiles")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of images")
+    return int(text)
+
+
+def _memory(args: argparse.Namespace) -> int:
+    from uso.forecast_command import run_memory
+
+    return run_memory(args, print)

@@ -5,7 +5,6 @@ and not once per step. Layout of the style projector: USO's released `projector.
 """
 
 from collections.abc import Sequence
-
 from typing import Any
 
 import torch

@@ -1,6 +1,5 @@
 """A model's name and a memory plan -> a `USOPipeline` ready to work: its files found, loaded and placed."""
 
-import json
 import logging
 import platform
 from collections.abc import Callable, Mapping
@@ -15,11 +14,14 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from transformers import CLIPTokenizer, SiglipImageProcessorPil, T5TokenizerFast
 
 from uso import __version__, checkpoints, hub
-from uso.choices import AUTO_MODEL, choose_device, choose_dtype, choose_plan
+from uso.architectures import architecture_file, read_component_config
+from uso.choices import choose_device, choose_dtype, choose_plan
 from uso.config import ComponentName, MemoryPlan, ModelConfig, load_model_config
 from uso.context import ContextEmbedder
 from uso.errors import CheckpointError, ConfigError, MissingWeightsError
-from uso.memory import Residency
+from uso.forecast import RequestForecaster
+from uso.memory import Residency, check_host
+from uso.meta_model import MetaModel
 from uso.pipeline import USOPipeline
 
 logger = logging.getLogger(__name__)
@@ -64,11 +66,53 @@ def load_pipeline(
     stored = sum(file.stat().st_size for component in located.values() for file in component.files)
     loader = _Loader(config, located, weights_dtype, report, stored)
     plan = choose_plan(memory, where, stored)
-    pipeline = loader.pipeline(scale, torch.device("cpu") if plan.visit else where)
+    residency, place_of = Residency(plan, where), _everything_on(where)
+    if plan.visit:
+        report("Working out what stays on the device", 0.0)
+        residency, place_of = _planned(config, plan, where, weights_dtype)
+    pipeline = loader.pipeline(scale, place_of)
     report("Placing the model", 1.0)
-    pipeline.place(Residency(plan, where))
+    pipeline.place(residency)
     pipeline.provenance = _provenance(config, located, scale, weights_dtype, where, plan)
     return pipeline
+
+
+PlaceOf = Callable[[str], torch.device]
+"""By a parameter's name, behind its component's and a dot: the device it is loaded to."""
+
+
+def _everything_on(device: torch.device) -> PlaceOf:
+    return lambda _: device
+
+
+def _planned(
+    config: ModelConfig, plan: MemoryPlan, device: torch.device, dtype: torch.dtype
+) -> tuple[Residency, PlaceOf]:
+    """A residency that knows what requests need, and blocks that never leave the device loaded straight to it.
+
+    Raises:
+        ConfigError: the host has too little memory for what the plan keeps there.
+    """
+    model = MetaModel.from_config(config, dtype)
+    residency = Residency(plan, device, forecaster=RequestForecaster(model, config))
+    weights = model.weights()
+    permanent = residency.permanent_blocks(weights)
+    check_host(plan, weights, permanent)
+    doubles = len(model.pipeline.transformer.transformer_blocks)
+    stay = [
+        f"transformer.transformer_blocks.{index}."
+        if index < doubles
+        else f"transformer.single_transformer_blocks.{index - doubles}."
+        for index in range(permanent)
+    ]
+    return residency, lambda name: device if name.startswith(tuple(stay)) and not _modulates(name) else _HOST
+
+
+def _modulates(name: str) -> bool:
+    return any(f".{layer}.linear." in name for layer in ("norm1", "norm1_context", "norm"))
+
+
+_HOST = torch.device("cpu")
 
 
 class _Loader:
@@ -89,7 +133,7 @@ class _Loader:
         self.total = max(stored_bytes, 1)
         self.done = 0
 
-    def pipeline(self, lora_scale: float, device: torch.device) -> USOPipeline:
+    def pipeline(self, lora_scale: float, device: PlaceOf) -> USOPipeline:
         transformer = checkpoints.load_transformer(
             self.architecture("transformer"),
             self.weights("transformer"),
@@ -126,7 +170,7 @@ class _Loader:
             model=self.config.model_dump(mode="json", exclude={"components"}),
         )
 
-    def placing(self, name: ComponentName, device: torch.device) -> dict[str, Any]:
+    def placing(self, name: ComponentName, place_of: PlaceOf) -> dict[str, Any]:
         label = f"Loading {name.replace('_', ' ')}"
         share_before = self.done
         size = sum(file.stat().st_size for file in self.located[name].files)
@@ -141,7 +185,11 @@ class _Loader:
             seen += count
             self.report(label, min(share_before + seen, self.done) / self.total)
 
-        return {"dtype": self.dtype, "device": device, "on_tensor": on_tensor}
+        return {
+            "dtype": self.dtype,
+            "device": lambda parameter: place_of(f"{name}.{parameter}"),
+            "on_tensor": on_tensor,
+        }
 
     def weights(self, name: ComponentName) -> list[Path]:
         files = [file for file in self.located[name].files if file.suffix == ".safetensors"]
@@ -157,27 +205,6 @@ class _Loader:
     def image_processor(self) -> SiglipImageProcessorPil:
         values = read_component_config(architecture_file(self.config, "image_processor"))
         return SiglipImageProcessorPil.from_dict(values)
-
-
-def architecture_file(config: ModelConfig, name: str) -> Path:
-    """The shipped config of a component; what a model's own folder lacks is FLUX.1-dev's."""
-    for folder in (config.architecture_folder, load_model_config(AUTO_MODEL).architecture_folder):
-        if (folder / f"{name}.json").is_file():
-            return folder / f"{name}.json"
-    raise ConfigError(f"{config.architecture_folder} holds no {name}.json.")
-
-
-def read_component_config(path: Path) -> dict[str, Any]:
-    """A component's `config.json` as its class takes it.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} could not be read ({error}).") from error
-    return values
 
 
 def _check_fit(

@@ -29,7 +29,7 @@ from uso.request import GenerationRequest
 from uso.streaming import BlockStream, block_bytes
 
 HOST_RESERVE = 2 * GIB
-"""Host memory left to everything else when weights are pinned."""
+"""Host memory left to everything else beside the weights."""
 
 NOTHING = Activations(text=0, style=0, reference=0, modulation=0, denoise=0, decode=0)
 
@@ -66,6 +66,8 @@ class Residency:
         self.forecaster = forecaster
         self.weights: Weights | None = None
         self.blocks: BlockStream | None = None
+        """The transformer's, where the plan can stream."""
+        self._streams: dict[str, BlockStream] = {}
         self.pinned = 0
         """Bytes of page-locked host memory."""
         self._allowed: dict[str, int] = {}
@@ -83,19 +85,25 @@ class Residency:
                     module.to(self.device)
             return
         self.weights = weights_of(pipeline)
-        permanent = permanent_blocks(self.plan, self.weights, self._needs(None), self.budget)
+        permanent = self.permanent_blocks(self.weights)
         self.pinned = pinned_bytes(self.plan, self.weights, permanent)
         self._check_room()
         blocks = [*pipeline.transformer.transformer_blocks, *pipeline.transformer.single_transformer_blocks]
-        self.blocks = self._stream(blocks, permanent)
-        self._stream(modulation.layers, 0)
+        self.blocks = self._stream("denoise", blocks, permanent)
+        self._stream("modulation", modulation.layers, 0)
         if pipeline.text_encoder_2 is not None:
-            self._stream(pipeline.text_encoder_2.encoder.block, 0)
+            self._stream("text", pipeline.text_encoder_2.encoder.block, 0)
         _move_outside(pipeline.transformer, blocks, self.device)
         pipeline.context_embedder.to(self.device)
 
-    def _stream(self, blocks: Any, permanent: int) -> BlockStream:
-        return BlockStream(blocks, self.device, slots=self.plan.slots, permanent=permanent)
+    def permanent_blocks(self, weights: Weights) -> int:
+        """Blocks that even the largest request leaves on the device."""
+        return permanent_blocks(self.plan, weights, self._needs(None), self.budget)
+
+    def _stream(self, stage: str, blocks: Any, permanent: int) -> BlockStream:
+        stream = BlockStream(blocks, self.device, slots=self.plan.slots, permanent=permanent)
+        self._streams[stage] = stream
+        return stream
 
     def _check_room(self) -> None:
         assert self.weights is not None
@@ -105,13 +113,6 @@ class Residency:
                     f"Memory plan '{self.plan.name}' allows {(self.budget or 0) / GIB:.1f} GiB on the device, and this "
                     "model's weights need more. Choose a plan for a larger card."
                 )
-        # What is loaded already moves into the pinned buffers block by block, so only growth beyond it is new.
-        if self.device.type == "cuda" and psutil.virtual_memory().available < HOST_RESERVE:
-            raise ConfigError(
-                f"The host has {psutil.virtual_memory().available / GIB:.1f} GiB of memory left, and the plan "
-                f"'{self.plan.name}' keeps {self.pinned / GIB:.1f} GiB of weights there. Close other programs, or "
-                "choose a plan that keeps more on the device."
-            )
 
     # Stages of a request.
 
@@ -146,14 +147,15 @@ class Residency:
         return NOTHING if self.forecaster is None else self.forecaster.activations(request)
 
     def enter(self, stage: str) -> None:
-        """Make room for a stage; before `denoise`, bring back what had made room."""
+        """Make room for a stage: slots of the others go, and blocks that are too many; `denoise` brings them back."""
         if self.blocks is None:
             return
         allowed = max(self._allowed.get(stage, 0), self.blocks.permanent)
         if self.blocks.resident > allowed or (stage == "denoise" and self.blocks.resident < allowed):
             self.blocks.set_resident(allowed)
-        if stage != "denoise":
-            self.blocks.release_slots()
+        for other, stream in self._streams.items():
+            if other != stage:
+                stream.release_slots()
 
     @contextmanager
     def visit(self, module: nn.Module) -> Iterator[None]:
@@ -201,6 +203,21 @@ class Residency:
             torch.cuda.empty_cache()
         elif self.device.type == "mps":
             torch.mps.empty_cache()
+
+
+def check_host(plan: MemoryPlan, weights: Weights, permanent: int) -> None:
+    """Refuse, before anything is loaded, what the host's free memory cannot hold.
+
+    Raises:
+        ConfigError: with both figures and the remedy.
+    """
+    needed = weights.total - weights.core - sum(weights.blocks[:permanent])
+    free = psutil.virtual_memory().available
+    if needed + HOST_RESERVE > free:
+        raise ConfigError(
+            f"Memory plan '{plan.name}' keeps {needed / GIB:.1f} GiB of weights in host memory, and {free / GIB:.1f} "
+            "GiB are free. Close other programs, or choose a plan that keeps more on the device."
+        )
 
 
 def weights_of(pipeline: Any) -> Weights:

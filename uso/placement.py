@@ -4,6 +4,7 @@ Pure functions on bytes, no tensors. The blocks that stay are a prefix of the or
 turns in a few device buffers (`slots`) while the transformer runs, and are simply not there in the other stages.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from uso.config import MemoryPlan
@@ -53,17 +54,22 @@ class Activations:
 STAGES = tuple(field.name for field in fields(Activations))
 
 
+def slots_bytes(plan: MemoryPlan, streamed: Sequence[int]) -> int:
+    """The device buffers in which parts of these sizes take turns: each holds the largest."""
+    return min(plan.slots, len(streamed)) * max(streamed, default=0)
+
+
 def visiting(plan: MemoryPlan, weights: Weights, stage: str) -> int:
     """Bytes of the weights that are on the device in a stage beside core and blocks."""
     everyone = weights.total - weights.core - sum(weights.blocks)
     if not plan.visit:
         return everyone
-    text_2 = weights.text_encoder_2 + plan.slots * max(weights.text_encoder_2_blocks)
+    *layers, time_embedding = weights.modulation
     return {
-        "text": max(weights.text_encoder, text_2),
+        "text": max(weights.text_encoder, weights.text_encoder_2 + slots_bytes(plan, weights.text_encoder_2_blocks)),
         "style": weights.image_encoder,
         "reference": weights.vae,
-        "modulation": weights.modulation[-1] + plan.slots * max(weights.modulation),
+        "modulation": time_embedding + slots_bytes(plan, layers),
         "denoise": 0,
         "decode": weights.vae,
     }[stage]
@@ -71,8 +77,7 @@ def visiting(plan: MemoryPlan, weights: Weights, stage: str) -> int:
 
 def device_bytes(plan: MemoryPlan, weights: Weights, activations: Activations, stage: str, resident: int) -> int:
     """Device memory in use in a stage while `resident` blocks stay, without the reserve."""
-    streamed = weights.blocks[resident:]
-    slots = min(plan.slots, len(streamed)) * max(streamed, default=0) if stage == "denoise" else 0
+    slots = slots_bytes(plan, weights.blocks[resident:]) if stage == "denoise" else 0
     return (
         weights.core
         + sum(weights.blocks[:resident])
@@ -108,10 +113,10 @@ def permanent_blocks(plan: MemoryPlan, weights: Weights, worst: Activations, bud
 
 
 def pinned_bytes(plan: MemoryPlan, weights: Weights, permanent: int) -> int:
-    """Page-locked host memory: blocks that may leave the device, T5's blocks, and the modulation layers."""
+    """Page-locked host memory: what streams, which is blocks that may leave the device, T5's and modulation layers."""
     if not plan.visit:
         return 0
-    return sum(weights.blocks[permanent:]) + sum(weights.text_encoder_2_blocks) + sum(weights.modulation)
+    return sum(weights.blocks[permanent:]) + sum(weights.text_encoder_2_blocks) + sum(weights.modulation[:-1])
 
 
 def budget_bytes(plan: MemoryPlan) -> int | None:

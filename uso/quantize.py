@@ -6,11 +6,11 @@ and decides nothing: the folded weights come from a transformer that is loaded, 
 """
 
 import logging
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
+
+from uso.modulation import modulation_owners
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +25,8 @@ _CUDA_ROWS = 17
 
 _CUDA_MULTIPLE = 8
 """... and widths that are a multiple of this."""
+
+_BLOCKS = ("transformer_blocks.", "single_transformer_blocks.")
 
 _CUDA_CAPABILITY = (7, 5)
 """Turing, the first cards that multiply int8 in their tensor cores through cuBLAS."""
@@ -48,10 +50,15 @@ def can_quantize(device: torch.device | str) -> str | None:
     return None
 
 
+def row_scales(values: torch.Tensor) -> torch.Tensor:
+    """float32 [M, K] -> [M, 1]: what int8's range stands for in each row."""
+    return values.abs().amax(dim=1, keepdim=True).clamp_min(_TINY) / LARGEST
+
+
 def quantize_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """[M, K] -> int8 [M, K] and float32 scales [M, 1], so that `scale * quantized` is within half a scale of a row."""
     values = rows.float()
-    scales = values.abs().amax(dim=1, keepdim=True).clamp_min(_TINY) / LARGEST
+    scales = row_scales(values)
     return (values / scales).round().clamp(-LARGEST, LARGEST).to(torch.int8), scales
 
 
@@ -69,10 +76,10 @@ class Int8Linear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        weight = linear.weight.detach()
-        scale = quantize_rows(weight)[1].to(weight.dtype)
-        quantized = (weight.float() / scale.float()).round().clamp(-LARGEST, LARGEST).to(torch.int8)
-        self.weight = nn.Parameter(quantized, requires_grad=False)
+        values = linear.weight.detach().to(torch.float32, copy=True)
+        scale = row_scales(values).to(linear.weight.dtype)
+        quantized = values.div_(scale.float()).round_().clamp_(-LARGEST, LARGEST)
+        self.weight = nn.Parameter(quantized.to(torch.int8), requires_grad=False)
         """int8 [out, in]."""
         self.scale = nn.Parameter(scale.flatten(), requires_grad=False)
         """[out]."""
@@ -93,3 +100,52 @@ class Int8Linear(nn.Module):
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+@dataclass(frozen=True)
+class QuantizeReport:
+    """What `quantize_blocks` did."""
+
+    layers: int
+    """Linear layers that are int8 now."""
+    kept: tuple[str, ...]
+    """Those of the blocks that are not, by name: their widths do not suit `torch._int_mm`."""
+    bytes_before: int
+    bytes_after: int
+    """Of the layers that changed."""
+
+
+@torch.no_grad()
+def quantize_blocks(transformer: Any) -> QuantizeReport:
+    """Make every attention and MLP layer of a transformer's blocks int8, in place and one after another.
+
+    To be called after LoRA weights are folded, and before blocks are compiled or streamed. Modulation, the projections
+    into and out of the transformer and all norms stay as they are. Works on any device, `meta` too.
+
+    Args:
+        transformer: diffusers' `FluxTransformer2DModel`; it can no longer be saved as a stock one afterwards.
+    """
+    modulation = {id(owner.linear) for owner in modulation_owners(transformer)}
+    found: list[tuple[str, nn.Module, str, nn.Linear]] = []
+    for path, owner in transformer.named_modules():
+        if path.startswith(_BLOCKS):
+            for leaf, layer in owner.named_children():
+                if isinstance(layer, nn.Linear) and id(layer) not in modulation:
+                    found.append((f"{path}.{leaf}", owner, leaf, layer))
+    kept, layers, before, after = [], 0, 0, 0
+    with torch.inference_mode(False):
+        while found:
+            name, owner, leaf, layer = found.pop(0)
+            if layer.in_features % _CUDA_MULTIPLE or layer.out_features % _CUDA_MULTIPLE:
+                kept.append(name)
+                continue
+            replacement = Int8Linear(layer)
+            owner.register_module(leaf, replacement)
+            layers, before, after = layers + 1, before + _bytes(layer), after + _bytes(replacement)
+    report = QuantizeReport(layers, tuple(kept), before, after)
+    logger.info("%d layers of the blocks are int8 now: %.1f GiB instead of %.1f.", layers, after / 2**30, before / 2**30)
+    return report
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())

@@ -239,7 +239,7 @@ class Engine:
                     if job.cancelled.is_set() and len(job.status.pictures) < job.request.num_images:
                         break
             finished = len(job.status.pictures) == job.request.num_images
-            job.reach(state="done" if finished else "cancelled")
+            job.reach(state="done" if finished else "cancelled", error="" if finished else self._closing)
         except Exception as error:
             logger.exception("Job %s failed.", job.id)
             job.reach(state="failed", error=_sentence(error))

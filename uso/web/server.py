@@ -29,7 +29,10 @@ from uso.web.theme import CSS, page_theme
 logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 45.0
-"""How long a running job may take to finish after SIGTERM; what stops the container must wait longer."""
+"""How long a running job may take to finish after SIGTERM before it is stopped."""
+
+LAST_SECONDS = 15
+"""From then on: the end of its step, telling its page, closing; what stops a container must wait for both."""
 
 RETRY_SECONDS = 5
 MAX_UPLOAD = "64mb"
@@ -102,7 +105,12 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, engine: Engine) -> None:
         super().__init__(
-            uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=int(GRACE_SECONDS))
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=int(GRACE_SECONDS) + LAST_SECONDS,
+            )
         )
         self._app = app
         self._engine = engine
@@ -113,8 +121,12 @@ class Server(uvicorn.Server):
             if stop is not None:
                 stop.set()
         # In a thread of its own: a signal may arrive while this one holds the engine's lock.
-        threading.Thread(target=self._engine.close, name="drain").start()
+        threading.Thread(target=self._drain, name="drain", daemon=True).start()
         super().handle_exit(sig, frame)
+
+    def _drain(self) -> None:
+        self._engine.close()
+        self._engine.join(GRACE_SECONDS)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -1,0 +1,78 @@
+"""The bench runs both ways on the same weights, and what it reports is what happened."""
+
+import argparse
+from typing import Any
+
+import pytest
+import torch
+
+from uso import bench
+from uso.bench_command import measure
+from uso.config import load_memory_plan, load_model_config
+from uso.memory import Residency
+from uso.pipeline import USOPipeline
+from uso.random_model import random_pipeline
+
+SMALLER: dict[str, dict[str, Any]] = {
+    "transformer": {"num_attention_heads": 1, "num_layers": 2, "num_single_layers": 2},
+    "text_encoder": {"num_hidden_layers": 1},
+    "text_encoder_2": {"num_layers": 1, "d_ff": 64, "num_heads": 2, "vocab_size": 64, "d_kv": 16},
+    "image_encoder": {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "image_size": 56},
+    "vae": {"block_out_channels": [32, 32, 32, 32], "layers_per_block": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> USOPipeline:
+    config = load_model_config("flux-dev")
+    made = random_pipeline(config, dtype=torch.float32, device="cpu", changes=SMALLER)
+    return made.place(Residency(load_memory_plan("cpu"), "cpu"))
+
+
+@pytest.mark.parametrize("mode", bench.MODES)
+def test_baseline_and_ours_compute_the_same(pipeline: USOPipeline, mode: str) -> None:
+    """Otherwise their ratio would compare two different things (the baseline's LoRA is one of zeros)."""
+    request = bench.Request(mode, 128, 128, 64, 2, 4.0)
+    inputs = bench.draw_inputs(pipeline, request)
+    ours, plain = bench.run_ours(pipeline, request, inputs), bench.run_baseline(pipeline, request, inputs, rank=4)
+    assert float((ours.latents - plain.latents).norm() / plain.latents.norm()) < 1e-5
+    assert len(ours.steps) == len(plain.steps) == 2
+    assert ours.stages.keys() == {"text", "style", "reference", "condition", "denoise", "decode"}
+    assert ours.total >= sum(ours.steps)
+
+
+def test_baseline_carries_every_lora_layer(pipeline: USOPipeline) -> None:
+    """4 fused layers of a double block are 8 of diffusers', 2 of a single block are 4."""
+    with pipeline.exchanged.stock() as transformer:
+        with bench.unfolded(transformer, 4):
+            carried = [m for m in transformer.modules() if isinstance(m, bench.UnfoldedLora)]
+        left = [m for m in transformer.modules() if isinstance(m, bench.UnfoldedLora)]
+    assert len(carried) == 2 * 8 + 2 * 4
+    assert left == []
+
+
+def test_time_outside_the_blocks_is_less_than_a_step(pipeline: USOPipeline) -> None:
+    request = bench.Request("text", 128, 128, 64, 3, 4.0)
+    inputs = bench.draw_inputs(pipeline, request)
+    timings = []
+
+    def run() -> bench.Timing:
+        timings.append(bench.run_ours(pipeline, request, inputs))
+        return timings[-1]
+
+    outside = bench.outside_blocks(pipeline, run)
+    assert 0 < outside < timings[-1].step_median
+    assert not pipeline.transformer.transformer_blocks[0]._forward_hooks
+
+
+@pytest.mark.slow
+def test_the_command_reports_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uso.bench_command.CPU_CHANGES", SMALLER)
+    args = argparse.Namespace(
+        model="auto", device="cpu", dtype="auto", memory="auto", speed="exact", compile="off", mode="content+style",
+        size=128, content_size=64, steps=2, warm_up=0, baseline=True, cap_gib=None, real_weights=False,
+    )  # fmt: skip
+    line = measure(args)
+    assert line["memory"] == "cpu" and line["reduced"] is True and line["real_weights"] is False
+    assert line["baseline"]["ratio"] == pytest.approx(line["baseline"]["step_median"] / line["step_median"], rel=0.01)
+    assert line["share_of_matmul_rate"] == pytest.approx(line["floor_step"] / line["step_median"], rel=0.05)

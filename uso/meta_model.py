@@ -1,0 +1,278 @@
+"""A model's pipeline on the meta device, where tensors have shapes and no numbers: what a request needs, traced.
+
+Weights are counted, and what else is alive at each stage is found by running the pipeline's own code
+(`uso.live_memory`). No weights are read, no network is asked, nothing is computed. How a plan divides it up is
+`uso.placement`.
+
+Not counted is scratch memory inside kernels. For the autoencoder this supposes that cuDNN, in float32 without TF32,
+takes no more than the tensors' own peak leaves free: 0.25 GiB at the largest convolution of a 1024 x 1024 decode, 0.5
+GiB at the others of that size. cuBLAS's share is in `placement.RESERVE`.
+"""
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from PIL import Image
+from torch import nn
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    SiglipImageProcessorPil,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+    T5Config,
+    T5EncoderModel,
+)
+
+from uso.architectures import architecture_file, read_component_config
+from uso.config import ModelConfig, load_memory_plan
+from uso.context import STYLE_LAYERS, ContextEmbedder
+from uso.encoders import CLIP_LENGTH
+from uso.images import TOKEN_SIZE, fitted_size
+from uso.latents import CELL, LATENT_CHANNELS, pack, unpack
+from uso.live_memory import GPU_KERNELS, LiveMemory
+from uso.memory import Residency, weights_of
+from uso.pipeline import USOPipeline
+from uso.placement import Activations, Weights
+from uso.remember import Remembered, Tensors
+from uso.request import GenerationRequest, ReferenceImage
+from uso.stages import Conditioning
+
+META = torch.device("meta")
+
+TRACED_BLOCKS = 2
+"""Of everything that repeats (blocks, modulation layers), how many are run: the peak is inside one, and those after the
+second begin as it does."""
+
+TRACED_STEPS = 2
+"""Denoising steps that are run: the first has no latents of a step before."""
+
+REMEMBERED_SHAPES = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestShape:
+    """What a request's memory depends on; sizes are (H, W) in pixels."""
+
+    height: int
+    width: int
+    content_sizes: tuple[tuple[int, int], ...] = ()
+    """Of the content references, fitted."""
+    num_styles: int = 0
+    num_inference_steps: int
+    tiled: bool = False
+
+    @classmethod
+    def of(cls, request: GenerationRequest) -> "RequestShape":
+        return cls(
+            height=request.height,
+            width=request.width,
+            content_sizes=tuple(_fitted(content, request.content_size) for content in request.content_images),
+            num_styles=len(request.style_images),
+            num_inference_steps=request.num_inference_steps,
+            tiled=request.tiled_decode,
+        )
+
+    @classmethod
+    def worst(cls, config: ModelConfig, contents: int = 1, styles: int = 2) -> "RequestShape":
+        """The most that a model's limits allow with so many references: the largest squares, the most steps."""
+        side, content_side = config.limits.max_size, config.limits.max_content_size // TOKEN_SIZE * TOKEN_SIZE
+        return cls(
+            height=side,
+            width=side,
+            content_sizes=((content_side, content_side),) * contents,
+            num_styles=styles,
+            num_inference_steps=config.limits.max_steps,
+        )
+
+
+def _fitted(content: ReferenceImage, long_side: int) -> tuple[int, int]:
+    """(H, W) of what `fit_reference` gives, without making it."""
+    size = content.image.size
+    width, height = size if size == (TOKEN_SIZE, TOKEN_SIZE) else fitted_size(*size, long_side)[1]
+    return height, width
+
+
+class _Forgetful(Remembered):
+    """Remembers nothing, so that everything is run each time."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=0)
+
+    def get(self, key: Hashable, device: torch.device, compute: Callable[[], Tensors]) -> Tensors:
+        return compute()
+
+
+class MetaModel:
+    """A model's pipeline on the meta device. Make it with `from_config`.
+
+    Ask it from the thread that makes pictures: decoding sets cuDNN's flags, which are the whole process's.
+    """
+
+    def __init__(self, pipeline: USOPipeline) -> None:
+        self.pipeline = pipeline
+        pipeline.residency = Residency(load_memory_plan("full"), META)
+        pipeline.remembered = _Forgetful()
+        self._weights = weights_of(pipeline)
+        self.parameters = list(_parameters(pipeline))
+        self._traced = lru_cache(REMEMBERED_SHAPES)(self._trace)
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, dtype: torch.dtype) -> "MetaModel":
+        """The modules that `load_pipeline` would load, from their shipped configs.
+
+        Args:
+            dtype: of the transformer and the encoders; the autoencoder is float32.
+
+        Raises:
+            ConfigError: a component's config cannot be read.
+        """
+
+        def values(name: str) -> dict[str, Any]:
+            return read_component_config(architecture_file(config, name))
+
+        vision, flux = SiglipVisionConfig(**values("image_encoder")), values("transformer")
+        with META:
+            modules: dict[str, Any] = {
+                "transformer": FluxTransformer2DModel.from_config(flux),
+                "text_encoder": CLIPTextModel(CLIPTextConfig(**values("text_encoder"))),
+                "text_encoder_2": T5EncoderModel(T5Config(**values("text_encoder_2"))),
+                "image_encoder": SiglipVisionModel(vision),
+                "context_embedder": ContextEmbedder(
+                    image_tokens=(vision.image_size // vision.patch_size) ** 2,
+                    image_dim=vision.hidden_size,
+                    hidden_size=flux["num_attention_heads"] * flux["attention_head_dim"],
+                    **values("projector"),
+                ),
+            }
+            vae = AutoencoderKL.from_config(values("vae"))
+        t5 = modules["text_encoder_2"]
+        t5.encoder.embed_tokens.weight = t5.shared.weight
+        for module in modules.values():
+            for parameter in module.parameters():
+                parameter.data = parameter.data.to(dtype)
+        return cls(
+            USOPipeline(
+                **{name: module.eval() for name, module in modules.items()},
+                vae=vae.eval(),
+                tokenizer=None,
+                tokenizer_2=None,
+                image_processor=SiglipImageProcessorPil.from_dict(values("image_processor")),
+                scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False),
+                model=config.model_dump(mode="json", exclude={"components"}),
+            )
+        )
+
+    def weights(self) -> Weights:
+        return self._weights
+
+    def activations(self, shape: RequestShape) -> Activations:
+        """Peak bytes of everything but weights, by stage; remembered by shape. Takes under a second where it is not."""
+        return self._traced(shape)
+
+    @torch.inference_mode()
+    def _trace(self, shape: RequestShape) -> Activations:
+        """Run a request as `USOPipeline.stream` does, but for tokenizers, repeated blocks and repeated steps."""
+        with self._shortened(), LiveMemory(META, weights=self.parameters, kernels=GPU_KERNELS) as live:
+            peaks: dict[str, int] = {}
+            conditioning = self._condition(shape, live, peaks)
+            latents = self._denoise(shape, conditioning, live, peaks)
+            self.pipeline.decode(unpack(latents, shape.height, shape.width), tiled=shape.tiled)
+            peaks["decode"] = live.take_peak()
+        return Activations(**peaks)
+
+    @contextmanager
+    def _shortened(self) -> Iterator[None]:
+        """While inside, the first `TRACED_BLOCKS` of what repeats are run; the modulation table keeps its width."""
+        pipeline = self.pipeline
+        repeated: list[tuple[Any, str]] = [
+            (pipeline.transformer, "transformer_blocks"),
+            (pipeline.transformer, "single_transformer_blocks"),
+            (pipeline.exchanged.modulation, "layers"),
+            (pipeline.text_encoder.encoder, "layers"),
+            (pipeline.text_encoder_2.encoder, "block"),
+        ]
+        whole = [getattr(owner, name) for owner, name in repeated]
+        try:
+            for (owner, name), blocks in zip(repeated, whole, strict=True):
+                setattr(owner, name, blocks[:TRACED_BLOCKS])
+            yield
+        finally:
+            for (owner, name), blocks in zip(repeated, whole, strict=True):
+                setattr(owner, name, blocks)
+
+    def _condition(self, shape: RequestShape, live: LiveMemory, peaks: dict[str, int]) -> Conditioning:
+        pipeline = self.pipeline
+
+        def ids(length: int) -> torch.Tensor:
+            return torch.zeros(1, length, dtype=torch.long, device=META)
+
+        pooled = pipeline.text_encoder(ids(CLIP_LENGTH)).pooler_output
+        features = pipeline.text_encoder_2(ids(pipeline.model_config.max_sequence_length)).last_hidden_state
+        peaks["text"] = live.take_peak()
+        styles = self._styles(shape.num_styles)
+        peaks["style"] = live.take_peak()
+        latents = [
+            pipeline.encode_reference(Image.new("RGB", (width, height))) for height, width in shape.content_sizes
+        ]
+        references = [pipeline.embed_reference(reference) for reference in latents]
+        peaks["reference"] = live.take_peak()
+        conditioning = pipeline.make_conditioning(
+            features,
+            pooled,
+            style_tokens=styles,
+            reference_latents=latents,
+            references=references,
+            height=shape.height,
+            width=shape.width,
+            guidance_scale=pipeline.model_config.defaults.guidance_scale,
+        )
+        # It is put together after whichever of these came last.
+        assembled = live.take_peak()
+        peaks.update({stage: max(peak, assembled) for stage, peak in peaks.items()})
+        return conditioning
+
+    def _styles(self, count: int) -> list[torch.Tensor]:
+        """The tokens of so many styles. They are all alike: the last, which sees the others' tokens, is encoded."""
+        if not count:
+            return []
+        sizes = self.pipeline.context_embedder.config
+        shape = (1, len(STYLE_LAYERS) * sizes.style_tokens, sizes.hidden_size)
+        others = [torch.empty(shape, dtype=self.pipeline.transformer.dtype, device=META) for _ in range(count - 1)]
+        picture = Image.new("RGB", (TOKEN_SIZE, TOKEN_SIZE))  # brought to the encoder's own size
+        return [*others, self.pipeline.encode_style(picture)]
+
+    def _denoise(
+        self, shape: RequestShape, conditioning: Conditioning, live: LiveMemory, peaks: dict[str, int]
+    ) -> torch.Tensor:
+        """The latents, packed, after the last step."""
+        pipeline = self.pipeline
+        live.take_peak()
+        table = pipeline.exchanged.modulation.table(
+            torch.empty(shape.num_inference_steps, device=META),
+            conditioning.guidance,
+            conditioning.pooled_prompt_embeds,
+        )
+        peaks["modulation"] = live.take_peak()
+        latents = pack(torch.empty(1, LATENT_CHANNELS, shape.height // CELL, shape.width // CELL, device=META))
+        for _ in range(TRACED_STEPS):
+            velocity = pipeline.velocity(conditioning, latents, table[0])
+            denoised = latents - velocity  # what `USOPipeline.denoise` has alive at the end of a step
+            latents = latents + velocity
+        del denoised
+        peaks["denoise"] = live.take_peak()
+        return latents
+
+
+def _parameters(pipeline: USOPipeline) -> Iterator[torch.Tensor]:
+    """Everything that is loaded, wherever it was moved to."""
+    modulation = pipeline.exchanged.modulation
+    for module in [*pipeline.components.values(), *modulation.layers, modulation.embedding]:
+        if isinstance(module, nn.Module):
+            yield from module.parameters()
+            yield from module.buffers()

@@ -1,0 +1,214 @@
+"""How the transformer's blocks are run: which attention kernel, and compiled or not.
+
+Nothing here changes what is computed, except in the last bits: a compiled picture and an eager one differ there, so the
+mode belongs into a picture's record. What trades exactness for time is in `uso.quantize` and `uso.block_cache`.
+"""
+
+import importlib.util
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._dynamo.config as dynamo
+from torch import nn
+
+from uso.errors import ConfigError
+from uso.levels import Compile
+from uso.quantize import Int8Linear
+
+logger = logging.getLogger(__name__)
+
+NATIVE = "native"
+CUDNN = "_native_cudnn"
+
+_CUDNN_CAPABILITY = (9, 0)
+"""Hopper, the first cards where cuDNN's attention is ahead of PyTorch's own."""
+
+_TRITON_CAPABILITY = (7, 0)
+
+SHAPES = 2**16
+"""Compiled graphs allowed per kind of block, one for each shape: no limit in practice. PyTorch's own limits (8 and 256)
+are there against code that compiles over and over; `tests/test_speed.py` holds that this does not."""
+
+_SAME_EVERYWHERE = {"deterministic": True}
+"""Inductor options: choose no kernel by timing it, where the choice would show in the last bits of a picture."""
+
+_TUNED_INT8 = {"max_autotune_gemm": True, "test_configs.force_filter_reduction_configs": True}
+"""... for blocks whose products are all int8: sums are exact however they are tiled, so those kernels may be chosen by
+timing, and one that scales its sums itself saves writing them to memory. Reductions keep to one choice."""
+
+
+# Attention.
+
+
+def choose_attention(transformer: Any, device: torch.device | str) -> str:
+    """Set the attention backend (a name of diffusers') by what the card has, and return it for the record."""
+    name = CUDNN if _cudnn_works(transformer, torch.device(device)) else NATIVE
+    with _without_warnings("diffusers.models.modeling_utils"):  # it calls its own switch experimental, every time
+        transformer.set_attention_backend(name)
+    return name
+
+
+def _cudnn_works(transformer: Any, device: torch.device) -> bool:
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < _CUDNN_CAPABILITY:
+        return False
+    config = transformer.config
+    shape = (1, config.num_attention_heads, 128, config.attention_head_dim)
+    query = torch.empty(shape, dtype=transformer.dtype, device=device)
+    question = torch.backends.cuda.SDPAParams(query, query, query, None, 0.0, False, False)
+    return bool(torch.backends.cuda.can_use_cudnn_attention(question))
+
+
+@contextmanager
+def _without_warnings(name: str) -> Iterator[None]:
+    chatty = logging.getLogger(name)
+    before = chatty.level
+    chatty.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        chatty.setLevel(before)
+
+
+# Compilation.
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept from run to run: in the user's cache folder."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "uso" / "compiled"
+
+
+def use_cache_folder(folder: Path | None) -> None:
+    """Keep compiled kernels in `folder` (None: where PyTorch keeps them). To be called before anything is compiled.
+
+    TORCHINDUCTOR_CACHE_DIR, where the user has set it, wins.
+    """
+    if folder is None or "TORCHINDUCTOR_CACHE_DIR" in os.environ:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        logger.warning("Compiled kernels cannot be kept in %s (%s); they go to a temporary folder.", folder, error)
+        return
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+
+
+def can_compile(device: torch.device | str) -> str | None:
+    """Why blocks cannot be compiled for a device, in a sentence; None if they can, which is found out by trying."""
+    device = torch.device(device)
+    if device.type not in ("cuda", "cpu"):
+        return f"Blocks are not compiled on {device.type}."
+    if device.type == "cuda":
+        if importlib.util.find_spec("triton") is None:
+            return "Triton, which compiled blocks need, is not installed."
+        if torch.cuda.get_device_capability(device) < _TRITON_CAPABILITY:
+            return f"{torch.cuda.get_device_name(device)} is too old for Triton, which compiled blocks need."
+    if sys.platform != "win32" and not _compiler(device):
+        return "No C compiler was found (gcc or clang); compiled blocks need one."
+    try:
+        torch.compile(_trial, fullgraph=True, dynamic=False)(torch.zeros(64, device=device))
+    except Exception as error:  # whatever a toolchain can fail with; eager works in any case
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return f"A trial compilation failed ({lines[0]})."
+    return None
+
+
+def _trial(values: torch.Tensor) -> torch.Tensor:
+    return values.sin() + 1
+
+
+def _compiler(device: torch.device) -> str | None:
+    variable, names = ("CC", ("cc", "gcc", "clang")) if device.type == "cuda" else ("CXX", ("g++", "clang++"))
+    named = os.environ.get(variable)
+    return next(filter(None, map(shutil.which, [named] if named else names)), None)
+
+
+def choose_compile(choice: Compile, device: torch.device | str, folder: Path | None = None) -> bool:
+    """Whether to compile the blocks. `auto` does on a CUDA device where it works, and says why it does not.
+
+    Raises:
+        ConfigError: `on`, where it does not work.
+    """
+    device = torch.device(device)
+    if choice == "off" or (choice == "auto" and device.type != "cuda"):
+        return False
+    use_cache_folder(folder)
+    reason = can_compile(device)
+    if reason is None:
+        return True
+    if choice == "on":
+        raise ConfigError(f"--compile on: {reason} Use --compile auto or off.")
+    logger.warning("Blocks run uncompiled, which is slower: %s", reason)
+    return False
+
+
+def compile_blocks(transformer: Any, folder: Path | None) -> None:
+    """Compile the transformer's blocks, each kind of block once per shape, at its first use.
+
+    Shapes are static: with dynamic ones, the kernels of a request would depend on the requests before it. It is
+    `forward` that is compiled, so that hooks, which bring weights to the device, stay outside.
+
+    Args:
+        folder: where compiled kernels are kept; see `use_cache_folder`.
+    """
+    use_cache_folder(folder)
+    for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks]:
+        block.forward = _compiled(block)
+
+
+def _compiled(block: nn.Module) -> Callable[..., Any]:
+    compiled = torch.compile(
+        block.forward, fullgraph=True, dynamic=False, recompile_limit=SHAPES, options=_inductor_options(block)
+    )
+
+    def forward(hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, **others: Any) -> Any:
+        if dynamo.accumulated_recompile_limit < SHAPES:  # each thread has its own
+            dynamo.accumulated_recompile_limit = SHAPES
+        return compiled(
+            hidden_states=_plain(hidden_states), encoder_hidden_states=_plain(encoder_hidden_states), **others
+        )
+
+    return forward
+
+
+def _inductor_options(block: nn.Module) -> dict[str, Any]:
+    weights = [part.weight for part in block.modules() if isinstance(part, nn.Linear | Int8Linear)]
+    all_int8 = all(weight.dtype == torch.int8 for weight in weights)
+    return _TUNED_INT8 if all_int8 and weights[0].is_cuda else _SAME_EVERYWHERE
+
+
+def _plain(tokens: torch.Tensor) -> torch.Tensor:
+    """The same [1, n, hidden] with the strides of a tensor of its own.
+
+    Single blocks give slices of the joint sequence, whose outermost stride (of a dimension of size 1) would otherwise
+    make a third graph for each shape.
+    """
+    if tokens.shape[0] == 1 and tokens.stride(0) != tokens.shape[1] * tokens.stride(1):
+        return tokens[0].unsqueeze(0)
+    return tokens
+
+
+# Error.
+
+
+def speed_error(latents: torch.Tensor, exact: torch.Tensor, noise: torch.Tensor) -> float:
+    """How far a level's latents are from the exact ones, as a share of the way from noise to picture.
+
+    `||latents - exact|| / ||exact - noise||`, all of one request and shape.
+    """
+    if not latents.shape == exact.shape == noise.shape:
+        raise ValueError(f"Shapes differ: {list(latents.shape)}, {list(exact.shape)}, {list(noise.shape)}.")
+    way = (exact.double() - noise.double()).norm()
+    return float((latents.double() - exact.double()).norm() / way)
