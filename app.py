@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from uso.config import ModelConfig, load_model_config, with_local_files
 from uso.errors import USOError
 from uso.flags import AUTO, add_model_flags, check_model_flags, model_files
+from uso.levels import SPEEDS
 from uso.output import check_folder
 from uso.web.port import listen
 
@@ -109,6 +110,8 @@ def load(args: argparse.Namespace, config: ModelConfig, on_progress: "OnProgress
         device=args.device,
         dtype=args.dtype,
         lora_scale=args.lora_scale,
+        speed=args.speed or SPEEDS[0],
+        compile=args.compile,
         offline=args.offline,
         download=args.model != AUTO,
         on_progress=on_progress,

@@ -69,7 +69,7 @@ def test_time_outside_the_blocks_is_less_than_a_step(pipeline: USOPipeline) -> N
 def test_the_command_reports_both(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uso.bench_command.CPU_CHANGES", SMALLER)
     args = argparse.Namespace(
-        model="auto", device="cpu", dtype="auto", memory="auto", speed="exact", compile="off", mode="content+style",
+        model="flux-dev", device="cpu", dtype="auto", memory="auto", speed="exact", compile="off", mode="content+style",
         size=128, content_size=64, steps=2, warm_up=0, baseline=True, cap_gib=None, real_weights=False,
     )  # fmt: skip
     line = measure(args)

@@ -174,7 +174,7 @@ def test_output_names_a_file_or_a_folder(uso: Callable[..., Ran]) -> None:
     ("flags", "sentence"),
     [
         (("--model", "typo"), "There is no model 'typo'. Choose one of: demo, flux-dev"),
-        (("--memory", "typo"), "There is no memory plan 'typo'. Choose one of: auto, full"),
+        (("--memory", "typo"), "There is no memory plan 'typo'. Choose one of: auto, 12gb"),
         (("--device", "tpu"), "There is no device 'tpu'. Choose"),
         (("--vae", "nowhere.safetensors"), "--vae nowhere.safetensors: there is no such file or folder."),
         (("--width", 100), "Width is 100; a whole number from 128 to 384 is allowed."),

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS: dict[str, set[str]] = {
-    "plain data": {"errors", "config", "images", "request", "output"},
+    "plain data": {"errors", "config", "images", "request", "output", "levels"},
     "tensors": {
         "latents",
         "schedule",
@@ -26,6 +26,9 @@ LAYERS: dict[str, set[str]] = {
         "streaming",
         "placement",
         "live_memory",
+        "block_cache",
+        "quantize",
+        "speed",
     },
     "assembly": {
         "layouts",
@@ -36,6 +39,10 @@ LAYERS: dict[str, set[str]] = {
         "hub_errors",
         "hub_transfer",
         "choices",
+        "architectures",
+        "empty_model",
+        "random_model",
+        "flops",
         "meta_model",
         "forecast",
         "loading",
@@ -47,6 +54,8 @@ LAYERS: dict[str, set[str]] = {
         "batch",
         "hub_command",
         "forecast_command",
+        "bench",
+        "bench_command",
         "cli",
         "__main__",
         "web",

@@ -1,5 +1,6 @@
 """Every plan draws the same picture within its budget; what visits a device leaves it; what cannot fit is refused."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -141,9 +142,9 @@ def test_encoders_run_once_for_a_request_that_comes_again(demo_config: Any, monk
     calls: list[str] = []
     for name in ("encode_prompt", "encode_style", "encode_reference", "embed_reference"):
         right = getattr(pipeline, name)
-        monkeypatch.setattr(pipeline, name, lambda *a, name=name, right=right: (calls.append(name), right(*a))[1])
+        monkeypatch.setattr(pipeline, name, noted(calls, name, right))
     table = pipeline.exchanged.modulation.table
-    monkeypatch.setattr(pipeline.exchanged.modulation, "table", lambda *a: (calls.append("table"), table(*a))[1])
+    monkeypatch.setattr(pipeline.exchanged.modulation, "table", noted(calls, "table", table))
     values = SMALL | references("multi_style_subject")
     everything = ["encode_prompt", "encode_style", "encode_style", "encode_reference", "embed_reference", "table"]
     for changes, expected in (
@@ -158,3 +159,13 @@ def test_encoders_run_once_for_a_request_that_comes_again(demo_config: Any, monk
         calls.clear()
         pipeline(**({"prompt": "A fox."} | values | changes))
         assert calls == expected, changes
+
+
+def noted(calls: list[str], name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, writing down each call."""
+
+    def call(*args: Any) -> Any:
+        calls.append(name)
+        return function(*args)
+
+    return call

@@ -1,5 +1,7 @@
 """What was computed before comes back bit for bit, and only so much of it is kept."""
 
+from collections.abc import Callable
+
 import torch
 
 from uso.remember import Remembered, Tensors
@@ -35,12 +37,12 @@ def test_the_longest_unused_go_first() -> None:
         remembered.get(key, CPU, lambda: (torch.zeros(10),))
     remembered.get("a", CPU, lambda: (torch.zeros(10),))
     remembered.get("d", CPU, lambda: (torch.zeros(10),))
-    recomputed = []
+    recomputed: list[str] = []
     for key in "acd":
-        remembered.get(key, CPU, lambda key=key: (recomputed.append(key) or torch.zeros(10),))  # type: ignore[misc]
+        remembered.get(key, CPU, noting(recomputed, key))
     assert recomputed == []
     assert len(remembered) == 3 and remembered.bytes == 120
-    remembered.get("b", CPU, lambda: (recomputed.append("b") or torch.zeros(10),))
+    remembered.get("b", CPU, noting(recomputed, "b"))
     assert recomputed == ["b"]
 
 
@@ -48,3 +50,13 @@ def test_what_is_larger_than_all_of_it_is_not_kept() -> None:
     remembered = Remembered(10)
     remembered.get("a", CPU, lambda: (torch.zeros(100),))
     assert len(remembered) == 0 and remembered.bytes == 0
+
+
+def noting(keys: list[str], key: str) -> Callable[[], Tensors]:
+    """A computation that writes down that it ran."""
+
+    def compute() -> Tensors:
+        keys.append(key)
+        return (torch.zeros(10),)
+
+    return compute

@@ -25,6 +25,7 @@ from uso.config import ModelConfig
 from uso.errors import ConfigError, OutputError, RequestError, USOError
 from uso.flags import AUTO
 from uso.generate import REQUEST_FLAGS, chosen_config, load, make, output_place, request_values
+from uso.levels import SPEEDS
 from uso.request import MAX_IMAGES, MAX_SEED, RANDOM_SEED, GenerationRequest, GenerationResult, ReferenceImage
 from uso.terminal import say
 
@@ -156,7 +157,12 @@ def read_jobs(path: Path, config: ModelConfig, args: argparse.Namespace) -> list
     """
     defaults, folder = request_values(args), output_place(args.output, several=True)[0]
     scale = config.lora_scale if args.lora_scale is None else args.lora_scale
-    identity = [config.model_dump(mode="json", include={"name", "components"}), scale, args.dtype]
+    identity = [
+        config.model_dump(mode="json", include={"name", "components"}),
+        scale,
+        args.dtype,
+        args.speed or SPEEDS[0],
+    ]
     opened = functools.lru_cache(_CACHED_REFERENCES)(ReferenceImage.from_path)
     entries = _entries(path)
     jobs: list[Job] = []

@@ -10,8 +10,11 @@ from uso import __version__, bench
 from uso.choices import choose_device, choose_dtype, choose_plan
 from uso.config import MemoryPlan, ModelConfig, load_model_config
 from uso.errors import ConfigError
-from uso.loading import load_pipeline
+from uso.forecast import RequestForecaster
+from uso.levels import SPEEDS
+from uso.loading import load_pipeline, tune
 from uso.memory import Residency
+from uso.meta_model import MetaModel
 from uso.pipeline import USOPipeline
 from uso.placement import GIB, budget_bytes
 from uso.random_model import random_pipeline
@@ -26,13 +29,19 @@ CPU_CHANGES: dict[str, dict[str, Any]] = {
 """What is reduced where a processor computes: widths and depths; heads, tokens and layouts stay FLUX's."""
 
 
+CPU_SIZE = 256
+CPU_STEPS = 4
+
+
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Measure what the flags ask for: the values of one JSON line.
 
     Raises:
         ConfigError: flags that do not go together.
     """
-    config = load_model_config("flux-dev" if args.model == "auto" else args.model)
+    config = load_model_config(args.model)
+    if args.mode not in bench.MODES:
+        raise ConfigError(f"There is no mode '{args.mode}'. Choose one of: {', '.join(bench.MODES)}.")
     device = choose_device(args.device)
     dtype = choose_dtype(args.dtype, device)
     _cap(args.cap_gib, device)
@@ -41,9 +50,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     plan = pipeline.residency.plan
     if args.baseline and plan.visit:
         raise ConfigError(f"--baseline keeps everything on the device; memory plan '{plan.name}' does not. Use full.")
-    request = bench.Request(
-        args.mode, args.size, args.size, args.content_size, args.steps, config.defaults.guidance_scale
-    )
+    size = args.size or (CPU_SIZE if reduced else config.defaults.width)
+    steps = args.steps or (CPU_STEPS if reduced else config.defaults.num_inference_steps)
+    guidance = config.defaults.guidance_scale if config.guidance else None
+    request = bench.Request(args.mode, size, size, args.content_size or size // 2, steps, guidance)
     inputs = bench.draw_inputs(pipeline, request)
     for _ in range(args.warm_up):
         bench.run_ours(pipeline, request, inputs)
@@ -74,7 +84,15 @@ def _pipeline(
 ) -> tuple[USOPipeline, bool]:
     """The pipeline to measure, and whether it was reduced for a processor."""
     if args.real_weights:
-        return load_pipeline(config, memory=args.memory, device=str(device), dtype=args.dtype), False
+        ready = load_pipeline(
+            config,
+            memory=args.memory,
+            device=str(device),
+            dtype=args.dtype,
+            speed=args.speed or SPEEDS[0],
+            compile=args.compile,
+        )
+        return ready, False
     reduced = device.type == "cpu"
     plan = choose_plan(args.memory, device, 34 * GIB)
     pipeline = random_pipeline(
@@ -84,7 +102,10 @@ def _pipeline(
         fill_device=device,
         changes=CPU_CHANGES if reduced else None,
     )
-    return pipeline.place(Residency(plan, device, budget=_budget(plan, args.cap_gib))), reduced
+    forecaster = RequestForecaster(MetaModel.from_config(config, dtype), config) if plan.visit else None
+    residency = Residency(plan, device, budget=_budget(plan, args.cap_gib), forecaster=forecaster)
+    pipeline.provenance |= tune(pipeline, residency, args.speed or SPEEDS[0], args.compile)
+    return pipeline, reduced
 
 
 def _budget(plan: MemoryPlan, cap_gib: float | None) -> int | None:
@@ -105,6 +126,9 @@ def _figures(
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "dtype": str(dtype).removeprefix("torch."),
         "memory": pipeline.residency.plan.name,
+        "speed": pipeline.provenance["speed"],
+        "compiled": pipeline.provenance["compiled"],
+        "attention": pipeline.provenance["attention"],
         "mode": request.mode,
         "size": request.width,
         "content_size": request.content_size,

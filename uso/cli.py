@@ -17,7 +17,7 @@ from uso import __version__, output
 from uso.batch import generate_batch
 from uso.config import load_model_config, memory_names, model_names
 from uso.errors import USOError
-from uso.flags import AUTO, DTYPES, add_model_flags
+from uso.flags import AUTO, DTYPES, add_machine_flags, add_model_flags
 from uso.generate import DEFAULT_FOLDER, generate
 from uso.terminal import log_to_terminal, on_terminal, printable, say
 
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"uso {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for add in (_add_generate, _add_info, _add_models, _add_download, _add_memory):
+    for add in (_add_generate, _add_info, _add_models, _add_download, _add_memory, _add_bench):
         verb = add(verbs)
         verb.add_argument("--debug", action="store_true", help="show where in the program an error arose")
     return parser
@@ -227,3 +227,32 @@ def _memory(args: argparse.Namespace) -> int:
     from uso.forecast_command import run_memory
 
     return run_memory(args, print)
+
+
+def _add_bench(verbs: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "bench",
+        help="measure this machine",
+        description="Time one request stage by stage, on random weights of full size (reduced on a CPU), and print one "
+        "line of JSON.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=_bench)
+    parser.add_argument("--model", default="flux-dev", metavar="NAME", help=f"{', '.join(model_names())} (flux-dev)")
+    parser.add_argument("--mode", default="content+style", help="text, content, style, content+style, content+styles")
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the square picture (1024; on a CPU 256)")
+    parser.add_argument("--content-size", type=int, metavar="PIXELS", help="side of the reference (half the picture's)")
+    parser.add_argument("--steps", type=int, metavar="N", help="denoising steps (25; on a CPU 4)")
+    parser.add_argument("--baseline", action="store_true", help="measure the plain way too, and the ratio")
+    parser.add_argument("--warm-up", type=int, default=1, metavar="N", help="runs before the one that counts (1)")
+    parser.add_argument("--cap-gib", type=float, metavar="GIB", help="let CUDA allocate no more than this")
+    parser.add_argument("--real-weights", action="store_true", help="load the model instead of drawing numbers")
+    add_machine_flags(parser)
+    return parser
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from uso.bench_command import measure
+
+    print(json.dumps(measure(args)))
+    return 0

@@ -18,14 +18,33 @@ from uso.config import (
     with_local_files,
 )
 from uso.errors import ConfigError
+from uso.levels import COMPILES, SPEEDS
 
 AUTO = "auto"
 DTYPES = (AUTO, "bfloat16", "float32")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
+def add_machine_flags(parser: argparse.ArgumentParser) -> None:
+    """Add `--memory`, `--device`, `--dtype`, `--speed` and `--compile`: how a model runs on this machine."""
+    group = parser.add_argument_group("machine")
+    group.add_argument(
+        "--memory", default=AUTO, metavar="PLAN", help=f"auto, {', '.join(memory_names())}: how it fits the machine"
+    )
+    group.add_argument("--device", default=AUTO, help="auto, cpu, cuda, cuda:N or mps")
+    group.add_argument("--dtype", default=AUTO, metavar="TYPE", help=f"{', '.join(DTYPES)}: numbers to compute in")
+    group.add_argument(
+        "--speed",
+        choices=SPEEDS,
+        help="exact (the default), or a level that trades exactness for time",
+    )
+    group.add_argument(
+        "--compile", default=AUTO, choices=COMPILES, help="compile the transformer's blocks: auto does on CUDA"
+    )
+
+
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
-    """Add `--model`, `--memory`, `--device`, `--dtype`, `--lora-scale`, `--offline` and one flag per component."""
+    """Add `--model`, `--lora-scale`, `--offline`, one flag per component, and the machine's flags."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
@@ -34,13 +53,9 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         help=f"auto, {', '.join(model_names())}, or a YAML file of your own. auto (the default) takes flux-dev where a "
         "GPU can hold it and its weights are on the disk, else demo; it never downloads, a name does",
     )
-    group.add_argument(
-        "--memory", default=AUTO, metavar="PLAN", help=f"auto, {', '.join(memory_names())}: how it fits the machine"
-    )
-    group.add_argument("--device", default=AUTO, help="auto, cpu, cuda, cuda:N or mps")
-    group.add_argument("--dtype", default=AUTO, metavar="TYPE", help=f"{', '.join(DTYPES)}: numbers to compute in")
     group.add_argument("--lora-scale", type=float, metavar="NUMBER", help="strength of USO's LoRA (1.0 as released)")
     group.add_argument("--offline", action="store_true", help="use what is on the disk, ask nothing of the network")
+    add_machine_flags(parser)
     files = parser.add_argument_group("files instead of the model's own (safetensors, or folders)")
     for name in COMPONENT_NAMES:
         files.add_argument(f"--{name.replace('_', '-')}", metavar="PATH")

@@ -14,6 +14,7 @@ from uso import output
 from uso.config import ModelConfig
 from uso.errors import OutputError, RequestError
 from uso.flags import AUTO, check_model_flags, model_files
+from uso.levels import SPEEDS
 from uso.request import GenerationRequest, GenerationResult, ReferenceImage
 from uso.terminal import loading_bar, on_terminal, print_path, say, step_bar
 
@@ -95,6 +96,8 @@ def load(config: ModelConfig, args: argparse.Namespace) -> "USOPipeline":
             device=args.device,
             dtype=args.dtype,
             lora_scale=args.lora_scale,
+            speed=args.speed or SPEEDS[0],
+            compile=args.compile,
             offline=args.offline,
             download=args.model != AUTO,
             on_progress=show,
@@ -133,11 +136,15 @@ def output_place(text: str | None, several: bool) -> tuple[Path, str | None]:
 
 
 def with_recorded_model(args: argparse.Namespace, picture: output.SavedPicture) -> argparse.Namespace:
-    """The flags, with the recorded model, number type, device, plan and LoRA scale where nothing was said."""
+    """The flags, with the recorded model and how it ran on its machine where nothing was said."""
     filled = vars(args).copy()
     for flag, key in {"model": "name", "memory": "plan", "device": "device", "dtype": "dtype"}.items():
         if filled[flag] == AUTO and key in picture.model:
             filled[flag] = str(picture.model[key]).split(" ")[0]  # a device is recorded as "cuda (NVIDIA ...)"
+    if filled["speed"] is None and picture.model.get("speed") in SPEEDS:
+        filled["speed"] = picture.model["speed"]
+    if filled["compile"] == AUTO and "compiled" in picture.model:
+        filled["compile"] = "on" if picture.model["compiled"] else "off"
     scale = picture.model.get("lora_scale")
     if filled["lora_scale"] is None and isinstance(scale, int | float):
         filled["lora_scale"] = float(scale)

@@ -221,12 +221,13 @@ def _refuse_missing_paths(config: ModelConfig, absent: dict[ComponentName, Found
 
 def _not_here(config: ModelConfig, absent: dict[ComponentName, Found], offline: bool) -> str:
     """Name every missing component and file, and the command that fetches them."""
-    parts = []
-    size_gb = 0.0
+    by_repository: dict[str, list[str]] = {}
     for name, found in absent.items():
         source = config.components[name]
-        parts.append(f"{name} ({', '.join(found.absent)} of {source.repo}, revision {source.revision})")
-        size_gb += source.size_gb or 0.0
+        files = by_repository.setdefault(f"{source.repo} (revision {source.revision})", [])
+        files.append(f"{name} ({', '.join(found.absent)})")
+    parts = [f"of {repository} {', '.join(files)}" for repository, files in by_repository.items()]
+    size_gb = sum(config.components[name].size_gb or 0.0 for name in absent)
     size = f" (about {size_text(round(size_gb * 10**9))})" if size_gb else ""
     return (
         f"{'Offline mode is on, and parts' if offline else 'Parts'} of {config.name} are not on this disk: "

@@ -15,14 +15,18 @@ from transformers import CLIPTokenizer, SiglipImageProcessorPil, T5TokenizerFast
 
 from uso import __version__, checkpoints, hub
 from uso.architectures import architecture_file, read_component_config
+from uso.block_cache import BlockCache
 from uso.choices import choose_device, choose_dtype, choose_plan
 from uso.config import ComponentName, MemoryPlan, ModelConfig, load_model_config
 from uso.context import ContextEmbedder
 from uso.errors import CheckpointError, ConfigError, MissingWeightsError
 from uso.forecast import RequestForecaster
+from uso.levels import Compile, Speed
 from uso.memory import Residency, check_host
 from uso.meta_model import MetaModel
 from uso.pipeline import USOPipeline
+from uso.quantize import can_quantize, quantize_blocks
+from uso.speed import cache_folder, choose_attention, choose_compile, compile_blocks
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +44,8 @@ def load_pipeline(
     device: str = "auto",
     dtype: str = "auto",
     lora_scale: float | None = None,
+    speed: Speed = "exact",
+    compile: Compile = "auto",
     offline: bool = False,
     download: bool = False,
     on_progress: OnProgress | None = None,
@@ -52,6 +58,8 @@ def load_pipeline(
         device: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`.
         dtype: of the transformer and the encoders: `auto`, `bfloat16` or `float32`. The autoencoder is float32.
         lora_scale: how much of USO's LoRA is folded in; the model's own value if None.
+        speed: `exact`, or a level that trades exactness for time (`uso.levels`).
+        compile: compile the transformer's blocks; `auto` does on CUDA where it works.
         download: fetch what is missing (in `offline` nothing is).
 
     Raises:
@@ -72,9 +80,30 @@ def load_pipeline(
         residency, place_of = _planned(config, plan, where, weights_dtype)
     pipeline = loader.pipeline(scale, place_of)
     report("Placing the model", 1.0)
-    pipeline.place(residency)
-    pipeline.provenance = _provenance(config, located, scale, weights_dtype, where, plan)
+    tuned = tune(pipeline, residency, speed, compile)
+    pipeline.provenance = _provenance(config, located, scale, weights_dtype, where, plan) | tuned
     return pipeline
+
+
+def tune(pipeline: USOPipeline, residency: Residency, speed: Speed, compile: Compile) -> dict[str, Any]:
+    """Place a pipeline and set how its blocks run; returns what a picture records of it.
+
+    Raises:
+        ConfigError: a level or a compilation that this device cannot do.
+    """
+    device, transformer = residency.device, pipeline.transformer
+    if speed != "exact":
+        reason = can_quantize(device)
+        if reason:
+            raise ConfigError(f"--speed {speed}: {reason} Use --speed exact.")
+        quantize_blocks(transformer)
+    if speed == "turbo":
+        pipeline.block_cache = BlockCache(transformer)
+    pipeline.place(residency)
+    compiled = choose_compile(compile, device, cache_folder())
+    if compiled:
+        compile_blocks(transformer, cache_folder())
+    return {"speed": speed, "compiled": compiled, "attention": choose_attention(transformer, device)}
 
 
 PlaceOf = Callable[[str], torch.device]

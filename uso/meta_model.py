@@ -16,22 +16,12 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from PIL import Image
 from torch import nn
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    SiglipImageProcessorPil,
-    SiglipVisionConfig,
-    SiglipVisionModel,
-    T5Config,
-    T5EncoderModel,
-)
 
-from uso.architectures import architecture_file, read_component_config
 from uso.config import ModelConfig, load_memory_plan
-from uso.context import STYLE_LAYERS, ContextEmbedder
+from uso.context import STYLE_LAYERS
+from uso.empty_model import empty_pipeline
 from uso.encoders import CLIP_LENGTH
 from uso.images import TOKEN_SIZE, fitted_size
 from uso.latents import CELL, LATENT_CHANNELS, pack, unpack
@@ -133,40 +123,12 @@ class MetaModel:
             ConfigError: a component's config cannot be read.
         """
 
-        def values(name: str) -> dict[str, Any]:
-            return read_component_config(architecture_file(config, name))
-
-        vision, flux = SiglipVisionConfig(**values("image_encoder")), values("transformer")
-        with META:
-            modules: dict[str, Any] = {
-                "transformer": FluxTransformer2DModel.from_config(flux),
-                "text_encoder": CLIPTextModel(CLIPTextConfig(**values("text_encoder"))),
-                "text_encoder_2": T5EncoderModel(T5Config(**values("text_encoder_2"))),
-                "image_encoder": SiglipVisionModel(vision),
-                "context_embedder": ContextEmbedder(
-                    image_tokens=(vision.image_size // vision.patch_size) ** 2,
-                    image_dim=vision.hidden_size,
-                    hidden_size=flux["num_attention_heads"] * flux["attention_head_dim"],
-                    **values("projector"),
-                ),
-            }
-            vae = AutoencoderKL.from_config(values("vae"))
-        t5 = modules["text_encoder_2"]
-        t5.encoder.embed_tokens.weight = t5.shared.weight
-        for module in modules.values():
-            for parameter in module.parameters():
-                parameter.data = parameter.data.to(dtype)
-        return cls(
-            USOPipeline(
-                **{name: module.eval() for name, module in modules.items()},
-                vae=vae.eval(),
-                tokenizer=None,
-                tokenizer_2=None,
-                image_processor=SiglipImageProcessorPil.from_dict(values("image_processor")),
-                scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False),
-                model=config.model_dump(mode="json", exclude={"components"}),
-            )
-        )
+        pipeline = empty_pipeline(config, dtype)
+        with pipeline.exchanged.stock():
+            for module in pipeline.components.values():
+                if isinstance(module, nn.Module):
+                    module.to(META)  # buffers too
+        return cls(pipeline)
 
     def weights(self) -> Weights:
         return self._weights

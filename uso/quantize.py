@@ -6,6 +6,8 @@ and decides nothing: the folded weights come from a transformer that is loaded, 
 """
 
 import logging
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -143,7 +145,9 @@ def quantize_blocks(transformer: Any) -> QuantizeReport:
             owner.register_module(leaf, replacement)
             layers, before, after = layers + 1, before + _bytes(layer), after + _bytes(replacement)
     report = QuantizeReport(layers, tuple(kept), before, after)
-    logger.info("%d layers of the blocks are int8 now: %.1f GiB instead of %.1f.", layers, after / 2**30, before / 2**30)
+    logger.info(
+        "%d layers of the blocks are int8 now: %.1f GiB instead of %.1f.", layers, after / 2**30, before / 2**30
+    )
     return report
 
 

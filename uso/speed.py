@@ -154,7 +154,7 @@ def choose_compile(choice: Compile, device: torch.device | str, folder: Path | N
     return False
 
 
-def compile_blocks(transformer: Any, folder: Path | None) -> None:
+def compile_blocks(transformer: Any, folder: Path | None, *, backend: str = "inductor") -> None:
     """Compile the transformer's blocks, each kind of block once per shape, at its first use.
 
     Shapes are static: with dynamic ones, the kernels of a request would depend on the requests before it. It is
@@ -162,15 +162,17 @@ def compile_blocks(transformer: Any, folder: Path | None) -> None:
 
     Args:
         folder: where compiled kernels are kept; see `use_cache_folder`.
+        backend: what turns graphs into code. `eager` makes none, which is enough to count graphs.
     """
     use_cache_folder(folder)
     for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks]:
-        block.forward = _compiled(block)
+        block.forward = _compiled(block, backend)
 
 
-def _compiled(block: nn.Module) -> Callable[..., Any]:
+def _compiled(block: nn.Module, backend: str) -> Callable[..., Any]:
+    options = _inductor_options(block) if backend == "inductor" else None
     compiled = torch.compile(
-        block.forward, fullgraph=True, dynamic=False, recompile_limit=SHAPES, options=_inductor_options(block)
+        block.forward, fullgraph=True, dynamic=False, recompile_limit=SHAPES, backend=backend, options=options
     )
 
     def forward(hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, **others: Any) -> Any:

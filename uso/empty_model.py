@@ -1,0 +1,74 @@
+"""A model's pipeline without its numbers: the modules that `load_pipeline` would load, built from shipped configs.
+
+Parameters are on the meta device, buffers are real. For forecasts, which need only shapes, and for random weights.
+"""
+
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    SiglipImageProcessorPil,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+    T5Config,
+    T5EncoderModel,
+)
+
+from uso.architectures import architecture_file, read_component_config
+from uso.config import ModelConfig
+from uso.context import ContextEmbedder
+from uso.pipeline import USOPipeline
+
+
+def empty_pipeline(
+    config: ModelConfig, dtype: torch.dtype, changes: dict[str, dict[str, Any]] | None = None
+) -> USOPipeline:
+    """The pipeline of a model's architecture, without tokenizers (they come with the weights).
+
+    Args:
+        dtype: of the transformer and the encoders; the autoencoder is float32.
+        changes: by component, values laid over its architecture (fewer layers, smaller widths).
+
+    Raises:
+        ConfigError: a component's config cannot be read.
+    """
+
+    def values(name: str) -> dict[str, Any]:
+        return read_component_config(architecture_file(config, name)) | (changes or {}).get(name, {})
+
+    vision, flux = SiglipVisionConfig(**values("image_encoder")), values("transformer")
+    with init_empty_weights():
+        transformer = FluxTransformer2DModel.from_config(flux)
+        vae = AutoencoderKL.from_config(values("vae"))
+        text_encoder = CLIPTextModel(CLIPTextConfig(**values("text_encoder")))
+        text_encoder_2 = T5EncoderModel(T5Config(**values("text_encoder_2")))
+        image_encoder = SiglipVisionModel(vision)
+        context_embedder = ContextEmbedder(
+            image_tokens=(vision.image_size // vision.patch_size) ** 2,
+            image_dim=vision.hidden_size,
+            hidden_size=flux["num_attention_heads"] * flux["attention_head_dim"],
+            style_tokens=values("projector")["style_tokens"],
+        )
+    text_encoder_2.encoder.embed_tokens.weight = text_encoder_2.shared.weight
+    for module in (transformer, text_encoder, text_encoder_2, image_encoder, context_embedder):
+        for parameter in module.parameters():
+            parameter.data = parameter.data.to(dtype)
+        module.eval().requires_grad_(False)
+    size = {"height": vision.image_size, "width": vision.image_size}
+    return USOPipeline(
+        transformer=transformer,
+        vae=vae.eval().requires_grad_(False),
+        text_encoder=text_encoder,
+        tokenizer=None,
+        text_encoder_2=text_encoder_2,
+        tokenizer_2=None,
+        image_encoder=image_encoder,
+        image_processor=SiglipImageProcessorPil.from_dict(values("image_processor") | {"size": size}),
+        context_embedder=context_embedder,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False),
+        model=config.model_dump(mode="json", exclude={"components"}),
+    )
