@@ -20,7 +20,7 @@ from uso.errors import ConfigError
 
 def test_the_models_that_ship() -> None:
     assert model_names() == ["demo", "flux-dev", "flux-krea-dev", "flux-schnell"]
-    assert {"full", "offload"} <= set(memory_names())
+    assert {"full", "24gb", "8gb", "cpu", "mps"} <= set(memory_names())
 
 
 @pytest.mark.parametrize("name", model_names())

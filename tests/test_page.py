@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 import pytest
 from PIL import Image
-from starlette.testclient import TestClient
+from fastapi.testclient import TestClient
 
 from tests.scripted import PATIENCE, Script, until
 from uso import output

@@ -1,4 +1,4 @@
-"""The pipeline on the demo model: every mode, one request one picture, save and load, cancel, offloading."""
+"""The pipeline on the demo model: every mode, one request one picture, save and load, cancel."""
 
 from collections.abc import Iterator
 from pathlib import Path

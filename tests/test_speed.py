@@ -130,7 +130,7 @@ def test_int8_blocks_are_traced_whole() -> None:
 def test_slices_and_whole_tensors_are_one_shape() -> None:
     tokens = torch.arange(24.0).reshape(1, 6, 4)
     cut = speed._plain(tokens[:, 2:])
-    assert cut.stride() == tokens[:, 2:].clone().stride() and torch.equal(cut, tokens[:, 2:])
+    assert cut.stride() == torch.empty(1, 4, 4).stride() and torch.equal(cut, tokens[:, 2:])
     assert cut.data_ptr() == tokens[:, 2:].data_ptr()
 
 

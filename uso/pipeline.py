@@ -292,7 +292,7 @@ class USOPipeline(Encoders, DiffusionPipeline):
             self.residency.release()
             raise USOError(
                 f"The device ran out of memory at {request.width} x {request.height}. Choose a smaller picture or "
-                "content reference size, or start with --memory offload."
+                "content reference size, or start with a memory plan for a smaller card (--memory)."
             ) from error
 
     def _stream(self, request: GenerationRequest) -> Generator[Progress | GenerationResult, None, None]:
