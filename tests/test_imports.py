@@ -26,7 +26,6 @@ LAYERS: dict[str, set[str]] = {
         "streaming",
         "placement",
         "live_memory",
-        "block_cache",
         "quantize",
         "speed",
     },

@@ -12,8 +12,8 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from PIL import Image
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from tests.scripted import PATIENCE, Script, until
 from uso import output

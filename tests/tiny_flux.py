@@ -1,6 +1,7 @@
 """A transformer of FLUX's kind that runs in milliseconds, and requests for it: for tests of how it is run."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ def tiny_steps(
     latents, inputs = tiny_request(transformer, **request)
     call = step or (lambda **values: transformer(**values))
     levels = torch.linspace(1, 0, num_steps + 1)
-    for level, following in zip(levels[:-1], levels[1:], strict=True):
+    for level, following in pairwise(levels):
         hidden = latents.to(transformer.dtype)
         velocity = call(hidden_states=hidden, timestep=level[None], return_dict=False, **inputs)[0]
         latents = latents + (following - level) * velocity.float()

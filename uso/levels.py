@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-Speed = Literal["exact", "fast", "turbo"]
+Speed = Literal["exact", "fast"]
 Compile = Literal["auto", "on", "off"]
 
 SPEEDS: tuple[Speed, ...] = get_args(Speed)

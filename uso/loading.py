@@ -15,7 +15,6 @@ from transformers import CLIPTokenizer, SiglipImageProcessorPil, T5TokenizerFast
 
 from uso import __version__, checkpoints, hub
 from uso.architectures import architecture_file, read_component_config
-from uso.block_cache import BlockCache
 from uso.choices import choose_device, choose_dtype, choose_plan
 from uso.config import ComponentName, MemoryPlan, ModelConfig, load_model_config
 from uso.context import ContextEmbedder
@@ -97,8 +96,6 @@ def tune(pipeline: USOPipeline, residency: Residency, speed: Speed, compile: Com
         if reason:
             raise ConfigError(f"--speed {speed}: {reason} Use --speed exact.")
         quantize_blocks(transformer)
-    if speed == "turbo":
-        pipeline.block_cache = BlockCache(transformer)
     pipeline.place(residency)
     compiled = choose_compile(compile, device, cache_folder())
     if compiled:

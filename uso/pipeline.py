@@ -6,7 +6,6 @@ and SigLIP. It loads no released files (`uso.checkpoints`) and saves no pictures
 
 import time
 from collections.abc import Generator, Sequence
-from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +13,6 @@ import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from transformers import CLIPTextModel, SiglipImageProcessorPil, SiglipVisionModel, T5EncoderModel
 
-from uso.block_cache import BlockCache, StepMemory
 from uso.config import ModelConfig, Schedule, load_memory_plan, load_model_config
 from uso.context import ContextEmbedder
 from uso.encoders import Encoders, exact_convolutions
@@ -79,8 +77,6 @@ class USOPipeline(Encoders, DiffusionPipeline):
         self.residency = Residency(load_memory_plan("full"), "cpu")
         self.exchanged = ExchangedTransformer(transformer, context_embedder)
         self.remembered = Remembered(REMEMBERED_BYTES)
-        self.block_cache: BlockCache | None = None
-        """Lets steps that change little skip blocks (`--speed turbo`)."""
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         """Save a stock diffusers folder that `USOPipeline.from_pretrained` loads back to the same numbers.
@@ -255,9 +251,8 @@ class USOPipeline(Encoders, DiffusionPipeline):
             table = self.modulation_table(conditioning, sigmas[:-1])
         self.residency.enter("denoise")
         latents = pack(noise).to(self.work_device, torch.float32)
-        memory = StepMemory()
         for index, (sigma, following) in enumerate(pairwise(sigmas.tolist())):
-            with torch.inference_mode(), self.block_cache.use(memory) if self.block_cache else nullcontext():
+            with torch.inference_mode():
                 velocity = self.velocity(conditioning, latents, table[index])
                 denoised = latents - sigma * velocity
                 latents = latents + (following - sigma) * velocity

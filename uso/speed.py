@@ -1,7 +1,7 @@
 """How the transformer's blocks are run: which attention kernel, and compiled or not.
 
 Nothing here changes what is computed, except in the last bits: a compiled picture and an eager one differ there, so the
-mode belongs into a picture's record. What trades exactness for time is in `uso.quantize` and `uso.block_cache`.
+mode belongs into a picture's record. What trades exactness for time is in `uso.quantize`.
 """
 
 import importlib.util
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch._dynamo.config as dynamo
 from torch import nn
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from uso.errors import ConfigError
 from uso.levels import Compile
@@ -93,9 +94,9 @@ def cache_folder() -> Path:
 def use_cache_folder(folder: Path | None) -> None:
     """Keep compiled kernels in `folder` (None: where PyTorch keeps them). To be called before anything is compiled.
 
-    TORCHINDUCTOR_CACHE_DIR, where the user has set it, wins.
+    TORCHINDUCTOR_CACHE_DIR, where the user has set it, wins; PyTorch sets it too, to its default, once it has looked.
     """
-    if folder is None or "TORCHINDUCTOR_CACHE_DIR" in os.environ:
+    if folder is None or os.environ.get("TORCHINDUCTOR_CACHE_DIR", default_cache_dir()) != default_cache_dir():
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -171,7 +172,7 @@ def compile_blocks(transformer: Any, folder: Path | None, *, backend: str = "ind
 
 def _compiled(block: nn.Module, backend: str) -> Callable[..., Any]:
     options = _inductor_options(block) if backend == "inductor" else None
-    compiled = torch.compile(
+    compiled = torch.compile(  # type: ignore[call-overload] # its overloads do not know recompile_limit
         block.forward, fullgraph=True, dynamic=False, recompile_limit=SHAPES, backend=backend, options=options
     )
 
