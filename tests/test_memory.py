@@ -104,6 +104,19 @@ def test_a_request_that_cannot_fit_is_refused(golden: Case, size: tuple[int, int
         residency.begin(request_of(pipeline))
 
 
+def test_a_request_beyond_the_worst_case_is_refused(golden: Case) -> None:
+    """Blocks that never leave the device have no copy on the host: a request that needs them gone cannot run."""
+    weights = weights_of(golden.load())
+    plan = load_memory_plan("24gb")
+    budget = RESERVE + device_bytes(plan, weights, NOTHING, "decode", len(weights.blocks))
+    residency = Residency(plan, "cpu", budget=budget, forecaster=Needs(NOTHING))
+    pipeline = golden.load(residency=residency)
+    assert residency.blocks is not None and residency.blocks.permanent == len(weights.blocks)
+    residency.forecaster = Needs(replace(NOTHING, decode=sum(weights.blocks) // 2))
+    with pytest.raises(RequestError, match="does not fit the memory plan '24gb'"):
+        residency.begin(request_of(pipeline))
+
+
 def test_weights_that_cannot_fit_are_refused(golden: Case) -> None:
     with pytest.raises(ConfigError, match="weights need more. Choose a plan for a larger card"):
         golden.load(residency=Residency(load_memory_plan("8gb"), "cpu", budget=1000))

@@ -123,12 +123,12 @@ class Residency:
             RequestError: it does not fit; names the size that does.
         """
         self._allowed = {}
-        if self.weights is None or self.budget is None:
+        if self.weights is None or self.budget is None or self.blocks is None:
             return
         needs = self._needs(request)
         for stage in STAGES:
             count = resident_blocks(self.plan, self.weights, needs, stage, self.budget)
-            if count is None:
+            if count is None or count < self.blocks.permanent:  # more references than the plan was made for
                 raise RequestError(self._too_large(request))
             self._allowed[stage] = count
 
