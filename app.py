@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 from uso.config import ModelConfig, load_model_config, with_local_files
 from uso.errors import USOError
-from uso.flags import AUTO, add_model_flags, check_model_flags, model_files
-from uso.levels import SPEEDS
+from uso.flags import AUTO, add_model_flags, check_model_flags, load_options, model_files
 from uso.output import check_folder
 from uso.web.port import listen
 
@@ -104,18 +103,7 @@ def load(args: argparse.Namespace, config: ModelConfig, on_progress: "OnProgress
     """The pipeline; called in the engine's thread, where the seconds of importing torch hold nobody up."""
     from uso.loading import load_pipeline
 
-    return load_pipeline(
-        config,
-        memory=args.memory,
-        device=args.device,
-        dtype=args.dtype,
-        lora_scale=args.lora_scale,
-        speed=args.speed or SPEEDS[0],
-        compile=args.compile,
-        offline=args.offline,
-        download=args.model != AUTO,
-        on_progress=on_progress,
-    )
+    return load_pipeline(config, **load_options(args), on_progress=on_progress)
 
 
 if __name__ == "__main__":

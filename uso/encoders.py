@@ -69,7 +69,7 @@ class Encoders:
             RequestError: with both lengths, in tokens.
         """
         length = self.model_config.max_sequence_length
-        tokens = len(self.tokenizer_2(prompt, truncation=False).input_ids)
+        tokens = len(self.tokenizer_2(prompt, truncation=False, verbose=False).input_ids)  # no warning: it is refused
         if tokens > length:
             raise RequestError(f"The prompt has {tokens} tokens; this model reads {length}. Shorten it.")
 

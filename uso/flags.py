@@ -7,6 +7,7 @@
 import argparse
 import math
 import re
+from typing import Any
 
 from uso.config import (
     COMPONENT_NAMES,
@@ -64,6 +65,20 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 def model_files(args: argparse.Namespace) -> dict[str, str]:
     """The components that were given as paths: {"transformer": "/models/flux1-dev.safetensors", ...}."""
     return {name: path for name in COMPONENT_NAMES if (path := getattr(args, name)) is not None}
+
+
+def load_options(args: argparse.Namespace) -> dict[str, Any]:
+    """How the flags want a model loaded: arguments of `uso.loading.load_pipeline`."""
+    return {
+        "memory": args.memory,
+        "device": args.device,
+        "dtype": args.dtype,
+        "lora_scale": args.lora_scale,
+        "speed": args.speed or SPEEDS[0],
+        "compile": args.compile,
+        "offline": args.offline,
+        "download": args.model != AUTO,  # `auto` never downloads
+    }
 
 
 def check_model_flags(args: argparse.Namespace) -> ModelConfig | None:

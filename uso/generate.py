@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uso import output
 from uso.config import ModelConfig
 from uso.errors import OutputError, RequestError
-from uso.flags import AUTO, check_model_flags, model_files
+from uso.flags import AUTO, check_model_flags, load_options, model_files
 from uso.levels import SPEEDS
 from uso.request import GenerationRequest, GenerationResult, ReferenceImage
 from uso.terminal import loading_bar, on_terminal, print_path, say, step_bar
@@ -90,18 +90,7 @@ def load(config: ModelConfig, args: argparse.Namespace) -> "USOPipeline":
     from uso.loading import load_pipeline
 
     with loading_bar() as show:
-        return load_pipeline(
-            config,
-            memory=args.memory,
-            device=args.device,
-            dtype=args.dtype,
-            lora_scale=args.lora_scale,
-            speed=args.speed or SPEEDS[0],
-            compile=args.compile,
-            offline=args.offline,
-            download=args.model != AUTO,
-            on_progress=show,
-        )
+        return load_pipeline(config, **load_options(args), on_progress=show)
 
 
 def request_values(args: argparse.Namespace) -> dict[str, Any]:
