@@ -3,7 +3,9 @@
 `Encoders` is a part of `USOPipeline`, which holds the modules; nothing is remembered here.
 """
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -83,7 +85,7 @@ class Encoders:
         """The style tokens of a picture, high, mid and low level in order: [1, 3 * style_tokens, hidden]."""
         self.residency.enter("style")
         pixels = self.preprocess_style(image).to(self.work_device, self.image_encoder.dtype)
-        with self.residency.visit(self.image_encoder):
+        with self.residency.visit(self.image_encoder), exact_convolutions():
             states = image_features(self.image_encoder, pixels, STYLE_LAYERS.values())
         return self.context_embedder.style_tokens(states)
 
@@ -122,6 +124,42 @@ def image_features(image_encoder: Any, pixels: torch.Tensor, layers: Iterable[in
     return states
 
 
-def exact_convolutions() -> Any:
-    """cuDNN without its choice of kernels by speed: the same picture every time."""
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+class Shared:
+    """A setting of the whole process that several threads need at once: made by the first, undone after the last.
+
+    A context manager that saves and restores such a setting by itself, entered by two threads, would take it from the
+    one that is still inside, and leave it behind at the end.
+
+    Args:
+        setting: makes the context manager that sets it and restores what was before.
+    """
+
+    def __init__(self, setting: Callable[[], AbstractContextManager[Any]]) -> None:
+        self._setting = setting
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._held: AbstractContextManager[Any] | None = None
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """While inside, the setting is made."""
+        with self._lock:
+            if self._inside == 0:
+                held = self._setting()
+                held.__enter__()
+                self._held = held
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0 and self._held is not None:
+                    self._held.__exit__(None, None, None)
+
+
+exact_convolutions = Shared(
+    lambda: torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+)
+"""cuDNN without its choice of kernels by speed: the same picture every time. Every convolution runs inside it, so that
+none depends on what another thread does at the moment."""

@@ -2,7 +2,9 @@
 
 import logging
 import platform
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,10 @@ logger = logging.getLogger(__name__)
 OnProgress = Callable[[str, float], None]
 """Called with what is being done and the share of all bytes done, 0 to 1."""
 
+_LOADING = threading.Lock()
+"""One model at a time: empty modules are built by patching `nn.Module`, and log levels and environment variables are
+changed, all of which is the whole process's."""
+
 # One component is loaded in float32 whatever the rest is: the autoencoder loses visible detail in bfloat16.
 _VAE_DTYPE = torch.float32
 
@@ -51,6 +57,9 @@ def load_pipeline(
 ) -> USOPipeline:
     """Find the files, load them strictly, fold the LoRA, place everything.
 
+    One model is loaded at a time: other threads that call this wait, and pipelines that are there already go on
+    working. Call it in the thread that will use the pipeline: `cuda:N` becomes that thread's current device.
+
     Args:
         config: a `ModelConfig` or the name of one.
         memory: a plan's name or `auto`.
@@ -69,19 +78,34 @@ def load_pipeline(
     where = choose_device(device)
     weights_dtype = choose_dtype(dtype, where)
     scale = config.lora_scale if lora_scale is None else lora_scale
-    located = hub.locate(config, offline=offline, download=download, on_progress=on_progress)
-    stored = sum(file.stat().st_size for component in located.values() for file in component.files)
-    loader = _Loader(config, located, weights_dtype, report, stored)
-    plan = choose_plan(memory, where, stored)
-    residency, place_of = Residency(plan, where), _everything_on(where)
-    if plan.visit:
-        report("Working out what stays on the device", 0.0)
-        residency, place_of = _planned(config, plan, where, weights_dtype)
-    pipeline = loader.pipeline(scale, place_of)
-    report("Placing the model", 1.0)
-    tuned = tune(pipeline, residency, speed, compile)
-    pipeline.provenance = _provenance(config, located, scale, weights_dtype, where, plan) | tuned
-    return pipeline
+    if where.type == "cuda" and where.index is not None:
+        torch.cuda.set_device(where)
+    with _alone(report):
+        located = hub.locate(config, offline=offline, download=download, on_progress=on_progress)
+        stored = sum(file.stat().st_size for component in located.values() for file in component.files)
+        loader = _Loader(config, located, weights_dtype, report, stored)
+        plan = choose_plan(memory, where, stored)
+        residency, place_of = Residency(plan, where), _everything_on(where)
+        if plan.visit:
+            report("Working out what stays on the device", 0.0)
+            residency, place_of = _planned(config, plan, where, weights_dtype)
+        pipeline = loader.pipeline(scale, place_of)
+        report("Placing the model", 1.0)
+        tuned = tune(pipeline, residency, speed, compile)
+        pipeline.provenance = _provenance(config, located, scale, weights_dtype, where, plan) | tuned
+        return pipeline
+
+
+@contextmanager
+def _alone(report: OnProgress) -> Iterator[None]:
+    """While inside, no other thread loads a model; says so where it has to wait for one."""
+    if not _LOADING.acquire(blocking=False):
+        report("Waiting for another model to load", 0.0)
+        _LOADING.acquire()
+    try:
+        yield
+    finally:
+        _LOADING.release()
 
 
 def tune(pipeline: USOPipeline, residency: Residency, speed: Speed, compile: Compile) -> dict[str, Any]:

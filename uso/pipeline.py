@@ -5,24 +5,27 @@ and SigLIP. It loads no released files (`uso.checkpoints`) and saves no pictures
 """
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from itertools import pairwise
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from PIL import Image
 from transformers import CLIPTextModel, SiglipImageProcessorPil, SiglipVisionModel, T5EncoderModel
 
+from uso.conditioning import Conditions
 from uso.config import ModelConfig, Schedule, load_memory_plan, load_model_config
 from uso.context import ContextEmbedder
-from uso.encoders import Encoders, exact_convolutions
+from uso.encoders import exact_convolutions
 from uso.errors import ConfigError, USOError
 from uso.exchange import ExchangedTransformer
-from uso.images import fit_reference
-from uso.latents import draw_noise, pack, picture_ids, tensor_to_image, unpack
+from uso.latents import draw_noise, pack, tensor_to_image, unpack
 from uso.memory import Residency
+from uso.pacing import Pacer, marks_of
+from uso.preview import SIDE, PreviewMap, map_of
 from uso.remember import Remembered
-from uso.request import GenerationRequest, GenerationResult, Progress, ReferenceImage
+from uso.request import GenerationRequest, GenerationResult, Progress
 from uso.schedule import set_schedule
 from uso.stages import Conditioning, DenoiseStep, USOPipelineOutput
 
@@ -33,7 +36,7 @@ TILE_PIXELS = 512
 """Side of a tile where decoding is tiled."""
 
 
-class USOPipeline(Encoders, DiffusionPipeline):
+class USOPipeline(Conditions, DiffusionPipeline):
     """Style- and subject-driven image generation.
 
     Args:
@@ -77,6 +80,7 @@ class USOPipeline(Encoders, DiffusionPipeline):
         self.residency = Residency(load_memory_plan("full"), "cpu")
         self.exchanged = ExchangedTransformer(transformer, context_embedder)
         self.remembered = Remembered(REMEMBERED_BYTES)
+        self.preview_map: PreviewMap | None = None
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         """Save a stock diffusers folder that `USOPipeline.from_pretrained` loads back to the same numbers.
@@ -104,99 +108,6 @@ class USOPipeline(Encoders, DiffusionPipeline):
         return self.place(Residency(load_memory_plan("full"), self.vae.device))
 
     # The stages.
-
-    @torch.inference_mode()
-    def condition(self, request: GenerationRequest) -> Conditioning:
-        """Encode everything a request brings; parts that were encoded before are remembered.
-
-        Raises:
-            RequestError: the prompt is longer than the model reads, or the request does not fit the memory plan.
-        """
-        self.residency.begin(request)
-        prompt_embeds, pooled = self.remembered.get(
-            ("prompt", request.prompt), self.work_device, lambda: self.encode_prompt(request.prompt)
-        )
-        styles = [self._style(style) for style in request.style_images]
-        references = [self._reference(content, request.content_size) for content in request.content_images]
-        return self.make_conditioning(
-            prompt_embeds,
-            pooled,
-            style_tokens=styles,
-            reference_latents=[latents for latents, _ in references],
-            references=[embedded for _, embedded in references],
-            height=request.height,
-            width=request.width,
-            guidance_scale=request.guidance_scale,
-        )
-
-    def _style(self, style: ReferenceImage) -> torch.Tensor:
-        """The tokens of a style picture, remembered."""
-        key = ("style", style.sha256)
-        (tokens,) = self.remembered.get(key, self.work_device, lambda: (self.encode_style(style.image),))
-        return tokens
-
-    def _reference(self, content: ReferenceImage, content_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """A content reference's latents and tokens in transformer width, remembered."""
-
-        def compute() -> tuple[torch.Tensor, torch.Tensor]:
-            latents = self.encode_reference(fit_reference(content.image, content_size))
-            return latents, self.embed_reference(latents)
-
-        key = ("reference", content.sha256, content_size)
-        latents, embedded = self.remembered.get(key, self.work_device, compute)
-        return latents, embedded
-
-    def make_conditioning(
-        self,
-        prompt_embeds: torch.Tensor,
-        pooled_prompt_embeds: torch.Tensor,
-        *,
-        style_tokens: Sequence[torch.Tensor] = (),
-        reference_latents: Sequence[torch.Tensor] = (),
-        references: Sequence[torch.Tensor] | None = None,
-        height: int,
-        width: int,
-        guidance_scale: float | None,
-    ) -> Conditioning:
-        """Assemble encoded parts into what the transformer takes.
-
-        Args:
-            style_tokens: of each style, [1, tokens, hidden].
-            reference_latents: of each content reference, [1, 16, h, w].
-            references: the same through `embed_reference`, where a caller has them already.
-            height, width: the picture's, in pixels.
-        """
-        device, dtype = self.work_device, self.transformer.dtype
-        context = self.context_embedder(prompt_embeds.to(device), [tokens.to(device) for tokens in style_tokens])
-        if references is None:
-            references = [self.embed_reference(latents) for latents in reference_latents]
-        sizes = tuple((8 * latents.shape[-2], 8 * latents.shape[-1]) for latents in reference_latents)
-        guidance = None
-        if self.transformer.config.guidance_embeds and guidance_scale is not None:
-            guidance = torch.tensor([guidance_scale], dtype=torch.float32, device=device)
-        return Conditioning(
-            context=context.to(dtype),
-            pooled_prompt_embeds=pooled_prompt_embeds.to(device, dtype),
-            positions=self._positions(context.shape[1], height, width, sizes),
-            references=torch.cat(list(references), dim=1) if references else None,
-            guidance=guidance,
-            height=height,
-            width=width,
-        )
-
-    def _positions(
-        self, context_tokens: int, height: int, width: int, reference_sizes: tuple[tuple[int, int], ...]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rotary tables of context (ids 0), picture and references, remembered."""
-
-        def compute() -> tuple[torch.Tensor, ...]:
-            picture, references = picture_ids(height, width, reference_sizes)
-            ids = torch.cat([torch.zeros(context_tokens, 3), picture, *references])
-            return tuple(self.exchanged.position_embedding(ids.to(self.work_device)))
-
-        key = ("positions", context_tokens, height, width, reference_sizes)
-        cos, sin = self.remembered.get(key, self.work_device, compute)
-        return cos, sin
 
     def modulation_table(self, conditioning: Conditioning, sigmas: torch.Tensor) -> torch.Tensor:
         """What the modulation layers give at each noise level: [steps, 1, width], remembered.
@@ -243,7 +154,8 @@ class USOPipeline(Encoders, DiffusionPipeline):
     ) -> Generator[DenoiseStep, None, None]:
         """Euler steps from noise [1, 16, H/8, W/8] to a picture's latents, yielding after each.
 
-        Latents stay float32; only the network's input is cast. Close the generator to stop.
+        Latents stay float32; only the network's input is cast. Close the generator to stop. A step may still be
+        running on the device when it is yielded: nothing here waits (`stream` does).
         """
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
         sigmas = set_schedule(scheduler, schedule, num_inference_steps, conditioning.height, conditioning.width)
@@ -270,12 +182,33 @@ class USOPipeline(Encoders, DiffusionPipeline):
             pixels: torch.Tensor = self.vae.decode(scaled.to(self.vae.dtype), return_dict=False)[0]
         return pixels
 
+    # Previews.
+
+    def fit_preview(self) -> bool:
+        """Make `preview` work, from what was kept on disk or by fitting; to be called once, while no request runs.
+
+        Returns:
+            whether there will be previews; a warning in the log says why not.
+        """
+        self.preview_map = map_of(self)
+        return self.preview_map is not None
+
+    def preview(self, progress: Progress, side: int = SIDE) -> Image.Image | None:
+        """What the picture will be as far as a step can tell, small and blurred: 8-bit RGB, long side `side` pixels.
+
+        None in stages other than `denoise`, and before `fit_preview`. It waits for the step to be done.
+        """
+        if self.preview_map is None or progress.denoised is None:
+            return None
+        return self.preview_map.picture(progress.denoised, progress.height, progress.width, side)
+
     # Whole requests.
 
     def stream(self, request: GenerationRequest) -> Generator[Progress | GenerationResult, None, None]:
         """Run a request: `Progress` after every step, one `GenerationResult` per picture.
 
-        Conditioned once; picture i is the one of a single request with seed + i. Close the generator to cancel.
+        Conditioned once; picture i is the one of a single request with seed + i. Close the generator to cancel. On a
+        GPU a step's `Progress` comes when the step before it is done: the host is at most one step ahead.
 
         Raises:
             RequestError: the prompt is longer than the model reads.
@@ -302,6 +235,8 @@ class USOPipeline(Encoders, DiffusionPipeline):
                 image_index=picture,
                 num_images=request.num_images,
                 seconds=time.perf_counter() - began,
+                height=request.height,
+                width=request.width,
                 **tensors,
             )
 
@@ -316,10 +251,13 @@ class USOPipeline(Encoders, DiffusionPipeline):
             steps = self.denoise(
                 conditioning, noise, num_inference_steps=single.num_inference_steps, schedule=single.schedule
             )
+            pacer = Pacer(marks_of(self.work_device))
             for step in steps:
+                pacer.step()
                 yield progress(
                     "denoise", step.index + 1, step.num_steps, picture, latents=step.latents, denoised=step.denoised
                 )
+            pacer.finish()
             timings["denoise"] = time.perf_counter() - started
             started = time.perf_counter()
             yield progress("decode", 0, 1, picture)

@@ -272,6 +272,9 @@ class Progress:
     num_images: int
     seconds: float
     """Since the request began."""
+    height: int = 0
+    width: int = 0
+    """Of the picture, in pixels."""
     latents: Any = None
     """In `denoise`: the packed latents after the step, [1, tokens, 64], float32 on the device."""
     denoised: Any = None

@@ -1,0 +1,114 @@
+"""What a request brings, encoded, put together and remembered: a `Conditioning`, computed once per request.
+
+`Conditions` is a part of `USOPipeline`. It knows neither noise nor steps.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from uso.encoders import Encoders
+from uso.images import fit_reference
+from uso.latents import picture_ids
+from uso.remember import Remembered
+from uso.request import GenerationRequest, ReferenceImage
+from uso.stages import Conditioning
+
+
+class Conditions(Encoders):
+    """The half of `USOPipeline` that comes before denoising."""
+
+    remembered: Remembered
+
+    @torch.inference_mode()
+    def condition(self, request: GenerationRequest) -> Conditioning:
+        """Encode everything a request brings; parts that were encoded before are remembered.
+
+        Raises:
+            RequestError: the prompt is longer than the model reads, or the request does not fit the memory plan.
+        """
+        self.residency.begin(request)
+        prompt_embeds, pooled = self.remembered.get(
+            ("prompt", request.prompt), self.work_device, lambda: self.encode_prompt(request.prompt)
+        )
+        styles = [self._style(style) for style in request.style_images]
+        references = [self._reference(content, request.content_size) for content in request.content_images]
+        return self.make_conditioning(
+            prompt_embeds,
+            pooled,
+            style_tokens=styles,
+            reference_latents=[latents for latents, _ in references],
+            references=[embedded for _, embedded in references],
+            height=request.height,
+            width=request.width,
+            guidance_scale=request.guidance_scale,
+        )
+
+    def _style(self, style: ReferenceImage) -> torch.Tensor:
+        """The tokens of a style picture, remembered."""
+        key = ("style", style.sha256)
+        (tokens,) = self.remembered.get(key, self.work_device, lambda: (self.encode_style(style.image),))
+        return tokens
+
+    def _reference(self, content: ReferenceImage, content_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A content reference's latents and tokens in transformer width, remembered."""
+
+        def compute() -> tuple[torch.Tensor, torch.Tensor]:
+            latents = self.encode_reference(fit_reference(content.image, content_size))
+            return latents, self.embed_reference(latents)
+
+        key = ("reference", content.sha256, content_size)
+        latents, embedded = self.remembered.get(key, self.work_device, compute)
+        return latents, embedded
+
+    def make_conditioning(
+        self,
+        prompt_embeds: torch.Tensor,
+        pooled_prompt_embeds: torch.Tensor,
+        *,
+        style_tokens: Sequence[torch.Tensor] = (),
+        reference_latents: Sequence[torch.Tensor] = (),
+        references: Sequence[torch.Tensor] | None = None,
+        height: int,
+        width: int,
+        guidance_scale: float | None,
+    ) -> Conditioning:
+        """Assemble encoded parts into what the transformer takes.
+
+        Args:
+            style_tokens: of each style, [1, tokens, hidden].
+            reference_latents: of each content reference, [1, 16, h, w].
+            references: the same through `embed_reference`, where a caller has them already.
+            height, width: the picture's, in pixels.
+        """
+        device, dtype = self.work_device, self.transformer.dtype
+        context = self.context_embedder(prompt_embeds.to(device), [tokens.to(device) for tokens in style_tokens])
+        if references is None:
+            references = [self.embed_reference(latents) for latents in reference_latents]
+        sizes = tuple((8 * latents.shape[-2], 8 * latents.shape[-1]) for latents in reference_latents)
+        guidance = None
+        if self.transformer.config.guidance_embeds and guidance_scale is not None:
+            guidance = torch.tensor([guidance_scale], dtype=torch.float32, device=device)
+        return Conditioning(
+            context=context.to(dtype),
+            pooled_prompt_embeds=pooled_prompt_embeds.to(device, dtype),
+            positions=self._positions(context.shape[1], height, width, sizes),
+            references=torch.cat(list(references), dim=1) if references else None,
+            guidance=guidance,
+            height=height,
+            width=width,
+        )
+
+    def _positions(
+        self, context_tokens: int, height: int, width: int, reference_sizes: tuple[tuple[int, int], ...]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rotary tables of context (ids 0), picture and references, remembered."""
+
+        def compute() -> tuple[torch.Tensor, ...]:
+            picture, references = picture_ids(height, width, reference_sizes)
+            ids = torch.cat([torch.zeros(context_tokens, 3), picture, *references])
+            return tuple(self.exchanged.position_embedding(ids.to(self.work_device)))
+
+        key = ("positions", context_tokens, height, width, reference_sizes)
+        cos, sin = self.remembered.get(key, self.work_device, compute)
+        return cos, sin

@@ -1,0 +1,223 @@
+"""A small picture of what a running request is about to show, at almost no cost: 16 latent channels -> RGB, linearly.
+
+The map is fitted once on the model's own autoencoder: pictures are encoded and decoded, and the colour of each latent
+cell is the mean of the 8 x 8 pixels that it is decoded to. It is kept in memory, and on disk for the next start. It
+shows colours and shapes at an eighth of the size, no texture; finished pictures are decoded (`USOPipeline.decode`).
+"""
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from uso.config import ROOT
+from uso.errors import USOError
+from uso.images import fit_reference, open_image
+from uso.latents import CELL, LATENT_CHANNELS, unpack
+from uso.memory import Residency
+from uso.speed import cache_folder as compiled_folder
+
+logger = logging.getLogger(__name__)
+
+EXAMPLES = ROOT / "assets" / "examples"
+"""Photographs and paintings that the map is fitted on."""
+
+FIT_SIZE = 192
+"""Long side of a picture while fitting, in pixels: some 400 cells of each, for 17 unknowns of a colour."""
+
+RIDGE = 1e-4
+"""Of the latents' mean variance: keeps channels that say nothing from being given large weights."""
+
+SIDE = 256
+"""Long side of a preview, in pixels."""
+
+_VERSION = 1
+"""Of the fit; another number makes every kept map be fitted again."""
+
+_SAMPLES = 64
+"""Values of each parameter that tell autoencoders apart: no training leaves that many of every tensor as they were."""
+
+
+@dataclass(frozen=True, eq=False)
+class PreviewMap:
+    """Latents -> colours, one cell at a time."""
+
+    weight: torch.Tensor
+    """[3, 16], float32."""
+    bias: torch.Tensor
+    """[3], float32."""
+
+    def colours(self, latents: torch.Tensor) -> torch.Tensor:
+        """[1, 16, h, w] latents -> [3, h, w], about [-1, 1], not clamped, float32."""
+        weight, bias = self.weight.to(latents.device), self.bias.to(latents.device)
+        return torch.einsum("rc,chw->rhw", weight, latents[0].float()) + bias[:, None, None]
+
+    @torch.inference_mode()
+    def picture(self, tokens: torch.Tensor, height: int, width: int, side: int = SIDE) -> Image.Image:
+        """A preview of packed latents, its long side `side` pixels; one transfer from the device.
+
+        Args:
+            tokens: [1, height/16 * width/16, 64].
+            height, width: of the whole picture, in pixels.
+        """
+        colours = self.colours(unpack(tokens, height, width)).clamp(-1, 1)
+        cells = ((colours + 1.0) * 127.5).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu()
+        small = Image.fromarray(cells.numpy(), "RGB")
+        scale = side / max(small.size)
+        size = max(1, round(small.width * scale)), max(1, round(small.height * scale))
+        return small.resize(size, Image.Resampling.BICUBIC)
+
+
+class HasAutoencoder(Protocol):
+    """What fitting needs of a pipeline."""
+
+    vae: Any
+    residency: Residency
+
+    def encode_reference(self, image: Image.Image) -> torch.Tensor: ...
+
+    def decode(self, latents: torch.Tensor, *, tiled: bool = False) -> torch.Tensor: ...
+
+
+def map_of(pipeline: HasAutoencoder, examples: Path = EXAMPLES) -> PreviewMap | None:
+    """The map of a pipeline's autoencoder: read where it was kept, else fitted and kept.
+
+    No request may be running. None, with a warning, where it cannot be fitted; that costs previews and nothing else.
+    """
+    try:
+        files = [path.read_bytes() for path in sorted(examples.iterdir()) if path.suffix in (".jpg", ".png")]
+        path = _kept_path(digest(pipeline.vae, files))
+        kept = _read(path)
+        if kept is not None:
+            return kept
+        latents, colours = samples(pipeline, [open_image(data, "example") for data in files])
+        fitted = fit(latents, colours)
+    except torch.OutOfMemoryError:
+        pipeline.residency.release()
+        logger.warning("There will be no previews: the device ran out of memory while they were prepared.")
+        return None
+    except (OSError, USOError) as error:
+        logger.warning("There will be no previews: %s", error)
+        return None
+    _write(path, fitted)
+    return fitted
+
+
+@torch.inference_mode()
+def samples(pipeline: HasAutoencoder, pictures: Iterable[Image.Image]) -> tuple[torch.Tensor, torch.Tensor]:
+    """What pictures are as latents, and what those are decoded to.
+
+    Returns:
+        latents [cells, 16] and mean colours [cells, 3] in about [-1, 1]; float32, on the host.
+    """
+    latents, colours = [], []
+    with pipeline.residency.visit(pipeline.vae):  # once, not for each picture
+        for picture in pictures:
+            encoded = pipeline.encode_reference(fit_reference(picture, FIT_SIZE))
+            means = torch.nn.functional.avg_pool2d(pipeline.decode(encoded).float().clamp(-1, 1), CELL)
+            latents.append(_cells(encoded))
+            colours.append(_cells(means))
+    if not latents:
+        raise USOError("there are no pictures to fit them on.")
+    return torch.cat(latents), torch.cat(colours)
+
+
+def _cells(values: torch.Tensor) -> torch.Tensor:
+    """[1, C, h, w] -> [h * w, C], on the host."""
+    return values[0].flatten(1).T.float().cpu()
+
+
+def fit(latents: torch.Tensor, colours: torch.Tensor) -> PreviewMap:
+    """Ridge regression with a free constant, in float64.
+
+    Args:
+        latents: [cells, 16].
+        colours: [cells, 3].
+
+    Raises:
+        USOError: the values are not finite, so nothing can be fitted.
+    """
+    known, wanted = latents.double(), colours.double()
+    mean, level = known.mean(dim=0), wanted.mean(dim=0)
+    centred = known - mean
+    covariance = centred.T @ centred / len(known)
+    if not (bool(torch.isfinite(covariance).all()) and bool(torch.isfinite(level).all())):
+        raise USOError("the autoencoder gives values that are not finite.")
+    ridge = RIDGE * covariance.diagonal().mean() + torch.finfo(torch.float64).tiny
+    penalty = ridge * torch.eye(len(covariance), dtype=torch.float64)
+    weight = torch.linalg.solve(covariance + penalty, centred.T @ (wanted - level) / len(known)).T
+    return PreviewMap(weight.float().contiguous(), (level - weight @ mean).float())
+
+
+# Kept on disk.
+
+
+def cache_folder() -> Path:
+    """Where maps are kept from run to run: beside compiled kernels, in the user's cache folder."""
+    return compiled_folder().parent / "previews"
+
+
+def digest(vae: Any, files: Sequence[bytes]) -> str:
+    """What a map depends on, as SHA-256 in hex: the autoencoder, by a sample of each parameter, and the pictures."""
+    config = vae.config
+    told = hashlib.sha256(f"{_VERSION} {FIT_SIZE} {RIDGE} {config.scaling_factor} {config.shift_factor}".encode())
+    for name, parameter in vae.named_parameters():
+        flat = parameter.detach().reshape(-1)
+        values = flat[:: max(1, flat.numel() // _SAMPLES)].float().cpu()
+        told.update(f" {name} {list(parameter.shape)} {parameter.dtype} ".encode())
+        told.update(values.numpy().tobytes())
+    for data in files:
+        told.update(hashlib.sha256(data).digest())
+    return told.hexdigest()
+
+
+def _kept_path(key: str) -> Path | None:
+    """None where the user has no home."""
+    try:
+        return cache_folder() / f"{key}.safetensors"
+    except RuntimeError:
+        return None
+
+
+def _read(path: Path | None) -> PreviewMap | None:
+    """A kept map; None where there is none that can be used."""
+    try:
+        if path is None or not path.is_file():
+            return None
+        tensors = load_file(path)
+        weight, bias = tensors["weight"], tensors["bias"]
+    except (OSError, SafetensorError, KeyError) as error:
+        logger.info("The kept preview map %s cannot be read (%s); it is fitted again.", path, error)
+        return None
+    shapes = weight.shape == (3, LATENT_CHANNELS) and bias.shape == (3,)
+    if not shapes or not all(t.dtype == torch.float32 and bool(torch.isfinite(t).all()) for t in (weight, bias)):
+        logger.info("The kept preview map %s is damaged; it is fitted again.", path)
+        return None
+    return PreviewMap(weight, bias)
+
+
+def _write(path: Path | None, fitted: PreviewMap) -> None:
+    """Keep a map, whole or not at all; where that is not possible, the next start fits it again."""
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(suffix=".part", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(save({"weight": fitted.weight, "bias": fitted.bias}))
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        logger.info("The preview map cannot be kept as %s (%s); the next start fits it again.", path, error)
