@@ -27,23 +27,24 @@ class Script:
         self.at_work = 0
         self.closed_early: list[str] = []
         self.error: Exception | None = None
+        self.previewed: list[int] = []
 
     def stream(self, request: GenerationRequest) -> Generator[Progress | GenerationResult, None, None]:
         self.seen.append(request.prompt)
         self.at_work += 1
         assert self.at_work == 1, "two jobs at once"
         try:
-            yield self._progress("condition", 1, 1, 0.0)
+            yield self._progress(request, "condition", 1, 1, 0.0)
             for step in range(1, request.num_inference_steps + 1):
                 assert self.steps.acquire(timeout=PATIENCE)
                 if self.error is not None:
                     raise self.error
-                yield self._progress("denoise", step, request.num_inference_steps, 2.0 * step)
+                yield self._progress(request, "denoise", step, request.num_inference_steps, 2.0 * step)
             yield GenerationResult(
                 image=Image.new("RGB", (request.width, request.height)),
                 request=request.single(0),
                 model=self.provenance,
-                timings={"denoise": 1.5, "decode": 0.5},
+                timings={"condition": 0.0, "denoise": 1.5, "decode": 0.5},
                 peak_memory_gib=None,
             )
         except GeneratorExit:
@@ -52,8 +53,21 @@ class Script:
         finally:
             self.at_work -= 1
 
-    def _progress(self, stage: str, step: int, num_steps: int, seconds: float) -> Progress:
-        return Progress(stage=stage, step=step, num_steps=num_steps, image_index=0, num_images=1, seconds=seconds)
+    def preview(self, progress: Progress, side: int = 256) -> Image.Image | None:
+        self.previewed.append(progress.step)
+        return Image.new("RGB", (16, 16), (progress.step, 0, 0))
+
+    def _progress(self, request: GenerationRequest, stage: str, step: int, num_steps: int, seconds: float) -> Progress:
+        return Progress(
+            stage=stage,
+            step=step,
+            num_steps=num_steps,
+            image_index=0,
+            num_images=1,
+            width=request.width,
+            height=request.height,
+            seconds=seconds,
+        )
 
 
 def until(condition: Callable[[], Any], patience: float = PATIENCE) -> None:

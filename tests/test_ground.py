@@ -22,7 +22,13 @@ import uso
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "assets" / "examples"
 
-PACKAGES = {"PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
+PACKAGES = {
+    "PIL": "pillow",
+    "axe_playwright_python": "axe-playwright-python",
+    "prometheus_client": "prometheus-client",
+    "skimage": "scikit-image",
+    "yaml": "pyyaml",
+}
 """Modules whose package has another name."""
 
 OWN = {"app", "tests", "tools", "uso"}

@@ -49,8 +49,8 @@ def file_stem(request: GenerationRequest, now: datetime | None = None) -> str:
     return f"{moment}_seed{request.seed}_{slug(request.prompt)}"
 
 
-def metadata(result: GenerationResult) -> dict[str, Any]:
-    """All that the PNG records, as JSON values."""
+def metadata(result: GenerationResult, extra: dict[str, Any] | None = None) -> dict[str, Any]:
+    """All that the PNG records, as JSON values; `extra` is what whoever saves it adds."""
     request = result.request
     plain = {name: getattr(request, name) for name in GenerationRequest.__dataclass_fields__ if name not in KINDS}
     for name in KINDS:
@@ -68,6 +68,7 @@ def metadata(result: GenerationResult) -> dict[str, Any]:
         "model": result.model,
         "timings": {stage: round(seconds, 3) for stage, seconds in result.timings.items()},
         "peak_memory_gib": result.peak_memory_gib,
+        **(extra or {}),
     }
 
 
@@ -105,19 +106,22 @@ def check_file(path: Path) -> None:
         raise OutputError(f"{path} cannot be written ({error.strerror}). Choose another name.") from error
 
 
-def save(result: GenerationResult, folder: Path, stem: str | None = None) -> Path:
+def save(
+    result: GenerationResult, folder: Path, stem: str | None = None, extra: dict[str, Any] | None = None
+) -> Path:
     """Write the picture and its references; returns the file that now exists.
 
     Args:
         folder: created if missing. If it cannot be written to, a folder beside the system's temporary files is used
             and named in a warning: a finished picture is never lost to its name or place.
         stem: file name without `.png`; by default from time, seed and prompt. A number is added if it is taken.
+        extra: more entries of the record, as JSON values.
 
     Raises:
         OutputError: the picture could be written nowhere (all disks full, say).
     """
     text = PngImagePlugin.PngInfo()
-    text.add_itxt(CHUNK, json.dumps(metadata(result), ensure_ascii=False))
+    text.add_itxt(CHUNK, json.dumps(metadata(result, extra), ensure_ascii=False))
     attempts = [(folder, stem or file_stem(result.request)), (folder, file_stem(result.request))]
     attempts.append((Path(tempfile.gettempdir()) / "uso-outputs", file_stem(result.request)))
     failures = []
@@ -186,12 +190,16 @@ def _rename_new(source: Path, target: Path) -> None:
 
 
 def keep_references(request: GenerationRequest, folder: Path) -> None:
-    """Keep each reference image once, as `references/<sha256>`, so that the picture can be made again."""
+    """Keep each reference image once, as `references/<sha256>`, so that the picture can be made again.
+
+    Its time of change is that of its last use.
+    """
     for reference in (*request.content_images, *request.style_images):
         target = folder / REFERENCES / reference.sha256
-        if target.exists():
-            continue
         try:
+            if target.exists():
+                os.utime(target)
+                continue
             target.parent.mkdir(exist_ok=True)
             os.replace(_write_part(target.parent, partial(_write_bytes, reference.data)), target)
         except OSError as error:

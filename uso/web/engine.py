@@ -1,282 +1,321 @@
-"""One thread that loads the model and then owns it: jobs wait in line and are made one at a time.
+"""The engine: workers that each own a model, one fair line of jobs before them, and the word on both.
 
-Knows nothing of pages and routes, and imports no torch: `load` is called inside the thread and brings the model. What
-others may look at (`Engine.status`, `Job.status`) are frozen snapshots, replaced as a whole, so that no lock is needed
-to read them. A finished picture is on the disk before anybody hears of it.
+Knows nothing of pages and routes, and imports no torch. What others may look at (`Engine.status`, `Job.status`) are
+frozen snapshots; jobs are asked after, and stopped, by their unguessable ids.
 """
 
 import logging
+import sqlite3
 import threading
 import time
-import uuid
-from collections import deque
-from collections.abc import Callable, Generator
-from contextlib import closing
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
-from uso import output
 from uso.errors import USOError
-from uso.request import GenerationRequest, GenerationResult, Progress
+from uso.request import GenerationRequest
+from uso.web.door import Door
+from uso.web.identity import Asker
+from uso.web.jobs import EngineStatus, Job, JobStatus, Load
+from uso.web.ledger import Ledger
+from uso.web.line import FairLine
+from uso.web.pace import Pace
+from uso.web.safety import Safety
+from uso.web.settings import ServerSettings
+from uso.web.worker import Worker
 
 logger = logging.getLogger(__name__)
 
-OnProgress = Callable[[str, float], None]
-"""Called while the model loads: stage in words, share done from 0 to 1."""
+SHUTTING_DOWN = "The server is shutting down. Send it again in a moment."
+ORPHANED = "The page that asked for it was closed."
 
+LAST_STEP_SECONDS = 10.0
+"""How long a stopped job may take to get to the end of its step when the server ends."""
 
-class Pipeline(Protocol):
-    """What the engine needs of a model: `uso.USOPipeline`, seen from here."""
+LOOK_SECONDS = 1.0
+"""How often those that wait learn how far the jobs in the making have come."""
 
-    provenance: dict[str, Any]
-
-    def stream(self, request: GenerationRequest) -> Generator[Progress | GenerationResult, None, None]: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineStatus:
-    """Where the model is on its way to being ready."""
-
-    state: Literal["starting", "loading", "ready", "failed"] = "starting"
-    stage: str = "starting"
-    share: float = 0.0
-    """Of the loading, 0 to 1."""
-    error: str = ""
-    """`failed`: why, and what to do, as a sentence."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A finished picture: its file, and what was really used."""
-
-    path: Path
-    width: int
-    height: int
-    seed: int
-    num_inference_steps: int
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobStatus:
-    """What a job has reached."""
-
-    state: Literal["queued", "running", "done", "cancelled", "failed"] = "queued"
-    ahead: int = 0
-    """`queued`: how many jobs come first."""
-    stage: str = ""
-    """`running`: `condition`, `denoise` or `decode`."""
-    step: int = 0
-    num_steps: int = 0
-    seconds_left: float | None = None
-    """Of the steps that are left, from the pace of those that are done; None before the second."""
-    pictures: tuple[Picture, ...] = ()
-    error: str = ""
-    """`failed`, or `cancelled` by the server: why, as a sentence."""
-
-    @property
-    def over(self) -> bool:
-        return self.state in ("done", "cancelled", "failed")
-
-
-@dataclass(eq=False)
-class Job:
-    """One request on its way. Read `status`; everything else is the engine's."""
-
-    request: GenerationRequest
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    status: JobStatus = field(default_factory=JobStatus)
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    pace: tuple[int, float] | None = None
-    """(step, seconds) of the first step of the present picture, to measure from."""
-
-    def reach(self, **changes: Any) -> None:
-        self.status = replace(self.status, **changes)
+REMEMBERED_JOBS = 500
+"""Finished jobs that can be looked at in full; older ones are asked of the ledger."""
 
 
 class Engine:
-    """Loads the model behind the caller's back, then makes the jobs in the order they came."""
+    """Loads the models behind the caller's back, then makes the jobs as their turns come."""
 
-    def __init__(self, load: Callable[[OnProgress], Pipeline], folder: Path) -> None:
+    def __init__(
+        self,
+        loads: Load | Sequence[Load],
+        settings: ServerSettings,
+        *,
+        safety: Safety | None = None,
+        on_over: Callable[[Job], None] = lambda job: None,
+    ) -> None:
         """
         Args:
-            load: brings the model; called once, in the engine's thread, so that it can import torch there.
-            folder: where finished pictures are saved.
+            loads: bring the models, one for each worker; called in the workers' threads.
+            safety: is asked about prompts and pictures.
+            on_over: told of every job that is over, however it ended.
+
+        Raises:
+            OutputError: the output folder cannot be written to.
         """
+        self.settings = settings
+        self.safety = safety or Safety()
+        self.pace = Pace()
+        self.ledger = Ledger(settings.output)
         self.status = EngineStatus()
-        self.provenance: dict[str, Any] = {}
-        """What the loaded model says of itself; empty before it is ready."""
-        self._load = load
-        self._folder = folder
+        self._door = Door(settings)
+        self._on_over = on_over
         self._changed = threading.Condition()
-        self._waiting: deque[Job] = deque()
-        self._running: Job | None = None
+        self._line: FairLine[Job] = FairLine()
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        """All that are not over, and the last ones that are."""
         self._closing = ""
         self._closed_at: float | None = None
         self._began = time.monotonic()
         self._settled: float | None = None
-        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._looked_at = 0.0
+        may_load = threading.Lock()
+        several = [loads] if callable(loads) else list(loads)
+        self.workers = [Worker(load, self, number, may_load) for number, load in enumerate(several)]
+
+    # For everybody.
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the loaded model says of itself; empty before it is ready."""
+        return next((worker.provenance for worker in self.workers if worker.provenance), {})
 
     @property
     def loading_seconds(self) -> float:
         """Since the start, until the model was ready or had failed."""
         return (self._settled or time.monotonic()) - self._began
 
+    @property
+    def closing_reason(self) -> str:
+        """Why no more jobs are taken; empty while they are."""
+        return self._closing
+
     def start(self) -> None:
         self._began = time.monotonic()
-        self._thread.start()
+        for worker in self.workers:
+            worker.thread.start()
 
-    def submit(self, request: GenerationRequest) -> Job:
-        """Put a request at the end of the line; it may wait for the model as well.
+    def submit(self, request: GenerationRequest, asker: Asker, watcher: str | None = None) -> Job:
+        """Put a request into the line; it may wait for the model as well.
+
+        Args:
+            asker: whose turn it takes, and whose history its picture joins.
+            watcher: the page or program that is connected and waits for it.
 
         Raises:
-            USOError: the model could not be loaded, or the server is shutting down.
+            USOError: it is refused for now, in a sentence: the line is full, the filter blocks it, the model failed.
         """
+        self.safety.check_prompt(request.prompt)
         with self._changed:
             if self._closing or self.status.state == "failed":
                 raise USOError(self._closing or self.status.error)
-            job = Job(request)
-            self._waiting.append(job)
-            self._number_the_line()
+            mine = self._line.of(asker.person)
+            empty_in = self._empty_in() if len(self._line) >= self.settings.max_waiting else None
+            self._door.check(asker.person, waiting=len(self._line), waiting_of_person=mine, seconds=empty_in)
+            job = Job(request, asker)
+            if watcher is not None:
+                job.watchers.add(watcher)
+            try:
+                self.ledger.accepted(job)
+            except sqlite3.Error as error:
+                logger.exception("Job %s could not be entered into the ledger.", job.name)
+                raise USOError("The server cannot write to its disk. Tell the one who runs it.") from error
+            self._jobs[job.id] = job
+            self._line.add(job)
+            self._look_ahead()
             self._changed.notify()
             return job
 
-    def cancel(self, job_id: str) -> bool:
+    def find(self, job_id: str) -> Job | None:
+        """A job that is not over, or was not long ago."""
+        with self._changed:
+            return self._jobs.get(job_id)
+
+    def outcome(self, job_id: str) -> JobStatus | None:
+        """What a job has reached, of an earlier server too; None if there never was one."""
+        job = self.find(job_id)
+        if job is not None:
+            return job.status
+        past = self.ledger.outcome(job_id)
+        return None if past is None else JobStatus(state=past[0], error=past[1], pictures=past[2])
+
+    def cancel(self, job_id: str, reason: str = "") -> bool:
         """Stop a job: at once if it waits, after the step it is at if it runs. False if there is none such."""
         with self._changed:
-            for job in self._waiting:
-                if job.id == job_id:
-                    self._waiting.remove(job)
-                    job.reach(state="cancelled")
-                    self._number_the_line()
-                    return True
-            if self._running is not None and self._running.id == job_id:
-                self._running.cancelled.set()
-                return True
-            return False
+            job = self._line.remove(job_id)
+            if job is not None:
+                job.reach(state="cancelled", error=reason, starts_at=None)
+                self._look_ahead()
+            else:
+                running = self._jobs.get(job_id)
+                if running is None or running.status.over:
+                    return False
+                running.stopped_because = running.stopped_because or reason
+                running.stop.set()
+        if job is not None:
+            self._over(job)
+        return True
 
-    def close(self, reason: str = "The server is shutting down. Send it again in a moment.") -> None:
-        """Take no more jobs and tell those that wait; the one that runs is finished. Returns at once."""
+    # Who watches.
+
+    def attach(self, job: Job, watcher: str) -> None:
+        """A page or program has connected to a job; as long as one is, it is nobody's orphan."""
+        with self._changed:
+            job.watchers.add(watcher)
+            job.orphan_since = None
+
+    def detach(self, watcher: str, job: Job | None = None) -> None:
+        """A watcher has gone, from one job or from all; jobs that nobody watches any more are stopped after a while."""
+        with self._changed:
+            jobs = [job] if job is not None else list(self._jobs.values())
+            left = [one for one in jobs if watcher in one.watchers]
+            for one in left:
+                one.watchers.discard(watcher)
+                one.orphan_since = None if one.watchers else time.monotonic()
+        if self.settings.orphans == "finish" or self._closing:
+            return
+        for one in left:
+            if not one.watchers and not one.status.over:
+                timer = threading.Timer(self.settings.orphan_grace, self._reap, [one, one.orphan_since])
+                timer.daemon = True
+                timer.start()
+
+    def _reap(self, job: Job, since: float) -> None:
+        if job.orphan_since == since and not job.status.over and not self._closing:
+            logger.info("Job %s is stopped: nobody waits for it any more.", job.name)
+            self.cancel(job.id, ORPHANED)
+
+    # The end.
+
+    def close(self, reason: str = SHUTTING_DOWN) -> None:
+        """Take no more jobs and tell those that wait; those that run are finished. Returns at once."""
         with self._changed:
             self._closing = self._closing or reason
             self._closed_at = self._closed_at or time.monotonic()
-            while self._waiting:
-                self._waiting.popleft().reach(state="cancelled", error=reason)
-            self._changed.notify()
+            told = self._line.clear()
+            for job in told:
+                job.reach(state="cancelled", error=self._closing, starts_at=None)
+            self._changed.notify_all()
+        for job in told:
+            self._over(job)
 
     def join(self, grace: float) -> bool:
-        """Wait for the job that runs, and stop it `grace` seconds after `close`. True if the thread has ended."""
-        if self.status.state in ("starting", "loading"):
-            return False  # nothing to lose: the thread ends with the process
-        closed_at = self._closed_at or time.monotonic()
-        self._thread.join(max(0.0, closed_at + grace - time.monotonic()))
-        if self._thread.is_alive() and (running := self._running) is not None:
-            running.cancelled.set()
-            self._thread.join(_LAST_STEP_SECONDS)
-        return not self._thread.is_alive()
+        """Wait for the jobs that run, and stop them `grace` seconds after `close`. True if all threads have ended."""
+        loaded = [worker.thread for worker in self.workers if worker.status.state in ("ready", "failed")]
+        end = (self._closed_at or time.monotonic()) + grace
+        for thread in loaded:
+            thread.join(max(0.0, end - time.monotonic()))
+        if any(thread.is_alive() for thread in loaded):
+            for worker in self.workers:
+                if (job := worker.job) is not None:
+                    job.stop.set()
+            end = time.monotonic() + LAST_STEP_SECONDS
+            for thread in loaded:
+                thread.join(max(0.0, end - time.monotonic()))
+        # A thread that still loads has nothing to lose: it ends with the process.
+        ended = len(loaded) == len(self.workers) and not any(thread.is_alive() for thread in loaded)
+        if ended:
+            self.ledger.close()
+        return ended
 
-    # The engine's own thread from here on.
+    # For the workers.
 
-    def _work(self) -> None:
-        try:
-            pipeline = self._loaded()
-        except Exception as error:
-            expected = isinstance(error, USOError)
-            logger.error("The model could not be loaded: %s", error, exc_info=not expected)
-            self._fail(error)
-            return
-        while (job := self._next()) is not None:
-            self._run(pipeline, job)
-            with self._changed:
-                self._running = None
-
-    def _loaded(self) -> Pipeline:
-        def on_progress(stage: str, share: float) -> None:
-            self.status = EngineStatus(state="loading", stage=stage, share=share)
-
-        on_progress("importing the program", 0.0)
-        pipeline = self._load(on_progress)
-        self.provenance = dict(pipeline.provenance)
-        self._settled = time.monotonic()
-        self.status = EngineStatus(state="ready", stage="ready", share=1.0)
-        logger.info("The model is ready after %.1f s.", self.loading_seconds)
-        return pipeline
-
-    def _fail(self, error: Exception) -> None:
-        sentence = f"The model could not be loaded. {_sentence(error)}"
-        with self._changed:
-            self._settled = time.monotonic()
-            self.status = replace(self.status, state="failed", error=sentence)
-            while self._waiting:
-                self._waiting.popleft().reach(state="failed", error=sentence)
-
-    def _next(self) -> Job | None:
+    def next_job(self, worker: Worker) -> Job | None:
         """The job whose turn it is, as soon as there is one; None when the engine is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closing)
-            if not self._waiting:
+            self._changed.wait_for(lambda: len(self._line) or self._closing)
+            job = self._line.take()
+            if job is None:
                 return None
-            self._running = self._waiting.popleft()
-            self._running.reach(state="running", stage="condition")
-            self._number_the_line()
-            return self._running
+            worker.job = job
+            job.started_at = time.monotonic()
+            seconds = self.pace.seconds(job.request)
+            job.reach(
+                state="running",
+                stage="condition",
+                starts_at=None,
+                ends_at=None if seconds is None else job.started_at + seconds,
+            )
+            self._look_ahead()
+            return job
 
-    def _number_the_line(self) -> None:
-        first = 0 if self._running is None else 1
-        for ahead, job in enumerate(self._waiting, start=first):
-            if job.status.ahead != ahead:
-                job.reach(ahead=ahead)
+    def step_done(self) -> None:
+        """A job has come further: those that wait learn when their turn will come now, once a second."""
+        with self._changed:
+            if len(self._line) and time.monotonic() - self._looked_at >= LOOK_SECONDS:
+                self._look_ahead()
 
-    def _run(self, pipeline: Pipeline, job: Job) -> None:
+    def job_over(self, worker: Worker, job: Job) -> None:
+        with self._changed:
+            worker.job = None
+            self._line.finished(job.person)
+            self._look_ahead()
+        self._over(job)
+
+    def worker_changed(self) -> None:
+        """A worker has come further with its model, or has failed to load it."""
+        failed: list[Job] = []
+        with self._changed:
+            was, self.status = self.status.state, self._summary()
+            if self.status.state in ("ready", "failed") and self._settled is None:
+                self._settled = time.monotonic()
+            if self.status.state == "ready" and was != "ready":
+                logger.info("The model is ready after %.1f s.", self.loading_seconds)
+            if self.status.state == "failed":
+                failed = self._line.clear()
+                for job in failed:
+                    job.reach(state="failed", error=self.status.error, starts_at=None)
+        for job in failed:
+            self._over(job)
+
+    # Inside; `_changed` is held unless it says otherwise.
+
+    def _summary(self) -> EngineStatus:
+        """One word for all workers: ready if one is, failed if all are."""
+        states = [worker.status for worker in self.workers]
+        ready = [status for status in states if status.state == "ready"]
+        coming = [status for status in states if status.state in ("starting", "loading")]
+        first = (ready or sorted(coming, key=lambda status: -status.share) or states)[0]
+        counted = {"waiting": len(self._line), "running": sum(worker.job is not None for worker in self.workers)}
+        return replace(first, workers=len(states), workers_ready=len(ready), **counted)
+
+    def _look_ahead(self) -> None:
+        """Tell every waiting job how many are before it, and when its turn is expected."""
+        self._looked_at = now = time.monotonic()
+        making = [(job, job.status.seconds_left) for worker in self.workers if (job := worker.job) is not None]
+        ready = max(1, sum(worker.status.state == "ready" for worker in self.workers))
+        for turn in self._line.turns(making, lambda job: self.pace.seconds(job.request), ready):
+            starts_at = None if turn.seconds is None else now + turn.seconds
+            turn.job.reach(ahead=turn.ahead, starts_at=starts_at)
+        self.status = self._summary()
+
+    def _empty_in(self) -> float | None:
+        """Seconds until a place in the line is free: its next turn."""
+        waits = [job.status.seconds_to_start for job in self._line]
+        known = [seconds for seconds in waits if seconds is not None]
+        return min(known) if known else None
+
+    def _over(self, job: Job) -> None:
+        """What a job came to, once, without `_changed`: in the ledger, in the log, and its references' bytes let go."""
+        job.ended_at = time.monotonic()
         try:
-            with closing(pipeline.stream(job.request)) as events:
-                for event in events:
-                    if isinstance(event, GenerationResult):
-                        self._keep(event, job)
-                    else:
-                        _note(event, job)
-                    if job.cancelled.is_set() and len(job.status.pictures) < job.request.num_images:
-                        break
-            finished = len(job.status.pictures) == job.request.num_images
-            job.reach(state="done" if finished else "cancelled", error="" if finished else self._closing)
-        except Exception as error:
-            logger.exception("Job %s failed.", job.id)
-            job.reach(state="failed", error=_sentence(error))
-
-    def _keep(self, result: GenerationResult, job: Job) -> None:
-        path = output.save(result, self._folder)
-        picture = Picture(
-            path=path,
-            width=result.request.width,
-            height=result.request.height,
-            seed=result.request.seed,
-            num_inference_steps=result.request.num_inference_steps,
-            seconds=sum(result.timings.values()),
-        )
-        job.pace = None
-        job.reach(pictures=(*job.status.pictures, picture))
-        logger.info("Job %s: %s in %.1f s.", job.id, path, picture.seconds)
-
-
-_LAST_STEP_SECONDS = 10.0
-"""How long a stopped job may take to get to the end of its step when the server ends."""
-
-
-def _note(event: Progress, job: Job) -> None:
-    """Put a pipeline's progress into the job's status."""
-    seconds_left = None
-    if event.stage == "denoise":
-        if job.pace is None:
-            job.pace = event.step, event.seconds
-        first, then = job.pace
-        if event.step > first:
-            seconds_left = (event.seconds - then) / (event.step - first) * (event.num_steps - event.step)
-    job.reach(stage=event.stage, step=event.step, num_steps=event.num_steps, seconds_left=seconds_left)
-
-
-def _sentence(error: Exception) -> str:
-    """What a person is told; the log has the traceback."""
-    if isinstance(error, USOError):
-        return str(error)
-    return f"Something unexpected happened ({type(error).__name__}); the server's log says more."
+            self.ledger.ended(job)
+        except sqlite3.Error:
+            logger.exception("Job %s could not be closed in the ledger.", job.name)
+        job.request = replace(job.request, content_images=(), style_images=())
+        try:
+            self._on_over(job)
+        except Exception:
+            logger.exception("Job %s is over, but not everybody could be told.", job.name)
+        with self._changed:
+            self._jobs.move_to_end(job.id)
+            over = [one for one in self._jobs.values() if one.status.over]
+            for one in over[:-REMEMBERED_JOBS]:
+                del self._jobs[one.id]

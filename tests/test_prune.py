@@ -1,0 +1,89 @@
+"""Pruning: what is too old or too much goes, nothing else does, and people are told."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.test_ledger import ANN, kept
+from uso.config import ModelConfig
+from uso.output import REFERENCES
+from uso.request import GenerationRequest, ReferenceImage
+from uso.web.jobs import Job
+from uso.web.ledger import Ledger
+from uso.web.prune import DAY, prune, words
+from uso.web.settings import ServerSettings
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, demo_config: ModelConfig, picture: Callable[..., Image.Image]) -> Any:
+    """(ledger, pictures): five pictures, made 4, 3, 2, 1 and 0 days ago, each with a reference; 0 and 3 share one."""
+    ledger, pictures, now = Ledger(tmp_path), [], time.time()
+    for index, age in enumerate((4, 3, 2, 1, 0)):
+        reference = ReferenceImage.of(picture(64, 64, seed=index % 3))
+        request = GenerationRequest.create(demo_config, width=128, height=160, style_images=[reference], seed=index)
+        pictures.append(kept(ledger, Job(request, ANN), tmp_path))
+        for path in (pictures[-1].path, tmp_path / REFERENCES / reference.sha256):
+            os.utime(path, (now - age * DAY, now - age * DAY))
+        with ledger._transaction() as db:
+            db.execute("UPDATE pictures SET made = ? WHERE id = ?", (now - age * DAY, pictures[-1].id))
+    yield ledger, pictures
+    ledger.close()
+
+
+def left(pictures: Any) -> list[int]:
+    return [index for index, picture in enumerate(pictures) if picture.path.exists()]
+
+
+def test_off_unless_asked_for(shelf: Any, tmp_path: Path) -> None:
+    """Catches a default that removes people's pictures."""
+    ledger, pictures = shelf
+    assert prune(ServerSettings(output=tmp_path), ledger) == 0 and left(pictures) == [0, 1, 2, 3, 4]
+    assert words(ServerSettings(output=tmp_path)) == ""
+
+
+def test_by_age(shelf: Any, tmp_path: Path) -> None:
+    """Catches an age in other units, and a reference that goes although a picture that is left was made with it."""
+    ledger, pictures = shelf
+    settings = ServerSettings(output=tmp_path, prune_days=1.5)
+    references = sorted((tmp_path / REFERENCES).glob("*"), key=lambda path: path.stat().st_mtime)
+    assert len(references) == 3
+    assert prune(settings, ledger) == 3 and left(pictures) == [3, 4]
+    assert [found.picture for found in ledger.history("browser:ann", 9)] == [pictures[4], pictures[3]]
+    # Picture 2's reference was last used 2 days ago; those of 0 and 1 were used again for 3 and 4.
+    assert [path.exists() for path in references] == [False, True, True]
+    assert prune(settings, ledger) == 0
+
+
+def test_by_size(shelf: Any, tmp_path: Path) -> None:
+    """Catches the newest going first, and more going than must."""
+    ledger, pictures = shelf
+    files = [*tmp_path.glob("*.png"), *(tmp_path / REFERENCES).glob("*")]
+    everything = sum(path.stat().st_size for path in files)
+    assert prune(ServerSettings(output=tmp_path, prune_gb=everything / 10**9), ledger) == 0
+    assert prune(ServerSettings(output=tmp_path, prune_gb=(everything - 1) / 10**9), ledger) == 1
+    assert left(pictures) == [1, 2, 3, 4]
+    assert prune(ServerSettings(output=tmp_path, prune_gb=0.0), ledger) == 4 and left(pictures) == []
+
+
+def test_other_files_stay(shelf: Any, tmp_path: Path) -> None:
+    """Catches a folder that is swept: pictures of the command line lie beside the server's."""
+    ledger, _ = shelf
+    mine = tmp_path / "mine.png"
+    Image.new("RGB", (8, 8)).save(mine)
+    os.utime(mine, (0, 0))
+    prune(ServerSettings(output=tmp_path, prune_days=0.0), ledger)
+    assert mine.exists() and len(list((tmp_path / REFERENCES).glob("*"))) == 3  # it may have been made with any of them
+
+
+def test_people_are_told(tmp_path: Path) -> None:
+    """Catches rules that nobody knows of."""
+    said = words(ServerSettings(output=tmp_path, prune_days=7, prune_gb=20))
+    assert said == (
+        "This server removes pictures after 7 days and oldest first when all together take more than 20 GB. "
+        "Download what you want to keep."
+    )

@@ -1,0 +1,73 @@
+"""Numbers and log lines: what they say, and what they must not."""
+
+import json
+import logging
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from uso.config import ModelConfig
+from uso.request import GenerationRequest
+from uso.web.identity import Asker
+from uso.web.jobs import EngineStatus, Job
+from uso.web.telemetry import Telemetry
+
+
+def over(config: ModelConfig, state: str, prompt: str = "a secret fox") -> Job:
+    request = GenerationRequest.create(config, prompt=prompt, seed=1)
+    job = Job(request, Asker("at:203.0.113.7", "browser:ann", None), accepted_at=10.0)
+    job.started_at, job.ended_at = 11.5, 14.0
+    job.timings, job.step_seconds = {"condition": 0.5, "denoise": 1.5}, [0.2, 0.2]
+    job.reach(state=state, error="It failed." if state == "failed" else "")
+    return job
+
+
+def samples(telemetry: Telemetry) -> dict[tuple[str, str], float]:
+    """(name, first label's value) to value, as Prometheus reads the page."""
+    found = {}
+    for family in text_string_to_metric_families(telemetry.page().decode()):
+        for sample in family.samples:
+            found[sample.name, next(iter(sample.labels.values()), "")] = sample.value
+    return found
+
+
+def test_numbers_are_counted(demo_config: ModelConfig) -> None:
+    """Catches a number that is counted under another name, twice, or not at all."""
+    telemetry = Telemetry()
+    status = EngineStatus(state="ready", share=1.0, workers=2, workers_ready=1, waiting=4, running=1)
+    telemetry.watch(lambda: status)
+    telemetry.job_over(over(demo_config, "done"))
+    telemetry.job_over(over(demo_config, "failed"))
+    telemetry.refused("rate")
+    found = samples(telemetry)
+    assert [found["uso_jobs_total", state] for state in ("done", "failed", "cancelled")] == [1, 1, 0]
+    assert found["uso_refused_total", "rate"] == 1
+    assert (found["uso_jobs_waiting", ""], found["uso_jobs_running", ""], found["uso_workers_ready", ""]) == (4, 1, 1)
+    assert found["uso_job_waited_seconds_sum", ""] == 3.0 and found["uso_job_waited_seconds_count", ""] == 2
+    assert found["uso_job_stage_seconds_sum", "denoise"] == 1.5 and found["uso_step_seconds_count", ""] == 4
+
+
+@pytest.mark.parametrize("prompts", [False, True])
+def test_one_line_a_job(demo_config: ModelConfig, caplog: pytest.LogCaptureFixture, prompts: bool) -> None:
+    """Catches a log that tells what people asked for, from where, or under which id it can be had."""
+    caplog.set_level(logging.INFO, "uso.jobs")
+    job = over(demo_config, "failed")
+    Telemetry(log_prompts=prompts).job_over(job)
+    (record,) = caplog.records
+    line: dict[str, Any] = json.loads(record.getMessage())
+    assert line.pop("prompt", None) == ("a secret fox" if prompts else None)
+    assert line == {
+        "job": job.id[:12],
+        "state": "failed",
+        "width": 256,
+        "height": 256,
+        "steps": 8,
+        "waited": 1.5,
+        "worked": 2.5,
+        "condition": 0.5,
+        "denoise": 1.5,
+        "pictures": 0,
+        "error": "It failed.",
+    }
+    assert "203.0.113.7" not in record.getMessage() and "ann" not in record.getMessage()

@@ -1,0 +1,95 @@
+"""Whether a request may join the line: limits per person, in all, and of the disk, each refused in a sentence.
+
+Counts and clocks only; the words of a request itself are verified by `GenerationRequest.create`.
+"""
+
+import shutil
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from pathlib import Path
+
+from uso.errors import USOError
+from uso.web.settings import ServerSettings
+
+MINUTE = 60.0
+REMEMBERED_PEOPLE = 10_000
+"""Of whom the last minute is kept; the one who was quiet for longest is forgotten first."""
+
+
+class LimitError(USOError):
+    """A request was refused for now: too many, too fast, or no room. The kind is for statistics."""
+
+    def __init__(self, kind: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.kind = kind
+
+
+class Door:
+    """Not thread-safe: the engine asks under its own lock."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        clock: Callable[[], float] = time.monotonic,
+        free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._free_bytes = free_bytes
+        self._lately: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def check(self, person: str, *, waiting: int, waiting_of_person: int, seconds: float | None) -> None:
+        """Let a request in, and count it.
+
+        Args:
+            waiting: requests in line.
+            waiting_of_person: of these, how many are this person's.
+            seconds: until the line is empty, if that is known.
+
+        Raises:
+            LimitError: what is too much, and what to do.
+        """
+        settings = self._settings
+        if waiting >= settings.max_waiting:
+            when = "in a moment" if seconds is None else f"in about {_words(seconds)}"
+            raise LimitError("line", f"{waiting} requests are waiting, and no more can wait here. Try again {when}.")
+        if waiting_of_person >= settings.max_waiting_per_person:
+            raise LimitError(
+                "person",
+                f"{waiting_of_person} requests of yours are waiting, and no more can wait for one person. "
+                "Send this one when a picture is finished, or stop one.",
+            )
+        self._check_disk()
+        self._check_rate(person)
+
+    def _check_disk(self) -> None:
+        try:
+            free = self._free_bytes(self._settings.output)
+        except OSError:
+            return  # saving says what is wrong with the folder, and keeps the picture elsewhere
+        if free < self._settings.min_free_gb * 10**9:
+            raise LimitError(
+                "disk", "The server's disk is full, and no more pictures can be kept. Tell the one who runs it."
+            )
+
+    def _check_rate(self, person: str) -> None:
+        rate, now = self._settings.rate, self._clock()
+        if not rate:
+            return
+        times = self._lately.setdefault(person, deque())
+        self._lately.move_to_end(person)
+        while len(self._lately) > REMEMBERED_PEOPLE:
+            self._lately.popitem(last=False)
+        while times and times[0] <= now - MINUTE:
+            times.popleft()
+        if len(times) >= rate:
+            wait = _words(times[0] + MINUTE - now)
+            raise LimitError(
+                "rate", f"At most {rate} requests a minute are taken from one person. Try again in {wait}."
+            )
+        times.append(now)
+
+
+def _words(seconds: float) -> str:
+    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"
