@@ -47,6 +47,7 @@ LAYERS: dict[str, set[str]] = {
         "flops",
         "meta_model",
         "forecast",
+        "provenance",
         "loading",
     },
     "programs": {

@@ -1,21 +1,17 @@
 """A model's name and a memory plan -> a `USOPipeline` ready to work: its files found, loaded and placed."""
 
 import logging
-import platform
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import accelerate
-import diffusers
 import torch
-import transformers
 from diffusers import FlowMatchEulerDiscreteScheduler
 from transformers import CLIPTokenizer, SiglipImageProcessorPil, T5TokenizerFast
 
-from uso import __version__, checkpoints, hub
+from uso import checkpoints, hub
 from uso.architectures import architecture_file, read_component_config
 from uso.choices import choose_device, choose_dtype, choose_plan
 from uso.config import ComponentName, MemoryPlan, ModelConfig, load_model_config
@@ -26,6 +22,7 @@ from uso.levels import Compile, Speed
 from uso.memory import Residency, check_host
 from uso.meta_model import MetaModel
 from uso.pipeline import USOPipeline
+from uso.provenance import provenance
 from uso.quantize import can_quantize, quantize_blocks
 from uso.speed import cache_folder, choose_attention, choose_compile, compile_blocks
 
@@ -92,7 +89,7 @@ def load_pipeline(
         pipeline = loader.pipeline(scale, place_of)
         report("Placing the model", 1.0)
         tuned = tune(pipeline, residency, speed, compile)
-        pipeline.provenance = _provenance(config, located, scale, weights_dtype, where, plan) | tuned
+        pipeline.provenance = provenance(config, located, scale, weights_dtype, _VAE_DTYPE, where, plan) | tuned
         return pipeline
 
 
@@ -278,39 +275,3 @@ def _check_fit(
         raise ConfigError(
             f"{config.name}: guidance is {config.guidance} in the model's config, but not in its weights."
         )
-
-
-def _provenance(
-    config: ModelConfig,
-    located: Mapping[ComponentName, hub.Located],
-    lora_scale: float,
-    dtype: torch.dtype,
-    device: torch.device,
-    plan: MemoryPlan,
-) -> dict[str, Any]:
-    """What every picture records of the model that made it."""
-    return {
-        "name": config.name,
-        "title": config.title,
-        "lora_scale": lora_scale,
-        "dtype": str(dtype).removeprefix("torch."),
-        "vae_dtype": str(_VAE_DTYPE).removeprefix("torch."),
-        "device": _device_name(device),
-        "plan": plan.name,
-        "threads": torch.get_num_threads() if device.type == "cpu" else None,
-        "components": {name: component.origin for name, component in located.items()},
-        "versions": {
-            "uso": __version__,
-            "torch": torch.__version__,
-            "diffusers": diffusers.__version__,
-            "transformers": transformers.__version__,
-            "accelerate": accelerate.__version__,
-            "python": platform.python_version(),
-        },
-    }
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"{device.type} ({platform.machine()})"

@@ -1,0 +1,50 @@
+"""What every picture records of the model that made it, as JSON values. Nothing is loaded here."""
+
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import accelerate
+import diffusers
+import torch
+import transformers
+
+from uso import __version__, hub
+from uso.config import ComponentName, MemoryPlan, ModelConfig
+
+
+def provenance(
+    config: ModelConfig,
+    located: Mapping[ComponentName, hub.Located],
+    lora_scale: float,
+    dtype: torch.dtype,
+    vae_dtype: torch.dtype,
+    device: torch.device,
+    plan: MemoryPlan,
+) -> dict[str, Any]:
+    """What every picture records of the model that made it."""
+    return {
+        "name": config.name,
+        "title": config.title,
+        "lora_scale": lora_scale,
+        "dtype": str(dtype).removeprefix("torch."),
+        "vae_dtype": str(vae_dtype).removeprefix("torch."),
+        "device": _device_name(device),
+        "plan": plan.name,
+        "threads": torch.get_num_threads() if device.type == "cpu" else None,
+        "components": {name: component.origin for name, component in located.items()},
+        "versions": {
+            "uso": __version__,
+            "torch": torch.__version__,
+            "diffusers": diffusers.__version__,
+            "transformers": transformers.__version__,
+            "accelerate": accelerate.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"{device.type} ({platform.machine()})"
