@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from uso.web.door import Door, LimitError
+from uso.web.door import MAX_WAITING_BYTES, Door, LimitError
 from uso.web.settings import ServerSettings
 
 
@@ -22,7 +22,7 @@ def door(tmp_path: Path, free: int = 10**12, **settings: Any) -> tuple[Door, Clo
 
 
 def knock(door: Door, person: str = "at:1", **about: Any) -> None:
-    door.check(person, **{"waiting": 0, "waiting_of_person": 0, "seconds": None, **about})
+    door.check(person, **{"waiting": 0, "waiting_of_person": 0, "waiting_bytes": 0, "seconds": None, **about})
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,12 @@ def knock(door: Door, person: str = "at:1", **about: Any) -> None:
             {"waiting": 5},
             "line",
             "5 requests are waiting, and no more can wait here. Try again in a moment.",
+        ),
+        (
+            {},
+            {"waiting_bytes": MAX_WAITING_BYTES + 1, "seconds": 200},
+            "line",
+            "Too many large images are waiting. Use smaller ones, or try again in about 3 min.",
         ),
         (
             {"max_waiting_per_person": 2},

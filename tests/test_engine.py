@@ -291,21 +291,9 @@ def test_limits_are_held(run: Any, request_for: Any) -> None:
 
 
 def test_two_workers_share_one_line_and_neither_has_two_jobs(run: Any, request_for: Any) -> None:
-    """Catches two jobs on one worker (the scripts assert), a worker that idles, and models that load at once."""
-    loading: list[str] = []
-
-    def slowly(script: Script) -> Callable[[OnProgress], Script]:
-        def load(on_progress: OnProgress) -> Script:
-            loading.append("begun")
-            assert loading.count("begun") == loading.count("ended") + 1, "two loads at once"
-            threading.Event().wait(0.05)
-            loading.append("ended")
-            return script
-
-        return load
-
+    """Catches two jobs on one worker (the scripts assert), and a worker that idles."""
     scripts = [Script(free=False), Script(free=False)]
-    engine = run(*map(slowly, scripts))
+    engine = run(*scripts)
     until(lambda: engine.status.workers_ready == 2)
     jobs = [engine.submit(request_for(str(number)), (ANN, BEN)[number % 2]) for number in range(8)]
     until(lambda: states(*jobs).count("running") == 2)

@@ -195,3 +195,12 @@ def test_pillow_images_are_kept_losslessly(picture: Callable[..., Image.Image]) 
 def test_a_request_and_its_images_do_not_show_their_bytes() -> None:
     """A logged request must not fill the log with megabytes."""
     assert len(repr(ReferenceImage(b"x" * 10_000, "a.png"))) < 100
+
+
+def test_pixels_can_be_let_go_and_come_back(picture: Callable[..., Image.Image]) -> None:
+    """Catches decoded pictures that stay in memory as long as a request waits, and one that is lost with them."""
+    reference = ReferenceImage.of(picture(64, 48))
+    first = reference.image
+    assert reference.image is first
+    reference.let_pixels_go()
+    assert reference.image is not first and reference.image.tobytes() == first.tobytes()

@@ -216,6 +216,12 @@ def test_the_kernels_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert speed.cache_folder() == tmp_path / "uso" / "compiled"
 
 
+def test_several_pipelines_leave_attention_that_switches_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches threads that switch each other's kernels off: cuDNN's attention is asked for by flags of the process."""
+    monkeypatch.setattr(speed, "_cudnn_works", lambda transformer, device: True)
+    assert speed.choose_attention(tiny_transformer(), "cpu", alone=False) == "native"
+
+
 def test_attention_on_a_cpu(caplog: pytest.LogCaptureFixture) -> None:
     """PyTorch's own, set on every block, and no warning of diffusers' that the user can do nothing about."""
     transformer = tiny_transformer()

@@ -23,7 +23,7 @@ from uso.levels import COMPILES, SPEEDS
 
 AUTO = "auto"
 DTYPES = (AUTO, "bfloat16", "float32")
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 def add_machine_flags(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +92,7 @@ def check_model_flags(args: argparse.Namespace) -> ModelConfig | None:
     """
     if args.memory != AUTO:
         load_memory_plan(args.memory)
-    if not _DEVICE.fullmatch(args.device):
+    if not DEVICE.fullmatch(args.device):
         raise ConfigError(f"There is no device '{args.device}'. Choose auto, cpu, cuda, cuda:N or mps.")
     if args.dtype not in DTYPES:
         raise ConfigError(f"There is no number type '{args.dtype}'. Choose one of: {', '.join(DTYPES)}.")

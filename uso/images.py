@@ -30,21 +30,7 @@ def open_image(data: bytes, name: str = "image") -> Image.Image:
     Raises:
         ImageError: no picture, damaged, more than `MAX_PIXELS`, or a number format without a defined range.
     """
-    try:
-        # Pillow only warns between one and two times its bomb threshold; the size check below covers that range.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(io.BytesIO(data))
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name} is too large to open safely: at most {MAX_PIXELS // 10**6} megapixels.") from error
-    except Exception as error:  # Pillow's decoders raise many kinds of errors on hostile bytes.
-        raise ImageError(f"{name} is not a picture this program can read (try PNG, JPEG or WebP).") from error
-    width, height = opened.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"{name} has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} megapixels are accepted. "
-            "Scale it down."
-        )
+    opened = identify(data, name)
     try:
         with opened:
             opened.seek(0)
@@ -55,6 +41,30 @@ def open_image(data: bytes, name: str = "image") -> Image.Image:
         raise
     except Exception as error:  # truncated data surfaces as OSError, SyntaxError, ValueError, struct.error ...
         raise ImageError(f"{name} is damaged or incomplete ({error}). Save it again as PNG or JPEG.") from error
+
+
+def identify(data: bytes, name: str = "image", max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Look at an image file's head: its format and size, no pixels.
+
+    Raises:
+        ImageError: no picture, or one of more than `max_pixels`.
+    """
+    try:
+        # Pillow only warns between one and two times its bomb threshold; the size check below covers that range.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name} is too large to open safely: at most {MAX_PIXELS // 10**6} megapixels.") from error
+    except Exception as error:  # Pillow's decoders raise many kinds of errors on hostile bytes.
+        raise ImageError(f"{name} is not a picture this program can read (try PNG, JPEG or WebP).") from error
+    width, height = opened.size
+    if width * height > max_pixels:
+        most = max_pixels // 10**6 or round(max_pixels / 10**6, 2)
+        raise ImageError(
+            f"{name} has {width} x {height} pixels; at most {most} megapixels are accepted. Scale it down."
+        )
+    return opened
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

@@ -50,6 +50,7 @@ def load_pipeline(
     compile: Compile = "auto",
     offline: bool = False,
     download: bool = False,
+    alone: bool = True,
     on_progress: OnProgress | None = None,
 ) -> USOPipeline:
     """Find the files, load them strictly, fold the LoRA, place everything.
@@ -66,6 +67,7 @@ def load_pipeline(
         speed: `exact`, or a level that trades exactness for time (`uso.levels`).
         compile: compile the transformer's blocks; `auto` does on CUDA where it works.
         download: fetch what is missing (in `offline` nothing is).
+        alone: no other pipeline will work in this process at the same time (`choose_attention`).
 
     Raises:
         ConfigError, CheckpointError, MissingWeightsError: with the remedy.
@@ -88,7 +90,7 @@ def load_pipeline(
             residency, place_of = _planned(config, plan, where, weights_dtype)
         pipeline = loader.pipeline(scale, place_of)
         report("Placing the model", 1.0)
-        tuned = tune(pipeline, residency, speed, compile)
+        tuned = tune(pipeline, residency, speed, compile, alone)
         pipeline.provenance = provenance(config, located, scale, weights_dtype, _VAE_DTYPE, where, plan) | tuned
         return pipeline
 
@@ -105,7 +107,9 @@ def _alone(report: OnProgress) -> Iterator[None]:
         _LOADING.release()
 
 
-def tune(pipeline: USOPipeline, residency: Residency, speed: Speed, compile: Compile) -> dict[str, Any]:
+def tune(
+    pipeline: USOPipeline, residency: Residency, speed: Speed, compile: Compile, alone: bool = True
+) -> dict[str, Any]:
     """Place a pipeline and set how its blocks run; returns what a picture records of it.
 
     Raises:
@@ -121,7 +125,7 @@ def tune(pipeline: USOPipeline, residency: Residency, speed: Speed, compile: Com
     compiled = choose_compile(compile, device, cache_folder())
     if compiled:
         compile_blocks(transformer, cache_folder())
-    return {"speed": speed, "compiled": compiled, "attention": choose_attention(transformer, device)}
+    return {"speed": speed, "compiled": compiled, "attention": choose_attention(transformer, device, alone)}
 
 
 PlaceOf = Callable[[str], torch.device]

@@ -99,10 +99,7 @@ class _Forgetful(Remembered):
 
 
 class MetaModel:
-    """A model's pipeline on the meta device. Make it with `from_config`.
-
-    Ask it from the thread that makes pictures: decoding sets cuDNN's flags, which are the whole process's.
-    """
+    """A model's pipeline on the meta device. Make it with `from_config`."""
 
     def __init__(self, pipeline: USOPipeline) -> None:
         self.pipeline = pipeline

@@ -75,6 +75,10 @@ class ReferenceImage:
         """
         return open_image(self.data, self.name)
 
+    def let_pixels_go(self) -> None:
+        """Keep the file alone, as long as it waits: decoded it may be a hundred times as large."""
+        self.__dict__.pop("image", None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest:

@@ -48,9 +48,14 @@ timing, and one that scales its sums itself saves writing them to memory. Reduct
 # Attention.
 
 
-def choose_attention(transformer: Any, device: torch.device | str) -> str:
-    """Set the attention backend (a name of diffusers') by what the card has, and return it for the record."""
-    name = CUDNN if _cudnn_works(transformer, torch.device(device)) else NATIVE
+def choose_attention(transformer: Any, device: torch.device | str, alone: bool = True) -> str:
+    """Set the attention backend (a name of diffusers') by what the card has, and return it for the record.
+
+    Args:
+        alone: no other pipeline works in this process at the same time. cuDNN's attention is asked for by flags that
+            are the whole process's, so several pipelines in threads leave it.
+    """
+    name = CUDNN if alone and _cudnn_works(transformer, torch.device(device)) else NATIVE
     with _without_warnings("diffusers.models.modeling_utils"):  # it calls its own switch experimental, every time
         transformer.set_attention_backend(name)
     return name

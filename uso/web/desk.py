@@ -21,6 +21,7 @@ from gradio.utils import get_upload_folder, is_in_or_equal
 
 from uso.config import ModelConfig
 from uso.errors import ImageError, USOError
+from uso.images import MAX_PIXELS, identify
 from uso.request import RANDOM_SEED, GenerationRequest, ReferenceImage
 from uso.web.door import LimitError
 from uso.web.engine import Engine
@@ -64,6 +65,11 @@ class Desk:
         self.engine = engine
         self.telemetry = telemetry
 
+    @property
+    def max_pixels(self) -> int:
+        """Of one image."""
+        return int(self.engine.settings.max_megapixels * 10**6)
+
     async def submit(self, inputs: Inputs, caller: gr.Request | None) -> Job:
         """Put what was filled in into the line.
 
@@ -71,7 +77,9 @@ class Desk:
             USOError: it is refused, in a sentence.
         """
         try:
-            request = await asyncio.to_thread(requested, self.config, inputs)
+            request = await asyncio.to_thread(requested, self.config, inputs, self.max_pixels)
+            for reference in (*request.content_images, *request.style_images):
+                reference.let_pixels_go()
             return await asyncio.to_thread(self.engine.submit, request, asker_of(caller), watcher_of(caller))
         except USOError as error:
             if self.telemetry is not None:
@@ -111,14 +119,15 @@ def watcher_of(caller: gr.Request | None) -> str | None:
     return None if caller is None else caller.session_hash
 
 
-def requested(config: ModelConfig, inputs: Inputs) -> GenerationRequest:
+def requested(config: ModelConfig, inputs: Inputs, max_pixels: int = MAX_PIXELS) -> GenerationRequest:
     """The request that raw values ask for.
 
     Raises:
         RequestError: a value is refused, with the reason.
     """
-    content = uploaded(inputs.content_image)
-    styles = [image for value in (inputs.style_image, inputs.extra_style_image) if (image := uploaded(value))]
+    content = uploaded(inputs.content_image, max_pixels)
+    given = [uploaded(value, max_pixels) for value in (inputs.style_image, inputs.extra_style_image)]
+    styles = [image for image in given if image is not None]
     return GenerationRequest.create(
         config,
         prompt="" if inputs.prompt is None else inputs.prompt,
@@ -134,11 +143,11 @@ def requested(config: ModelConfig, inputs: Inputs) -> GenerationRequest:
     )
 
 
-def uploaded(value: Any) -> ReferenceImage | None:
+def uploaded(value: Any, max_pixels: int = MAX_PIXELS) -> ReferenceImage | None:
     """The image that a raw value of an image field stands for.
 
     Raises:
-        ImageError: a file that was not uploaded here, or is here no longer.
+        ImageError: a file that was not uploaded here, is here no longer, is no picture, or has too many pixels.
     """
     if value is None:
         return None
@@ -147,9 +156,11 @@ def uploaded(value: Any) -> ReferenceImage | None:
         raise ImageError("The image was not uploaded to this page. Choose its file again.")
     name = Path(str(value.get("orig_name") or path)).name
     try:
-        return ReferenceImage(Path(path).read_bytes(), name)
+        data = Path(path).read_bytes()
     except OSError as error:
         raise ImageError(f"{name} is no longer on the server. Choose its file again.") from error
+    identify(data, name, max_pixels).close()
+    return ReferenceImage(data, name)
 
 
 def handed_out(picture: Picture) -> str:

@@ -13,6 +13,9 @@ from uso.errors import USOError
 from uso.web.settings import ServerSettings
 
 MINUTE = 60.0
+MAX_WAITING_BYTES = 2 * 10**9
+"""Of all images that wait in the line."""
+
 REMEMBERED_PEOPLE = 10_000
 """Of whom the last minute is kept; the one who was quiet for longest is forgotten first."""
 
@@ -39,21 +42,26 @@ class Door:
         self._free_bytes = free_bytes
         self._lately: OrderedDict[str, deque[float]] = OrderedDict()
 
-    def check(self, person: str, *, waiting: int, waiting_of_person: int, seconds: float | None) -> None:
+    def check(
+        self, person: str, *, waiting: int, waiting_of_person: int, waiting_bytes: int, seconds: float | None
+    ) -> None:
         """Let a request in, and count it.
 
         Args:
             waiting: requests in line.
             waiting_of_person: of these, how many are this person's.
-            seconds: until the line is empty, if that is known.
+            waiting_bytes: of the images of all requests in line, with this one's.
+            seconds: until there is room again, if that is known.
 
         Raises:
             LimitError: what is too much, and what to do.
         """
         settings = self._settings
+        when = "in a moment" if seconds is None else f"in about {_words(seconds)}"
         if waiting >= settings.max_waiting:
-            when = "in a moment" if seconds is None else f"in about {_words(seconds)}"
             raise LimitError("line", f"{waiting} requests are waiting, and no more can wait here. Try again {when}.")
+        if waiting_bytes > MAX_WAITING_BYTES:
+            raise LimitError("line", f"Too many large images are waiting. Use smaller ones, or try again {when}.")
         if waiting_of_person >= settings.max_waiting_per_person:
             raise LimitError(
                 "person",

@@ -76,9 +76,8 @@ class Engine:
         self._began = time.monotonic()
         self._settled: float | None = None
         self._looked_at = 0.0
-        may_load = threading.Lock()
         several = [loads] if callable(loads) else list(loads)
-        self.workers = [Worker(load, self, number, may_load) for number, load in enumerate(several)]
+        self.workers = [Worker(load, self, number) for number, load in enumerate(several)]
 
     # For everybody.
 
@@ -116,10 +115,14 @@ class Engine:
         with self._changed:
             if self._closing or self.status.state == "failed":
                 raise USOError(self._closing or self.status.error)
-            mine = self._line.of(asker.person)
-            empty_in = self._empty_in() if len(self._line) >= self.settings.max_waiting else None
-            self._door.check(asker.person, waiting=len(self._line), waiting_of_person=mine, seconds=empty_in)
             job = Job(request, asker)
+            self._door.check(
+                asker.person,
+                waiting=len(self._line),
+                waiting_of_person=self._line.of(asker.person),
+                waiting_bytes=sum(_bytes_of(one) for one in (*self._line, job)),
+                seconds=self._next_turn_in(),
+            )
             if watcher is not None:
                 job.watchers.add(watcher)
             try:
@@ -283,8 +286,13 @@ class Engine:
         ready = [status for status in states if status.state == "ready"]
         coming = [status for status in states if status.state in ("starting", "loading")]
         first = (ready or sorted(coming, key=lambda status: -status.share) or states)[0]
-        counted = {"waiting": len(self._line), "running": sum(worker.job is not None for worker in self.workers)}
-        return replace(first, workers=len(states), workers_ready=len(ready), **counted)
+        return replace(
+            first,
+            workers=len(states),
+            workers_ready=len(ready),
+            waiting=len(self._line),
+            running=sum(worker.job is not None for worker in self.workers),
+        )
 
     def _look_ahead(self) -> None:
         """Tell every waiting job how many are before it, and when its turn is expected."""
@@ -296,8 +304,8 @@ class Engine:
             turn.job.reach(ahead=turn.ahead, starts_at=starts_at)
         self.status = self._summary()
 
-    def _empty_in(self) -> float | None:
-        """Seconds until a place in the line is free: its next turn."""
+    def _next_turn_in(self) -> float | None:
+        """Seconds until a place in the line is free, if that is known."""
         waits = [job.status.seconds_to_start for job in self._line]
         known = [seconds for seconds in waits if seconds is not None]
         return min(known) if known else None
@@ -319,3 +327,7 @@ class Engine:
             over = [one for one in self._jobs.values() if one.status.over]
             for one in over[:-REMEMBERED_JOBS]:
                 del self._jobs[one.id]
+
+
+def _bytes_of(job: Job) -> int:
+    return sum(len(reference.data) for reference in (*job.request.content_images, *job.request.style_images))

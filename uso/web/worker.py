@@ -54,18 +54,13 @@ class Foreman(Protocol):
 class Worker:
     """Read `status`, `provenance` and `job`; everything else is its own."""
 
-    def __init__(self, load: Load, foreman: Foreman, number: int, may_load: threading.Lock) -> None:
-        """
-        Args:
-            may_load: held while the model loads: libraries change themselves for that long, so one at a time.
-        """
+    def __init__(self, load: Load, foreman: Foreman, number: int) -> None:
         self.number = number
         self.status = EngineStatus()
         self.provenance: dict[str, Any] = {}
         self.job: Job | None = None
         self._last: Progress | None = None
         self._load = load
-        self._may_load = may_load
         self._foreman = foreman
         self.thread = threading.Thread(target=self._work, name=f"worker-{number}", daemon=True)
 
@@ -85,10 +80,8 @@ class Worker:
         def on_progress(stage: str, share: float) -> None:
             self._reach(state="loading", stage=stage, share=share)
 
-        on_progress("waiting for the others" if self._may_load.locked() else "importing the program", 0.0)
-        with self._may_load:
-            on_progress("importing the program", 0.0)
-            pipeline = self._load(on_progress)
+        on_progress("importing the program", 0.0)
+        pipeline = self._load(on_progress)
         self.provenance = dict(pipeline.provenance)
         self._reach(state="ready", stage="ready", share=1.0)
         return pipeline
