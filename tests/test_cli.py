@@ -1,5 +1,7 @@
 """`python -m uso`, run as a person or a script would, with the demo model: what it makes, says and refuses."""
 
+import getpass
+import io
 import json
 import os
 import re
@@ -24,6 +26,7 @@ from uso import hub, hub_command, output
 from uso.cli import main
 from uso.config import load_model_config
 from uso.hub_cache import Hub
+from uso.web.accounts import Accounts
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("--model", "demo", "--width", "128", "--height", "128", "--steps", "2", "--content-size", "64")
@@ -510,3 +513,56 @@ def test_it_is_a_module_that_runs(tmp_path: Path) -> None:
     command = f"{sys.executable} -m uso generate --help | head -1"
     ran = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert ran.stdout.startswith("usage: python -m uso generate") and "Traceback" not in ran.stderr
+
+
+# Accounts of the server.
+
+
+def test_an_account_is_added_replaced_and_removed(uso: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a password that is not the line that was piped in, and a change that is not what it says."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("correct horse\nmore\n"))
+    ran = uso("account", "accounts", "alice")
+    assert (ran.status, ran.out, ran.err) == (0, [], "alice was added to accounts.\n")
+    assert Accounts(Path("accounts"), b"key").check("alice", "correct horse")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("battery staple"))
+    assert uso("account", "accounts", "alice").err == "alice has a new password in accounts.\n"
+    assert Accounts(Path("accounts"), b"key").check("alice", "battery staple")
+    assert uso("account", "accounts", "alice", "--remove").err == "alice is no longer in accounts.\n"
+    ran = uso("account", "accounts", "alice", "--remove")
+    assert (ran.status, ran.err) == (2, "There is no account alice in accounts.\n")
+
+
+def test_a_terminal_is_asked_twice(uso: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a mistyped password that nobody can log in with afterwards, or one that the terminal shows."""
+    said: list[str] = []
+    typed = iter(["correct horse", "correct hose", "correct horse", "correct horse"])
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+
+    def ask(prompt: str) -> str:
+        said.append(prompt)
+        return next(typed)
+
+    monkeypatch.setattr(getpass, "getpass", ask)
+    ran = uso("account", "accounts", "alice")
+    assert (ran.status, ran.err) == (2, "The two passwords differ. Nothing was changed.\n")
+    assert not Path("accounts").exists()
+    assert uso("account", "accounts", "alice").status == 0
+    assert said == ["Password: ", "The same once more: "] * 2
+
+
+@pytest.mark.parametrize(
+    ("password", "sentence"),
+    [
+        ("", "The password has 0 characters; at least 8 are needed."),
+        ("ä" * 40, "The password has 80 bytes; bcrypt takes at most 72."),
+    ],
+)
+def test_a_password_that_would_not_do_is_refused(
+    uso: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, password: str, sentence: str
+) -> None:
+    """Catches an empty password of a script whose secret is missing."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO(password + "\n"))
+    ran = uso("account", "accounts", "alice")
+    assert (ran.status, ran.out, ran.err) == (2, [], sentence + "\n")
+    assert not Path("accounts").exists()

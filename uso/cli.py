@@ -5,20 +5,23 @@ torch is imported by what needs it, when it needs it, so that `--help` and every
 """
 
 import argparse
+import getpass
 import json
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from uso import __version__, output
 from uso.batch import generate_batch
 from uso.config import load_model_config, memory_names, model_names
-from uso.errors import USOError
+from uso.errors import ConfigError, USOError
 from uso.flags import AUTO, DTYPES, add_machine_flags, add_model_flags
 from uso.generate import DEFAULT_FOLDER, generate
+from uso.remote import generate_remotely
 from uso.terminal import log_to_terminal, on_terminal, printable, say
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
@@ -53,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"uso {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for add in (_add_generate, _add_info, _add_models, _add_download, _add_memory, _add_bench):
+    for add in (_add_generate, _add_info, _add_models, _add_download, _add_memory, _add_bench, _add_account):
         verb = add(verbs)
         verb.add_argument("--debug", action="store_true", help="show where in the program an error arose")
     return parser
@@ -100,6 +103,11 @@ def _add_generate(verbs: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", metavar="PATH", help=f"a folder, or for one picture a .png file (default: {DEFAULT_FOLDER})"
     )
+    parser.add_argument(
+        "--server",
+        metavar="URL",
+        help="let a running server make the pictures; USO_SERVER_LOGIN=name:password in the environment logs in",
+    )
     add_model_flags(parser)
     return parser
 
@@ -112,6 +120,8 @@ def _schedule(text: str) -> str | float:
 
 
 def _generate(args: argparse.Namespace) -> int:
+    if args.server is not None:
+        return generate_remotely(args)
     return generate_batch(args) if args.batch else generate(args)
 
 
@@ -256,3 +266,40 @@ def _bench(args: argparse.Namespace) -> int:
 
     print(json.dumps(measure(args)))
     return 0
+
+
+def _add_account(verbs: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "account",
+        help="who may use the server",
+        description="Add an account to the file that `app.py --auth FILE` reads, or replace its password. It is asked "
+        "for twice on a terminal; otherwise one line is read. A running server takes the change up by itself.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=_account)
+    parser.add_argument("file", type=Path, metavar="FILE", help="htpasswd format with bcrypt; made if it is not there")
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--remove", action="store_true", help="take the account away")
+    return parser
+
+
+def _account(args: argparse.Namespace) -> int:
+    from uso.web.accounts import put_account
+
+    if args.remove:
+        if not put_account(args.file, args.name, None):
+            raise ConfigError(f"There is no account {args.name} in {args.file}.")
+        say(f"{args.name} is no longer in {args.file}.")
+        return 0
+    replaced = put_account(args.file, args.name, _new_password())
+    say(f"{args.name} has a new password in {args.file}." if replaced else f"{args.name} was added to {args.file}.")
+    return 0
+
+
+def _new_password() -> str:
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n")
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("The same once more: ") != password:
+        raise ConfigError("The two passwords differ. Nothing was changed.")
+    return password

@@ -1,0 +1,174 @@
+"""Who asks: persons, owners, the browser's cookie, and what the server says of itself to itself."""
+
+import asyncio
+import pickle
+from collections.abc import AsyncIterator
+from typing import Any
+
+import gradio as gr
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.testclient import TestClient
+
+from uso.web.identity import (
+    BROWSER_COOKIE,
+    Asker,
+    Relay,
+    acceptable_name,
+    asker_at,
+    asker_of,
+    browser_key,
+    login_name,
+    new_browser_key,
+    person_at,
+    remember,
+    request_id_of,
+    set_cookie,
+)
+
+
+@pytest.mark.parametrize(
+    ("host", "person"),
+    [
+        ("203.0.113.7", "at:203.0.113.7"),
+        (" 203.0.113.7 ", "at:203.0.113.7"),
+        ("::ffff:203.0.113.7", "at:203.0.113.7"),
+        ("2001:db8:1:2:aaaa::1", "at:2001:db8:1:2::/64"),
+        ("2001:db8:1:2:bbbb::9", "at:2001:db8:1:2::/64"),
+        ("2001:db8:1:3::1", "at:2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "at:fe80::/64"),
+        ("::1", "at:::/64"),
+        ("testclient", "at:unknown"),
+        ("x" * 10_000, "at:unknown"),
+        ("", "at:unknown"),
+        (None, "at:unknown"),
+    ],
+)
+def test_one_caller_is_one_person(host: str | None, person: str) -> None:
+    """Catches one household that is many persons by its IPv6 addresses, and text of a stranger's inside a key."""
+    assert person_at(host) == person
+
+
+def test_a_login_owns_its_history_and_a_browser_its_own() -> None:
+    """Catches a history that is shared by everybody behind one address, or that changes with the address."""
+    assert asker_at("203.0.113.7", name="alice") == Asker("name:alice", "name:alice", "alice")
+    keys = [new_browser_key(), new_browser_key()]
+    askers = [asker_at("203.0.113.7", cookies=f"a=b; {BROWSER_COOKIE}={key}") for key in keys]
+    assert {asker.person for asker in askers} == {"at:203.0.113.7"}
+    assert len({asker.owner for asker in askers}) == 2
+    assert asker_at("198.51.100.1", cookies=f"{BROWSER_COOKIE}={keys[0]}").owner == askers[0].owner
+    assert asker_at("203.0.113.7").owner is None
+
+
+def test_the_key_is_not_in_the_owner() -> None:
+    """Catches a cookie's secret in a log line or in the ledger, from where it would open the history."""
+    key = new_browser_key()
+    owner = asker_at(None, cookies=f"{BROWSER_COOKIE}={key}").owner
+    assert owner is not None and owner.startswith("browser:") and key not in owner and len(owner) == 8 + 64
+
+
+def test_nobody_can_claim_a_login_through_a_cookie() -> None:
+    """Catches an owner that is made of whatever a cookie says."""
+    for forged in ("name:alice", "../../x", "", "a" * 42, "a" * 44, "a" * 42 + "!"):
+        assert browser_key(f"{BROWSER_COOKIE}={forged}") is None
+        assert asker_at(None, cookies=f"{BROWSER_COOKIE}={forged}").owner is None
+
+
+def test_a_good_key_counts_beside_a_bad_one() -> None:
+    """Catches a history that vanishes because another path of the same host has set a cookie of that name too."""
+    key = new_browser_key()
+    assert browser_key(f"{BROWSER_COOKIE}=bad; x={key}; {BROWSER_COOKIE}={key}") == key
+
+
+def test_cookies_are_kept_from_scripts_and_other_sites() -> None:
+    """Catches a cookie that a script could read, that travels over plain HTTP, or is sent beside the subpath."""
+    line = set_cookie("n", "v", path="/uso", secure=True, seconds=60)
+    assert line == "n=v; Path=/uso; Max-Age=60; HttpOnly; SameSite=Lax; Secure"
+    assert "Secure" not in set_cookie("n", "v", path="", secure=False, seconds=60)
+    assert "Path=/;" in set_cookie("n", "v", path="", secure=False, seconds=60)
+
+
+@pytest.mark.parametrize(
+    ("name", "fine"),
+    [("alice", True), ("Zoë Ö", True), ("", False), (" a", False), ("a\n", False), ("a\0b", False), ("a" * 129, False)],
+)
+def test_names_are_bounded_and_printable(name: str, fine: bool) -> None:
+    """Catches a name that breaks a log line or fills the memory of whoever keeps it."""
+    assert acceptable_name(name) is fine
+
+
+class Remembering:
+    """Stands where the guard stands: leaves an asker for what is inside."""
+
+    def __init__(self, inner: Any, asker: Asker) -> None:
+        self.inner, self.asker = inner, asker
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            remember(scope, self.asker)
+        await self.inner(scope, receive, send)
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_an_event_knows_who_asked(queued: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a queued event whose request is another than the one that the guard looked at; also a generator's."""
+    monkeypatch.setenv("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
+    alice = Asker("name:alice", "name:alice", "alice")
+    seen: list[Asker] = []
+
+    async def handler(text: str, request: gr.Request) -> AsyncIterator[str]:
+        seen.append(asker_of(request))
+        yield text
+
+    async def build() -> TestClient:
+        with gr.Blocks(analytics_enabled=False) as page:
+            box = gr.Textbox(label="box")
+            gr.on([], handler, [box], [box], api_name="echo", queue=queued)
+        return TestClient(Remembering(gr.mount_gradio_app(FastAPI(), page, path="/"), alice))
+
+    with asyncio.run(build()) as client:
+        if queued:
+            event = client.post("/gradio_api/call/echo", json={"data": ["hi"]}).json()["event_id"]
+            assert '"hi"' in client.get(f"/gradio_api/call/echo/{event}").text
+        else:
+            assert client.post("/gradio_api/run/echo", json={"data": ["hi"]}).json()["data"] == ["hi"]
+    assert seen == [alice]
+
+
+def test_without_a_guard_address_and_cookie_are_read() -> None:
+    """Catches handlers that only work behind the guard: those of a test, or of a page that was launched by itself."""
+    app = FastAPI()
+    key = new_browser_key()
+
+    @app.get("/")
+    def who(request: Request) -> list[Any]:
+        return [asker_of(request).person, asker_of(request).owner, login_name(request), request_id_of(request)]
+
+    with TestClient(app, client=("203.0.113.7", 1), cookies={BROWSER_COOKIE: key}) as client:
+        assert client.get("/").json() == [
+            "at:203.0.113.7",
+            asker_at(None, cookies=f"{BROWSER_COOKIE}={key}").owner,
+            None,
+            "",
+        ]
+    assert asker_of(None) == asker_of(gr.Request()) == Asker("at:unknown", None, None)
+
+
+def test_an_asker_can_be_pickled() -> None:
+    """Gradio pickles requests with their state in some settings; catches an asker that would get lost there."""
+    asker = asker_at("203.0.113.7", name="alice")
+    assert pickle.loads(pickle.dumps(asker)) == asker  # noqa: S301  our own bytes
+
+
+def test_the_server_speaks_for_others_to_itself_alone() -> None:
+    """Catches a header with which anybody could be anybody: forged, of another process, or meant for something else."""
+    relay = Relay()
+    asker = Asker("name:Zoë", "name:Zoë", "Zoë")
+    sealed = relay.caller(asker)
+    assert sealed.isascii()
+    assert relay.asker(Relay.CALLER, sealed) == asker
+    assert relay.asker(Relay.SELF, relay.own_headers()[Relay.SELF]) == Asker("server", None, "server")
+    assert relay.asker(Relay.SELF, sealed) is None
+    assert Relay().asker(Relay.CALLER, sealed) is None
+    for forged in ("", ".", sealed[:-1], sealed[1:], "é." + "0" * 64, "W10=." + "0" * 64, sealed + "\xe9"):
+        assert relay.asker(Relay.CALLER, forged) is None

@@ -1,0 +1,223 @@
+"""What a request may carry: how much, and nothing that would make this server fetch something from elsewhere.
+
+Gradio downloads a file whose "path" is an address, and proxies addresses in two of its routes. The first is refused
+here, in every body that could be JSON; the others, and routes that this page has no use for, by their paths.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.formparsers import MultiPartException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from uso.web.asgi import header, path_of, read_body, refuse, replayed
+
+API = "/gradio_api"
+UPLOAD = f"{API}/upload"
+MCP = f"{API}/mcp"
+JOIN = f"{API}/queue/join"
+
+JSON_BYTES = 1_000_000
+MCP_BYTES = 32_000_000
+"""Tools may be given images inside the message, in Base64."""
+FORM_BYTES = 1_000_000
+"""What the form around an uploaded file may take."""
+MAX_DEPTH = 64
+"""Of lists and objects inside each other."""
+DRAIN_SECONDS = 10.0
+"""How long a body that is too large is still read, and thrown away: a caller who is cut off while sending sees a broken
+connection, not the reason."""
+
+GIVE_THE_FILE = "Give the file itself, not its address: this server fetches nothing from elsewhere."
+
+ADDRESS = re.compile(r"\s*(?:[A-Za-z][A-Za-z0-9+.-]*:)?[/\\]{2}\S", re.ASCII)
+"""`https://...`, and what a browser or a file system would take for a host as well (`//host`, `\\\\host`)."""
+WEB_ADDRESS = re.compile(r"\s*(?:https?|ftp):[/\\]{2}\S+\s*", re.ASCII | re.IGNORECASE)
+
+CLOSED = re.compile(
+    rf"{API}/(?:proxy=|vibe-|undo-vibe|run-history|runs(?:/|$)|dev/|custom_component/|process_recording|deep_link"
+    r"|profiling/)|/monitoring(?:/|$)"
+)
+"""Routes of Gradio's that fetch, that stream without end, or that nothing on this page uses."""
+FILE = re.compile(rf"{API}/file[=/](.*)", re.DOTALL)
+
+
+class Bodies:
+    """A layer that answers 413, 400 or 404 itself, and passes everything else on.
+
+    Args:
+        max_upload: of one file, bytes.
+        mcp: whether the endpoints are offered as MCP tools.
+    """
+
+    def __init__(self, inner: ASGIApp, *, max_upload: int, mcp: bool) -> None:
+        self._inner = inner
+        self._max_upload = max_upload
+        self._mcp = mcp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = path_of(scope)
+        if CLOSED.match(path) or (is_mcp(path) and not self._mcp):
+            return await refuse(scope, send, 404, "There is nothing at this address.")
+        file = FILE.match(path)
+        if file and ADDRESS.match(file[1]):
+            return await refuse(scope, send, 400, GIVE_THE_FILE)
+        upload = path.rstrip("/") == UPLOAD
+        limit = self._max_upload + FORM_BYTES if upload else MCP_BYTES if is_mcp(path) else JSON_BYTES
+        declared = header(scope, "content-length")
+        if declared.isdecimal() and int(declared) > limit:
+            return await self._too_large(scope, receive, send, limit, upload)
+        if upload:
+            return await self._upload(scope, receive, send, limit)
+        if not declared and not header(scope, "transfer-encoding"):
+            return await self._inner(scope, receive, send)
+        return await self._json(scope, receive, send, limit)
+
+    async def _json(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+        try:
+            body = await read_body(receive, limit)
+        except ConnectionError:
+            return None
+        if body is None:
+            return await self._too_large(scope, receive, send, limit, upload=False)
+        sentence = fault(body, path_of(scope), own_hosts(scope))
+        if sentence is None:
+            return await self._inner(scope, replayed(body, receive), send)
+        if path_of(scope).rstrip("/") == JOIN:  # the form in which gradio_client shows a sentence to its caller
+            said = {"__type__": "validate", "is_valid": False, "parameter_name": "request", "message": sentence}
+            return await refuse(scope, send, 422, [said])
+        return await refuse(scope, send, 400, sentence)
+
+    async def _upload(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+        """Count while it streams. Gradio removes what it has taken in so far for one kind of exception alone, so that
+        one is raised inside it: also for a caller who goes away in the middle, whose files would stay for ever."""
+        size = 0
+        refused = False
+        begun = False
+
+        async def counted() -> Message:
+            nonlocal size, refused
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise MultiPartException("The upload was broken off.")
+            size += len(message.get("body", b""))
+            if size > limit:
+                refused = True
+                raise MultiPartException("The upload is larger than the maximum allowed size.")
+            return message
+
+        async def said(message: Message) -> None:
+            nonlocal refused, begun
+            if message["type"] == "http.response.start" and message["status"] == 413:
+                refused = True  # by Gradio, which counts each file; in our words
+            if not refused or begun:
+                begun = True
+                await send(message)
+
+        await self._inner(scope, _until_complete(receive, counted), said)
+        if refused and not begun:
+            await self._too_large(scope, receive, send, limit, upload=True)
+
+    async def _too_large(self, scope: Scope, receive: Receive, send: Send, limit: int, upload: bool) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await _drain(receive)
+        except TimeoutError:
+            pass
+        if upload:
+            sentence = f"The file is larger than {self._max_upload / 1e6:g} MB. Choose a smaller one."
+        else:
+            sentence = f"The request is larger than {limit / 1e6:g} MB. Upload images first, and name them in it."
+        await refuse(scope, send, 413, sentence, [("connection", "close")])
+
+
+def _until_complete(receive: Receive, counted: Receive) -> Receive:
+    """`counted` while a body arrives, then the plain `receive`: a caller who goes away after it is no fault."""
+    complete = False
+
+    async def either() -> Message:
+        nonlocal complete
+        if complete:
+            return await receive()
+        message = await counted()
+        complete = not message.get("more_body", False)
+        return message
+
+    return either
+
+
+async def _drain(receive: Receive) -> None:
+    more = True
+    while more:
+        message = await receive()
+        more = message["type"] == "http.request" and message.get("more_body", False)
+
+
+def is_mcp(path: str) -> bool:
+    return path == MCP or path.startswith(MCP + "/")
+
+
+def own_hosts(scope: Scope) -> set[str]:
+    """The names, with port, by which the caller knows this server; a trusted proxy may have added one."""
+    names = (header(scope, "host"), header(scope, "x-forwarded-host").split(",")[0])
+    return {_without_default_port(name.strip().lower()) for name in names if name.strip()}
+
+
+def host_of(address: str) -> str:
+    """`host` or `host:port` of an address, ports 80 and 443 left out as browsers do; empty if it has none."""
+    try:
+        return _without_default_port(urlsplit(address.strip()).netloc.lower())
+    except ValueError:
+        return ""
+
+
+def _without_default_port(host: str) -> str:
+    return re.sub(r":(?:80|443)$", "", host)
+
+
+def fault(body: bytes, path: str, hosts: set[str]) -> str | None:
+    """Why a body is refused, as a sentence; None if it is not (also if it is no JSON, which is for others to say)."""
+    try:
+        content = json.loads(body)
+    except RecursionError:
+        return f"The request is nested deeper than {MAX_DEPTH} levels."
+    except ValueError:
+        return None
+    parts = _tool_arguments(content) if is_mcp(path) else [content]
+    for value, key, holder, depth in (found for part in parts for found in _walk(part)):
+        if depth > MAX_DEPTH:
+            return f"The request is nested deeper than {MAX_DEPTH} levels."
+        if isinstance(value, str) and _points_elsewhere(value, key, holder, hosts):
+            return GIVE_THE_FILE
+    return None
+
+
+def _points_elsewhere(value: str, key: str, holder: Any, hosts: set[str]) -> bool:
+    if key == "path":
+        return ADDRESS.match(value) is not None
+    if key == "url" and isinstance(holder, dict):  # where a browser shows a file from; of ours it may be
+        return ADDRESS.match(value) is not None and host_of(value) not in hosts
+    return WEB_ADDRESS.fullmatch(value) is not None
+
+
+def _tool_arguments(content: Any) -> list[Any]:
+    """Of MCP messages only the arguments of a call are looked at: a client's address of itself is nobody's file."""
+    calls = content if isinstance(content, list) else [content]
+    parameters = [call.get("params") for call in calls if isinstance(call, dict)]
+    return [part.get("arguments") for part in parameters if isinstance(part, dict)]
+
+
+def _walk(content: Any) -> Iterator[tuple[Any, str, Any, int]]:
+    """Every value with its key (empty in a list), what holds it, and how deep it lies. No recursion: it may be deep."""
+    todo: list[tuple[Any, str, Any, int]] = [(content, "", None, 0)]
+    while todo:
+        value, key, holder, depth = todo.pop()
+        yield value, key, holder, depth
+        if isinstance(value, dict):
+            todo += [(inner, str(name), value, depth + 1) for name, inner in value.items()]
+        elif isinstance(value, list):
+            todo += [(inner, "", value, depth + 1) for inner in value]

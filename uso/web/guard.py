@@ -1,0 +1,283 @@
+"""Everything between the network and the page: who asks, from where, with what, and what is said when it goes wrong.
+
+One stack of plain ASGI layers, from the outside in: request ids, errors and headers of answers; the real peer and what
+a trusted proxy says of it; other sites' requests; login; identity; bodies. How many may wait for a picture is decided
+inside.
+"""
+
+import ipaddress
+import logging
+import secrets
+from collections.abc import Collection
+from typing import Any, cast
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from uso.errors import ConfigError
+from uso.web.accounts import Accounts, login_key
+from uso.web.asgi import drop_headers, header, is_navigation, path_of, refuse
+from uso.web.bodies import Bodies, host_of, is_mcp, own_hosts
+from uso.web.identity import (
+    BROWSER_COOKIE,
+    BROWSER_SECONDS,
+    REQUEST_ID,
+    Asker,
+    Relay,
+    acceptable_name,
+    asker_at,
+    asker_in,
+    browser_key,
+    new_browser_key,
+    remember,
+    set_cookie,
+)
+from uso.web.login import Login
+from uso.web.settings import ServerSettings
+
+logger = logging.getLogger(__name__)
+
+ANSWER_HEADERS = (("x-content-type-options", "nosniff"), ("referrer-policy", "same-origin"))
+SAFE_METHODS = ("GET", "HEAD")
+
+
+def guarded(
+    app: ASGIApp,
+    settings: ServerSettings,
+    *,
+    open_paths: Collection[str] = ("/healthz", "/readyz"),
+    relay: Relay | None = None,
+) -> ASGIApp:
+    """The app behind its guard.
+
+    Args:
+        open_paths: paths that need no login, exactly.
+        relay: shared with the client that the MCP tools use.
+
+    Raises:
+        ConfigError: an accounts file or a trusted proxy is refused, or both ways to log in are asked for.
+    """
+    if settings.accounts and settings.user_header:
+        raise ConfigError("Names come from an accounts file or from a proxy's header: leave one of the two out.")
+    check_proxies(settings.trusted_proxies)
+    relay = relay or Relay()
+    inner: ASGIApp = Bodies(app, max_upload=settings.max_upload_mb * 10**6, mcp=settings.mcp)
+    inner = Identity(inner, settings.root_path, relay)
+    if settings.accounts:
+        accounts = Accounts(settings.accounts, login_key(settings.output))
+        inner = Login(inner, accounts, open_paths=open_paths, root_path=settings.root_path)
+    inner = Origins(inner)
+    inner = Peers(inner, settings, open_paths, relay)
+    return Answers(inner, app)
+
+
+def check_proxies(proxies: Collection[str]) -> None:
+    """Refuse what is neither an address nor a network: it would be trusted by nobody, or by mistake.
+
+    Raises:
+        ConfigError: with the entry.
+    """
+    for entry in proxies:
+        try:
+            _ = entry == "*" or ipaddress.ip_network(entry)
+        except ValueError as error:
+            raise ConfigError(
+                f"{entry!r} is no trusted proxy: an address (127.0.0.1), a network (10.0.0.0/8) or * is allowed."
+            ) from error
+
+
+class Answers:
+    """Gives each request an id, adds headers to each answer, and turns what went wrong inside into a sentence."""
+
+    def __init__(self, inner: ASGIApp, app: ASGIApp) -> None:
+        self._inner = inner
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":  # the page has none, so nothing inside would check who asks
+            await receive()
+            return await send({"type": "websocket.close", "code": 1008})
+        if scope["type"] != "http":  # the start and the end of the server; the layers below know requests alone
+            return await self._app(scope, receive, send)
+        number = secrets.token_hex(8)
+        scope.setdefault("state", {})[REQUEST_ID] = number
+        answer = _Answer(scope, send, number)
+        try:
+            await self._inner(scope, receive, answer.send)
+        except Exception:
+            logger.exception("Request %s: %s %r failed.", number, scope["method"], scope["path"])
+            if not answer.begun:
+                await answer.failure()
+        return None
+
+
+class _Answer:
+    """One answer on its way out. A failure that a framework inside has already put into its own words is held back
+    until its text is seen: `Internal Server Error` tells nobody anything."""
+
+    def __init__(self, scope: Scope, send: Send, number: str) -> None:
+        self._scope, self._send, self._number = scope, send, number
+        self._held: Message | None = None
+        self._replaced = False
+        self.begun = False
+
+    async def send(self, message: Message) -> None:
+        if self._replaced:
+            return
+        if message["type"] == "http.response.start":
+            self._add_headers(message)
+            if message["status"] == 500 and _kind(message) == "text/plain":
+                self._held = message
+                return
+        elif self._held is not None:
+            if message.get("body") == b"Internal Server Error":
+                await self.failure()
+                return
+            held, self._held = self._held, None
+            await self._send(held)
+        self.begun = True
+        await self._send(message)
+
+    async def failure(self) -> None:
+        self._replaced = self.begun = True
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._add_headers(message)
+            await self._send(message)
+
+        sentence = f"Something unexpected happened; the server's log has it under {self._number}."
+        await refuse(self._scope, send, 500, sentence)
+
+    def _add_headers(self, message: Message) -> None:
+        have = {name.lower() for name, _ in message.get("headers", ())}
+        pairs = [("x-request-id", self._number), *ANSWER_HEADERS]
+        new = [(name.encode(), value.encode()) for name, value in pairs if name.encode() not in have]
+        message["headers"] = [*message.get("headers", ()), *new]
+
+
+def _kind(message: Message) -> str:
+    kinds = [value.decode("latin-1") for name, value in message.get("headers", ()) if name.lower() == b"content-type"]
+    return kinds[0].partition(";")[0].strip() if kinds else ""
+
+
+class Peers:
+    """Believes headers about a caller from trusted proxies alone; from everybody else they are taken away."""
+
+    def __init__(self, inner: ASGIApp, settings: ServerSettings, open_paths: Collection[str], relay: Relay) -> None:
+        self._proxied = ProxyHeadersMiddleware(cast(Any, inner), list(settings.trusted_proxies))
+        self._user_header = (settings.user_header or "").lower()
+        self._open = frozenset(open_paths)
+        self._relay = relay
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["client"] = peer = _plain(scope.get("client"))
+        trusted = (peer[0] if peer else None) in self._proxied.trusted_hosts
+        names = [value for key, value in scope["headers"] if key.decode("latin-1") == self._user_header]
+        relayed = self._relayed(scope)
+        drop_headers(scope, lambda name: self._unwanted(name, trusted))
+        if relayed is not None:
+            remember(scope, relayed)
+        elif self._user_header and path_of(scope) not in self._open:
+            fault = self._named(scope, names if trusted else [])
+            if fault:
+                return await refuse(scope, send, 401, fault)
+        return await self._proxied(cast(Any, scope), cast(Any, receive), cast(Any, send))
+
+    def _unwanted(self, name: str, trusted: bool) -> bool:
+        name = name.replace("_", "-")  # some servers take the one for the other
+        if name in (Relay.CALLER, Relay.SELF, "x-gradio-server") or name == self._user_header.replace("_", "-") != "":
+            return True
+        return not trusted and (name == "forwarded" or name.startswith("x-forwarded-"))
+
+    def _named(self, scope: Scope, values: list[bytes]) -> str | None:
+        """Take the name that the proxy gives; or say why not."""
+        if not values:
+            return f"Log in at the proxy before this server first: it names nobody in {self._user_header}."
+        if len(values) > 1:
+            return f"The proxy before this server passes on several {self._user_header} headers; it must set one."
+        name = values[0].decode("utf-8", errors="replace").strip()
+        if not acceptable_name(name) or "\ufffd" in name:
+            return "The proxy before this server gives a name that cannot be used: 1 to 128 printable characters are."
+        remember(scope, asker_at(None, name=name))
+        return None
+
+    def _relayed(self, scope: Scope) -> Asker | None:
+        """Whom a request of this server to itself stands for."""
+        for name in (Relay.CALLER, Relay.SELF):
+            value = header(scope, name)
+            asker = self._relay.asker(name, value) if value else None
+            if asker is not None:
+                return asker
+        return None
+
+
+def _plain(client: Any) -> tuple[str, int] | None:
+    """An IPv4 address that came over an IPv6 socket, as IPv4."""
+    if not client:
+        return None
+    host, port = client
+    try:
+        mapped = getattr(ipaddress.ip_address(host), "ipv4_mapped", None)
+    except ValueError:
+        mapped = None
+    return (str(mapped) if mapped else host), port
+
+
+class Origins:
+    """Other sites may not act through a visitor's browser, nor read what they ask for.
+
+    Gradio's own CORS layer refuses nothing: it tells browsers which sites may read its answers, and that is any site
+    unless the server is on localhost. It says nothing where there is no `Origin`.
+    """
+
+    def __init__(self, inner: ASGIApp) -> None:
+        self._inner = inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        origin = header(scope, "origin")
+        if origin and host_of(origin) not in own_hosts(scope):
+            if scope["method"] not in SAFE_METHODS:
+                sentence = (
+                    f"This came from another site ({origin[:200]}). Open this server's own page; if a proxy stands "
+                    "before it, let the proxy pass the Host header on."
+                )
+                return await refuse(scope, send, 403, sentence)
+            drop_headers(scope, lambda name: name == "origin")
+        return await self._inner(scope, receive, send)
+
+
+class Identity:
+    """Notes who asks, and gives a browser that has none its cookie, on the answer to a page."""
+
+    def __init__(self, inner: ASGIApp, root_path: str, relay: Relay) -> None:
+        self._inner = inner
+        self._root = root_path.rstrip("/")
+        self._relay = relay
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        cookies = header(scope, "cookie")
+        asker = asker_in(scope)
+        if asker is None:
+            asker = asker_at(scope["client"][0] if scope.get("client") else None, cookies=cookies)
+            remember(scope, asker)
+        if is_mcp(path_of(scope)):
+            scope["headers"] = [*scope["headers"], (Relay.CALLER.encode(), self._relay.caller(asker).encode())]
+        if asker.name is None and is_navigation(scope) and browser_key(cookies) is None:
+            return await self._inner(scope, receive, self._with_cookie(scope, send))
+        return await self._inner(scope, receive, send)
+
+    def _with_cookie(self, scope: Scope, send: Send) -> Send:
+        secure = scope.get("scheme") == "https"
+        key = new_browser_key()
+        cookie = set_cookie(BROWSER_COOKIE, key, path=self._root, secure=secure, seconds=BROWSER_SECONDS)
+
+        async def send_with(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                kept = [pair for pair in message["headers"] if pair[0].lower() != b"cache-control"]
+                # A cache that kept this answer would give the same key to others.
+                new = [(b"set-cookie", cookie.encode()), (b"cache-control", b"no-store")]
+                message["headers"] = [*kept, *new]
+            await send(message)
+
+        return send_with

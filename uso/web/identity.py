@@ -1,0 +1,172 @@
+"""Who asks: whose turn it is in the line, whose history it is, and the cookie that tells one browser from another.
+
+Pure functions over addresses, names and cookie headers, and the one place where a request's `Asker` is kept. Nobody is
+let in or refused here; that is `guard.py` and `login.py`.
+"""
+
+import hmac
+import ipaddress
+import json
+import re
+import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error as Base64Error
+from collections.abc import MutableMapping
+from dataclasses import astuple, dataclass
+from hashlib import sha256
+from typing import Any
+
+BROWSER_COOKIE = "uso-browser"
+BROWSER_SECONDS = 365 * 24 * 3600
+KEY_BYTES = 32
+_KEY = re.compile(r"[A-Za-z0-9_-]{43}")
+"""32 bytes in URL-safe Base64 without padding."""
+
+MAX_NAME = 128
+"""Characters of a login name."""
+
+REQUEST_ID = "request_id"
+"""Where in a request's state its id is kept."""
+_ASKER = "asker"
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Who is behind a request."""
+
+    person: str
+    """Whose turn it is, and whom limits count: `name:alice`, or `at:203.0.113.7` (IPv6: a /64, one household)."""
+    owner: str | None
+    """Whose history it is: `name:alice`, or `browser:` and a hash; None for a program, which has none."""
+    name: str | None
+    """The login name."""
+
+
+def person_at(host: str | None) -> str:
+    """`at:` and what counts as one caller: an IPv4 address, the /64 of an IPv6 address, or `unknown`."""
+    try:
+        address = ipaddress.ip_address((host or "").strip())
+    except ValueError:
+        return "at:unknown"
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is None:
+            return f"at:{ipaddress.IPv6Network((int(address), 64), strict=False)}"
+        address = address.ipv4_mapped
+    return f"at:{address}"
+
+
+def asker_at(host: str | None, *, name: str | None = None, cookies: str = "") -> Asker:
+    """The asker at an address, with a login name or with the cookies of a `Cookie` header, or with neither."""
+    if name is not None:
+        return Asker(f"name:{name}", f"name:{name}", name)
+    key = browser_key(cookies)
+    return Asker(person_at(host), None if key is None else f"browser:{sha256(key.encode()).hexdigest()}", None)
+
+
+def asker_of(request: Any) -> Asker:
+    """Who is behind a `gr.Request` (of a queued event too: it wraps the request that joined the queue) or a Starlette
+    request. What the guard found counts; without a guard, address and cookie are read from the request itself."""
+    scope = _scope(request)
+    found = asker_in(scope)
+    if found is not None:
+        return found
+    client = scope.get("client")
+    cookies = "; ".join(value.decode("latin-1") for name, value in scope.get("headers", ()) if name == b"cookie")
+    return asker_at(client[0] if client else None, cookies=cookies)
+
+
+def asker_in(scope: MutableMapping[str, Any]) -> Asker | None:
+    """What the guard has found so far."""
+    found = scope.get("state", {}).get(_ASKER)
+    return found if isinstance(found, Asker) else None
+
+
+def request_id_of(request: Any) -> str:
+    """What the log has this request's troubles under, and the caller as `X-Request-Id`; empty without a guard."""
+    return str(_scope(request).get("state", {}).get(REQUEST_ID, ""))
+
+
+def _scope(request: Any) -> MutableMapping[str, Any]:
+    scope = getattr(getattr(request, "request", None) or request, "scope", None)
+    return scope if isinstance(scope, MutableMapping) else {}
+
+
+def login_name(request: Any) -> str | None:
+    """The login name, as Gradio's `auth_dependency` wants it."""
+    return asker_of(request).name
+
+
+def remember(scope: MutableMapping[str, Any], asker: Asker) -> None:
+    """Leave the asker where `asker_of` looks for it."""
+    scope.setdefault("state", {})[_ASKER] = asker
+
+
+def acceptable_name(name: str) -> bool:
+    """Whether a text can be somebody's login name: 1 to 128 printable characters, no blank at either end."""
+    return 0 < len(name) <= MAX_NAME and name.isprintable() and name == name.strip()
+
+
+# Cookies
+
+
+def new_browser_key() -> str:
+    return secrets.token_urlsafe(KEY_BYTES)
+
+
+def browser_key(cookies: str) -> str | None:
+    """The key in a `Cookie` header; None where it is missing or malformed."""
+    return next((value for value in cookie_values(cookies, BROWSER_COOKIE) if _KEY.fullmatch(value)), None)
+
+
+def cookie_values(cookies: str, name: str) -> list[str]:
+    """All values that a `Cookie` header has under a name (one for each path that it was set for)."""
+    pairs = (part.strip().partition("=") for part in cookies.split(";"))
+    return [value for key, _, value in pairs if key == name]
+
+
+def set_cookie(name: str, value: str, *, path: str, secure: bool, seconds: int) -> str:
+    """A `Set-Cookie` header that scripts cannot read and other sites cannot use to change anything."""
+    parts = [f"{name}={value}", f"Path={path or '/'}", f"Max-Age={seconds}", "HttpOnly", "SameSite=Lax"]
+    return "; ".join([*parts, "Secure"] if secure else parts)
+
+
+# The server calls itself
+
+
+class Relay:
+    """Headers by which a request that the server makes to itself says on whose behalf.
+
+    Gradio's MCP tools call the server's own address and copy the headers of the request that they came with. The guard
+    puts `CALLER` on such requests and believes it when it comes back; `SELF` is for the client that makes them.
+    """
+
+    CALLER = "x-uso-caller"
+    SELF = "x-uso-self"
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(32)
+
+    def caller(self, asker: Asker) -> str:
+        """The value of `CALLER`, valid in this process alone."""
+        return self._sealed(self.CALLER, json.dumps(astuple(asker)))
+
+    def own_headers(self) -> dict[str, str]:
+        """What a client inside this process sends with everything, to be let in without a login."""
+        return {self.SELF: self._sealed(self.SELF, json.dumps(["server", None, "server"]))}
+
+    def asker(self, header: str, value: str) -> Asker | None:
+        """Whom a header speaks for; None for a forged one."""
+        text, _, seal = value.rpartition(".")
+        try:
+            opened = urlsafe_b64decode(text.encode()).decode()
+        except (Base64Error, ValueError):
+            return None
+        if not hmac.compare_digest(self._seal(header, opened), seal.encode()):
+            return None
+        return Asker(*json.loads(opened))
+
+    def _sealed(self, header: str, text: str) -> str:
+        return f"{urlsafe_b64encode(text.encode()).decode()}.{self._seal(header, text).decode()}"
+
+    def _seal(self, header: str, text: str) -> bytes:
+        return hmac.new(self._key, f"{header}\n{text}".encode(), sha256).hexdigest().encode()

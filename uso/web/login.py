@@ -1,0 +1,174 @@
+"""The login page, its cookie, and the door that it opens: a layer before everything but the paths that stay open.
+
+`POST /login` takes `username` and `password` as Gradio's own login does, so `gradio_client`'s `auth=` works. Gradio's
+own is not used: it leaves many of its routes open, and forgets everybody at a restart.
+"""
+
+import asyncio
+import html
+import json
+import logging
+import math
+from collections.abc import Collection
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from uso.web.accounts import LOGIN_SECONDS, MAX_PASSWORD_BYTES, Accounts, Throttle
+from uso.web.asgi import answer, header, is_navigation, path_of, read_body, refuse, replayed
+from uso.web.identity import asker_at, asker_in, cookie_values, person_at, remember, set_cookie
+
+logger = logging.getLogger(__name__)
+
+LOGIN_COOKIE = "uso-login"
+FORM_BYTES = 16_000
+
+WRONG_TRIES, WRONG_SECONDS = 5, 300.0
+"""From one address: as many wrong passwords, in as many seconds."""
+WRONG_TRIES_OF_NAME = 20
+"""For one name, from all addresses: more, so that no single address can lock somebody out."""
+
+CHECKS_AT_ONCE = 2
+"""Passwords that are looked at at the same time; each occupies a processor core."""
+
+
+class Login:
+    """Lets in who has a valid cookie, and gives one for a right password."""
+
+    def __init__(
+        self, inner: ASGIApp, accounts: Accounts, *, open_paths: Collection[str], root_path: str, title: str = "USO"
+    ) -> None:
+        self._inner = inner
+        self._accounts = accounts
+        self._open = frozenset(open_paths)
+        self._root = root_path.rstrip("/")
+        self._title = title
+        self._by_address = Throttle(WRONG_TRIES, WRONG_SECONDS)
+        self._by_name = Throttle(WRONG_TRIES_OF_NAME, WRONG_SECONDS)
+        self._checks = asyncio.Semaphore(CHECKS_AT_ONCE)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = path_of(scope).rstrip("/")
+        if path == "/login" and scope["method"] == "POST":
+            return await self._login(scope, receive, send)
+        if path == "/logout" and scope["method"] in ("GET", "POST"):
+            return await self._go_home(send, self._cookie(scope, "", 0))
+        if self._let_in(scope):
+            if path == "/login":
+                return await self._go_home(send)
+            return await self._inner(scope, receive, send)
+        if path in self._open:
+            return await self._inner(scope, receive, send)
+        return await self._ask(scope, send, 401, "Log in first.")
+
+    def _let_in(self, scope: Scope) -> bool:
+        """Whether the request has a name already, or a cookie that gives it one."""
+        known = asker_in(scope)
+        if known is not None and known.name is not None:
+            return True
+        for token in cookie_values(header(scope, "cookie"), LOGIN_COOKIE):
+            name = self._accounts.name_of(token)
+            if name is not None:
+                remember(scope, asker_at(None, name=name))
+                return True
+        return False
+
+    async def _login(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            name, password = await _form(scope, receive)
+        except ConnectionError:
+            return None
+        except Exception:  # whatever a stranger's form makes the parser raise
+            return await self._ask(scope, send, 400, "A login has a form with username and password.")
+        address = person_at(scope["client"][0] if scope.get("client") else None)
+        wait = max(self._by_address.wait(address), self._by_name.wait(name))
+        if wait:
+            minutes = math.ceil(wait / 60)
+            sentence = f"Too many wrong passwords. Try again in {minutes} minute{'' if minutes == 1 else 's'}."
+            return await self._ask(scope, send, 429, sentence, [("retry-after", str(math.ceil(wait)))])
+        self._by_address.count(address)
+        self._by_name.count(name)
+        async with self._checks:
+            right = await asyncio.to_thread(self._accounts.check, name, password)
+        if not right:
+            logger.info("A wrong name or password from %s.", address.removeprefix("at:"))
+            too_long = len(password.encode(errors="surrogatepass")) > MAX_PASSWORD_BYTES
+            hint = f" Passwords have at most {MAX_PASSWORD_BYTES} bytes." if too_long else ""
+            return await self._ask(scope, send, 401, f"The name or the password is wrong.{hint}")
+        self._by_address.forgive(address)
+        self._by_name.forgive(name)
+        cookie = self._cookie(scope, self._accounts.token(name), LOGIN_SECONDS)
+        if _from_page(scope):
+            return await self._go_home(send, cookie)
+        return await answer(send, 200, json.dumps({"success": True}), "application/json", [cookie])
+
+    def _cookie(self, scope: Scope, value: str, seconds: int) -> tuple[str, str]:
+        secure = scope.get("scheme") == "https"
+        return "set-cookie", set_cookie(LOGIN_COOKIE, value, path=self._root, secure=secure, seconds=seconds)
+
+    async def _go_home(self, send: Send, *headers: tuple[str, str]) -> None:
+        pairs = [("location", self._root + "/"), ("cache-control", "no-store"), *headers]
+        await answer(send, 303, "", "text/plain", pairs)
+
+    async def _ask(
+        self, scope: Scope, send: Send, status: int, sentence: str, headers: list[tuple[str, str]] | None = None
+    ) -> None:
+        """The login page to a person, the sentence to a program."""
+        if not (is_navigation(scope) or _from_page(scope)):
+            return await refuse(scope, send, status, sentence, headers or [])
+        said = "" if sentence == "Log in first." else f'<p role="alert">{html.escape(sentence)}</p>'
+        body = PAGE.format(title=html.escape(self._title), action=html.escape(self._root + "/login"), said=said)
+        return await answer(send, status, body, "text/html", [("cache-control", "no-store"), *(headers or [])])
+
+
+async def _form(scope: Scope, receive: Receive) -> tuple[str, str]:
+    """Name and password, of a form in either encoding.
+
+    Raises:
+        ValueError: the form is too large, or lacks one of them.
+    """
+    body = await read_body(receive, FORM_BYTES)
+    if body is None:
+        raise ValueError("the form is too large")
+    async with Request(scope, replayed(body, receive)).form(max_files=0, max_fields=10) as form:
+        name, password = form.get("username"), form.get("password")
+    if not isinstance(name, str) or not isinstance(password, str):
+        raise ValueError("the form lacks name or password")
+    return name.strip(), password
+
+
+def _from_page(scope: Scope) -> bool:
+    return "text/html" in header(scope, "accept")
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}: log in</title>
+<style>
+:root {{ color-scheme: light dark; font-family: system-ui, sans-serif; line-height: 1.5 }}
+body {{ display: grid; place-items: center; min-height: 90vh; margin: 0 1rem }}
+main {{ width: min(100%, 20rem) }}
+label, input, button {{ display: block; width: 100%; box-sizing: border-box; font: inherit }}
+input {{ margin: 0 0 1rem; padding: .5rem }}
+button {{ padding: .6rem; font-weight: 700 }}
+[role=alert] {{ border-left: .25rem solid #c2410c; padding-left: .75rem }}
+</style>
+</head>
+<body>
+<main>
+<h1>{title}</h1>
+{said}
+<form method="post" action="{action}">
+<label for="username">Name</label>
+<input id="username" name="username" autocomplete="username" autocapitalize="none" required autofocus>
+<label for="password">Password</label>
+<input id="password" name="password" type="password" autocomplete="current-password" required>
+<button>Log in</button>
+</form>
+</main>
+</body>
+</html>
+"""

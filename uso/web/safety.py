@@ -1,0 +1,101 @@
+"""The hook for a filter of a public host's own: a function that is asked about every prompt and every finished picture.
+
+There is no filter here. A filter that fails blocks: nothing is let through because nobody could be asked.
+"""
+
+import importlib
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uso.errors import ConfigError, USOError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+logger = logging.getLogger(__name__)
+
+Filter = Callable[[str, "Image | None"], Any]
+"""`function(prompt, image)`: with no image before a request is taken, with the finished picture before it is saved.
+Returns None, or the reason why it is blocked, for the person to read. Called from several threads."""
+
+UNASKED = "This server's filter could not be asked, so nothing is let through. Tell the server's owner."
+MAX_REASON = 300
+
+
+class Blocked(USOError):
+    """The server's filter let a prompt or a picture not through."""
+
+
+class Safety:
+    """Asks a filter, or lets everything through where there is none."""
+
+    def __init__(self, filter_function: Filter | None = None) -> None:
+        self._filter = filter_function
+
+    def check_prompt(self, prompt: str) -> None:
+        """Before a request is taken.
+
+        Raises:
+            Blocked: with the reason; also if the filter fails.
+        """
+        self._ask(prompt, None)
+
+    def check_picture(self, prompt: str, image: "Image") -> None:
+        """Before a finished picture is saved.
+
+        Raises:
+            Blocked: with the reason; also if the filter fails.
+        """
+        if self._filter is not None:
+            self._ask(prompt, image.copy())  # what a filter does to its picture is not what is saved
+
+    def _ask(self, prompt: str, image: "Image | None") -> None:
+        if self._filter is None:
+            return
+        try:
+            reason = self._filter(prompt, image)
+        except Exception as error:
+            logger.exception("The filter failed on a %s.", "prompt" if image is None else "picture")
+            raise Blocked(UNASKED) from error
+        if reason is None:
+            return
+        if not isinstance(reason, str):
+            logger.error("The filter returned %r; a reason or None is expected.", type(reason).__name__)
+            raise Blocked(UNASKED)
+        raise Blocked(f"Blocked by this server's filter: {' '.join(reason.split())[:MAX_REASON] or 'no reason given'}")
+
+
+def load_safety(name: str | None) -> Safety:
+    """The filter that `module:function` names, found from the current folder on; without a name, none.
+
+    Raises:
+        ConfigError: no such module or function, or the module fails.
+    """
+    if not name:
+        return Safety()
+    module_name, _, function_name = name.partition(":")
+    if not module_name or not function_name:
+        raise ConfigError(f"The filter {name!r} has no function: `module:function` is expected, as in filters:check.")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            sentence = f"There is no module {module_name} for the filter {name}, neither in {here} nor installed."
+            raise ConfigError(sentence) from error
+        raise ConfigError(f"The module of the filter {name} needs {error.name}, which is not installed.") from error
+    except Exception as error:
+        raise ConfigError(f"The module of the filter {name} could not be imported: {error}") from error
+    function: Any = module
+    for part in function_name.split("."):
+        function = getattr(function, part, None)
+        if function is None:
+            raise ConfigError(f"The module {module_name} has no {function_name}, which the filter {name} asks for.")
+    if not callable(function):
+        raise ConfigError(f"{function_name} in the module {module_name} is no function, so it cannot be the filter.")
+    return Safety(function)
