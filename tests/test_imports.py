@@ -55,6 +55,8 @@ LAYERS: dict[str, set[str]] = {
         "terminal",
         "generate",
         "batch",
+        "remote",
+        "remote_server",
         "hub_command",
         "forecast_command",
         "bench",
@@ -70,7 +72,19 @@ LAYERS: dict[str, set[str]] = {
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "gradio"}
 
 LIGHT = sorted(
-    LAYERS["plain data"] | {"hub", "hub_command", "forecast_command", "flags", "terminal", "generate", "batch", "cli"}
+    LAYERS["plain data"]
+    | {
+        "hub",
+        "hub_command",
+        "forecast_command",
+        "flags",
+        "terminal",
+        "generate",
+        "batch",
+        "remote",
+        "remote_server",
+        "cli",
+    }
 )
 """What `python -m uso --help` and the first checks of `app.py` import: nothing heavy may come along."""
 

@@ -143,6 +143,14 @@ def with_recorded_model(args: argparse.Namespace, picture: output.SavedPicture) 
 def repeated_values(
     picture: output.SavedPicture, given: dict[str, Any], config: ModelConfig, folder: Path
 ) -> dict[str, Any]:
+    """The recorded request with the given values laid over it, as the model `config` takes it."""
+    values = recorded_values(picture, given, folder)
+    if not config.guidance and "guidance_scale" not in given:  # recorded with another model
+        values["guidance_scale"] = None
+    return values
+
+
+def recorded_values(picture: output.SavedPicture, given: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The recorded request with the given values laid over it, and its references found again.
 
     Given images that were recorded (by SHA-256) stand in for lost files; others take the recorded ones' place.
@@ -150,8 +158,6 @@ def repeated_values(
     values = picture.values()
     if "width" in given or "height" in given:
         values["keep_input_size"] = False
-    if not config.guidance:  # recorded with another model
-        values["guidance_scale"] = None
     found: list[ReferenceImage] = []
     for kind in output.KINDS:
         hashes = {entry["sha256"] for entry in picture.record["request"][kind]}

@@ -1,0 +1,234 @@
+"""A running server, seen by a program that wants pictures of it: connect, upload, ask, follow, stop, fetch.
+
+Speaks through `gradio_client`, but for what that cannot say in sentences. Knows no flags and writes no pictures.
+"""
+
+import concurrent.futures
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+from uso.errors import ConfigError, OutputError, RequestError, USOError
+from uso.request import ReferenceImage
+from uso.terminal import say
+
+LOGIN = "USO_SERVER_LOGIN"
+"""Environment variable with `name:password`; a flag would show both in the list of processes."""
+
+LOOK_SECONDS = 0.1
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 60.0
+"""Without a word from the server, after which the connection counts as broken; while it works it says something every
+15 s."""
+STOP_SECONDS = 10.0
+"""For telling the server to stop."""
+
+OnDetails = Callable[[dict[str, Any]], None]
+"""Told what the server says of a job, whenever something has changed."""
+
+
+class RemoteServer:
+    """`with RemoteServer(url) as server:` connects, and logs in where `USO_SERVER_LOGIN` is set."""
+
+    def __init__(self, url: str) -> None:
+        """
+        Raises:
+            ConfigError: no address of a web server.
+        """
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(f"--server {url} is no address of a server. Give one like http://127.0.0.1:7860.")
+        self.url = url.rstrip("/")
+        self._client: Any = None
+        self._cookies: dict[str, str] = {}
+
+    def __enter__(self) -> "RemoteServer":
+        """
+        Raises:
+            USOError: there is no such server, it is of no use now, or it lets nobody in; in a sentence.
+        """
+        # Nothing is told to anybody but that server: no telemetry, no token of a Hugging Face account.
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+        with self._in_sentences():
+            self._check_state()
+            self._log_in()
+            self._connect()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    # Making a picture.
+
+    def upload_all(self, contents: Sequence[ReferenceImage], styles: Sequence[ReferenceImage]) -> dict[str, Any]:
+        """Send the references, once for all pictures; arguments of `picture`.
+
+        Raises:
+            USOError: one is refused, or the connection broke.
+        """
+        pairs = ((("content_image",), contents), (("style_image", "extra_style_image"), styles))
+        named = [pair for names, images in pairs for pair in zip(names, images, strict=False)]
+        return {name: self._upload(image) for name, image in named}
+
+    def picture(self, values: dict[str, Any], show: OnDetails) -> bytes:
+        """Ask for one picture and wait for it; Ctrl-C stops the job on the server.
+
+        Args:
+            values: arguments of `/generate`; what is left out has the server's default.
+
+        Returns:
+            The server's PNG file, byte for byte.
+
+        Raises:
+            USOError: it is refused, has failed or was stopped there, or the connection broke.
+        """
+        with self._in_sentences():
+            job = self._client.submit(**values, api_name="/generate")
+            try:
+                while not job.done():
+                    concurrent.futures.wait([job.future], timeout=LOOK_SECONDS)
+                    if outputs := job.outputs():
+                        show(outputs[-1][1])
+                file, details = job.result()
+            except KeyboardInterrupt:
+                self._stop(job)
+                raise
+            return self._fetch(file["path"], str(details.get("file", "")))
+
+    def _upload(self, image: ReferenceImage) -> dict[str, str]:
+        with self._in_sentences():
+            answer = self._post(self._client.upload_url, files=[("files", (image.name, image.data))])
+            return {"path": answer.json()[0], "orig_name": image.name}
+
+    def _fetch(self, path: str, name: str) -> bytes:
+        import httpx
+
+        address = f"{self._client.src_prefixed}file={quote(path)}"
+        try:
+            answer = httpx.get(address, cookies=self._cookies, timeout=_timeout())
+            answer.raise_for_status()
+        except httpx.HTTPError as error:
+            raise OutputError(
+                f"The picture is finished and kept on the server as {name}, but could not be fetched ({error})."
+            ) from error
+        data: bytes = answer.content
+        return data
+
+    def _stop(self, job: Any) -> None:
+        try:
+            end = time.monotonic() + STOP_SECONDS
+            while not (outputs := job.outputs()) and not job.done() and time.monotonic() < end:
+                time.sleep(LOOK_SECONDS)
+            told = self._client.submit(job=outputs[-1][1]["job"], api_name="/cancel").result(timeout=STOP_SECONDS)
+        except Exception:
+            say("The server could not be told to stop; it does when it notices that nobody waits.")
+            return
+        say("The server stops it." if told["cancelled"] else f"It was over already. {told['message']}")
+
+    # Getting there.
+
+    def _check_state(self) -> None:
+        import httpx
+
+        answer = httpx.get(f"{self.url}/readyz", timeout=_timeout())
+        try:
+            state = answer.json()
+            status, error = state["status"], state["error"]
+        except (ValueError, KeyError, TypeError):
+            raise ConfigError(self._no_server(answer)) from None
+        if status == "failed":
+            raise ConfigError(f"The server at {self.url} cannot make pictures. {error}")
+        if status == "starting":
+            say("The server is still starting.")
+
+    def _no_server(self, answer: Any) -> str:
+        """Why an answer is not one of our server's."""
+        if answer.status_code in (502, 503, 504):
+            return f"The server at {self.url} is starting, or down ({answer.status_code}). Try again in a minute."
+        if answer.has_redirect_location:
+            return f"{self.url} is elsewhere now: it leads to {answer.headers['location']}. Give that address."
+        return f"What answers at {self.url} is no server of this program ({answer.status_code})."
+
+    def _log_in(self) -> None:
+        login = os.environ.get(LOGIN)
+        if not login:
+            return
+        name, colon, password = login.partition(":")
+        if not colon:
+            raise ConfigError(f"{LOGIN} has the form name:password.")
+        answer = self._post(f"{self.url}/login", check=False, data={"username": name, "password": password})
+        if answer.status_code in (401, 429):
+            raise ConfigError(f"{_detail(answer)} It was taken from {LOGIN}.")
+        if answer.is_success:
+            self._cookies = dict(answer.cookies)
+
+    def _connect(self) -> None:
+        from gradio_client import Client
+
+        self._client = Client(
+            self.url,
+            token=False,  # None would send the token of a Hugging Face account that lies on this machine
+            verbose=False,
+            analytics_enabled=False,
+            download_files=False,
+            httpx_kwargs={"timeout": _timeout(), "cookies": self._cookies},
+        )
+        if not any(endpoint.api_name == "/generate" for endpoint in self._client.endpoints.values()):
+            raise ConfigError(f"What answers at {self.url} is no server of this program.")
+
+    def _post(self, address: str, check: bool = True, **content: Any) -> Any:
+        import httpx
+
+        answer = httpx.post(address, cookies=self._cookies, timeout=_timeout(), **content)
+        if check:
+            answer.raise_for_status()
+        return answer
+
+    @contextmanager
+    def _in_sentences(self) -> Iterator[None]:
+        """What goes wrong with a server, as errors for a person."""
+        import httpx
+        from gradio_client.exceptions import AppError, AuthenticationError
+
+        try:
+            yield
+        except USOError:
+            raise
+        except AppError as error:
+            raise RequestError(error.message) from error
+        except AuthenticationError as error:
+            raise ConfigError(
+                f"The server at {self.url} wants to know who you are. Set {LOGIN}=name:password."
+            ) from error
+        except httpx.HTTPStatusError as error:
+            raise RequestError(_detail(error.response)) from error
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise ConfigError(
+                f"Nothing answers at {self.url} ({error}). Start it with `python app.py`, or correct --server."
+            ) from error
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise ConfigError(f"--server {self.url} is no address of a server ({error}).") from error
+        except (httpx.TransportError, concurrent.futures.CancelledError) as error:
+            raise USOError(
+                f"The connection to {self.url} broke. A picture that was finished meanwhile is kept on the server."
+            ) from error
+        except ValueError as error:  # of the client: in words, but none of ours
+            raise RequestError(f"The server at {self.url} refused it: {error}") from error
+
+
+def _timeout() -> Any:
+    import httpx
+
+    return httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+
+
+def _detail(answer: Any) -> str:
+    """The sentence in a refusal, or its number where there is none."""
+    try:
+        detail = answer.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = None
+    return detail if isinstance(detail, str) else f"The server refused it ({answer.status_code})."
