@@ -28,6 +28,7 @@ RUN pip install -r requirements.txt
 COPY LICENSE app.py ./
 COPY configs configs
 COPY assets assets
+COPY deploy/starting.html deploy/starting.html
 COPY uso uso
 
 USER 1000

@@ -37,20 +37,27 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
-def test_the_page_is_built_without_torch(tmp_path: Path) -> None:
-    """Catches a page that makes the port wait for torch: only the engine's thread imports it."""
+def test_the_port_is_open_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    """Catches an import between the start of the process and its first answer: that is to come within a second."""
     script = (
-        "import sys, pathlib\n"
-        "from uso.config import load_model_config\n"
-        "from uso.web.engine import Engine\n"
-        "from uso.web.page import build_page\n"
-        "from uso.web.server import build_app\n"
-        "engine = Engine(lambda on_progress: None, pathlib.Path('.'))\n"
-        "build_app(engine, build_page(load_model_config('demo'), 'Because.', engine))\n"
-        "print('torch' in sys.modules)"
+        "import sys, app, uso.web.process, uso.web.boot, uso.web.port, uso.web.settings\n"
+        f"print([name for name in {(*HEAVY, 'starlette', 'huggingface_hub')} if name in sys.modules])"
     )
     done = python("-c", script, folder=tmp_path)
-    assert done.stdout.strip() == "False", done.stdout + done.stderr
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_the_page_is_built_without_torch(tmp_path: Path) -> None:
+    """Catches a page that waits for torch: only the engine's thread imports it."""
+    script = (
+        "import sys, app\n"
+        "from uso.flags import check_model_flags\n"
+        "args = app.parser().parse_args(['--model', 'demo'])\n"
+        "app.build(args, check_model_flags(args), app.server_settings(args))\n"
+        "print('gradio' in sys.modules, 'torch' in sys.modules)"
+    )
+    done = python("-c", script, folder=tmp_path)
+    assert done.stdout.strip() == "True False", done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -81,6 +88,14 @@ def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
         done = python(str(ROOT / "app.py"), "--model", "demo", "--port", str(port), folder=tmp_path)
     assert done.returncode == 2
     assert f"127.0.0.1:{port} cannot be listened on (Address already in use). Choose another --port." in done.stderr
+
+
+def test_a_port_in_use_is_refused_before_the_model_is_ready(tmp_path: Path) -> None:
+    """Catches `--bind-when-ready` that finds out minutes later, when the model is loaded."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = python(str(ROOT / "app.py"), "--model", "demo", "--port", port, "--bind-when-ready", folder=tmp_path)
+    assert done.returncode == 2 and "cannot be listened on (Address already in use)" in done.stderr
 
 
 def test_auto_without_weights_is_the_demo_and_says_why() -> None:

@@ -169,11 +169,15 @@ def test_image_installs_the_pinned_torch() -> None:
     assert instruction("ARG") == f"TORCH_VERSION={requirements('requirements.txt')['torch']}"
 
 
-def test_proxy_and_program_agree(compose: Any) -> None:
+PROXIES = ("deploy/nginx.conf", "deploy/nginx-subpath.conf")
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_proxy_and_program_agree(compose: Any, name: str) -> None:
     """Catches a proxy that cuts uploads or finished pictures off, or asks at the wrong door."""
     from uso.web.server import GRACE_SECONDS, MAX_UPLOAD
 
-    proxy = read("deploy/nginx.conf")
+    proxy = read(name)
     port = compose["services"]["app"]["expose"][0]
     assert f"http://app:{port};" in proxy
     assert int(re.search(r"client_max_body_size (\d+)m", proxy)[1]) > int(MAX_UPLOAD.removesuffix("mb"))  # type: ignore[index]
@@ -182,6 +186,27 @@ def test_proxy_and_program_agree(compose: Any) -> None:
         assert (ROOT / mount.split(":")[0]).is_file(), mount
         assert mount.endswith(":ro")
     assert "/srv/starting.html" in proxy
+
+
+def test_both_proxies_differ_only_in_the_path() -> None:
+    """Catches a change to one of the two files that the other one lacks."""
+
+    def directives(name: str) -> set[str]:
+        return {" ".join(line.split()) for line in read(name).splitlines() if re.fullmatch(r"[^#]*;", line)}
+
+    root, path = (directives(name) for name in PROXIES)
+    assert root - path == set()
+    assert path - root == {"rewrite ^/uso(/.*)$ $1 break;", "absolute_redirect off;", "return 308 /uso/;"}
+
+
+def test_program_and_proxy_show_the_same_starting_page(compose: Any) -> None:
+    """Catches an image without the page that the program shows while it starts."""
+    from uso.web.boot import STARTING_PAGE
+
+    mounts = dict(mount.split(":")[:2] for mount in compose["services"]["proxy"]["volumes"])
+    name = str(STARTING_PAGE.relative_to(ROOT))
+    assert mounts[f"./{name}"] == "/srv/starting.html"
+    assert ("COPY", f"{name} {name}") in dockerfile()
 
 
 def test_compose_reserves_a_gpu_and_passes_the_token(compose: Any) -> None:

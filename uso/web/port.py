@@ -1,4 +1,4 @@
-"""The port that the page listens on, taken before anything slow is imported: connections wait, nothing is refused."""
+"""The port that the page listens on, taken before anything slow is imported: a taken one is refused at once."""
 
 import os
 import socket
@@ -6,11 +6,36 @@ import socket
 from uso.errors import ConfigError
 
 MAX_PORT = 65535
+BACKLOG = 2048
 EVERYWHERE = ("0.0.0.0", "::")
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Take the port; 0 takes a free one.
+class Reserved(socket.socket):
+    """A bound socket. The port is this process's alone until it listens; from then on its connections may linger
+    without keeping the next server from the port."""
+
+    def listen(self, backlog: int = BACKLOG, /) -> None:
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        super().listen(backlog)
+
+
+def listen(host: str, port: int) -> Reserved:
+    """Take the port and listen: connections wait, nothing is refused. Port 0 takes a free one.
+
+    Raises:
+        ConfigError: the port is taken, or the host is none of this machine's.
+    """
+    listener = reserve(host, port)
+    try:
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise _taken(host, port, error) from error
+    return listener
+
+
+def reserve(host: str, port: int) -> Reserved:
+    """Take the port without listening: connections are refused until somebody calls the socket's `listen`.
 
     Raises:
         ConfigError: the port is taken, or the host is none of this machine's.
@@ -19,12 +44,34 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"--port is {port}; 0 to {MAX_PORT} is allowed, and 0 takes a free one.")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
     except socket.gaierror as error:
         raise ConfigError(f"--host {host} is no address of this machine ({error.strerror}).") from error
+    try:
+        try:
+            return _bound(family, host, port, share=False)
+        except OSError:
+            return _bound(family, host, port, share=True)  # connections of a server that has just ended still linger
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise ConfigError(f"{host}:{port} cannot be listened on ({reason}). Choose another --port.") from error
+        raise _taken(host, port, error) from error
+
+
+def _bound(family: int, host: str, port: int, share: bool) -> Reserved:
+    """A bound socket; with `share` also where lingering connections still use the port."""
+    made = Reserved(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, share)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
+        made.bind((host, port))
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _taken(host: str, port: int, error: OSError) -> ConfigError:
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return ConfigError(f"{host}:{port} cannot be listened on ({reason}). Choose another --port.")
 
 
 def address(listener: socket.socket) -> str:

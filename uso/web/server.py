@@ -1,50 +1,39 @@
-"""The routes around the page, and how the process starts to listen and ends.
+"""The routes around the page, and what ends with it.
 
-`/healthz` says that the process lives, `/readyz` that the model is ready. SIGTERM with open tabs: what waits is told,
-what runs is finished and delivered, then the process ends.
+`/healthz` says that the process lives, `/readyz` that the model is ready. Until this module is imported, `boot.py`
+answers for both; how the process listens and ends is in `process.py`.
 """
 
 import asyncio
-import logging
-import shutil
-import socket
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from types import FrameType
 
 import gradio as gr
-import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 
+from uso.web.boot import RETRY_SECONDS, Site
 from uso.web.engine import Engine
-from uso.web.port import address
+from uso.web.process import GRACE_SECONDS
 from uso.web.snippets import EXAMPLES_ROUTE
 from uso.web.texts import EXAMPLES_FOLDER
 from uso.web.theme import CSS, page_theme
 
-logger = logging.getLogger(__name__)
-
-GRACE_SECONDS = 45.0
-"""How long a running job may take to finish after SIGTERM before it is stopped."""
-
-LAST_SECONDS = 15
-"""From then on: the end of its step, telling its page, closing; what stops a container must wait for both."""
-
-RETRY_SECONDS = 5
 MAX_UPLOAD = "64mb"
 """Of one image file; larger than any photograph within the pixel limit usually is."""
 
+QUEUE_POLL_SECONDS = 0.02
+"""How often Gradio's queue looks for something to do. At its own 0.001 an idle server takes 6 % of a core."""
 
-def build_app(engine: Engine, page: gr.Blocks, root_path: str | None = None, scratch: Path | None = None) -> FastAPI:
+
+def build_app(engine: Engine, page: gr.Blocks, root_path: str | None = None, grace: float = GRACE_SECONDS) -> FastAPI:
     """The page with its routes. Its lifespan starts the engine, and ends it once the last job is finished.
 
     Args:
         root_path: the path under which a proxy shows the page, such as `/uso`.
-        scratch: a folder of Gradio's copies that is removed at the end.
+        grace: seconds that a running job has to finish once the process is to end.
     """
 
     @asynccontextmanager
@@ -52,9 +41,7 @@ def build_app(engine: Engine, page: gr.Blocks, root_path: str | None = None, scr
         engine.start()
         yield
         engine.close()
-        await asyncio.to_thread(engine.join, GRACE_SECONDS)
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
+        await asyncio.to_thread(engine.join, grace)
 
     app = FastAPI(title="USO", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -78,6 +65,9 @@ def build_app(engine: Engine, page: gr.Blocks, root_path: str | None = None, scr
 
     app.mount(f"/{EXAMPLES_ROUTE}", StaticFiles(directory=EXAMPLES_FOLDER))
     page.queue(default_concurrency_limit=None, api_open=False)
+    for pause in ("sleep_when_free", "progress_update_sleep_when_free"):  # Gradio's own, not public
+        if hasattr(page._queue, pause):
+            setattr(page._queue, pause, QUEUE_POLL_SECONDS)
     # Gradio checks that a file which a client names was uploaded by a client, but only on pages that were launched;
     # a mounted page never is: without this line `{"path": "/etc/passwd"}` is opened.
     page.has_launched = True
@@ -100,35 +90,18 @@ def build_app(engine: Engine, page: gr.Blocks, root_path: str | None = None, scr
     )
 
 
-class Server(uvicorn.Server):
-    """uvicorn, but SIGTERM ends it with tabs open too: Gradio's endless streams are told to close."""
+def build_site(app: FastAPI, engine: Engine, grace: float = GRACE_SECONDS) -> Site:
+    """What `boot.Front` wants to know of the application that `build_app` made."""
 
-    def __init__(self, app: FastAPI, engine: Engine) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                timeout_graceful_shutdown=int(GRACE_SECONDS) + LAST_SECONDS,
-            )
-        )
-        self._app = app
-        self._engine = engine
+    def drain() -> None:
+        engine.close()
+        engine.join(grace)
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        for route in self._app.routes:
-            stop = getattr(getattr(route, "app", None), "stop_event", None)  # the mounted Gradio app's
-            if stop is not None:
-                stop.set()
-        # In a thread of its own: a signal may arrive while this one holds the engine's lock.
-        threading.Thread(target=self._drain, name="drain", daemon=True).start()
-        super().handle_exit(sig, frame)
+    def stop() -> None:
+        for route in app.routes:
+            ended = getattr(getattr(route, "app", None), "stop_event", None)  # the mounted Gradio app's
+            if ended is not None:
+                ended.set()  # else an open tab's stream keeps the process alive
+        threading.Thread(target=drain, name="drain", daemon=True).start()
 
-    def _drain(self) -> None:
-        self._engine.close()
-        self._engine.join(GRACE_SECONDS)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        for listener in sockets or []:
-            logger.info("USO is at %s", address(listener))
+    return Site(app=app, stop=stop, settled=lambda: engine.status.state in ("ready", "failed"))

@@ -1,0 +1,148 @@
+"""The real program in a process of its own, for tests that need all of it: `python app.py --model demo`."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.scripted import until
+from uso.config import ROOT
+
+LONG = 120.0
+"""Seconds until a test gives up on something that takes imports, a model or a browser."""
+
+
+PERSON = {"Accept": "text/html"}
+"""What tells a browser's navigation from a program's call."""
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    """Names in lower case."""
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def ask(
+    port: int, path: str, headers: Mapping[str, str] | None = None, method: str = "GET", body: bytes | None = None
+) -> Answer:
+    """One request to a port of this machine."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LONG)
+    try:
+        connection.request(method, path, body=body, headers=headers or {})
+        answer = connection.getresponse()
+        return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+    finally:
+        connection.close()
+
+
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
+
+class Program:
+    """`python app.py --model demo` on a port of its own, in a folder of its own."""
+
+    def __init__(self, folder: Path, *flags: str, port: int | None = None, **environment: str) -> None:
+        self.port = port or free_port()
+        self.outputs = folder / "outputs"
+        self.scratch = folder / "tmp"
+        self.scratch.mkdir(exist_ok=True)
+        self._log = folder / "log"
+        base = ["app.py", "--model", "demo", "--device", "cpu", "--port", str(self.port), "--output", str(self.outputs)]
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *base, *flags],
+                cwd=ROOT,
+                env=os.environ | {"TMPDIR": str(self.scratch)} | environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def log(self) -> str:
+        return self._log.read_text(encoding="utf-8")
+
+    def ask(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+        return ask(self.port, path, headers)
+
+    def state(self) -> str:
+        status: str = self.ask("/readyz").json()["status"]
+        return status
+
+    def wait_until_listening(self) -> None:
+        until(lambda: listens(self.port) or self.process.poll() is not None, LONG)
+        assert self.process.poll() is None, self.log()
+
+    def wait_until(self, *states: str) -> None:
+        self.wait_until_listening()
+        until(lambda: self.state() in states, LONG)
+
+    def pictures(self) -> list[Path]:
+        return sorted(self.outputs.glob("*.png"))
+
+    def signal(self, number: int = signal.SIGTERM) -> int:
+        """Send it, and wait for the end; the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=LONG)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(timeout=60)
+        finally:
+            self.process.kill()
+
+
+@contextmanager
+def program(folder: Path, *flags: str, port: int | None = None, **environment: str) -> Iterator[Program]:
+    made = Program(folder, *flags, port=port, **environment)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+class Stream:
+    """An answer without end, read in a thread until the server ends it: what an open tab has."""
+
+    def __init__(self, port: int, path: str) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LONG)
+        self._connection.request("GET", path)
+        self.status = (answer := self._connection.getresponse()).status
+        self.lines: list[str] = []
+        self.ended = threading.Event()
+        self._thread = threading.Thread(target=self._read, args=(answer,), daemon=True)
+        self._thread.start()
+
+    def _read(self, answer: http.client.HTTPResponse) -> None:
+        try:
+            for line in answer:
+                self.lines.append(line.decode())
+        except (OSError, http.client.HTTPException, ValueError):
+            pass
+        finally:
+            answer.close()
+            self._connection.close()
+            self.ended.set()

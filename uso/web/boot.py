@@ -1,0 +1,276 @@
+"""What answers while the program is still being imported: the port is open at once, the page takes seconds.
+
+`Front` is an ASGI application that needs no other library. It answers `/healthz` and `/readyz` itself and shows people
+the starting page until the real application is built, in a thread of its own; every other request waits and then goes
+through. From then on it only passes on. It builds nothing itself and knows nothing of models, pages and Gradio.
+"""
+
+import asyncio
+import json
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from uso.config import ROOT
+from uso.errors import USOError
+
+logger = logging.getLogger(__name__)
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+STARTING_PAGE = ROOT / "deploy" / "starting.html"
+"""Shown by the proxy too, while nothing answers behind it; so it knows nothing of who serves it."""
+
+STAGE = "importing the page"
+CLOSING = "The server is shutting down. Send it again in a moment."
+RETRY_SECONDS = 5
+SETTLE_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """The real application, as soon as it is built."""
+
+    app: ASGIApp
+    stop: Callable[[], None] = lambda: None
+    """Called once, in the event loop, when the process is to end; returns at once. Streams that would never end are
+    told to, and what runs is given its grace time; the application's lifespan then waits for it."""
+    settled: Callable[[], bool] = lambda: True
+    """Whether the model is ready or has failed."""
+
+
+class Front:
+    """The application that the server serves from its first moment.
+
+    Args:
+        build: makes the real application, in a thread of its own; what it raises is told on every way in.
+        hold: let the server listen only when the model is ready, or it or the page has failed.
+    """
+
+    def __init__(self, build: Callable[[], Site], hold: bool = False) -> None:
+        self._build = build
+        self._hold = hold
+        self._began = time.monotonic()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._decided = asyncio.Event()
+        """Set when waiting is over: the site is there, or failed, or the process ends."""
+        self._site: Site | None = None
+        self._lifespan: Lifespan | None = None
+        self._error = ""
+        self._closing = threading.Event()
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+            return
+        if self._site is None:
+            reply = self._own_reply(scope)
+            if reply is None:
+                await self._decided.wait()
+            if self._site is None:
+                reply = reply or Reply(503, _json({"error": self._error or CLOSING}), "application/json")
+                await reply.send(scope, send)
+                return
+        await self._site.app(scope, receive, send)
+
+    async def arrived(self) -> bool:
+        """Wait until the real application takes the requests; False if it never will."""
+        await self._decided.wait()
+        return self._site is not None
+
+    def close(self) -> None:
+        """The process is to end: who waits is told, and the real application's `stop` is called. Returns at once; may
+        be called by any thread and by a signal's handler."""
+        if self._loop is None:
+            self._closing.set()
+        else:
+            self._loop.call_soon_threadsafe(self._close)
+
+    def _close(self) -> None:
+        if not self._closing.is_set():
+            self._closing.set()
+            self._decided.set()
+            if self._site is not None:
+                self._site.stop()
+
+    # What is answered meanwhile.
+
+    def _own_reply(self, scope: MutableMapping[str, Any]) -> "Reply | None":
+        if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
+            return None
+        if scope["path"] == "/healthz":
+            return Reply(200, _json({"status": "alive"}), "application/json")
+        if scope["path"] == "/readyz":
+            return Reply(503, _json(self._state()), "application/json")
+        if _is_navigation(scope):
+            return Reply(503, starting_page(self._error).encode(), "text/html; charset=utf-8")
+        return None
+
+    def _state(self) -> dict[str, Any]:
+        """In the form of the real `/readyz`."""
+        return {
+            "status": "failed" if self._error else "starting",
+            "progress": 0.0,
+            "stage": STAGE,
+            "elapsed": round(time.monotonic() - self._began, 1),
+            "error": self._error or None,
+        }
+
+    # How the real application comes and goes.
+
+    async def _live(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """The server's lifespan: started at once (or held), ended when the real application has ended."""
+        await receive()
+        self._loop = asyncio.get_running_loop()
+        built = self._start_building()
+        rising = asyncio.create_task(self._rise(built, scope.get("state", {})))
+        if self._closing.is_set():
+            self._decided.set()
+        if self._hold:
+            await self._settle()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self._close()
+        if not built.done():
+            rising.cancel()  # nothing to end in order: the thread ends with the process
+        with suppress(asyncio.CancelledError):
+            await rising
+        if self._lifespan is not None:
+            await self._lifespan.shutdown()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def _start_building(self) -> "asyncio.Future[Site | BaseException]":
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Site | BaseException] = loop.create_future()
+
+        def deliver(result: Site | BaseException) -> None:
+            if not future.done():
+                future.set_result(result)
+
+        def work() -> None:
+            result: Site | BaseException
+            try:
+                result = self._build()
+            except BaseException as error:  # an import may even end in SystemExit
+                result = error
+            with suppress(RuntimeError):  # the loop is closed: the process is ending
+                loop.call_soon_threadsafe(deliver, result)
+
+        threading.Thread(target=work, name="build", daemon=True).start()
+        return future
+
+    async def _rise(self, built: "asyncio.Future[Site | BaseException]", state: dict[str, Any]) -> None:
+        """Take the real application as soon as it is built, and let its lifespan begin."""
+        result = await built
+        if self._closing.is_set():
+            return
+        try:
+            if isinstance(result, BaseException):
+                raise result
+            lifespan = Lifespan(result.app, state)
+            await lifespan.startup()
+        except BaseException as error:
+            logger.error("The page could not be built.", exc_info=None if isinstance(error, USOError) else error)
+            self._error = f"The page could not be built. {_sentence(error)}"
+            logger.error("%s", self._error)
+        else:
+            self._lifespan, self._site = lifespan, result
+            if self._closing.is_set():
+                result.stop()
+        self._decided.set()
+
+    async def _settle(self) -> None:
+        await self._decided.wait()
+        while not self._closing.is_set() and self._site is not None and not self._site.settled():
+            await asyncio.sleep(SETTLE_POLL_SECONDS)
+
+
+class Lifespan:
+    """The lifespan of an ASGI application, seen from the server's side; one task from its start to its end.
+
+    Args:
+        state: what the application keeps in its lifespan's state; its requests find it in their scope.
+    """
+
+    def __init__(self, app: ASGIApp, state: dict[str, Any]) -> None:
+        self._told: asyncio.Queue[Message] = asyncio.Queue()
+        self._answers: asyncio.Queue[Message] = asyncio.Queue()
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": state}
+        self._task = asyncio.ensure_future(app(scope, self._told.get, self._answers.put))
+
+    async def startup(self) -> None:
+        await self._ask("startup")
+
+    async def shutdown(self) -> None:
+        """Wait for the application's end; what goes wrong in it is logged, for nobody is left to be told."""
+        try:
+            await self._ask("shutdown")
+        except Exception as error:
+            logger.error("The page did not end in order: %s", error, exc_info=error)
+
+    async def _ask(self, what: str) -> None:
+        await self._told.put({"type": f"lifespan.{what}"})
+        answer = asyncio.ensure_future(self._answers.get())
+        await asyncio.wait([answer, self._task], return_when=asyncio.FIRST_COMPLETED)
+        if answer.done() and answer.result()["type"] == f"lifespan.{what}.complete":
+            return
+        answer.cancel()
+        await self._task  # raises what went wrong
+        raise RuntimeError(f"the application gave up at its {what}")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A whole answer; never kept by anybody, for all of it changes in a moment."""
+
+    status: int
+    body: bytes
+    content_type: str
+
+    async def send(self, scope: MutableMapping[str, Any], send: Send) -> None:
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1013})  # "try again later"
+            return
+        headers = {"content-type": self.content_type, "content-length": len(self.body), "cache-control": "no-store"}
+        if self.status != 200:
+            headers["retry-after"] = RETRY_SECONDS
+        encoded = [(name.encode(), str(value).encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": self.status, "headers": encoded})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else self.body})
+
+
+def starting_page(error: str = "") -> str:
+    """The page that waits for the program; with an error, one that says that it will not come."""
+    page = STARTING_PAGE.read_text(encoding="utf-8")
+    if not error:
+        return page
+    return page.replace('data-state="starting"', 'data-state="failed"').replace(
+        '<p id="error" role="alert"></p>', f'<p id="error" role="alert">{escape(error)}</p>'
+    )
+
+
+def _sentence(error: BaseException) -> str:
+    """What people are told; no path of this machine is in it."""
+    if isinstance(error, USOError):
+        return str(error)
+    if isinstance(error, ImportError):
+        what = f"{error.name or 'A package'} cannot be imported."
+        return f"{what} Run pip install -r requirements.txt and start again; the server's log says more."
+    return f"Something unexpected happened ({type(error).__name__}); the server's log says more."
+
+
+def _is_navigation(scope: MutableMapping[str, Any]) -> bool:
+    """Whether a person's browser asks for a page; programs and a page's own requests accept anything."""
+    return any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])
+
+
+def _json(values: dict[str, Any]) -> bytes:
+    return json.dumps(values, separators=(",", ":")).encode()

@@ -1,0 +1,88 @@
+"""How the process listens and how it ends: uvicorn's server with our manners. Knows nothing of the page behind it.
+
+The first SIGTERM or SIGINT ends in order: who waits is told, what runs is finished and delivered within the grace
+time. A second one ends the process at once; finished pictures are on the disk by then, and no file is torn.
+"""
+
+import asyncio
+import logging
+import shutil
+import signal
+import socket
+import time
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from uso.web.boot import Front
+from uso.web.port import address
+
+logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 45.0
+"""How long a running job may take to finish after SIGTERM before it is stopped."""
+
+LAST_SECONDS = 15
+"""From then on: the end of its step, telling its page, closing; what stops a container must wait for both."""
+
+TWICE_SECONDS = 0.5
+"""One wish to stop can arrive as two signals (`timeout` sends them to a process and to its group); from a person the
+second one takes longer than this."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn, but the address is logged when the page is there, and SIGTERM ends it with tabs open too.
+
+    Args:
+        grace: seconds that a running job has to finish.
+        scratch: a folder that is removed at the end.
+    """
+
+    def __init__(self, front: Front, grace: float = GRACE_SECONDS, scratch: Path | None = None) -> None:
+        super().__init__(
+            uvicorn.Config(
+                front,
+                lifespan="on",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=int(grace) + LAST_SECONDS,
+            )
+        )
+        self._front = front
+        self._scratch = scratch
+        self._asked_at: float | None = None
+        self._announcing: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """No locks and no logging in here: it may interrupt whoever holds them."""
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+            self._front.close()
+            super().handle_exit(sig, frame)
+        elif time.monotonic() - self._asked_at > TWICE_SECONDS:
+            self._remove_scratch()
+            signal.signal(sig, signal.SIG_DFL)
+            signal.raise_signal(sig)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        addresses = [address(listener) for listener in sockets or []]
+        logger.info("Listening at %s.", ", ".join(addresses))
+        self._announcing = asyncio.create_task(self._announce(addresses))
+
+    async def _announce(self, addresses: list[str]) -> None:
+        if await self._front.arrived():
+            for url in addresses:
+                logger.info("USO is at %s", url)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().shutdown(sockets)
+        finally:
+            self._remove_scratch()
+
+    def _remove_scratch(self) -> None:
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
