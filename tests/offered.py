@@ -1,0 +1,86 @@
+"""The page's endpoints behind the guard, on a real socket of this process; the pipeline is a test's own."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gradio as gr
+from fastapi import FastAPI
+from gradio_client import Client
+
+from tests.scripted import until
+from tests.served import served
+from uso.config import load_model_config
+from uso.web.desk import Desk
+from uso.web.engine import Engine
+from uso.web.guard import guarded
+from uso.web.identity import Relay
+from uso.web.jobs import Pipeline
+from uso.web.mcp import fit_tools
+from uso.web.page import build_page
+from uso.web.settings import ServerSettings
+
+
+class Offered(NamedTuple):
+    url: str
+    engine: Engine
+    settings: ServerSettings
+
+    def client(self, **options: Any) -> Client:
+        """A program's own client; its downloads go beside the pictures."""
+        folder = self.settings.output.parent / "downloads"
+        return Client(
+            self.url, token=False, verbose=False, analytics_enabled=False, download_files=str(folder), **options
+        )
+
+
+@contextmanager
+def offered(folder: Path, pipeline: Pipeline, *, mcp: bool = False, **settings: Any) -> Iterator[Offered]:
+    """A server of the demo's configuration that keeps its pictures in `folder`, with its model ready."""
+    (folder / "outputs").mkdir(parents=True, exist_ok=True)
+    chosen = ServerSettings(output=folder / "outputs", mcp=mcp, **settings)
+    engine = Engine(lambda on_progress: pipeline, chosen)
+    relay, found = Relay(), list[str]()
+    app = asyncio.run(_app(engine, relay, mcp, lambda: found[0]))
+    with served(guarded(app, chosen, relay=relay)) as url:
+        found.append(url)
+        until(lambda: engine.status.state == "ready")
+        yield Offered(url, engine, chosen)
+        engine.close()
+    engine.join(0.0)
+    engine.ledger.close()
+
+
+async def _app(engine: Engine, relay: Relay, mcp: bool, own_url: Callable[[], str]) -> FastAPI:
+    """In an event loop: Gradio makes one otherwise, and leaves it open."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        engine.start()
+        yield
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/readyz")
+    async def readyz() -> dict[str, Any]:
+        return {"status": engine.status.state, "error": engine.status.error or None}
+
+    page = build_page(Desk(load_model_config("demo"), engine), "Because of the test.")
+    page.queue(default_concurrency_limit=None, api_open=False)
+    page.has_launched = True
+    mounted: FastAPI = gr.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        max_file_size="1mb",
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        mcp_server=mcp,
+        show_error=True,
+    )
+    if mcp:
+        fit_tools(page, own_url, relay.own_headers())
+    return mounted
