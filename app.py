@@ -8,16 +8,19 @@ the start of the process and its first answer.
 import argparse
 import logging
 import os
+import socket
 import sys
-import tempfile
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 from uso.config import ModelConfig, load_model_config, with_local_files
 from uso.errors import USOError
 from uso.flags import AUTO, add_model_flags, check_model_flags, load_options, model_files
 from uso.output import check_folder
-from uso.web.port import listen, reserve
+from uso.web import scratch
+from uso.web.flags import add_server_flags, server_settings, worker_devices
+from uso.web.port import address, listen, reserve
+from uso.web.safety import Safety, load_safety
 from uso.web.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -33,18 +36,7 @@ REFUSED = 2
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="app.py", description="USO in a browser.", allow_abbrev=False)
-    group = made.add_argument_group("server")
-    group.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets other machines in")
-    group.add_argument("--port", type=int, default=7860)
-    group.add_argument(
-        "--root-path", default=os.environ.get("ROOT_PATH"), metavar="PATH", help="where a proxy shows it"
-    )
-    group.add_argument(
-        "--bind-when-ready",
-        action="store_true",
-        help="refuse connections until the model is loaded, instead of showing how far it is",
-    )
-    group.add_argument("--output", type=Path, default=Path("outputs"), metavar="FOLDER", help="for finished pictures")
+    add_server_flags(made)
     add_model_flags(made)
     return made
 
@@ -52,9 +44,19 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     args = parser().parse_args()
     try:
-        named = check_model_flags(args)
-        check_folder(args.output)
-        serve(args, named, server_settings(args))
+        named, settings = check_model_flags(args), server_settings(args)
+        worker_devices(args)
+        safety = load_safety(settings.safety)
+        if settings.accounts:
+            from uso.web.accounts import read_accounts
+
+            read_accounts(settings.accounts)
+        if settings.mcp:
+            from uso.web.mcp import check_mcp
+
+            check_mcp()
+        check_folder(settings.output)
+        serve(args, named, settings, safety)
     except USOError as error:
         print(f"app.py: {error}", file=sys.stderr)
         return REFUSED
@@ -65,18 +67,7 @@ def main() -> int:
     return 0
 
 
-def server_settings(args: argparse.Namespace) -> ServerSettings:
-    """What the flags say about the server."""
-    return ServerSettings(
-        output=args.output.resolve(),
-        host=args.host,
-        port=args.port,
-        root_path=args.root_path or "",
-        bind_when_ready=args.bind_when_ready,
-    )
-
-
-def serve(args: argparse.Namespace, named: ModelConfig | None, settings: ServerSettings) -> None:
+def serve(args: argparse.Namespace, named: ModelConfig | None, settings: ServerSettings, safety: Safety) -> None:
     """Open the port (or only take it), then build the page and let the model load behind it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for chatty in ("uvicorn", "httpx"):
@@ -89,11 +80,18 @@ def serve(args: argparse.Namespace, named: ModelConfig | None, settings: ServerS
     from uso.web.boot import Front
     from uso.web.process import Server
 
-    front = Front(lambda: build(args, named, settings), hold=settings.bind_when_ready)
-    Server(front, grace=settings.grace, scratch=private_uploads()).run(sockets=[listener])
+    folder = scratch.private_uploads()
+    front = Front(lambda: build(args, named, settings, safety, listener), hold=settings.bind_when_ready)
+    Server(front, grace=settings.grace, uploads=folder).run(sockets=[listener])
 
 
-def build(args: argparse.Namespace, named: ModelConfig | None, settings: ServerSettings) -> "Site":
+def build(
+    args: argparse.Namespace,
+    named: ModelConfig | None,
+    settings: ServerSettings,
+    safety: Safety,
+    listener: socket.socket,
+) -> "Site":
     """The page; called in a thread of its own, where the seconds of importing Gradio hold no answer up."""
     config, reason = (named, f"It was asked for by --model {args.model}.") if named else automatic_model(args)
     logger.info("%s. %s", config.title, reason)
@@ -101,20 +99,16 @@ def build(args: argparse.Namespace, named: ModelConfig | None, settings: ServerS
     from uso.web.desk import Desk
     from uso.web.engine import Engine
     from uso.web.page import build_page
-    from uso.web.server import build_app, build_site
+    from uso.web.server import build_site
+    from uso.web.telemetry import Telemetry
 
-    engine = Engine(lambda on_progress: load(args, config, on_progress), settings)
-    app = build_app(engine, build_page(Desk(config, engine), reason), settings.root_path or None, settings.grace)
-    return build_site(app, engine, settings.grace)
-
-
-def private_uploads() -> Path | None:
-    """Let Gradio keep uploads in a folder of this process alone; returned if it is new, and so to be removed."""
-    if os.environ.get("GRADIO_TEMP_DIR"):
-        return None
-    folder = Path(tempfile.mkdtemp(prefix="uso-page-"))
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    return folder
+    devices = worker_devices(args)
+    telemetry = Telemetry(settings.log_prompts)
+    loads = [partial(load, args, config, device, len(devices) == 1) for device in devices]
+    engine = Engine(loads, settings, safety=safety, on_over=telemetry.job_over)
+    telemetry.watch(lambda: engine.status)
+    page = build_page(Desk(config, engine, telemetry), reason)
+    return build_site(engine, page, telemetry, own_url=lambda: address(listener))
 
 
 def automatic_model(args: argparse.Namespace) -> tuple[ModelConfig, str]:
@@ -127,14 +121,24 @@ def automatic_model(args: argparse.Namespace) -> tuple[ModelConfig, str]:
         return load_model_config("demo"), f"The weights of {wanted.title} are not on this disk."
     from uso.choices import choose_model
 
-    return choose_model(AUTO, device=args.device, files=model_files(args))
+    return choose_model(AUTO, device=worker_devices(args)[0], files=model_files(args))
 
 
-def load(args: argparse.Namespace, config: ModelConfig, on_progress: "OnProgress") -> "USOPipeline":
-    """The pipeline; called in the engine's thread, where the seconds of importing torch hold nobody up."""
+def load(
+    args: argparse.Namespace, config: ModelConfig, device: str, alone: bool, on_progress: "OnProgress"
+) -> "USOPipeline":
+    """The pipeline; called in a worker's thread, where the seconds of importing torch hold nobody up.
+
+    Args:
+        alone: it is the only worker.
+    """
     from uso.loading import load_pipeline
 
-    return load_pipeline(config, **load_options(args), on_progress=on_progress)
+    options = load_options(args) | {"device": device, "alone": alone}
+    pipeline = load_pipeline(config, **options, on_progress=on_progress)
+    on_progress("Fitting the preview", 1.0)
+    pipeline.fit_preview()
+    return pipeline
 
 
 if __name__ == "__main__":

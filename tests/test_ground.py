@@ -18,6 +18,8 @@ import yaml
 from PIL import Image
 
 import uso
+from uso.web.process import LAST_SECONDS
+from uso.web.settings import ServerSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "assets" / "examples"
@@ -175,13 +177,12 @@ PROXIES = ("deploy/nginx.conf", "deploy/nginx-subpath.conf")
 @pytest.mark.parametrize("name", PROXIES)
 def test_proxy_and_program_agree(compose: Any, name: str) -> None:
     """Catches a proxy that cuts uploads or finished pictures off, or asks at the wrong door."""
-    from uso.web.server import GRACE_SECONDS, MAX_UPLOAD
-
+    defaults = ServerSettings(output=Path("outputs"))
     proxy = read(name)
     port = compose["services"]["app"]["expose"][0]
     assert f"http://app:{port};" in proxy
-    assert int(re.search(r"client_max_body_size (\d+)m", proxy)[1]) > int(MAX_UPLOAD.removesuffix("mb"))  # type: ignore[index]
-    assert int(compose["services"]["app"]["stop_grace_period"].removesuffix("s")) > GRACE_SECONDS
+    assert int(re.search(r"client_max_body_size (\d+)m", proxy)[1]) > defaults.max_upload_mb  # type: ignore[index]
+    assert int(compose["services"]["app"]["stop_grace_period"].removesuffix("s")) > defaults.grace + LAST_SECONDS
     for mount in compose["services"]["proxy"]["volumes"]:
         assert (ROOT / mount.split(":")[0]).is_file(), mount
         assert mount.endswith(":ro")

@@ -6,7 +6,6 @@ time. A second one ends the process at once; finished pictures are on the disk b
 
 import asyncio
 import logging
-import shutil
 import signal
 import socket
 import time
@@ -15,16 +14,14 @@ from types import FrameType
 
 import uvicorn
 
+from uso.web import scratch
 from uso.web.boot import Front
 from uso.web.port import address
 
 logger = logging.getLogger(__name__)
 
-GRACE_SECONDS = 45.0
-"""How long a running job may take to finish after SIGTERM before it is stopped."""
-
 LAST_SECONDS = 15
-"""From then on: the end of its step, telling its page, closing; what stops a container must wait for both."""
+"""After the grace time: the end of its step, telling its page, closing; what stops a container must wait for both."""
 
 TWICE_SECONDS = 0.5
 """One wish to stop can arrive as two signals (`timeout` sends them to a process and to its group); from a person the
@@ -36,10 +33,10 @@ class Server(uvicorn.Server):
 
     Args:
         grace: seconds that a running job has to finish.
-        scratch: a folder that is removed at the end.
+        uploads: the folder of `scratch.py`, kept small, and removed at the end.
     """
 
-    def __init__(self, front: Front, grace: float = GRACE_SECONDS, scratch: Path | None = None) -> None:
+    def __init__(self, front: Front, grace: float, uploads: Path | None = None) -> None:
         super().__init__(
             uvicorn.Config(
                 front,
@@ -47,11 +44,12 @@ class Server(uvicorn.Server):
                 ws="none",
                 log_config=None,
                 access_log=False,
+                proxy_headers=False,  # the guard believes some of them, of trusted proxies
                 timeout_graceful_shutdown=int(grace) + LAST_SECONDS,
             )
         )
         self._front = front
-        self._scratch = scratch
+        self._uploads = uploads
         self._asked_at: float | None = None
         self._announcing: asyncio.Task[None] | None = None
 
@@ -62,7 +60,7 @@ class Server(uvicorn.Server):
             self._front.close()
             super().handle_exit(sig, frame)
         elif time.monotonic() - self._asked_at > TWICE_SECONDS:
-            self._remove_scratch()
+            self._remove_uploads()
             signal.signal(sig, signal.SIG_DFL)
             signal.raise_signal(sig)
 
@@ -81,8 +79,8 @@ class Server(uvicorn.Server):
         try:
             await super().shutdown(sockets)
         finally:
-            self._remove_scratch()
+            self._remove_uploads()
 
-    def _remove_scratch(self) -> None:
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+    def _remove_uploads(self) -> None:
+        if self._uploads is not None:
+            scratch.remove(self._uploads)

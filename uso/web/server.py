@@ -1,68 +1,79 @@
-"""The routes around the page, and what ends with it.
+"""The routes around the page, the guard before them, and what ends with them.
 
-`/healthz` says that the process lives, `/readyz` that the model is ready. Until this module is imported, `boot.py`
-answers for both; how the process listens and ends is in `process.py`.
+`/healthz` says that the process lives, `/readyz` that the model is ready, `/metrics` how it goes. Until this module is
+imported, `boot.py` answers for the first two; how the process listens and ends is in `process.py`.
 """
 
 import asyncio
+import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import gradio as gr
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel
 
+from uso.web import scratch
 from uso.web.boot import RETRY_SECONDS, Site
 from uso.web.engine import Engine
-from uso.web.process import GRACE_SECONDS
+from uso.web.guard import guarded
+from uso.web.identity import Relay, login_name
+from uso.web.mcp import fit_tools
+from uso.web.prune import keep_pruning
 from uso.web.snippets import EXAMPLES_ROUTE
+from uso.web.telemetry import CONTENT_TYPE, Telemetry
 from uso.web.texts import EXAMPLES_FOLDER
 from uso.web.theme import CSS, page_theme
 
-MAX_UPLOAD = "64mb"
-"""Of one image file; larger than any photograph within the pixel limit usually is."""
+OPEN_PATHS = ("/healthz", "/readyz", "/metrics")
+"""Of these nobody has to log in for: probes cannot. A proxy keeps the last one to itself (deploy/nginx.conf)."""
 
 QUEUE_POLL_SECONDS = 0.02
 """How often Gradio's queue looks for something to do. At its own 0.001 an idle server takes 6 % of a core."""
 
 
-def build_app(engine: Engine, page: gr.Blocks, root_path: str | None = None, grace: float = GRACE_SECONDS) -> FastAPI:
-    """The page with its routes. Its lifespan starts the engine, and ends it once the last job is finished.
+class Health(BaseModel):
+    """What `/healthz` answers."""
 
-    Args:
-        root_path: the path under which a proxy shows the page, such as `/uso`.
-        grace: seconds that a running job has to finish once the process is to end.
-    """
+    status: str
+
+
+class Readiness(BaseModel):
+    """What `/readyz` answers."""
+
+    status: str
+    """`starting`, `loading`, `ready` or `failed`."""
+    progress: float
+    """Of the loading, 0 to 1."""
+    stage: str
+    elapsed: float
+    """Seconds since the start, until it was ready or had failed."""
+    error: str | None
+
+
+def build_app(engine: Engine, page: gr.Blocks, telemetry: Telemetry | None = None) -> FastAPI:
+    """The page with its routes, unguarded. Its lifespan starts the engine, and ends it when the last job is finished."""
+    settings = engine.settings
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        ended = threading.Event()
+        keep_pruning(settings, engine.ledger, ended)
+        if (uploads := os.environ.get(scratch.VARIABLE)) and Path(uploads).name.startswith(scratch.PREFIX):
+            scratch.keep_sweeping(Path(uploads), ended)
         engine.start()
         yield
+        ended.set()
         engine.close()
-        await asyncio.to_thread(engine.join, grace)
+        await asyncio.to_thread(engine.join, settings.grace)
 
-    app = FastAPI(title="USO", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-
-    @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        return {"status": "alive"}
-
-    @app.get("/readyz")
-    async def readyz() -> JSONResponse:
-        status = engine.status
-        ready = status.state == "ready"
-        content = {
-            "status": status.state,
-            "progress": round(status.share, 3),
-            "stage": status.stage,
-            "elapsed": round(engine.loading_seconds, 1),
-            "error": status.error or None,
-        }
-        headers = {"Cache-Control": "no-store"} | ({} if ready else {"Retry-After": str(RETRY_SECONDS)})
-        return JSONResponse(content, status_code=200 if ready else 503, headers=headers)
-
+    app = FastAPI(title="USO", lifespan=lifespan, docs_url=None, redoc_url=None)
+    _add_routes(app, engine, telemetry)
     app.mount(f"/{EXAMPLES_ROUTE}", StaticFiles(directory=EXAMPLES_FOLDER))
     page.queue(default_concurrency_limit=None, api_open=False)
     for pause in ("sleep_when_free", "progress_update_sleep_when_free"):  # Gradio's own, not public
@@ -75,33 +86,79 @@ def build_app(engine: Engine, page: gr.Blocks, root_path: str | None = None, gra
         app,
         page,
         path="/",
-        root_path=root_path,
+        root_path=settings.root_path or None,
         allowed_paths=[str(EXAMPLES_FOLDER)],
+        # The guard lets nobody past who has not logged in; this tells Gradio who it was.
+        auth_dependency=login_name if settings.accounts or settings.user_header else None,
         theme=page_theme(),
         css_paths=[CSS],
-        max_file_size=MAX_UPLOAD,
+        max_file_size=settings.max_upload_mb * 10**6,
         footer_links=["api", "settings"],
         run_history=False,
         enable_monitoring=False,
         ssr_mode=False,
-        mcp_server=False,
+        mcp_server=settings.mcp,
         pwa=False,
         show_error=True,
     )
 
 
-def build_site(app: FastAPI, engine: Engine, grace: float = GRACE_SECONDS) -> Site:
-    """What `boot.Front` wants to know of the application that `build_app` made."""
+def _add_routes(app: FastAPI, engine: Engine, telemetry: Telemetry | None) -> None:
+    @app.get("/healthz")
+    async def healthz() -> Health:
+        """Whether the process lives."""
+        return Health(status="alive")
+
+    @app.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
+    async def readyz() -> JSONResponse:
+        """Whether the model is loaded: 200, or 503 with how far it is, or why it failed."""
+        status = engine.status
+        ready = status.state == "ready"
+        readiness = Readiness(
+            status=status.state,
+            progress=round(status.share, 3),
+            stage=status.stage,
+            elapsed=round(engine.loading_seconds, 1),
+            error=status.error or None,
+        )
+        headers = {"Cache-Control": "no-store"} | ({} if ready else {"Retry-After": str(RETRY_SECONDS)})
+        return JSONResponse(readiness.model_dump(), status_code=200 if ready else 503, headers=headers)
+
+    if telemetry is not None:
+
+        @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+        async def metrics() -> Response:
+            """Numbers in Prometheus' text form."""
+            return Response(telemetry.page(), headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
+
+
+def build_site(engine: Engine, page: gr.Blocks, telemetry: Telemetry, own_url: Callable[[], str]) -> Site:
+    """The guarded application as `boot.Front` wants it.
+
+    Args:
+        own_url: where this process listens, seen from itself.
+
+    Raises:
+        ConfigError: accounts, proxies or MCP tools that cannot be used.
+    """
+    settings, relay = engine.settings, Relay()
+    app = build_app(engine, page, telemetry)
+    if settings.mcp:
+        fit_tools(page, own_url, relay.own_headers())
 
     def drain() -> None:
         engine.close()
-        engine.join(grace)
+        engine.join(settings.grace)
 
     def stop() -> None:
         for route in app.routes:
-            ended = getattr(getattr(route, "app", None), "stop_event", None)  # the mounted Gradio app's
+            ended: Any = getattr(getattr(route, "app", None), "stop_event", None)  # the mounted Gradio app's
             if ended is not None:
                 ended.set()  # else an open tab's stream keeps the process alive
         threading.Thread(target=drain, name="drain", daemon=True).start()
 
-    return Site(app=app, stop=stop, settled=lambda: engine.status.state in ("ready", "failed"))
+    return Site(
+        app=guarded(app, settings, open_paths=OPEN_PATHS, relay=relay),
+        stop=stop,
+        settled=lambda: engine.status.state in ("ready", "failed"),
+    )

@@ -1,0 +1,76 @@
+"""The folder of uploads and of copies that are handed out: private to this process, kept small, gone at its end."""
+
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+VARIABLE = "GRADIO_TEMP_DIR"
+"""Where Gradio looks for its folder."""
+
+PREFIX = "uso-page-"
+
+EVERY_SECONDS = 60.0
+MAX_AGE = 24 * 3600.0
+"""Longer than a tab is likely to stay open."""
+
+MAX_BYTES = 5 * 10**9
+MIN_AGE = 600.0
+"""What is younger is in use, and stays even where the folder is too large."""
+
+BROKEN_OFF_AGE = 3600.0
+"""Files right in the folder are uploads in the making; those that are left are of callers who went away."""
+
+
+def private_uploads() -> Path | None:
+    """Let Gradio keep uploads in a folder of this process alone; None where the environment names another."""
+    if os.environ.get(VARIABLE):
+        return None
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    os.environ[VARIABLE] = str(folder)
+    return folder
+
+
+def sweep(folder: Path, now: float | None = None, most: int = MAX_BYTES) -> int:
+    """Remove what is too old, and the oldest where it is too much; returns the number of files removed."""
+    now = time.time() if now is None else now
+    files = []
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # it went in this moment
+            about = path.lstat()
+            if not path.is_dir():
+                files.append((max(about.st_mtime, about.st_ctime), about.st_size, path))
+    size, removed = sum(file[1] for file in files), 0
+    for changed, bytes_, path in sorted(files):
+        age = now - changed
+        broken_off = path.parent == folder and age > BROKEN_OFF_AGE
+        if age > MAX_AGE or broken_off or (size > most and age > MIN_AGE):
+            with suppress(OSError):
+                path.unlink()
+                size, removed = size - bytes_, removed + 1
+            with suppress(OSError):
+                path.parent.rmdir()  # if it is empty
+    return removed
+
+
+def keep_sweeping(folder: Path, stop: threading.Event) -> None:
+    """Sweep once a minute, in a thread of its own, until `stop`."""
+
+    def loop() -> None:
+        while not stop.wait(EVERY_SECONDS):
+            try:
+                sweep(folder)
+            except Exception:
+                logger.exception("The folder of uploads could not be tidied up.")
+
+    threading.Thread(target=loop, name="sweep", daemon=True).start()
+
+
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
