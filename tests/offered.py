@@ -74,7 +74,7 @@ async def _app(engine: Engine, relay: Relay, mcp: bool, own_url: Callable[[], st
         app,
         page,
         path="/",
-        max_file_size="1mb",
+        max_file_size=f"{engine.settings.max_upload_mb}mb",
         run_history=False,
         enable_monitoring=False,
         ssr_mode=False,
