@@ -14,6 +14,8 @@ from PIL import Image
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_CACHE"] = str(Path(tempfile.gettempdir()) / "uso-tests-no-weights")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+# What the program keeps between runs (fitted previews, compiled kernels): not in the home of whoever runs the tests.
+os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / "uso-tests-cache")
 
 TESTS = Path(__file__).resolve().parent
 

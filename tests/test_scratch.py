@@ -1,0 +1,58 @@
+"""The folder of uploads: private, swept by age and size, and never somebody else's."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from uso.web.scratch import BROKEN_OFF_AGE, MAX_AGE, VARIABLE, private_uploads, remove, sweep
+
+
+def put(path: Path, size: int = 10) -> Path:
+    """A file of this moment. Tests turn the clock on: the time of a file's last renaming cannot be set back."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x" * size)
+    return path
+
+
+def test_old_files_go_and_their_folders(tmp_path: Path) -> None:
+    """Catches a folder that grows for as long as the server runs."""
+    first = put(tmp_path / "a" / "image.png")
+    assert sweep(tmp_path, time.time() + MAX_AGE - 60) == 0 and first.exists()
+    assert sweep(tmp_path, time.time() + MAX_AGE + 60) == 1 and not first.parent.exists()
+
+
+def test_uploads_that_were_broken_off_go_sooner(tmp_path: Path) -> None:
+    """Catches parts of uploads that nobody will ever ask for."""
+    part, whole = put(tmp_path / "tmpabc"), put(tmp_path / "hash" / "image.png")
+    assert sweep(tmp_path, time.time() + BROKEN_OFF_AGE + 60) == 1
+    assert not part.exists() and whole.exists()
+
+
+def test_too_much_goes_oldest_first_but_nothing_that_is_in_use(tmp_path: Path) -> None:
+    """Catches a flood of uploads that fills the disk, and one that pushes out what somebody has just uploaded."""
+    for name in "abc":
+        put(tmp_path / name / "image.png", size=100)
+        time.sleep(0.02)
+    assert sweep(tmp_path, time.time() + 300, most=150) == 0
+    assert sweep(tmp_path, time.time() + 900, most=150) == 2
+    assert [path.parent.name for path in tmp_path.rglob("*.png")] == ["c"]
+
+
+def test_the_folder_is_private_and_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches uploads in a folder that other people of the machine can read."""
+    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = private_uploads()
+    assert folder is not None and os.environ[VARIABLE] == str(folder)
+    assert folder.stat().st_mode & 0o077 == 0
+    put(folder / "image.png")
+    remove(folder)
+    assert not folder.exists()
+
+
+def test_a_folder_that_the_environment_names_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Catches a sweep through a folder of the user's own."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    assert private_uploads() is None

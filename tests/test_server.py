@@ -1,0 +1,144 @@
+"""The whole program from outside: workers, people with names, a filter, what is logged. Processes of their own."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError, AuthenticationError
+from PIL import Image
+
+from tests.running import PERSON, Program, program
+from tests.scripted import until
+from uso import output
+from uso.config import ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("servers")]
+
+QUICK = {"width": 128, "height": 128, "num_inference_steps": 2}
+
+
+def client(running: Program, tmp_path: Path, **options: Any) -> Client:
+    folder = str(tmp_path / "downloads")
+    return Client(
+        f"http://127.0.0.1:{running.port}", verbose=False, analytics_enabled=False, download_files=folder, **options
+    )
+
+
+def log_lines(running: Program) -> list[dict[str, Any]]:
+    """What the log says of jobs."""
+    return [json.loads(line) for line in re.findall(r"uso\.jobs: (\{.*\})", running.log())]
+
+
+def test_two_workers_make_the_same_pictures_behind_one_line(tmp_path: Path) -> None:
+    """Catches workers that share state: every picture is the one that a single worker makes, bit for bit."""
+    with program(tmp_path, "--devices", "cpu,cpu", "--device", "auto", "--rate", "0") as running:
+        running.wait_until("ready")
+        until(lambda: b"uso_workers_ready 2.0" in running.ask("/metrics").body, 60)
+        people = [client(running, tmp_path, headers={"X-Forwarded-For": f"198.51.100.{n}"}) for n in range(3)]
+        jobs = [
+            person.submit(
+                prompt=f"fox {seed}", seed=seed, api_name="/generate", **(QUICK | {"num_inference_steps": 12})
+            )
+            for seed in range(2)
+            for person in people
+        ]
+        pictures: dict[int, set[bytes]] = {}
+        for job in jobs:
+            path, details = job.result(timeout=120)
+            with Image.open(path) as image:
+                pictures.setdefault(details["seed"], set()).add(image.tobytes())
+        assert {seed: len(different) for seed, different in pictures.items()} == {0: 1, 1: 1}
+        lines = log_lines(running)
+        assert len(lines) == 6 and {line["state"] for line in lines} == {"done"}
+        assert b'uso_jobs_total{state="done"} 6.0' in running.ask("/metrics").body
+        assert "fox" not in running.log().replace("_seed", "")
+
+
+def test_people_with_names(tmp_path: Path) -> None:
+    """Catches a door that is open for anything but the probes, and a password that is kept in the clear."""
+    people = tmp_path / "people"
+    subprocess.run(
+        [sys.executable, "-m", "uso", "account", str(people), "ann"],
+        cwd=ROOT,
+        input="correct horse battery\n",
+        text=True,
+        check=True,
+        capture_output=True,
+    )
+    assert "correct horse" not in people.read_text()
+    with program(tmp_path, "--auth", str(people)) as running:
+        running.wait_until("ready")
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert running.ask(path).status == 200
+        for path in ("/config", "/examples/cat.jpg", "/gradio_api/info", "/openapi.json", "/theme.css"):
+            assert running.ask(path).status == 401, path
+        page = running.ask("/", PERSON)
+        assert page.status in (200, 401) and b'type="password"' in page.body
+        with pytest.raises(AuthenticationError):
+            client(running, tmp_path, auth=("ann", "wrong horse"))
+        with pytest.raises((AuthenticationError, ValueError)):
+            client(running, tmp_path)
+        path, details = client(running, tmp_path, auth=("ann", "correct horse battery")).predict(
+            prompt="a fox", api_name="/generate", **QUICK
+        )
+        assert output.read(path).values()["seed"] == details["seed"]
+
+
+def test_a_proxy_names_people(tmp_path: Path) -> None:
+    """Catches a name that anybody can give themselves, and a server that lets people in without one."""
+    with program(tmp_path, "--auth-header", "X-Forwarded-User", "--trusted-proxies", "127.0.0.1") as running:
+        running.wait_until("ready")
+        assert running.ask("/config").status == 401
+        assert running.ask("/config", {"X-Forwarded-User": "ann"}).status == 200
+    with program(tmp_path, "--auth-header", "X-Forwarded-User", "--trusted-proxies", "203.0.113.1") as running:
+        running.wait_until("ready")
+        assert running.ask("/config", {"X-Forwarded-User": "ann"}).status == 401
+
+
+FILTER = """
+def check(prompt, image):
+    if image is None:
+        return "no foxes here" if "fox" in prompt else None
+    return "it came out too small" if image.width < 144 else None
+"""
+
+
+def test_a_filter_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a filter that is asked too late, and a blocked picture that is on the disk."""
+    (tmp_path / "house_rules.py").write_text(FILTER)
+    with program(tmp_path, "--safety", "house_rules:check", "--log-prompts", PYTHONPATH=str(tmp_path)) as running:
+        running.wait_until("ready")
+        caller = client(running, tmp_path)
+        with pytest.raises(AppError, match="Blocked by this server's filter: no foxes here"):
+            caller.predict(prompt="a fox", api_name="/generate", **QUICK)
+        with pytest.raises(AppError, match="Blocked by this server's filter: it came out too small"):
+            caller.predict(prompt="a hare", api_name="/generate", **QUICK)
+        assert running.pictures() == []
+        caller.predict(prompt="a hare", api_name="/generate", **(QUICK | {"width": 144}))
+        assert len(running.pictures()) == 1
+        assert [line["prompt"] for line in log_lines(running)] == ["a hare", "a hare"]  # asked for by --log-prompts
+        assert b'uso_refused_total{reason="Blocked"} 1.0' in running.ask("/metrics").body
+
+
+def test_limits_are_told_and_held(tmp_path: Path, picture_file: Callable[..., Path]) -> None:
+    """Catches flags that do not reach the door."""
+    from gradio_client import handle_file
+
+    flags = ("--rate", "2", "--max-megapixels", "0.1", "--prune-days", "3")
+    with program(tmp_path, *flags) as running:
+        running.wait_until("ready")
+        caller = client(running, tmp_path)
+        large = handle_file(picture_file("large.png", 400, 300))
+        with pytest.raises(AppError, match=r"400 x 300 pixels; at most 0.1 megapixels are accepted"):
+            caller.predict(prompt="", style_image=large, api_name="/generate", **QUICK)
+        for _ in range(2):
+            caller.predict(prompt="", api_name="/generate", **QUICK)
+        with pytest.raises(AppError, match="At most 2 requests a minute are taken from one person. Try again in"):
+            caller.predict(prompt="", api_name="/generate", **QUICK)
+        assert "This server removes pictures after 3 days" in running.ask("/config").body.decode()
