@@ -390,3 +390,16 @@ def test_every_picture_of_several_records_itself_alone(tmp_path: Path, image: Im
     whole = result(image, num_images=3, seed=7)
     saved = output.read(output.save(replace(whole, request=whole.request.single(1)), tmp_path))
     assert (saved.values()["seed"], saved.values()["num_images"]) == (8, 1)
+
+
+def test_what_a_kill_left_half_written_goes_in_time(tmp_path: Path) -> None:
+    """Catches hidden files that pile up with every kill, and one that is removed while it is being written."""
+    (tmp_path / output.REFERENCES).mkdir()
+    parts = [tmp_path / ".a.part", tmp_path / output.REFERENCES / ".b.part"]
+    others = [tmp_path / ".new.part", tmp_path / "kept.png", tmp_path / ".hidden"]
+    for path in (*parts, *others):
+        path.touch()
+    for path in (*parts, *others[1:]):
+        os.utime(path, (0, 0))
+    output.remove_parts(tmp_path)
+    assert [path.exists() for path in (*parts, *others)] == [False, False, True, True, True]

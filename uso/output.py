@@ -10,8 +10,10 @@ import logging
 import os
 import re
 import tempfile
+import time
 import unicodedata
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -33,6 +35,9 @@ FORMAT = "uso-picture/1"
 REFERENCES = "references"
 KINDS = ("content_images", "style_images")
 _MAX_SLUG = 48
+
+PART_SECONDS = 3600.0
+"""Age from which a file that is still being written has been given up."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -152,6 +157,14 @@ def _write_part(folder: Path, write: Callable[[BinaryIO], object]) -> Path:
         os.unlink(name)
         raise
     return Path(name)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what processes that were killed in the middle of writing have left; what is being written now stays."""
+    for part in (*folder.glob(".*.part"), *(folder / REFERENCES).glob(".*.part")):
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > PART_SECONDS:
+                part.unlink()
 
 
 def _write_bytes(data: bytes, file: BinaryIO) -> None:

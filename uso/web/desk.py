@@ -11,7 +11,7 @@ import inspect
 import logging
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,7 +86,7 @@ class Desk:
                 self.telemetry.refused(error.kind if isinstance(error, LimitError) else type(error).__name__)
             raise
 
-    async def follow(self, job: Job, watcher: str | None) -> AsyncIterator[tuple[JobStatus, EngineStatus]]:
+    async def follow(self, job: Job, watcher: str | None) -> AsyncGenerator[tuple[JobStatus, EngineStatus], None]:
         """Every state of a job, the last one included; what is unchanged is told again once a second.
 
         As long as it is followed the job is nobody's orphan; closing this before the end gives it up.
