@@ -6,6 +6,7 @@ caller could send them anywhere; here the address is this process's own, and on 
 (`identity.Relay`). Importing this needs neither Gradio nor the `mcp` package.
 """
 
+import asyncio
 import base64
 import json
 import threading
@@ -19,6 +20,9 @@ from uso.errors import ConfigError
 
 PACKAGE = "mcp==1.30.0"
 """Gradio 6.31 takes version 1 from 1.21 on; its extra `gradio[mcp]` would pull pydantic back."""
+
+CALLS_AT_ONCE = 128
+"""Of tools, each in a thread; more than may wait in line."""
 
 OLDEST, TOO_NEW = (1, 21), (2,)
 
@@ -93,7 +97,12 @@ def fit_tools(page: Any, own_url: Callable[[], str], own_headers: dict[str, str]
         told: list[Any] = in_words([value for value in facts if value is not None], root_url)
         return told
 
+    async def result(job: Any) -> list[Any]:
+        """Wait without one of the few threads in which Gradio and Starlette do their own work."""
+        return [await asyncio.wrap_future(job.future)]
+
     tools._get_or_create_client = client
+    tools._execute_tool_without_progress = result
     tools.get_fn_description = described
     tools.simplify_filedata_schema = simplified
     tools.convert_strings_to_filedata = filled
@@ -137,5 +146,6 @@ def _client(url: str, headers: dict[str, str]) -> Any:
         download_files=False,
         headers={"x-gradio-user": "mcp", **headers},
         httpx_kwargs={"trust_env": False, "timeout": 60},  # past any proxy that the environment names
+        max_workers=CALLS_AT_ONCE,
         _skip_components=False,
     )
