@@ -1,12 +1,14 @@
-"""The page and its server in one process: what the fields are, what is said, what programs may call, what is refused.
+"""The page in one process: what the fields are, what is said, what the buttons do, what is refused.
 
-The pipeline is a script (the real model, and a real browser, are in test_browser.py).
+The pipeline is a script (the real model, and a real browser, are in test_browser.py; pictures from before are in
+test_history.py; what programs may call is in test_programs.py).
 """
 
 import asyncio
-import json
 import threading
+import time
 from collections.abc import Callable, Generator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +18,26 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from tests.scripted import PATIENCE, Script, until
+from tests.visitor import visitor
 from uso import output
 from uso.config import ModelConfig, load_model_config
 from uso.errors import ImageError, MissingWeightsError, RequestError
 from uso.web import snippets
+from uso.web.desk import Desk, Inputs, requested, uploaded
 from uso.web.engine import Engine, EngineStatus, JobStatus
-from uso.web.handlers import Handlers, Inputs, requested, uploaded
+from uso.web.handlers import FORGET, Handlers, Shown
+from uso.web.identity import asker_of
 from uso.web.page import build_page
 from uso.web.server import build_app
+from uso.web.settings import ServerSettings
 from uso.web.texts import EXAMPLES
 
-FIELDS = list(Inputs._fields)
 
-
-def built(config: ModelConfig, reason: str, engine: Engine) -> gr.Blocks:
+def built(config: ModelConfig, engine: Engine) -> gr.Blocks:
     """The page, built in an event loop: Gradio makes one otherwise, and leaves it open."""
 
     async def build() -> gr.Blocks:
-        return build_page(config, reason, engine)
+        return build_page(Desk(config, engine), "Because of the test.")
 
     return asyncio.run(build())
 
@@ -42,7 +46,7 @@ def served(config: ModelConfig, engine: Engine) -> TestClient:
     """The page and its routes, in an event loop as well; enter it to start the engine."""
 
     async def build() -> TestClient:
-        return TestClient(build_app(engine, build_page(config, "Because of the test.", engine)))
+        return TestClient(build_app(engine, build_page(Desk(config, engine), "Because of the test.")))
 
     return asyncio.run(build())
 
@@ -69,51 +73,38 @@ def upload(uploads: Path, picture: Callable[..., Image.Image]) -> Callable[..., 
 
 
 @pytest.fixture
-def engine(tmp_path: Path, uploads: Path) -> Generator[Engine, None, None]:
+def settings(tmp_path: Path) -> ServerSettings:
+    (tmp_path / "outputs").mkdir()
+    return ServerSettings(output=tmp_path / "outputs")
+
+
+@pytest.fixture
+def engine(settings: ServerSettings, uploads: Path) -> Generator[Engine, None, None]:
     """An engine that has not started; the pipeline is a script."""
-    made = Engine(lambda on_progress: Script(), tmp_path / "outputs")
+    made = Engine(lambda on_progress: Script(), settings)
     yield made
     made.close()
 
 
 @pytest.fixture
 def handlers(engine: Engine, demo_config: ModelConfig) -> Handlers:
-    return Handlers(demo_config, engine)
-
-
-@pytest.fixture
-def client(engine: Engine, demo_config: ModelConfig) -> Generator[TestClient, None, None]:
-    """The whole server of the demo, its engine running."""
-    with served(demo_config, engine) as made:
-        until(lambda: engine.status.state == "ready")
-        yield made
-
-
-def call(client: TestClient, values: dict[str, Any]) -> tuple[str, Any]:
-    """Call `/generate` as a program does; the last event's name and its data."""
-    defaults = {parameter["parameter_name"]: parameter["parameter_default"] for parameter in contract(client)}
-    data = [{**defaults, **values}[name] for name in FIELDS]
-    event = client.post("/gradio_api/call/generate", json={"data": data}).json()["event_id"]
-    lines = client.get(f"/gradio_api/call/generate/{event}").text.strip().splitlines()
-    return lines[-2].removeprefix("event: "), json.loads(lines[-1].removeprefix("data: "))
-
-
-def contract(client: TestClient) -> list[dict[str, Any]]:
-    endpoints = client.get("/gradio_api/info").json()["named_endpoints"]
-    assert list(endpoints) == ["/generate"]  # nothing else is meant for programs
-    parameters: list[dict[str, Any]] = endpoints["/generate"]["parameters"]
-    return parameters
+    return Handlers(Desk(demo_config, engine))
 
 
 def fields(page: gr.Blocks) -> dict[str, Any]:
     return {block.elem_id: block for block in page.blocks.values() if getattr(block, "elem_id", None)}
 
 
-def last_shown(handlers: Handlers, inputs: Inputs) -> list[Any]:
-    async def collect() -> list[Any]:
-        return [shown async for shown in handlers.run(*inputs)]
+def all_shown(handlers: Handlers, inputs: Inputs, job_id: str | None = None) -> list[Shown]:
+    async def collect() -> list[Shown]:
+        return [shown async for shown in handlers.run(job_id, visitor(), *inputs)]
 
     return asyncio.run(collect())
+
+
+def unchanged(shown: Shown, *but: str) -> bool:
+    """Whether a picture of the page's changes changes nothing but these fields."""
+    return all(value == gr.skip() for name, value in shown._asdict().items() if name not in but)
 
 
 # The fields and the words.
@@ -123,7 +114,7 @@ def last_shown(handlers: Handlers, inputs: Inputs) -> list[Any]:
 def test_ranges_and_defaults_are_the_models(name: str, engine: Engine) -> None:
     """Catches a number that is written into the page instead of taken from the configuration."""
     config = load_model_config(name)
-    found = fields(built(config, "", engine))
+    found = fields(built(config, engine))
     limits, defaults = config.limits, config.defaults
     for elem_id, minimum, maximum, value, step in (
         ("width", limits.min_size, limits.max_size, defaults.width, 16),
@@ -141,7 +132,7 @@ def test_ranges_and_defaults_are_the_models(name: str, engine: Engine) -> None:
 
 def test_labels_are_the_tutorials(engine: Engine, demo_config: ModelConfig) -> None:
     """Catches a field that was renamed or lost."""
-    labels = {block.label for block in fields(built(demo_config, "", engine)).values() if hasattr(block, "label")}
+    labels = {block.label for block in fields(built(demo_config, engine)).values() if hasattr(block, "label")}
     assert labels >= {
         "Prompt",
         "Content Reference",
@@ -155,7 +146,8 @@ def test_labels_are_the_tutorials(engine: Engine, demo_config: ModelConfig) -> N
         "Content reference size",
         "Seed",
         "Advanced",
-        "Download PNG",
+        "Restore from a picture",
+        "Settings of this picture",
     }
 
 
@@ -176,28 +168,43 @@ def test_trained_demo_weights_lose_the_label_without_a_change_of_code(demo_confi
     assert "mean nothing" not in text and "python app.py --model flux-dev" in text
 
 
+def soon(seconds: float) -> float:
+    """A moment that is `seconds` away; a little more, for the test takes time as well."""
+    return time.monotonic() + seconds + 0.3
+
+
 @pytest.mark.parametrize(
-    ("status", "words"),
+    ("values", "words"),
     [
-        (JobStatus(ahead=2), "2 pictures are ahead of yours."),
-        (JobStatus(ahead=1), "One picture is ahead of yours."),
-        (JobStatus(state="running", stage="condition"), "Reading the prompt and the images ..."),
-        (JobStatus(state="running", stage="denoise", step=1, num_steps=25), "Step 1 of 25"),
+        ({"ahead": 2}, "2 pictures are ahead of yours."),
+        ({"ahead": 2, "starts_at": 45}, "2 pictures are ahead of yours, about 45 s."),
+        ({"ahead": 1, "starts_at": 200}, "One picture is ahead of yours, about 3 min."),
+        ({"starts_at": 0}, "Your turn is next."),
+        ({"state": "running", "stage": "condition"}, "Reading the prompt and the images ..."),
         (
-            JobStatus(state="running", stage="denoise", step=9, num_steps=25, seconds_left=4.2),
+            {"state": "running", "stage": "condition", "ends_at": 9},
+            "Reading the prompt and the images, about 9 s left",
+        ),
+        ({"state": "running", "stage": "denoise", "step": 1, "num_steps": 25}, "Step 1 of 25"),
+        (
+            {"state": "running", "stage": "denoise", "step": 9, "num_steps": 25, "ends_at": 4},
             "Step 9 of 25, about 4 s left",
         ),
         (
-            JobStatus(state="running", stage="denoise", step=9, num_steps=25, seconds_left=250),
+            {"state": "running", "stage": "denoise", "step": 9, "num_steps": 25, "ends_at": 250},
             "Step 9 of 25, about 4 min left",
         ),
-        (JobStatus(state="running", stage="denoise", step=25, num_steps=25, seconds_left=0.0), "Step 25 of 25"),
-        (JobStatus(state="cancelled"), "Stopped."),
-        (JobStatus(state="done"), "Done."),
+        ({"state": "running", "stage": "denoise", "step": 25, "num_steps": 25, "ends_at": -9}, "Step 25 of 25"),
+        ({"state": "running", "stage": "decode"}, "Turning the result into pixels ..."),
+        ({"state": "cancelled"}, "Stopped."),
+        ({"state": "cancelled", "error": "The server is shutting down."}, "Stopped. The server is shutting down."),
+        ({"state": "done"}, "Done."),
     ],
 )
-def test_a_job_says_where_it_is(status: JobStatus, words: str) -> None:
-    """Catches a state without words, and a countdown of "0 s"."""
+def test_a_job_says_where_it_is(values: dict[str, Any], words: str) -> None:
+    """Catches a state without words, a forecast that is kept to itself, and a countdown of "0 s"."""
+    moments = {name: soon(values[name]) for name in ("starts_at", "ends_at") if values.get(name)}
+    status = JobStatus(**{**values, **moments})
     assert snippets.job_words(status, EngineStatus(state="ready")) == words
 
 
@@ -207,10 +214,42 @@ def test_a_waiting_job_says_that_the_model_loads() -> None:
     assert snippets.job_words(JobStatus(), loading) == "Waiting for the model (Loading transformer, 43%)."
 
 
+def test_several_workers_are_counted() -> None:
+    """Catches a server that seems to be as fast as it will be while half of its GPUs still load."""
+    some = EngineStatus(state="ready", workers=2, workers_ready=1)
+    assert "Ready on cuda, 1 of 2 workers ready<" in snippets.model_state(some, 3.0, "cuda")
+    every = EngineStatus(state="ready", workers=2, workers_ready=2)
+    assert "Ready on cuda, 2 workers<" in snippets.model_state(every, 3.0, "cuda")
+    assert "worker" not in snippets.model_state(EngineStatus(state="ready", workers_ready=1), 3.0, "cuda")
+
+
+def test_what_changes_many_times_a_second_is_not_read_out_each_time() -> None:
+    """Catches a screen reader that is talked over by the steps, and one that is not told of the end."""
+    running = JobStatus(state="running", stage="denoise", step=3, num_steps=25)
+    assert 'aria-live="off"' in snippets.job_state(running, EngineStatus(state="ready"))
+    assert "aria-live" not in snippets.job_state(JobStatus(state="done"), EngineStatus(state="ready"))
+
+
+def test_a_preview_says_that_it_is_one() -> None:
+    """Catches a preview that passes for the picture, and one that is a file on the server."""
+    status = JobStatus(state="running", stage="denoise", step=8, num_steps=25, preview=b"RIFF")
+    text = snippets.preview(status, (384, 256))
+    assert "Preview, step 8 of 25" in text and 'width="384" height="256"' in text
+    assert 'src="data:image/webp;base64,UklGRg=="' in text and 'alt="Preview of the picture after step 8 of 25"' in text
+
+
+def test_who_is_logged_in_can_leave_where_the_server_let_them_in() -> None:
+    """Catches a name that is run as markup, and a way out that leads nowhere behind a proxy's login."""
+    assert snippets.account(None, True) == ""
+    assert "&lt;b&gt;" in snippets.account("<b>", True) and 'href="logout"' in snippets.account("ann", True)
+    assert "href" not in snippets.account("ann", False)
+
+
 def test_errors_are_escaped_and_announced() -> None:
     """Catches markup from a file's name that would be run in the page."""
     text = snippets.job_state(JobStatus(state="failed", error="<b>.png is no picture."), EngineStatus())
     assert 'role="alert"' in text and "&lt;b&gt;.png" in text and "<b>" not in text
+    assert "<code>a &lt;command&gt;</code>" in snippets.refusal("Run `a <command>`.")
 
 
 # Examples.
@@ -329,51 +368,95 @@ def test_a_look_at_the_images_tells_size_and_trouble(handlers: Handlers, upload:
 def test_generate_shows_the_picture_and_what_was_used(handlers: Handlers, engine: Engine, tmp_path: Path) -> None:
     """Catches a picture that is re-encoded on its way, buttons that stay locked, a seed that is not the real one."""
     engine.start()
-    shown = last_shown(handlers, Inputs(prompt="a fox", seed=5, num_inference_steps=2))
-    assert shown[0].generate["interactive"] is False and shown[0].stop["interactive"] is True and shown[0].job_id
-    done = next(step for step in shown if isinstance(step.picture, str))
+    shown = all_shown(handlers, Inputs(prompt="a <fox>", seed=5, num_inference_steps=2))
+    assert shown[0].generate["interactive"] is False and shown[0].stop["interactive"] is True
+    assert shown[0].job_id == shown[0].memory and len(shown[0].job_id) == 32
+    done = shown[-1]
     saved = next((tmp_path / "outputs").glob("*.png"))
     assert Path(done.picture).read_bytes() == saved.read_bytes() and done.download["value"] == done.picture
     assert Path(done.picture).parent != saved.parent  # what is handed out is a copy under a name nobody guesses
-    assert done.seed == 5 and "<dd>5</dd>" in done.facts and "256 × 256" in done.facts and "Done." in done.status
-    assert shown[-1].generate["interactive"] is True and shown[-1].stop["interactive"] is False
-    assert shown[-1].job_id is None and output.read(saved).values()["prompt"] == "a fox"
+    assert "<dd>5</dd>" in done.facts and "256 × 256" in done.facts and "Done." in done.status
+    assert done.actions["visible"] is True and "<dd>a &lt;fox&gt;</dd>" in done.settings
+    assert done.generate["interactive"] is True and done.stop["interactive"] is False and done.preview == ""
+    assert done.job_id is None and done.memory == shown[0].job_id  # a reload of the tab shows the picture again
+    assert "Picture 1 of 1: a &lt;fox&gt;, seed 5" in done.history and 'aria-current="true"' in done.history
+    assert output.read(saved).values()["prompt"] == "a <fox>"
+
+
+def test_previews_are_sent_once_each_and_go_with_the_picture(
+    demo_config: ModelConfig, settings: ServerSettings
+) -> None:
+    """Catches a preview that is sent again with every step, and one that stays over the finished picture."""
+    script = Script(free=False)
+    engine = Engine(lambda on_progress: script, settings)
+    handlers = Handlers(Desk(demo_config, engine))
+    engine.start()
+
+    async def collect() -> list[Shown]:
+        shown: list[Shown] = []
+        async for one in handlers.run(None, visitor(), *Inputs(num_inference_steps=16)):
+            shown.append(one)
+            script.steps.release()
+        return shown
+
+    shown = asyncio.run(collect())
+    previews = [one.preview for one in shown if one.preview != gr.skip()]
+    assert previews[-1] == "" and 1 < len(previews) <= 8 and len(set(previews)) == len(previews)
+    words = [one.status for one in shown if one.status != gr.skip()]
+    assert all(first != second for first, second in pairwise(words))
+    engine.close()
 
 
 def test_a_refusal_changes_nothing_but_the_status(handlers: Handlers) -> None:
     """Catches an error that clears what was typed, hides the last picture or locks a button."""
-    (shown,) = last_shown(handlers, Inputs(width=500))
+    (shown,) = all_shown(handlers, Inputs(width=500))
     assert "Width is 500" in shown.status and 'role="alert"' in shown.status
-    assert all(value == gr.skip() for name, value in shown._asdict().items() if name != "status")
+    assert unchanged(shown, "status")
 
 
-def test_stop_reaches_the_job_that_runs(engine: Engine, demo_config: ModelConfig, tmp_path: Path) -> None:
-    """Catches a Stop button that ends the stream but not the work."""
-    script = Script(free=False)
-    engine = Engine(lambda on_progress: script, tmp_path / "outputs")
-    handlers = Handlers(demo_config, engine)
+def test_a_page_follows_one_job(handlers: Handlers, engine: Engine) -> None:
+    """Catches Enter in the prompt that starts a second job behind the locked button; another tab may have its own."""
+    waiting = engine.submit(requested(handlers.config, Inputs()), asker_of(visitor()))
+    (shown,) = all_shown(handlers, Inputs(), waiting.id)
+    assert unchanged(shown) and engine.status.waiting == 1
+    engine.cancel(waiting.id)
     engine.start()
-    answers = []
+    assert "Done." in all_shown(handlers, Inputs(num_inference_steps=1), waiting.id)[-1].status
 
-    def press_stop() -> None:
-        until(lambda: script.seen)
-        running = engine._running
-        assert running is not None
-        answers.append(handlers.stop(running.id))
-        script.steps.release(1)
 
-    presser = threading.Thread(target=press_stop)
-    presser.start()
-    shown = last_shown(handlers, Inputs(num_inference_steps=40))
-    presser.join(PATIENCE)
+@pytest.mark.parametrize("at_work", [True, False])
+def test_stop_reaches_the_job(demo_config: ModelConfig, settings: ServerSettings, at_work: bool) -> None:
+    """Catches a Stop button that ends the stream but not the work, or that does nothing while the job waits."""
+    script = Script(free=False)
+    engine = Engine(lambda on_progress: script, settings)
+    handlers = Handlers(Desk(demo_config, engine))
+    engine.start()
+    before = None if at_work else engine.submit(requested(demo_config, Inputs()), asker_of(visitor()))
+    until(lambda: at_work or script.seen)
+    answers: list[Any] = []
+
+    async def collect() -> list[Shown]:
+        shown: list[Shown] = []
+        async for one in handlers.run(None, visitor(), *Inputs(prompt="mine", num_inference_steps=40)):
+            shown.append(one)
+            if not answers and (not at_work or "mine" in script.seen):
+                answers.append(handlers.stop(shown[0].job_id))
+                if at_work:
+                    script.steps.release()
+        return shown
+
+    shown = asyncio.run(collect())
     assert answers == [gr.update(interactive=False, value="Stopping ...")]
-    assert "Stopped." in shown[-2].status and shown[-1].stop["value"] == "Stop"
-    assert not (tmp_path / "outputs").exists() and script.closed_early == [""]
+    assert "Stopped." in shown[-1].status and shown[-1].stop["value"] == "Stop" and shown[-1].memory == FORGET
+    assert not list(settings.output.glob("*.png")) and script.closed_early == (["mine"] if at_work else [])
     assert handlers.stop(None) == handlers.stop("0" * 32) == gr.skip()
     engine.close()
+    if before is not None:
+        script.steps.release(100)
+        until(lambda: before.status.over)
 
 
-def test_the_page_unlocks_when_the_model_is_ready(demo_config: ModelConfig, tmp_path: Path) -> None:
+def test_the_page_unlocks_when_the_model_is_ready(demo_config: ModelConfig, settings: ServerSettings) -> None:
     """Catches a timer that never stops, and a button that is given back while a job of this page runs."""
     go_on = threading.Event()
 
@@ -382,102 +465,97 @@ def test_the_page_unlocks_when_the_model_is_ready(demo_config: ModelConfig, tmp_
         assert go_on.wait(PATIENCE)
         return Script()
 
-    engine = Engine(load, tmp_path)
-    handlers = Handlers(demo_config, engine)
+    engine = Engine(load, settings)
+    handlers = Handlers(Desk(demo_config, engine))
     engine.start()
     until(lambda: engine.status.share == 0.5)
     state, button, timer = handlers.tick(None)
-    assert "Loading the model: Loading &lt;vae&gt;, 50%" in state and 'aria-valuenow="50"' in state
-    assert button["value"] == "Generate when the model is ready" and button["interactive"] and timer["active"]
+    assert "Loading the model: &lt;vae&gt;, 50%" in state and 'aria-valuenow="50"' in state
+    assert button["value"] == "Generate when ready" and button["interactive"] and timer["active"]
     go_on.set()
     until(lambda: engine.status.state == "ready")
     state, button, timer = handlers.tick(None)
     assert "Ready on cpu" in state and button["value"] == "Generate" and timer["active"] is False
-    assert handlers.tick("a job of this page")[1] == gr.skip()
+    assert "interactive" not in handlers.tick("a job of this page")[1]
+    engine.close()
+
+
+def test_the_page_goes_on_looking_until_every_worker_is_ready(
+    demo_config: ModelConfig, settings: ServerSettings
+) -> None:
+    """Catches "1 of 2 workers ready" that stays on the page for good."""
+    go_on = threading.Event()
+
+    def late(on_progress: Any) -> Script:
+        assert go_on.wait(PATIENCE)
+        return Script()
+
+    engine = Engine([lambda on_progress: Script(), late], settings)
+    handlers = Handlers(Desk(demo_config, engine))
+    engine.start()
+    until(lambda: engine.status.workers_ready == 1)
+    state, button, timer = handlers.tick(None)
+    assert "1 of 2 workers ready" in state and button["value"] == "Generate" and timer["active"]
+    go_on.set()
+    until(lambda: engine.status.workers_ready == 2)
+    assert handlers.tick(None)[2]["active"] is False
+    engine.close()
+
+
+def test_a_failed_load_stays_with_its_remedy(demo_config: ModelConfig, settings: ServerSettings) -> None:
+    """Catches a page that says that all is well, or nothing at all, when the weights are not there."""
+
+    def load(on_progress: Any) -> Script:
+        raise MissingWeightsError("Fetch them with `a command`.")
+
+    engine = Engine(load, settings)
+    handlers = Handlers(Desk(demo_config, engine))
+    engine.start()
+    until(lambda: engine.status.state == "failed")
+    state, button, timer = handlers.tick(None)
+    assert "Fetch them with <code>a command</code>." in state and 'role="alert"' in state
+    assert button["interactive"] is False and not timer["active"]
     engine.close()
 
 
 # The server.
 
 
-def test_health_and_readiness(client: TestClient) -> None:
-    """Catches routes that are hidden behind the mounted page."""
-    assert client.get("/healthz").json() == {"status": "alive"}
-    ready = client.get("/readyz")
-    assert ready.status_code == 200 and ready.headers["cache-control"] == "no-store"
-    assert ready.json().keys() == {"status", "progress", "stage", "elapsed", "error"}
-    assert ready.json()["status"] == "ready" and ready.json()["error"] is None
+def events(client: TestClient) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = client.get("/config").json()["dependencies"]
+    return found
 
 
-def test_a_failed_load_is_told_with_its_remedy(demo_config: ModelConfig, uploads: Path, tmp_path: Path) -> None:
-    """Catches a server that dies, or says that all is well, when its weights are not there."""
-
-    def load(on_progress: Any) -> Script:
-        raise MissingWeightsError("Fetch them with `a command`.")
-
-    engine = Engine(load, tmp_path)
+def test_programs_are_offered_nothing_of_the_page(engine: Engine, demo_config: ModelConfig) -> None:
+    """Catches a verb of the page that shows up among what programs may call, and may change at any time."""
     with served(demo_config, engine) as client:
-        until(lambda: engine.status.state == "failed")
-        answer = client.get("/readyz")
-        assert answer.status_code == 503 and answer.headers["retry-after"] == "5"
-        assert answer.json()["status"] == "failed" and "Fetch them with `a command`." in answer.json()["error"]
-        state, button, timer = Handlers(demo_config, engine).tick(None)
-        assert "Fetch them with `a command`." in state and button["interactive"] is False and not timer["active"]
-        event, data = call(client, {})
-        assert event == "error" and "Fetch them" in data["error"]
+        assert set(client.get("/gradio_api/info").json()["named_endpoints"]) == {"/generate", "/status", "/cancel"}
+        assert len(events(client)) > 20  # the page's own are there
 
 
-def test_the_endpoint_has_the_pages_parameters(client: TestClient, demo_config: ModelConfig) -> None:
-    """Catches a parameter that is renamed, loses its default or its range, or takes another place."""
-    found = {parameter["parameter_name"]: parameter for parameter in contract(client)}
-    assert list(found) == FIELDS
-    assert all(parameter["parameter_has_default"] for parameter in found.values())
-    defaults = {name: parameter["parameter_default"] for name, parameter in found.items()}
-    assert defaults == {
-        "prompt": "",
-        "content_image": None,
-        "style_image": None,
-        "extra_style_image": None,
-        "width": demo_config.defaults.width,
-        "height": demo_config.defaults.height,
-        "keep_input_size": False,
-        "num_inference_steps": demo_config.defaults.num_inference_steps,
-        "guidance_scale": demo_config.defaults.guidance_scale,
-        "content_size": demo_config.defaults.content_size,
-        "seed": -1,
-    }
+def test_no_file_of_the_server_can_be_named(
+    engine: Engine, demo_config: ModelConfig, uploads: Path, tmp_path: Path
+) -> None:
+    """Catches Gradio's missing check on mounted pages: a file named in a request is copied to where it is served.
 
-
-def test_programs_get_the_png_byte_for_byte(client: TestClient, tmp_path: Path) -> None:
-    """Catches a picture that loses its metadata, and details that are not the picture's."""
-    event, data = call(client, {"prompt": "a fox", "seed": 11, "num_inference_steps": 2})
-    assert event == "complete", data
-    saved = next((tmp_path / "outputs").glob("*.png"))
-    assert client.get(data[0]["url"]).content == saved.read_bytes()
-    details = data[1]
-    assert details["seed"] == 11 and details["width"] == details["height"] == 256 and details["file"] == saved.name
-
-
-def test_programs_are_refused_in_sentences(client: TestClient) -> None:
-    """Catches a traceback, or Gradio's own words, in an answer."""
-    event, data = call(client, {"width": 1000})
-    assert event == "error" and data["error"] == "Width is 1000; a whole number from 128 to 384 is allowed."
-
-
-def test_no_file_of_the_server_can_be_named(client: TestClient, uploads: Path, tmp_path: Path) -> None:
-    """Catches Gradio's missing check on mounted pages: a file named in a request is copied to where it is served."""
+    Every verb of the page is called with the path of a secret in every one of its places."""
     secret = tmp_path / "secret.png"
     Image.new("RGB", (64, 64)).save(secret)
-    for image in ({"path": str(secret), "meta": {"_type": "gradio.FileData"}}, {"path": str(secret)}):
-        event, data = call(client, {"style_image": image, "num_inference_steps": 1})
-        assert event == "error" and "not uploaded" in data["error"]
-    assert not list(uploads.rglob("secret.png"))
-    assert client.get(f"/gradio_api/file={secret}").status_code == 403
-    assert client.get("/examples/../page.css").status_code == 404
+    data = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
+    with served(demo_config, engine) as client:
+        for event in events(client):
+            if event["backend_fn"] and not event["queue"]:
+                body = {"data": [data] * len(event["inputs"]), "fn_index": event["id"], "event_data": {"picture": data}}
+                answer = client.post("/gradio_api/run/predict", json=body)
+                assert "Traceback" not in answer.text
+        assert not list(uploads.rglob("secret.png"))
+        assert client.get(f"/gradio_api/file={secret}").status_code == 403
+        assert client.get("/examples/../page.css").status_code == 404
 
 
-def test_example_pictures_are_served(client: TestClient) -> None:
+def test_example_pictures_are_served(engine: Engine, demo_config: ModelConfig) -> None:
     """Catches cards with broken pictures."""
-    for example in EXAMPLES:
-        for name in filter(None, (example.content, example.style, example.extra_style)):
-            assert client.get(f"/examples/{name}").headers["content-type"].startswith("image/")
+    with served(demo_config, engine) as client:
+        for example in EXAMPLES:
+            for name in filter(None, (example.content, example.style, example.extra_style)):
+                assert client.get(f"/examples/{name}").headers["content-type"].startswith("image/")

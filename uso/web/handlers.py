@@ -1,144 +1,142 @@
-"""What happens when somebody does something on the page, or calls `/generate`.
+"""What happens when somebody does something on the page. What programs may call is in `programs.py`.
 
-Values arrive as the browser sent them (Gradio's own conversion is off, its messages are not for people): the door is
-`GenerationRequest.create`, and what it says is what the page shows. Of files only those are opened that Gradio took in
-itself; the browser keeps ids, never paths.
+Every verb goes through the desk (`desk.py`), which knows what may be asked for and by whom; pictures that were made
+before are found by `history.py`, and brought back into the fields by `restore.py`.
 """
 
 import asyncio
-import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
-from gradio.utils import get_upload_folder, is_in_or_equal
 
-from uso.config import ModelConfig
-from uso.errors import ImageError, RequestError, USOError
-from uso.request import RANDOM_SEED, GenerationRequest, ReferenceImage, keep_input_size_of
-from uso.web import snippets
-from uso.web.engine import Engine, EngineStatus, Job, JobStatus, Picture
+from uso.errors import OutputError, RequestError, USOError
+from uso.request import RANDOM_SEED, keep_input_size_of
+from uso.web import album, history, prune, snippets
+from uso.web.desk import Desk, Inputs, handed_out, uploaded, watcher_of
+from uso.web.identity import Asker, asker_of
+from uso.web.jobs import Job, JobStatus
+from uso.web.ledger import Remembered
+from uso.web.restore import KEEP, Restored, brought, entitled, restored
 from uso.web.texts import EXAMPLES
 
-LOOK_SECONDS = 0.1
-"""How often a waiting page looks for news of its job."""
-
-KEEP = gr.skip()
-"""Leaves a component as it is."""
-
-
-class Inputs(NamedTuple):
-    """What a person fills in, in the order of the page's fields and of `/generate`'s parameters."""
-
-    prompt: Any = ""
-    content_image: Any = None
-    style_image: Any = None
-    extra_style_image: Any = None
-    width: Any = None
-    height: Any = None
-    keep_input_size: Any = False
-    num_inference_steps: Any = None
-    guidance_scale: Any = None
-    content_size: Any = None
-    seed: Any = RANDOM_SEED
+FORGET = "none"
+"""In place of a job's id in the tab's memory: a value, so that the page notices a change from nothing."""
 
 
 class Shown(NamedTuple):
-    """What a running job changes on the page."""
+    """What a job changes on the page, and what a picture does that is looked at again."""
 
     picture: Any = KEEP
+    preview: Any = KEEP
     status: Any = KEEP
     facts: Any = KEEP
+    actions: Any = KEEP
+    """The row of what can be done with the picture."""
     download: Any = KEEP
-    reuse: Any = KEEP
+    settings: Any = KEEP
+    settings_frame: Any = KEEP
+    history: Any = KEEP
     generate: Any = KEEP
     stop: Any = KEEP
     job_id: Any = KEEP
-    seed: Any = KEEP
+    """The job that this page follows."""
+    memory: Any = KEEP
+    """The job that the tab remembers over a reload."""
+    picture_id: Any = KEEP
+    """The picture that is shown."""
 
 
 class Handlers:
-    """The page's verbs, bound to one model's configuration and one engine."""
+    """The page's verbs, bound to one desk."""
 
-    def __init__(self, config: ModelConfig, engine: Engine) -> None:
-        self.config = config
-        self.engine = engine
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.config = desk.config
+        self.engine = desk.engine
 
-    async def run(self, *values: Any) -> AsyncIterator[Shown]:
+    # Jobs.
+
+    async def run(self, job_id: str | None, request: gr.Request, *values: Any) -> AsyncGenerator[Shown, None]:
         """The Generate button: from the first look at a request to its picture."""
+        if job_id is not None and (running := self.engine.find(job_id)) is not None and not running.status.over:
+            yield Shown()  # the page follows that one; its button is locked, but Enter in the prompt is not
+            return
         try:
-            job = await self._submitted(Inputs(*values))
+            job = await self.desk.submit(Inputs(*values), request)
         except USOError as error:
             yield Shown(status=snippets.refusal(str(error)))
             return
-        yield Shown(generate=gr.update(interactive=False), stop=gr.update(interactive=True), job_id=job.id)
-        async for status, engine in self._follow(job):
-            if status.pictures and status.over:
-                yield self._finished(job, status.pictures[-1])
-            else:
-                yield Shown(status=snippets.job_state(status, engine))
-        yield Shown(generate=gr.update(interactive=True), stop=gr.update(interactive=False, value="Stop"), job_id=None)
+        async with aclosing(self._follow(job, request)) as news:
+            async for shown in news:
+                yield shown
 
-    async def generate(
-        self,
-        prompt: str = "",
-        content_image: Any = None,
-        style_image: Any = None,
-        extra_style_image: Any = None,
-        width: int | None = None,
-        height: int | None = None,
-        keep_input_size: bool = False,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        content_size: int | None = None,
-        seed: int = RANDOM_SEED,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds its progress by this default
-    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        """Make a picture. Returns the PNG, which holds its request, and the seed and size that were used.
+    async def come_back(self, job_id: Any, request: gr.Request) -> AsyncGenerator[Shown, None]:
+        """After a load of the page: to the job that this tab was at, if there was one."""
+        found = await asyncio.to_thread(history.own_job, self.engine, asker_of(request), job_id)
+        if found is None:
+            yield Shown(memory=FORGET)
+            return
+        job, status = found
+        if job is None or status.over:
+            yield await self._ended(job_id, status, request)
+            return
+        async with aclosing(self._follow(job, request)) as news:
+            async for shown in news:
+                yield shown
 
-        Args:
-            prompt: a sentence; empty keeps the layout of the content image.
-            content_image: who or what is shown.
-            style_image: how it looks.
-            extra_style_image: a second style, mixed in.
-            width: in pixels, a multiple of 16.
-            height: in pixels, a multiple of 16.
-            keep_input_size: take the size from the content image.
-            num_inference_steps: more steps, finer pictures, longer waiting.
-            guidance_scale: how closely the prompt is followed.
-            content_size: long side that the content image is brought to, in pixels.
-            seed: 0 to 4294967295; the same seed and inputs make the same picture; -1 draws one.
-        """
-        given = Inputs(
-            prompt,
-            content_image,
-            style_image,
-            extra_style_image,
-            width,
-            height,
-            keep_input_size,
-            num_inference_steps,
-            guidance_scale,
-            content_size,
-            seed,
+    async def _follow(self, job: Job, request: gr.Request) -> AsyncGenerator[Shown, None]:
+        """From a job in line to its end; only what has changed is sent."""
+        yield Shown(
+            generate=gr.update(interactive=False),
+            stop=gr.update(interactive=True, value="Stop"),
+            job_id=job.id,
+            memory=job.id,
         )
-        try:
-            job = await self._submitted(given)
-        except USOError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-        async for status, engine in self._follow(job):
-            progress((status.step, status.num_steps or 1), desc=snippets.job_words(status, engine))
-        picture = job.status.pictures[-1] if job.status.pictures else None
-        if picture is None:
-            raise gr.Error(job.status.error or "The picture was stopped.", print_exception=False)
-        yield _handed_out(job, picture), _details(picture)
+        words, preview = "", None
+        async with aclosing(self.desk.follow(job, watcher_of(request))) as news:
+            async for status, engine in news:
+                if status.over:
+                    yield await self._ended(job.id, status, request)
+                    return
+                said, frame = snippets.job_state(status, engine), KEEP
+                if status.preview is not None and status.preview is not preview:
+                    preview, size = status.preview, (job.request.width, job.request.height)
+                    frame = snippets.preview(status, size)
+                yield Shown(status=KEEP if said == words else said, preview=frame)
+                words = said
+
+    async def _ended(self, job_id: str, status: JobStatus, request: gr.Request) -> Shown:
+        """What a job came to; the tab goes on remembering one that has a picture."""
+        asker, last = asker_of(request), status.pictures[-1] if status.pictures else None
+        shown = Shown()
+        if last is not None:
+            found = await asyncio.to_thread(history.own, self.engine, asker, last.id)
+            # A ledger that could not be written to costs no picture.
+            shown = await asyncio.to_thread(self._picture, found or Remembered(last, job_id, asker.owner, 0.0, b""))
+        return shown._replace(
+            preview="",
+            status=snippets.job_state(status, self.engine.status) if shown.status is KEEP else shown.status,
+            history=KEEP if last is None else await asyncio.to_thread(self._history, asker, last.id),
+            generate=gr.update(interactive=True),
+            stop=gr.update(interactive=False, value="Stop"),
+            job_id=None,
+            memory=FORGET if last is None else job_id,
+        )
+
+    def unlock(self) -> Shown:
+        """After something unexpected: the page can be used again."""
+        return Shown(generate=gr.update(interactive=True), stop=gr.update(interactive=False, value="Stop"), preview="")
 
     def stop(self, job_id: str | None) -> Any:
         """The Stop button; the job's own stream says when it has stopped."""
         if job_id is not None and self.engine.cancel(job_id):
             return gr.update(interactive=False, value="Stopping ...")
         return KEEP
+
+    # Inputs.
 
     def look(self, content: Any, style: Any, extra_style: Any, keep: Any) -> tuple[str, Any, Any]:
         """Say at once what is wrong with an image, and which size will be used; (note, width, height)."""
@@ -157,15 +155,6 @@ class Handlers:
         was = "{} × {}".format(*reference.image.size)
         return snippets.note(f"The picture will be {width} × {height}; the content image is {was}."), free, free
 
-    def tick(self, job_id: str | None) -> tuple[str, Any, Any]:
-        """Once a second until the model is ready: (its state, the Generate button, the timer)."""
-        status = self.engine.status
-        state = snippets.model_state(status, self.engine.loading_seconds, str(self.engine.provenance.get("device", "")))
-        settled = status.state in ("ready", "failed")
-        words = "Generate" if settled else "Generate when the model is ready"
-        button = gr.update(value=words, interactive=status.state != "failed")
-        return state, KEEP if job_id else button, gr.update(active=not settled)
-
     def example(self, index: int) -> Inputs:
         """All inputs of an example; what it does not name goes back to the model's default."""
         example, defaults = EXAMPLES[index], self.config.defaults
@@ -183,101 +172,117 @@ class Handlers:
             seed=RANDOM_SEED,
         )
 
-    def reuse_seed(self, seed: int | None) -> tuple[Any, Any]:
-        """Put the seed that was used into its field and unfold the place where it is."""
-        return (KEEP, KEEP) if seed is None else (seed, gr.update(open=True))
-
-    async def _submitted(self, inputs: Inputs) -> Job:
-        request = await asyncio.to_thread(requested, self.config, inputs)
-        return self.engine.submit(request)
-
-    async def _follow(self, job: Job) -> AsyncIterator[tuple[JobStatus, EngineStatus]]:
-        """Every state of a job, the last one included; while it waits, also the model's."""
-        seen = None
-        while True:
-            news = job.status, self.engine.status
-            if news != seen:
-                seen = news
-                yield news
-                if news[0].over:
-                    return
-            await asyncio.sleep(LOOK_SECONDS)
-
-    def _finished(self, job: Job, picture: Picture) -> Shown:
+    async def restore(self, file: Any, request: gr.Request) -> tuple[Any, ...]:
+        """All inputs from a PNG that somebody brings; (what is said, Advanced, inputs)."""
+        if file is None:  # taken out again
+            return "", KEEP, *Inputs(*[KEEP] * len(Inputs._fields))
         try:
-            path = _handed_out(job, picture)
-        except OSError as error:
-            sentence = (
-                f"The picture is saved as {picture.path.name} on the server, but cannot be shown ({error.strerror})."
-            )
-            return Shown(status=snippets.refusal(sentence), facts=snippets.facts(picture))
-        return Shown(
-            picture=path,
-            status=snippets.job_state(job.status, self.engine.status),
-            facts=snippets.facts(picture),
-            download=gr.update(value=path, interactive=True),
-            reuse=gr.update(interactive=True),
-            seed=picture.seed,
+            name, saved = await asyncio.to_thread(brought, file)
+        except (RequestError, OutputError) as error:
+            return snippets.note(str(error), bad=True), KEEP, *Inputs(*[KEEP] * len(Inputs._fields))
+        source = await asyncio.to_thread(entitled, self.engine, asker_of(request), saved)
+        found = await asyncio.to_thread(restored, self.config, saved, source, self.engine.settings.output)
+        return (
+            snippets.note(_told(f"The settings of {name} are filled in.", found)),
+            gr.update(open=True),
+            *found.inputs,
         )
 
+    # Pictures.
 
-def requested(config: ModelConfig, inputs: Inputs) -> GenerationRequest:
-    """The request that raw values ask for.
+    async def arrive(self, request: gr.Request) -> tuple[str, str]:
+        """On a load of the page: (who is logged in, the history)."""
+        asker = asker_of(request)
+        account = snippets.account(asker.name, self.engine.settings.accounts is not None)
+        return account, await asyncio.to_thread(self._history, asker)
 
-    Raises:
-        RequestError: a value is refused, with the reason.
-    """
-    content = uploaded(inputs.content_image)
-    styles = [image for value in (inputs.style_image, inputs.extra_style_image) if (image := uploaded(value))]
-    return GenerationRequest.create(
-        config,
-        prompt="" if inputs.prompt is None else inputs.prompt,
-        content_images=[content] if content else [],
-        style_images=styles,
-        width=inputs.width,
-        height=inputs.height,
-        keep_input_size=bool(inputs.keep_input_size),
-        num_inference_steps=inputs.num_inference_steps,
-        guidance_scale=inputs.guidance_scale if config.guidance else None,  # the field is there, but disabled
-        content_size=inputs.content_size,
-        seed=RANDOM_SEED if inputs.seed is None else inputs.seed,  # an emptied field
-    )
+    async def select(self, chosen: gr.EventData, job_id: str | None, request: gr.Request) -> Shown:
+        """A picture of the history, in full."""
+        picture_id = chosen._data.get("picture") if isinstance(chosen._data, dict) else None
+        found = await asyncio.to_thread(history.own, self.engine, asker_of(request), picture_id)
+        if found is None:
+            return Shown(status=snippets.refusal("That picture is no longer on the server."))
+        shown = await asyncio.to_thread(self._picture, found)
+        said = snippets.idle("A picture from before.") if shown.status is KEEP and job_id is None else shown.status
+        return shown._replace(preview="", status=said)
+
+    async def reuse_all(self, picture_id: Any, request: gr.Request) -> tuple[Any, ...]:
+        """All inputs of the picture that is shown, its images too; (what is said, Advanced, inputs)."""
+        unchanged = KEEP, *Inputs(*[KEEP] * len(Inputs._fields))
+        found = await asyncio.to_thread(history.own, self.engine, asker_of(request), picture_id)
+        saved = await asyncio.to_thread(history.record_of, found) if found else None
+        if saved is None:
+            return snippets.refusal("That picture is no longer on the server."), *unchanged
+        filled = await asyncio.to_thread(restored, self.config, saved, saved, self.engine.settings.output)
+        said = _told("The settings of this picture are filled in.", filled)
+        return snippets.idle(said), gr.update(open=True), *filled.inputs
+
+    def reuse_seed(self, picture_id: Any, request: gr.Request) -> tuple[Any, Any, Any]:
+        """(what is said, the seed field, Advanced where it is)."""
+        found = history.own(self.engine, asker_of(request), picture_id)
+        if found is None:
+            return snippets.refusal("That picture is no longer on the server."), KEEP, KEEP
+        seed = found.picture.seed
+        return snippets.idle(f"The seed {seed} is filled in."), seed, gr.update(open=True)
+
+    def as_content(self, picture_id: Any, request: gr.Request) -> tuple[Any, Any]:
+        """(what is said, the content image)."""
+        said, path = self._as_input(picture_id, request, "This picture is the content image now.")
+        return said, path
+
+    def as_style(self, picture_id: Any, style: Any, extra_style: Any, request: gr.Request) -> tuple[Any, Any, Any]:
+        """Into the first free place, else into the first; (what is said, both style images)."""
+        second = style is not None and extra_style is None
+        name = "extra style image" if second else "style image"
+        said, path = self._as_input(picture_id, request, f"This picture is the {name} now.")
+        return (said, KEEP, path) if second else (said, path, KEEP)
+
+    def _as_input(self, picture_id: Any, request: gr.Request, said: str) -> tuple[str, Any]:
+        found = history.own(self.engine, asker_of(request), picture_id)
+        try:
+            if found is not None:
+                return snippets.idle(said), handed_out(found.picture)
+        except OSError:
+            pass
+        return snippets.refusal("That picture is no longer on the server."), KEEP
+
+    # What there is to see.
+
+    def tick(self, job_id: str | None) -> tuple[str, Any, Any]:
+        """Once a second until the model is ready: (its state, the Generate button, the timer)."""
+        status = self.engine.status
+        device = str(self.engine.provenance.get("device", ""))
+        state = snippets.model_state(status, self.engine.loading_seconds, device)
+        settled = status.state in ("ready", "failed")
+        over = all(worker.status.state in ("ready", "failed") for worker in self.engine.workers)
+        words = "Generate" if settled else "Generate when ready"
+        button = gr.update(value=words) if job_id else gr.update(value=words, interactive=status.state != "failed")
+        return state, button, gr.update(active=not over)
+
+    def _history(self, asker: Asker, current: str = "") -> str:
+        rule = prune.words(self.engine.settings)
+        return album.history(history.recent(self.engine, asker), rule, current, asker.owner is not None)
+
+    def _picture(self, remembered: Remembered) -> Shown:
+        """A picture and all that is known of it."""
+        picture, saved = remembered.picture, history.record_of(remembered)
+        shown = Shown(
+            facts=album.facts(remembered),
+            actions=gr.update(visible=True),
+            settings=album.settings(saved.record) if saved else "",
+            settings_frame=gr.update(visible=saved is not None),
+            picture_id=picture.id,
+        )
+        try:
+            path = handed_out(picture)
+        except OSError as error:
+            sentence = f"The picture is saved as {picture.path.name} on the server, but cannot be shown"
+            return shown._replace(status=snippets.refusal(f"{sentence} ({error.strerror})."))
+        return shown._replace(picture=path, download=gr.update(value=path))
 
 
-def uploaded(value: Any) -> ReferenceImage | None:
-    """The image that a raw value of an image field stands for.
-
-    Raises:
-        ImageError: a file that was not uploaded here, or is here no longer.
-    """
-    if value is None:
-        return None
-    path = value.get("path") if isinstance(value, dict) else None
-    if not isinstance(path, str) or not is_in_or_equal(path, get_upload_folder()):
-        raise ImageError("The image was not uploaded to this page. Choose its file again.")
-    name = Path(str(value.get("orig_name") or path)).name
-    try:
-        return ReferenceImage(Path(path).read_bytes(), name)
-    except OSError as error:
-        raise ImageError(f"{name} is no longer on the server. Choose its file again.") from error
-
-
-def _handed_out(job: Job, picture: Picture) -> str:
-    """A copy of the file under a name nobody can guess; Gradio serves it byte for byte, and removes it in time."""
-    folder = Path(get_upload_folder()) / job.id
-    folder.mkdir(parents=True, exist_ok=True)
-    return str(shutil.copyfile(picture.path, folder / picture.path.name))
-
-
-def _details(picture: Picture) -> dict[str, Any]:
-    return {
-        "seed": picture.seed,
-        "width": picture.width,
-        "height": picture.height,
-        "num_inference_steps": picture.num_inference_steps,
-        "seconds": round(picture.seconds, 3),
-        "file": picture.path.name,
-    }
+def _told(sentence: str, found: Restored) -> str:
+    return " ".join([sentence, *found.remarks])
 
 
 def _path(path: Path | None) -> str | None:

@@ -31,6 +31,8 @@ FOLDER = ".server"
 """In the output folder."""
 
 THUMB_PIXELS = 160
+CAPTION_CHARACTERS = 200
+"""Of a prompt, that are remembered."""
 
 CUT_OFF = "The server was restarted before the picture was finished. Send it again."
 
@@ -42,7 +44,7 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE TABLE IF NOT EXISTS pictures (
     id TEXT PRIMARY KEY, job TEXT NOT NULL, owner TEXT, file TEXT NOT NULL, made REAL NOT NULL,
     width INTEGER NOT NULL, height INTEGER NOT NULL, seed INTEGER NOT NULL, steps INTEGER NOT NULL,
-    seconds REAL NOT NULL, thumb BLOB
+    seconds REAL NOT NULL, thumb BLOB, prompt TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS pictures_of ON pictures (owner, made);
 CREATE INDEX IF NOT EXISTS pictures_by_age ON pictures (made);
@@ -61,6 +63,8 @@ class Remembered:
     """Seconds since 1970."""
     thumb: bytes
     """A small WebP file."""
+    prompt: str = ""
+    """Its beginning, to tell pictures apart by; the file holds the whole."""
 
 
 def digest(job_id: str) -> str:
@@ -89,6 +93,7 @@ class Ledger:
             with self._transaction() as db:
                 db.executescript(_SCHEMA)
             self._close_accounts()
+            output.remove_parts(pictures)
         except (OSError, sqlite3.Error) as error:
             raise OutputError(
                 f"The record of pictures in {pictures / FOLDER} cannot be used ({error}). Move that folder away (no "
@@ -131,7 +136,7 @@ class Ledger:
 
     def keep(self, job: Job, picture: Picture, image: Image.Image) -> None:
         """Remember a picture whose file is on the disk."""
-        self._insert(picture, job.id, job.asker.owner, _thumb(image))
+        self._insert(picture, job.id, job.asker.owner, _thumb(image), job.request.prompt)
 
     def picture(self, picture_id: str) -> Remembered | None:
         """A picture whose file is still there, by its id."""
@@ -149,6 +154,13 @@ class Ledger:
                 f"SELECT {_COLUMNS} FROM pictures WHERE owner = ? ORDER BY made DESC LIMIT ?", (owner, most)
             ).fetchall()
         return [found for found in map(self._remembered, rows) if found.picture.path.is_file()]
+
+    def of_record(self, owner: str | None, job_digest: str) -> Remembered | None:
+        """An owner's picture whose file is still there, by the name that a PNG gives its job (see `digest`)."""
+        with self._transaction() as db:
+            rows = db.execute("SELECT id, job FROM pictures WHERE owner = ?", (owner,)).fetchall()
+        found = (self.picture(picture_id) for picture_id, job in rows if digest(job) == job_digest)
+        return next(filter(None, found), None)
 
     def oldest_first(self) -> Iterator[Remembered]:
         """Every picture that was ever kept here, oldest first."""
@@ -172,10 +184,10 @@ class Ledger:
         with self._lock, self._db as db:
             yield db
 
-    def _insert(self, picture: Picture, job_id: str, owner: str | None, thumb: bytes) -> None:
+    def _insert(self, picture: Picture, job_id: str, owner: str | None, thumb: bytes, prompt: str) -> None:
         row = (
             picture.id, job_id, owner, self._file(picture.path), time.time(), picture.width, picture.height,
-            picture.seed, picture.num_inference_steps, picture.seconds, thumb,
+            picture.seed, picture.num_inference_steps, picture.seconds, thumb, prompt[:CAPTION_CHARACTERS],
         )  # fmt: skip
         with self._transaction() as db:
             db.execute(f"INSERT INTO pictures ({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row)
@@ -196,7 +208,8 @@ class Ledger:
             seconds=values["seconds"],  # type: ignore[arg-type]
         )
         owner = None if values["owner"] is None else str(values["owner"])
-        return Remembered(picture, str(values["job"]), owner, values["made"], values["thumb"] or b"")  # type: ignore[arg-type]
+        thumb, prompt = values["thumb"] or b"", str(values["prompt"])
+        return Remembered(picture, str(values["job"]), owner, values["made"], thumb, prompt)  # type: ignore[arg-type]
 
     # Servers that ended without a word.
 
@@ -264,10 +277,10 @@ class Ledger:
             seconds=float(sum(timings.values())),
         )
         with Image.open(path) as image:
-            self._insert(picture, job_id, owner, _thumb(image))
+            self._insert(picture, job_id, owner, _thumb(image), str(request["prompt"]))
 
 
-_COLUMNS = "id, job, owner, file, made, width, height, seed, steps, seconds, thumb"
+_COLUMNS = "id, job, owner, file, made, width, height, seed, steps, seconds, thumb, prompt"
 
 
 def served(job: Job, result: GenerationResult, folder: Path) -> Path:

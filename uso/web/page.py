@@ -10,10 +10,11 @@ import gradio as gr
 from uso.config import ModelConfig
 from uso.images import TOKEN_SIZE
 from uso.request import MAX_SEED, RANDOM_SEED
-from uso.web import snippets
-from uso.web.engine import Engine
-from uso.web.handlers import Handlers, Inputs, Shown
-from uso.web.texts import EXAMPLES, PROMPT_PLACEHOLDER
+from uso.web import scripts, snippets
+from uso.web.desk import Desk, Inputs, plain_errors
+from uso.web.handlers import Handlers, Shown
+from uso.web.programs import offer
+from uso.web.texts import EXAMPLES, PROMPT_PLACEHOLDER, RESTORE
 
 CACHE_SECONDS = (3600, 24 * 3600)
 """How often Gradio's copies of uploads and pictures are looked at, and the age at which they go; longer than a tab is
@@ -21,48 +22,64 @@ likely to stay open. The pictures in the output folder are not touched."""
 
 TICK_SECONDS = 1.0
 
-LIVE = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite')"
-"""Set on what stays while its content changes: screen readers announce changes of a region, not new regions."""
-
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+AT_ONCE: dict[str, Any] = {"queue": False, **PRIVATE}
+STREAMED: dict[str, Any] = {"concurrency_limit": None, "trigger_mode": "once", **PRIVATE}
 
 
 class Controls(NamedTuple):
     """Everything on the page that a handler is bound to, beside the inputs and what a job shows."""
 
     model_state: gr.HTML
+    account: gr.HTML
     note: gr.HTML
     advanced: gr.Accordion
     examples: gr.Dataset
-    details: gr.JSON
+    file: gr.File
+    restored: gr.HTML
     timer: gr.Timer
 
 
-def build_page(config: ModelConfig, reason: str, engine: Engine) -> gr.Blocks:
+class Actions(NamedTuple):
+    """What can be done with the picture that is shown."""
+
+    reuse_all: gr.Button
+    reuse_seed: gr.Button
+    as_content: gr.Button
+    as_style: gr.Button
+
+
+def build_page(desk: Desk, reason: str) -> gr.Blocks:
     """The page for one model; `reason` says why this one runs, as a sentence."""
-    handlers = Handlers(config, engine)
+    config, handlers = desk.config, Handlers(desk)
     with gr.Blocks(title="USO", analytics_enabled=False, delete_cache=CACHE_SECONDS) as page:
         with gr.Row(elem_id="masthead"):
-            gr.HTML(snippets.masthead(), min_width=320, scale=3)
-            model_state = gr.HTML(
-                handlers.tick(None)[0], min_width=320, scale=2, elem_id="model-state", js_on_load=LIVE
-            )
+            with gr.Column(scale=3, min_width=320):
+                gr.HTML(snippets.masthead())
+            with gr.Column(scale=2, min_width=320, elem_id="who"):
+                model_state = gr.HTML(handlers.tick(None)[0], elem_id="model-state", js_on_load=scripts.LIVE)
+                account = gr.HTML("", elem_id="account")
         gr.HTML(snippets.banner(config, reason), elem_id="banner")
         with gr.Row(elem_id="desk"):
             with gr.Column(scale=5, min_width=320):
                 inputs, note, advanced, generate, stop = _inputs(config)
+                file, restored = _restore()
             with gr.Column(scale=6, min_width=320, elem_id="result"):
-                shown = _result(generate, stop)
+                shown, actions = _result(generate, stop)
         examples = _examples()
         gr.HTML(snippets.heading("Tips") + snippets.tips())
-        details = gr.JSON(label="details", visible=False)
-        controls = Controls(model_state, note, advanced, examples, details, gr.Timer(TICK_SECONDS))
-        _wire(page, handlers, inputs, shown, controls)
+        timer = gr.Timer(TICK_SECONDS)
+        controls = Controls(model_state, account, note, advanced, examples, file, restored, timer)
+        _wire_jobs(page, handlers, inputs, shown)
+        _wire_inputs(page, handlers, inputs, shown, controls)
+        _wire_pictures(page, handlers, inputs, shown, controls, actions)
+        page.unload(plain_errors(desk.leave))
+        offer(desk, inputs)
     return page
 
 
 def _inputs(config: ModelConfig) -> tuple[Inputs, gr.HTML, gr.Accordion, gr.Button, gr.Button]:
-    """The left column; fields in the order in which they are filled in."""
+    """The left column: what is asked for, the buttons, and what seldom needs a change."""
     prompt = gr.Textbox(
         "", label="Prompt", placeholder=PROMPT_PLACEHOLDER, lines=3, max_lines=8, elem_id="prompt", autofocus=True
     )
@@ -72,11 +89,11 @@ def _inputs(config: ModelConfig) -> tuple[Inputs, gr.HTML, gr.Accordion, gr.Butt
         extra_style = _reference("Extra Style Reference", "extra-style", "A second style")
     note = gr.HTML("", elem_id="note")
     width, height, keep = _size(config)
-    with gr.Accordion("Advanced", open=False, elem_id="advanced") as advanced:
-        steps, guidance, content_size, seed = _advanced(config)
     with gr.Row(elem_id="actions"):
         generate = gr.Button("Generate", variant="primary", scale=3, min_width=160, elem_id="generate")
         stop = gr.Button("Stop", variant="secondary", scale=1, min_width=80, interactive=False, elem_id="stop")
+    with gr.Accordion("Advanced", open=False, elem_id="advanced") as advanced:
+        steps, guidance, content_size, seed = _advanced(config)
     inputs = Inputs(prompt, content, style, extra_style, width, height, keep, steps, guidance, content_size, seed)
     return inputs, note, advanced, generate, stop
 
@@ -155,22 +172,60 @@ def _advanced(config: ModelConfig) -> tuple[gr.Slider, gr.Slider, gr.Slider, gr.
     return steps, guidance, content_size, seed
 
 
-def _result(generate: gr.Button, stop: gr.Button) -> Shown:
-    """The right column."""
-    picture = gr.Image(
-        label="picture",
-        show_label=False,
-        interactive=False,
-        buttons=["download", "fullscreen"],
-        elem_id="picture",
-        alt_text="The generated picture",
+def _restore() -> tuple[gr.File, gr.HTML]:
+    """Where a PNG is dropped that holds its settings."""
+    with gr.Accordion("Restore from a picture", open=False, elem_id="restore-frame"):
+        gr.HTML(snippets.note(RESTORE))
+        file = gr.File(
+            label="A PNG that this program made", file_types=[".png"], height=120, elem_id="restore", buttons=[]
+        )
+        restored = gr.HTML("", elem_id="restored", js_on_load=scripts.LIVE)
+    return file, restored
+
+
+def _result(generate: gr.Button, stop: gr.Button) -> tuple[Shown, Actions]:
+    """The right column: the picture, what is going on, what can be done with it, and those before it."""
+    with gr.Column(elem_id="stage"):
+        picture = gr.Image(
+            label="picture",
+            show_label=False,
+            interactive=False,
+            buttons=["download", "fullscreen"],
+            elem_id="picture",
+            alt_text="The generated picture",
+        )
+        preview = gr.HTML("", elem_id="preview")
+    status = gr.HTML(snippets.idle(), elem_id="status", js_on_load=scripts.LIVE)
+    facts = gr.HTML("", elem_id="facts", js_on_load=scripts.LOCAL_TIME)
+    with gr.Row(elem_id="afterwards", visible=False) as row:
+        download = gr.DownloadButton("Download PNG", min_width=100, elem_id="download")
+        actions = Actions(
+            gr.Button("Reuse all settings", min_width=100, elem_id="reuse-all"),
+            gr.Button("Reuse seed", min_width=100, elem_id="reuse-seed"),
+            gr.Button("Use as content", min_width=100, elem_id="use-content"),
+            gr.Button("Use as style", min_width=100, elem_id="use-style"),
+        )
+    with gr.Accordion("Settings of this picture", open=False, visible=False, elem_id="settings-frame") as frame:
+        settings = gr.HTML("", elem_id="settings")
+    history = gr.HTML("", elem_id="history", js_on_load=scripts.PICK)
+    memory = gr.HTML("", visible="hidden", elem_id="memory", js_on_load=scripts.KEEP_JOB)
+    shown = Shown(
+        picture=picture,
+        preview=preview,
+        status=status,
+        facts=facts,
+        actions=row,
+        download=download,
+        settings=settings,
+        settings_frame=frame,
+        history=history,
+        generate=generate,
+        stop=stop,
+        job_id=gr.State(None),
+        memory=memory,
+        picture_id=gr.State(None),
     )
-    status = gr.HTML(snippets.idle(), elem_id="status", js_on_load=LIVE)
-    facts = gr.HTML("", elem_id="facts")
-    with gr.Row(elem_id="afterwards"):
-        download = gr.DownloadButton("Download PNG", interactive=False, min_width=140, elem_id="download")
-        reuse = gr.Button("Reuse this seed", interactive=False, min_width=140, elem_id="reuse-seed")
-    return Shown(picture, status, facts, download, reuse, generate, stop, gr.State(None), gr.State(None))
+    return shown, actions
 
 
 def _examples() -> gr.Dataset:
@@ -186,32 +241,32 @@ def _examples() -> gr.Dataset:
     )
 
 
-def _wire(page: gr.Blocks, handlers: Handlers, inputs: Inputs, shown: Shown, controls: Controls) -> None:
-    """Which verb each control calls. `preprocess=False`: the door's own words instead of Gradio's."""
-    gr.on(
+# Which verb each control calls. `preprocess=False`: the door's own words instead of Gradio's.
+
+
+def _wire_jobs(page: gr.Blocks, handlers: Handlers, inputs: Inputs, shown: Shown) -> None:
+    """From a request to its picture, and back to it after a reload."""
+    run = gr.on(
         [shown.generate.click, inputs.prompt.submit],
-        handlers.run,
-        list(inputs),
+        plain_errors(handlers.run),
+        [shown.job_id, *inputs],
         list(shown),
         preprocess=False,
-        concurrency_limit=None,
-        trigger_mode="once",
-        **PRIVATE,
+        **STREAMED,
     )
-    gr.on(
-        [],
-        handlers.generate,
-        list(inputs),
-        [shown.picture, controls.details],
-        preprocess=False,
-        concurrency_limit=None,
-        api_name="generate",
-    )
-    shown.stop.click(handlers.stop, [shown.job_id], [shown.stop], queue=False, **PRIVATE)
+    back = page.load(plain_errors(handlers.come_back), [shown.memory], list(shown), js=scripts.RECALL_JOB, **STREAMED)
+    for stream in (run, back):
+        stream.failure(handlers.unlock, None, list(shown), **AT_ONCE)
+    shown.generate.click(None, None, None, js=scripts.SHOW_RESULT)
+    shown.stop.click(plain_errors(handlers.stop), [shown.job_id], [shown.stop], **AT_ONCE)
+
+
+def _wire_inputs(page: gr.Blocks, handlers: Handlers, inputs: Inputs, shown: Shown, controls: Controls) -> None:
+    """What fills the fields in, looks at them, and keeps them over a reload."""
     looked_at = [inputs.content_image, inputs.style_image, inputs.extra_style_image, inputs.keep_input_size]
     gr.on(
         [field.change for field in looked_at],
-        handlers.look,
+        plain_errors(handlers.look),
         looked_at,
         [controls.note, inputs.width, inputs.height],
         preprocess=False,
@@ -219,13 +274,43 @@ def _wire(page: gr.Blocks, handlers: Handlers, inputs: Inputs, shown: Shown, con
         concurrency_limit=None,
         **PRIVATE,
     )
-    controls.examples.click(handlers.example, [controls.examples], list(inputs), queue=False, **PRIVATE)
-    shown.reuse.click(handlers.reuse_seed, [shown.seed], [inputs.seed, controls.advanced], queue=False, **PRIVATE)
+    controls.examples.click(plain_errors(handlers.example), [controls.examples], list(inputs), **AT_ONCE)
+    gr.on(
+        [controls.file.upload, controls.file.clear],
+        plain_errors(handlers.restore),
+        [controls.file],
+        [controls.restored, controls.advanced, *inputs],
+        preprocess=False,
+        **AT_ONCE,
+    )
+    typed = [inputs.prompt, inputs.width, inputs.height, inputs.num_inference_steps, inputs.content_size, inputs.seed]
+    if handlers.config.guidance:
+        typed.append(inputs.guidance_scale)
+    key = f"uso-draft-{handlers.config.name}"
+    page.load(None, typed, typed, js=scripts.recall_draft(key))
+    gr.on([field.change for field in typed], None, typed, None, js=scripts.keep_draft(key))
     gr.on(
         [page.load, controls.timer.tick],
-        handlers.tick,
+        plain_errors(handlers.tick),
         [shown.job_id],
         [controls.model_state, shown.generate, controls.timer],
-        queue=False,
-        **PRIVATE,
+        **AT_ONCE,
+    )
+
+
+def _wire_pictures(
+    page: gr.Blocks, handlers: Handlers, inputs: Inputs, shown: Shown, controls: Controls, actions: Actions
+) -> None:
+    """What can be done with pictures that are there."""
+    said, which, advanced = shown.status, shown.picture_id, controls.advanced
+    page.load(plain_errors(handlers.arrive), None, [controls.account, shown.history], **AT_ONCE)
+    shown.history.select(plain_errors(handlers.select), [shown.job_id], list(shown), **AT_ONCE).then(
+        None, None, None, js=scripts.SHOW_RESULT
+    )
+    actions.reuse_all.click(plain_errors(handlers.reuse_all), [which], [said, advanced, *inputs], **AT_ONCE)
+    actions.reuse_seed.click(plain_errors(handlers.reuse_seed), [which], [said, inputs.seed, advanced], **AT_ONCE)
+    actions.as_content.click(plain_errors(handlers.as_content), [which], [said, inputs.content_image], **AT_ONCE)
+    styles = [inputs.style_image, inputs.extra_style_image]
+    actions.as_style.click(
+        plain_errors(handlers.as_style), [which, *styles], [said, *styles], preprocess=False, **AT_ONCE
     )

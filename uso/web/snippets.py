@@ -1,9 +1,11 @@
 """Small pieces of HTML for the page. Pure functions of what they show; every text that comes in is escaped."""
 
+import re
+from base64 import b64encode
 from html import escape
 
 from uso.config import ModelConfig, load_model_config
-from uso.web.engine import EngineStatus, JobStatus, Picture
+from uso.web.jobs import EngineStatus, JobStatus
 from uso.web.texts import TIPS, Example
 
 REAL_MODEL = "flux-dev"
@@ -48,10 +50,11 @@ def banner(config: ModelConfig, reason: str) -> str:
 def model_state(status: EngineStatus, seconds: float, device: str) -> str:
     """The model on its way: a bar while it loads, where it runs when it is ready, why not when it failed."""
     if status.state == "ready":
-        return f'<div class="uso-state"><span class="uso-dot uso-good"></span>Ready on {escape(device)}</div>'
+        words = f"Ready on {device}{_workers(status)}"
+        return f'<div class="uso-state"><span class="uso-dot"></span>{escape(words)}</div>'
     if status.state == "failed":
-        return f'<div class="uso-state uso-bad" role="alert">{escape(status.error)}</div>'
-    words = f"{status.stage}, {status.share:.0%}, {seconds:.0f} s"
+        return f'<div class="uso-state uso-bad" role="alert">{_marked(status.error)}</div>'
+    words = f"{status.stage.removeprefix('Loading ')}, {status.share:.0%}, {seconds:.0f} s{_workers(status)}"
     bar = _bar(status.share, "Loading the model")
     return f'<div class="uso-state"><span>Loading the model: {escape(words)}</span>{bar}</div>'
 
@@ -72,28 +75,40 @@ def job_state(status: JobStatus, engine: EngineStatus) -> str:
     words = job_words(status, engine)
     if status.state == "failed":
         return refusal(words)
-    return _line(words, _share(status) if status.state == "running" else None)
+    if status.state == "running":
+        return _line(words, _share(status), quiet=True)
+    return _line(words)
 
 
 def refusal(sentence: str) -> str:
     """Why something was not done; announced at once by screen readers."""
-    return f'<div class="uso-line uso-bad" role="alert">{escape(sentence)}</div>'
+    return f'<div class="uso-line uso-bad" role="alert">{_marked(sentence)}</div>'
 
 
-def idle() -> str:
-    return _line("No picture yet.")
+def idle(words: str = "No picture yet.") -> str:
+    return _line(words)
 
 
-def facts(picture: Picture) -> str:
-    """The seed and size that were used, and how long it took."""
-    parts = (
-        ("Seed", str(picture.seed)),
-        ("Size", f"{picture.width} × {picture.height}"),
-        ("Steps", str(picture.num_inference_steps)),
-        ("Time", f"{picture.seconds:.1f} s"),
+def preview(status: JobStatus, size: tuple[int, int]) -> str:
+    """The picture as it is predicted now, at the place and in the size of the finished one.
+
+    Args:
+        size: (width, height) of the finished picture, in pixels.
+    """
+    width, height = size
+    alt = f"Preview of the picture after step {status.step} of {status.num_steps}"
+    return (
+        f'<figure class="uso-preview"><img src="{webp(status.preview or b"")}" width="{width}" height="{height}" '
+        f'alt="{alt}"><figcaption>Preview, step {status.step} of {status.num_steps}</figcaption></figure>'
     )
-    items = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in parts)
-    return f'<dl class="uso-facts">{items}</dl>'
+
+
+def account(name: str | None, can_leave: bool) -> str:
+    """Who is logged in, if anybody has to; with the way out where this server has let them in itself."""
+    if name is None:
+        return ""
+    way_out = ' <a href="logout">Log out</a>' if can_leave else ""
+    return f'<div class="uso-account">Logged in as <strong>{escape(name)}</strong>.{way_out}</div>'
 
 
 def note(text: str, bad: bool = False) -> str:
@@ -128,25 +143,44 @@ def tips() -> str:
     return f'<div class="uso-tips">{items}</div>'
 
 
+def webp(data: bytes) -> str:
+    """A small picture as an address that holds it."""
+    return f"data:image/webp;base64,{b64encode(data).decode()}"
+
+
+def _marked(sentence: str) -> str:
+    """Escaped, with what stands between backticks set as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(sentence))
+
+
+def _workers(status: EngineStatus) -> str:
+    """How many workers there are, where there are several."""
+    if status.workers == 1:
+        return ""
+    if status.workers_ready == status.workers:
+        return f", {status.workers} workers"
+    return f", {status.workers_ready} of {status.workers} workers ready"
+
+
 def _waiting(status: JobStatus, engine: EngineStatus) -> str:
-    line = {0: "", 1: "One picture is ahead of yours."}.get(
-        status.ahead, f"{status.ahead} pictures are ahead of yours."
-    )
+    line = {0: "", 1: "One picture is ahead of yours"}.get(status.ahead, f"{status.ahead} pictures are ahead of yours")
+    if line:
+        line += f", about {duration(status.seconds_to_start)}." if status.seconds_to_start else "."
     if engine.state in ("starting", "loading"):
         return f"Waiting for the model ({engine.stage}, {engine.share:.0%}). {line}".strip()
     return line or "Your turn is next."
 
 
 def _running(status: JobStatus) -> str:
-    if status.stage != "denoise":
-        return f"{_STAGES.get(status.stage, status.stage)} ..."
-    words = f"Step {status.step} of {status.num_steps}"
-    if not status.seconds_left:  # unknown after the first step, none after the last
-        return words
-    return f"{words}, about {_duration(status.seconds_left)} left"
+    denoising = status.stage == "denoise"
+    words = f"Step {status.step} of {status.num_steps}" if denoising else _STAGES.get(status.stage, status.stage)
+    if not status.seconds_left:  # unknown before the first step was measured, none when it takes longer than expected
+        return words if denoising else f"{words} ..."
+    return f"{words}, about {duration(status.seconds_left)} left"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """In words, to the second or to the minute."""
     return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"
 
 
@@ -156,9 +190,11 @@ def _share(status: JobStatus) -> float:
     return 1.0 if status.stage == "decode" else 0.0
 
 
-def _line(text: str, share: float | None = None) -> str:
+def _line(text: str, share: float | None = None, quiet: bool = False) -> str:
+    """A sentence with a bar; a `quiet` one, which changes several times a second, is not read out at each change."""
     bar = "" if share is None else _bar(share, "Steps done")
-    return f'<div class="uso-line">{escape(text)}</div>{bar}'
+    off = ' aria-live="off"' if quiet else ""
+    return f'<div class="uso-line"{off}>{escape(text)}</div>{bar}'
 
 
 def _bar(share: float, label: str) -> str:

@@ -9,6 +9,8 @@ EXAMPLES_FOLDER = ROOT / "assets" / "examples"
 
 PROMPT_PLACEHOLDER = "Describe the picture in a sentence. Leave it empty to keep the layout of the content image."
 
+RESTORE = "Drop a picture here that was made with USO: its settings are filled in, and its images where they are yours."
+
 TIPS: tuple[tuple[str, str], ...] = (
     (
         "A subject in a new scene",
