@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from uso.web.telemetry import Telemetry
 def over(config: ModelConfig, state: str, prompt: str = "a secret fox") -> Job:
     request = GenerationRequest.create(config, prompt=prompt, seed=1)
     job = Job(request, Asker("at:203.0.113.7", "browser:ann", None), accepted_at=10.0)
-    job.started_at, job.ended_at = 11.5, 14.0
+    job.started_at, job.ended_at, job.worker = 11.5, 14.0, 1
     job.timings, job.step_seconds = {"condition": 0.5, "denoise": 1.5}, [0.2, 0.2]
     job.reach(state=state, error="It failed." if state == "failed" else "")
     return job
@@ -57,9 +58,13 @@ def test_one_line_a_job(demo_config: ModelConfig, caplog: pytest.LogCaptureFixtu
     (record,) = caplog.records
     line: dict[str, Any] = json.loads(record.getMessage())
     assert line.pop("prompt", None) == ("a secret fox" if prompts else None)
+    accepted, person = line.pop("accepted"), line.pop("person")
+    assert abs(accepted - job.accepted_at - (time.time() - time.monotonic())) < 60 and len(person) == 12
+    assert (round(line.pop("started") - accepted, 3), round(line.pop("ended") - accepted, 3)) == (1.5, 4.0)
     assert line == {
         "job": job.id[:12],
         "state": "failed",
+        "worker": 1,
         "width": 256,
         "height": 256,
         "steps": 8,
@@ -71,3 +76,20 @@ def test_one_line_a_job(demo_config: ModelConfig, caplog: pytest.LogCaptureFixtu
         "error": "It failed.",
     }
     assert "203.0.113.7" not in record.getMessage() and "ann" not in record.getMessage()
+
+
+def test_a_person_is_told_from_others_within_one_run(demo_config: ModelConfig) -> None:
+    """Catches a name in the log by which an address can be looked up, or people be followed from run to run."""
+    one, other = over(demo_config, "done"), over(demo_config, "done")
+    other.asker = Asker("at:203.0.113.8", None, None)
+    first, second = Telemetry(), Telemetry()
+    assert first.line(one)["person"] == first.line(over(demo_config, "failed"))["person"]
+    assert len({str(line["person"]) for line in (first.line(one), first.line(other), second.line(one))}) == 3
+
+
+def test_a_job_without_a_turn_has_no_worker(demo_config: ModelConfig) -> None:
+    """Catches a job that left the line and yet seems to have been made."""
+    job = over(demo_config, "cancelled")
+    job.started_at = job.worker = None
+    line = Telemetry().line(job)
+    assert "worker" not in line and "started" not in line and line["worked"] == 0.0 and line["waited"] == 4.0

@@ -154,7 +154,7 @@ class Engine:
         with self._changed:
             job = self._line.remove(job_id)
             if job is not None:
-                job.reach(state="cancelled", error=reason, starts_at=None)
+                job.leave_line(state="cancelled", error=reason)
                 self._look_ahead()
             else:
                 running = self._jobs.get(job_id)
@@ -204,7 +204,7 @@ class Engine:
             self._closed_at = self._closed_at or time.monotonic()
             told = self._line.clear()
             for job in told:
-                job.reach(state="cancelled", error=self._closing, starts_at=None)
+                job.leave_line(state="cancelled", error=self._closing)
             self._changed.notify_all()
         for job in told:
             self._over(job)
@@ -237,7 +237,7 @@ class Engine:
             job = self._line.take()
             if job is None:
                 return None
-            worker.job = job
+            worker.job, job.worker = job, worker.number
             job.started_at = time.monotonic()
             seconds = self.pace.seconds(job.request)
             job.reach(
@@ -258,6 +258,7 @@ class Engine:
     def job_over(self, worker: Worker, job: Job) -> None:
         with self._changed:
             worker.job = None
+            job.ended_at = time.monotonic()
             self._line.finished(job.person)
             self._look_ahead()
         self._over(job)
@@ -274,7 +275,7 @@ class Engine:
             if self.status.state == "failed":
                 failed = self._line.clear()
                 for job in failed:
-                    job.reach(state="failed", error=self.status.error, starts_at=None)
+                    job.leave_line(state="failed", error=self.status.error)
         for job in failed:
             self._over(job)
 
@@ -312,7 +313,6 @@ class Engine:
 
     def _over(self, job: Job) -> None:
         """What a job came to, once, without `_changed`: in the ledger, in the log, and its references' bytes let go."""
-        job.ended_at = time.monotonic()
         try:
             self.ledger.ended(job)
         except sqlite3.Error:

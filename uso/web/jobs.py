@@ -122,8 +122,11 @@ class Job:
     orphan_since: float | None = None
     """When the last watcher went, by `time.monotonic()`."""
     accepted_at: float = field(default_factory=time.monotonic)
+    """This and the other moments are by `time.monotonic()`."""
     started_at: float | None = None
     ended_at: float | None = None
+    worker: int | None = None
+    """The number of the worker that took it."""
     timings: dict[str, float] = field(default_factory=dict)
     """Seconds by stage, of all its pictures."""
     step_seconds: list[float] = field(default_factory=list)
@@ -139,6 +142,11 @@ class Job:
 
     def reach(self, **changes: Any) -> None:
         self.status = replace(self.status, **changes)
+
+    def leave_line(self, **changes: Any) -> None:
+        """It is over without having had its turn."""
+        self.reach(starts_at=None, **changes)
+        self.ended_at = time.monotonic()
 
 
 def _until(moment: float | None) -> float | None:

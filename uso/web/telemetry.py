@@ -3,8 +3,11 @@
 Nothing here says what people asked for, unless the server was told to log prompts.
 """
 
+import hmac
 import json
 import logging
+import secrets
+import time
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -26,6 +29,8 @@ class Telemetry(Collector):
 
     def __init__(self, log_prompts: bool = False) -> None:
         self._log_prompts = log_prompts
+        self._key = secrets.token_bytes(32)
+        self._epoch = time.time() - time.monotonic()
         self._status: Callable[[], EngineStatus] = EngineStatus
         self.registry = CollectorRegistry()
         self._jobs = Counter("uso_jobs", "Jobs that are over, by how they ended", ["state"], registry=self.registry)
@@ -61,12 +66,21 @@ class Telemetry(Collector):
         logger.info("%s", json.dumps(self.line(job), ensure_ascii=False))
 
     def line(self, job: Job) -> dict[str, object]:
-        """The job as the log has it: timings in seconds, sizes in pixels, no addresses, no prompts unless asked for."""
+        """The job as the log has it, no addresses, no prompts unless asked for.
+
+        Timings are in seconds, moments in seconds since 1970, sizes in pixels. `person` tells one from another as long
+        as the process lives, and says nothing else; `worker` and `started` are there if it had its turn.
+        """
         request, status = job.request, job.status
         ended = job.ended_at or job.accepted_at
+        started = None if job.started_at is None else {"worker": job.worker, "started": self._moment(job.started_at)}
         line: dict[str, object] = {
             "job": job.name,
             "state": status.state,
+            "person": hmac.digest(self._key, job.person.encode(), "sha256").hex()[:12],
+            "accepted": self._moment(job.accepted_at),
+            **(started or {}),
+            "ended": self._moment(ended),
             "width": request.width,
             "height": request.height,
             "steps": request.num_inference_steps,
@@ -80,6 +94,9 @@ class Telemetry(Collector):
         if self._log_prompts:
             line["prompt"] = request.prompt
         return line
+
+    def _moment(self, monotonic: float) -> float:
+        return round(self._epoch + monotonic, 6)
 
     def collect(self) -> Iterator[Metric]:
         """The engine's state at this moment; Prometheus' client calls it."""
