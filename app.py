@@ -70,7 +70,7 @@ def main() -> int:
 def serve(args: argparse.Namespace, named: ModelConfig | None, settings: ServerSettings, safety: Safety) -> None:
     """Open the port (or only take it), then build the page and let the model load behind it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for chatty in ("uvicorn", "httpx"):
+    for chatty in ("uvicorn", "httpx", "mcp"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     listener = (reserve if settings.bind_when_ready else listen)(settings.host, settings.port)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

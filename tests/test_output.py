@@ -172,7 +172,7 @@ def test_a_write_that_fails_midway_leaves_no_file(tmp_path: Path, image: Image.I
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        output._write_new(tmp_path, "torn", tear)
+        output.write_new(tmp_path, "torn", tear)
     assert names(tmp_path) == []
 
 
@@ -185,7 +185,7 @@ def test_a_picture_is_never_there_in_part(tmp_path: Path) -> None:
         (visible,) = names(tmp_path)
         assert visible.startswith(".") and visible.endswith(".part")
 
-    output._write_new(tmp_path, "whole", write)
+    output.write_new(tmp_path, "whole", write)
     assert names(tmp_path) == ["whole.png"]
 
 

@@ -204,3 +204,13 @@ def test_pixels_can_be_let_go_and_come_back(picture: Callable[..., Image.Image])
     assert reference.image is first
     reference.let_pixels_go()
     assert reference.image is not first and reference.image.tobytes() == first.tobytes()
+
+
+@pytest.mark.parametrize(
+    "value", [10**400, 10**5000, "9" * 5000, [["deep"] * 50] * 50], ids=["number", "longer", "text", "list"]
+)
+def test_refusals_do_not_repeat_what_is_long(demo_config: ModelConfig, value: Any) -> None:
+    """Catches a megabyte that comes back in a sentence, and a number too long to be written out."""
+    with pytest.raises(RequestError) as caught:
+        GenerationRequest.create(demo_config, seed=value)
+    assert len(str(caught.value)) < 200

@@ -111,9 +111,7 @@ def check_file(path: Path) -> None:
         raise OutputError(f"{path} cannot be written ({error.strerror}). Choose another name.") from error
 
 
-def save(
-    result: GenerationResult, folder: Path, stem: str | None = None, extra: dict[str, Any] | None = None
-) -> Path:
+def save(result: GenerationResult, folder: Path, stem: str | None = None, extra: dict[str, Any] | None = None) -> Path:
     """Write the picture and its references; returns the file that now exists.
 
     Args:
@@ -134,7 +132,7 @@ def save(
         try:
             place.mkdir(parents=True, exist_ok=True)
             keep_references(result.request, place)  # first: a picture that exists can be repeated
-            path = _write_new(place, name, lambda file: result.image.save(file, "PNG", pnginfo=text))
+            path = write_new(place, name, lambda file: result.image.save(file, "PNG", pnginfo=text))
         except OSError as error:
             failures.append(f"{place / name}.png: {error.strerror or error}")
             continue
@@ -171,7 +169,7 @@ def _write_bytes(data: bytes, file: BinaryIO) -> None:
     file.write(data)
 
 
-def _write_new(folder: Path, stem: str, write: Callable[[BinaryIO], object]) -> Path:
+def write_new(folder: Path, stem: str, write: Callable[[BinaryIO], object]) -> Path:
     """Write to a hidden file, then give it the first free of `stem.png`, `stem-2.png`, ...: complete or absent."""
     temporary = _write_part(folder, write)
     try:

@@ -124,7 +124,7 @@ def kept(data: bytes, request: GenerationRequest, folder: Path, stem: str | None
         try:
             place.mkdir(parents=True, exist_ok=True)
             output.keep_references(request, place)
-            path = output._write_new(place, name, lambda file: file.write(data))
+            path = output.write_new(place, name, lambda file: file.write(data))
         except OSError as error:
             failures.append(f"{place / name}.png: {error.strerror or error}")
             continue

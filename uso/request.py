@@ -22,7 +22,10 @@ from uso.images import TOKEN_SIZE, check_reference, keep_input_size, open_image
 MAX_SEED = 2**32 - 1
 RANDOM_SEED = -1
 MAX_IMAGES = 64
+
 MAX_PROMPT_CHARACTERS = 10_000
+MAX_SHOWN = 80
+"""Characters of a wrong value that a refusal repeats."""
 MAX_MU = 10.0
 """Largest schedule shift mu, both ways; FLUX's own rule stays between 0.45 and 1.3."""
 
@@ -181,6 +184,15 @@ def keep_input_size_of(config: ModelConfig, reference: ReferenceImage) -> tuple[
     return keep_input_size(*reference.image.size, config.limits.min_size, config.limits.max_size)
 
 
+def _shown(value: object) -> str:
+    """A value as a refusal repeats it: cut where it is long, for it may be anything."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes out no number of more than 4300 digits
+        return "a number too long to write out"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
 def _is_number(value: object) -> bool:
     if isinstance(value, bool):
         return False
@@ -189,13 +201,13 @@ def _is_number(value: object) -> bool:
 
 def _whole(label: str, value: Any, minimum: int, maximum: int) -> int:
     if not _is_number(value) or value != int(value) or not minimum <= value <= maximum:
-        raise RequestError(f"{label} is {value!r}; a whole number from {minimum} to {maximum} is allowed.")
+        raise RequestError(f"{label} is {_shown(value)}; a whole number from {minimum} to {maximum} is allowed.")
     return int(value)
 
 
 def _switch(label: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise RequestError(f"{label} is {value!r}; true or false is allowed.")
+        raise RequestError(f"{label} is {_shown(value)}; true or false is allowed.")
     return value
 
 
@@ -234,7 +246,7 @@ def _check_guidance(value: Any, config: ModelConfig) -> float | None:
         return config.defaults.guidance_scale
     minimum, maximum = config.limits.min_guidance, config.limits.max_guidance
     if not _is_number(value) or not minimum <= value <= maximum:
-        raise RequestError(f"Guidance is {value!r}; a number from {minimum:g} to {maximum:g} is allowed.")
+        raise RequestError(f"Guidance is {_shown(value)}; a number from {minimum:g} to {maximum:g} is allowed.")
     return float(value)
 
 
@@ -244,7 +256,7 @@ def _check_seed(seed: Any, num_images: int) -> int:
         return secrets.randbelow(last + 1)
     if not _is_number(seed) or seed != int(seed) or not 0 <= seed <= last:
         reason = f" for {num_images} images, which use the seeds that follow" if num_images > 1 else ""
-        raise RequestError(f"Seed is {seed!r}; 0 to {last} is allowed{reason}, or -1 for a random one.")
+        raise RequestError(f"Seed is {_shown(seed)}; 0 to {last} is allowed{reason}, or -1 for a random one.")
     return int(seed)
 
 
@@ -259,7 +271,7 @@ def check_schedule(schedule: Any) -> Schedule:
     if _is_number(schedule) and abs(schedule) <= MAX_MU:
         return float(schedule)
     raise RequestError(
-        f"Schedule is {schedule!r}; 'uso', 'flux' or a number for mu from {-MAX_MU:g} to {MAX_MU:g} is allowed."
+        f"Schedule is {_shown(schedule)}; 'uso', 'flux' or a number for mu from {-MAX_MU:g} to {MAX_MU:g} is allowed."
     )
 
 

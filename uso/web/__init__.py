@@ -1,8 +1,13 @@
-"""The page in a browser: an engine that owns the model, the page itself, and the server around both.
+"""The page in a browser and the server around it: many people, one line, workers that own the models.
 
-engine.py      one thread, one model, a queue of jobs; knows nothing of pages and servers, imports no torch itself
-texts.py       what the page says that is not computed: tips, examples
-snippets.py    small pieces of HTML, everything in them escaped
-page.py        the layout; handlers.py: what happens when somebody does something on it
-server.py      routes, the mounted page, and how the process ends
+settings.py flags.py   how the server was asked to behave
+boot.py port.py process.py   answers from the first moment, how it listens, how it ends
+guard.py bodies.py login.py accounts.py identity.py asgi.py safety.py   who asks, and what is let through
+server.py              routes, the mounted page, the guard before both
+engine.py worker.py line.py door.py pace.py jobs.py   jobs and their turns; no page, no torch
+ledger.py prune.py scratch.py   what outlives the process, and what is cleared away
+telemetry.py           numbers for Prometheus, a log line for each job
+desk.py                from raw values to a job and its news
+page.py handlers.py history.py restore.py snippets.py texts.py theme.py   what people see and do
+programs.py mcp.py     what programs may call
 """

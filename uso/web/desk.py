@@ -32,7 +32,7 @@ from uso.web.telemetry import Telemetry
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.1
-"""How often the desk looks for news of a job that runs."""
+"""How often the desk looks for news of a job that runs, or is next."""
 
 WAITING_SECONDS = 0.5
 """And of one that waits."""
@@ -103,7 +103,8 @@ class Desk:
                     yield news
                     if news[0].over:
                         return
-                await asyncio.sleep(WAITING_SECONDS if news[0].state == "queued" else LOOK_SECONDS)
+                far = news[0].state == "queued" and news[0].ahead > 0
+                await asyncio.sleep(WAITING_SECONDS if far else LOOK_SECONDS)
         finally:
             if watcher is not None and not job.status.over:
                 await asyncio.to_thread(self.engine.detach, watcher, job)
@@ -135,7 +136,7 @@ def requested(config: ModelConfig, inputs: Inputs, max_pixels: int = MAX_PIXELS)
         style_images=styles,
         width=inputs.width,
         height=inputs.height,
-        keep_input_size=bool(inputs.keep_input_size),
+        keep_input_size=False if inputs.keep_input_size is None else inputs.keep_input_size,
         num_inference_steps=inputs.num_inference_steps,
         guidance_scale=inputs.guidance_scale if config.guidance else None,  # the field is there, but disabled
         content_size=inputs.content_size,
