@@ -1,12 +1,25 @@
 """The folder of uploads: private, swept by age and size, and never somebody else's."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from uso.web.scratch import BROKEN_OFF_AGE, MAX_AGE, VARIABLE, private_uploads, remove, sweep
+from tests.scripted import until
+from uso.config import ROOT
+from uso.web.scratch import (
+    BROKEN_OFF_AGE,
+    LEFT_AGE,
+    MAX_AGE,
+    VARIABLE,
+    private_uploads,
+    remove,
+    remove_left,
+    sweep,
+)
 
 
 def put(path: Path, size: int = 10) -> Path:
@@ -56,3 +69,30 @@ def test_a_folder_that_the_environment_names_is_left_alone(monkeypatch: pytest.M
     """Catches a sweep through a folder of the user's own."""
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     assert private_uploads() is None
+
+
+def test_what_a_killed_process_left_goes_and_what_a_living_one_has_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches people's pictures that stay on the disk after a crash, and a server that empties another's folder."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    script = "from uso.web.scratch import private_uploads; print(private_uploads(), flush=True); input()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path), VARIABLE: ""},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    folder = Path(process.stdout.readline().strip())
+    put(folder / "image.png")
+    remove_left(time.time() + LEFT_AGE + 60)
+    assert list(folder.iterdir())
+    process.kill()
+    process.communicate()
+    remove_left()
+    assert folder.exists()  # it could be one that is just starting
+    remove_left(time.time() + LEFT_AGE + 60)
+    until(lambda: not folder.exists())

@@ -1,5 +1,9 @@
-"""The folder of uploads and of copies that are handed out: private to this process, kept small, gone at its end."""
+"""The folder of uploads and of copies that are handed out: private to this process, kept small, gone at its end.
 
+A process that is killed cannot remove its folder; the next one that starts does.
+"""
+
+import fcntl
 import logging
 import os
 import shutil
@@ -24,6 +28,9 @@ MAX_BYTES = 5 * 10**9
 MIN_AGE = 600.0
 """What is younger is in use, and stays even where the folder is too large."""
 
+LEFT_AGE = 60.0
+"""A folder that is younger may be that of a process which is just starting."""
+
 BROKEN_OFF_AGE = 3600.0
 """Files right in the folder are uploads in the making; those that are left are of callers who went away."""
 
@@ -33,8 +40,26 @@ def private_uploads() -> Path | None:
     if os.environ.get(VARIABLE):
         return None
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    # Held as long as this process lives, whatever ends it: nobody closes the descriptor.
+    fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)
     os.environ[VARIABLE] = str(folder)
+    threading.Thread(target=remove_left, name="left", daemon=True).start()  # it may be much, and the port is to open
     return folder
+
+
+def remove_left(now: float | None = None) -> None:
+    """Remove the folders of processes that were killed, with the pictures that people had given to them."""
+    now = time.time() if now is None else now
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):  # another user's, or one that goes in this moment
+            if now - folder.lstat().st_mtime < LEFT_AGE:
+                continue
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove(folder)
+            finally:
+                os.close(descriptor)
 
 
 def sweep(folder: Path, now: float | None = None, most: int = MAX_BYTES) -> int:

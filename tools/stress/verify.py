@@ -1,0 +1,240 @@
+"""What must be true after a run, read from what the server leaves: its log lines, its ledger, its pictures.
+
+Every function returns sentences about what is wrong; none means that all is well. Nothing is started here.
+"""
+
+import json
+import re
+import signal
+import sqlite3
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from uso import output
+from uso.errors import OutputError
+from uso.web import scratch
+from uso.web.jobs import NAME_LETTERS
+from uso.web.ledger import FOLDER, digest
+
+ENDS = ("done", "cancelled", "failed")
+
+TIE = 5e-6
+"""Seconds: moments in the log are rounded."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """What the log says of one job; moments in seconds since 1970."""
+
+    job: str
+    state: str
+    person: str
+    accepted: float
+    ended: float
+    worker: int | None
+    started: float | None
+    pictures: int
+    error: str
+
+    @property
+    def left_line(self) -> float:
+        return self.ended if self.started is None else self.started
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the ledger's jobs, with the files of its pictures."""
+
+    id: str
+    state: str
+    error: str
+    files: tuple[str, ...]
+
+
+def read_lines(log: str) -> list[Line]:
+    """The log's line of every job that was over."""
+    found = [json.loads(text) for text in re.findall(r"uso\.jobs: (\{.*\})", log)]
+    return [
+        Line(
+            one["job"], one["state"], one["person"], one["accepted"], one["ended"],
+            one.get("worker"), one.get("started"), one["pictures"], one.get("error", ""),
+        )
+        for one in found
+    ]  # fmt: skip
+
+
+def read_ledger(pictures: Path) -> list[Entry]:
+    """Every job that was ever accepted, in the order in which they were."""
+    with closing(sqlite3.connect(pictures / FOLDER / "ledger.sqlite3", timeout=30)) as db:
+        files: dict[str, list[str]] = defaultdict(list)
+        for job, file in db.execute("SELECT job, file FROM pictures"):
+            files[job].append(file)
+        rows = db.execute("SELECT id, state, error FROM jobs ORDER BY accepted").fetchall()
+    return [Entry(id, state, error, tuple(files[id])) for id, state, error in rows]
+
+
+def ends(entries: Sequence[Entry]) -> list[str]:
+    """Every accepted job came to one end: done with one picture, or cancelled or failed with none and a reason."""
+    wrong = []
+    for one in entries:
+        name = one.id[:NAME_LETTERS]
+        if one.state not in ENDS:
+            wrong.append(f"Job {name} is still {one.state}.")
+        elif len(one.files) != (one.state == "done"):
+            wrong.append(f"Job {name} is {one.state} and has {len(one.files)} pictures.")
+        if one.state == "failed" and not one.error:
+            wrong.append(f"Job {name} failed, and nothing says why.")
+    return wrong
+
+
+def told_once(entries: Sequence[Entry], lines: Sequence[Line]) -> list[str]:
+    """Log and ledger know the same jobs by the same ends, each once; for a server that ended in order."""
+    wrong = []
+    times = Counter(line.job for line in lines)
+    states = {entry.id[:NAME_LETTERS]: entry.state for entry in entries}
+    wrong += [f"Job {job} ended {count} times." for job, count in times.items() if count > 1]
+    wrong += [f"Job {job} is in the ledger and has no line in the log." for job in states.keys() - times.keys()]
+    wrong += [f"Job {job} is in the log and not in the ledger." for job in times.keys() - states.keys()]
+    for line in lines:
+        if (state := states.get(line.job, line.state)) != line.state:
+            wrong.append(f"Job {line.job} is {line.state} in the log and {state} in the ledger.")
+    return wrong
+
+
+def whole_pictures(pictures: Path, entries: Sequence[Entry]) -> list[str]:
+    """Every PNG opens and holds its record, belongs to one job, and every picture of the ledger is there."""
+    wrong, jobs = [], Counter[str]()
+    for path in pictures.glob("*.png"):
+        try:
+            jobs[str(output.read(path).record.get("job"))] += 1
+        except OutputError as error:
+            wrong.append(f"{path.name}: {error}")
+    wrong += [f"{count} pictures were made for one job ({job[:12]})." for job, count in jobs.items() if count > 1]
+    of_ledger = {digest(entry.id): entry for entry in entries}
+    for entry in entries:
+        for file in entry.files:
+            if not (pictures / file).is_file():
+                wrong.append(f"{file} of job {entry.id[:NAME_LETTERS]} is not on the disk.")
+    for job in jobs:
+        if job not in of_ledger:
+            wrong.append(f"A picture names a job ({job[:12]}) that the ledger does not know.")
+        elif not of_ledger[job].files:
+            wrong.append(f"The picture of job {of_ledger[job].id[:NAME_LETTERS]} is not in the ledger.")
+    strange = [
+        path.name
+        for path in pictures.iterdir()
+        if path.is_file() and path.suffix != ".png" and not path.name.startswith(".")
+    ]
+    return [*wrong, *(f"{name} is no picture." for name in strange)]
+
+
+def one_at_a_time(lines: Iterable[Line]) -> list[str]:
+    """No worker ever had two jobs."""
+    wrong = []
+    by_worker: dict[int | None, list[tuple[float, Line]]] = defaultdict(list)
+    for line in lines:
+        if line.started is not None:
+            by_worker[line.worker].append((line.started, line))
+    for worker, turns in by_worker.items():
+        turns.sort(key=lambda turn: turn[0])
+        for (_, before), (started, line) in pairwise(turns):
+            if started < before.ended - TIE:
+                wrong.append(f"Worker {worker} had {before.job} and {line.job} at the same time.")
+    return wrong
+
+
+def fair(lines: Sequence[Line]) -> list[str]:
+    """The rules of `uso/web/line.py`, job by job as they began.
+
+    From the moment on from which somebody waits with nothing in the making, everybody else begins one job at the most
+    before them; who begins has no more in the making than anybody who waits; one's own jobs begin in their order.
+    """
+    began: dict[str, list[tuple[float, Line]]] = defaultdict(list)
+    for line in lines:
+        if line.started is not None:
+            began[line.person].append((line.started, line))
+    wrong = []
+    starts = {}
+    for person, turns in began.items():
+        turns.sort(key=lambda turn: turn[0])
+        starts[person] = [started for started, _ in turns]
+        accepted = [line.accepted for _, line in turns]
+        if accepted != sorted(accepted):
+            wrong.append(f"Jobs of person {person} began in another order than they came in.")
+    for person, turns in began.items():
+        for number, (started, line) in enumerate(turns):
+            ended = [min(before.ended, started) for _, before in turns[:number]]
+            since = max([line.accepted, *ended])
+            wrong += _overtaken(line, since, started, {who: s for who, s in starts.items() if who != person})
+    return wrong + _greedy(lines)
+
+
+def _overtaken(line: Line, since: float, started: float, others: dict[str, list[float]]) -> list[str]:
+    wrong = []
+    for who, times in others.items():
+        between = bisect_left(times, started - TIE) - bisect_right(times, since + TIE)
+        if between > 1:
+            wrong.append(f"Person {who} began {between} jobs while {line.job} of {line.person} waited for its turn.")
+    return wrong
+
+
+def _greedy(lines: Sequence[Line]) -> list[str]:
+    wrong = []
+    for line in lines:
+        if line.started is None:
+            continue
+        at = line.started
+        making = Counter(
+            one.person
+            for one in lines
+            if one is not line and one.started is not None and one.started < at - TIE and at + TIE < one.ended
+        )
+        waiting = {one.person for one in lines if one.accepted < at - TIE and at + TIE < one.left_line}
+        passed = [who for who in waiting - {line.person} if making[who] < making[line.person]]
+        if passed:
+            wrong.append(f"{line.job} of {line.person} began before person {passed[0]}, with fewer in the making.")
+    return wrong
+
+
+def agree(notes: Iterable[dict[str, Any]], entries: Sequence[Entry]) -> list[str]:
+    """What callers were told is what the ledger has: a picture that was announced is one that exists.
+
+    Args:
+        notes: of the callers; each with `job` (an id, or None if it was refused), `end` ("done", "error" or "gone").
+    """
+    wrong = []
+    known = {entry.id: entry for entry in entries}
+    for note in notes:
+        if note["job"] is None:
+            continue
+        entry = known.get(note["job"])
+        name = note["job"][:NAME_LETTERS]
+        if entry is None:
+            wrong.append(f"Job {name} was announced, and the ledger does not know it.")
+        elif note["end"] == "done" and entry.state != "done":
+            wrong.append(f"Job {name} was announced as done, and the ledger has it as {entry.state}.")
+        elif note["end"] == "error" and entry.state == "done":
+            wrong.append(f"Job {name} is done, and its caller was told: {note['said']}")
+    return wrong
+
+
+def left_behind(temporary: Path) -> set[str]:
+    """Folders of uploads, of servers that live or were killed."""
+    return {folder.name for folder in temporary.glob(f"{scratch.PREFIX}*")}
+
+
+def ended_in_order(status: int, temporary: Path, before: Collection[str] = ()) -> list[str]:
+    """A server that SIGTERM ended has tidied up behind it, and then passed the signal on as its exit status.
+
+    Args:
+        temporary: where it had its folder of uploads.
+        before: what was there before it started.
+    """
+    wrong = [] if status in (0, -signal.SIGTERM) else [f"SIGTERM ended with status {status}."]
+    return wrong + [f"{name} was left behind." for name in left_behind(temporary) - set(before)]

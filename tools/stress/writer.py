@@ -1,0 +1,43 @@
+"""A process that does nothing but save pictures and enter them into the ledger, to be killed in the middle of it.
+
+It says which picture can be announced at the moment when the server would: saved, and entered.
+"""
+
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from PIL import Image
+
+from uso.config import load_model_config
+from uso.request import GenerationRequest, GenerationResult
+from uso.web.identity import Asker
+from uso.web.jobs import Job, Picture
+from uso.web.ledger import Ledger, served
+
+READY = "ready"
+MODEL = {"name": "writer", "device": "none"}
+
+
+def write(pictures: Path, announce: Connection) -> None:
+    """Jobs without end: accepted, saved, kept, announced, ended.
+
+    Args:
+        pictures: the output folder.
+        announce: is told `READY`, then the id of each job whose picture is there.
+    """
+    config, ledger = load_model_config("demo"), Ledger(pictures)
+    image = Image.effect_mandelbrot((256, 256), (-2, -1.5, 1, 1.5), 40).convert("RGB")
+    announce.send(READY)
+    while True:
+        request = GenerationRequest.create(config, prompt="a fox", seed=1)
+        job = Job(request, Asker("at:198.51.100.1", "browser:one", None))
+        ledger.accepted(job)
+        result = GenerationResult(
+            image=image, request=request, model=MODEL, timings={"denoise": 0.1}, peak_memory_gib=None
+        )
+        path = served(job, result, pictures)
+        picture = Picture(id=job.id, path=path, width=256, height=256, seed=1, num_inference_steps=8, seconds=0.1)
+        ledger.keep(job, picture, image)
+        announce.send(job.id)
+        job.reach(state="done", pictures=(picture,))
+        ledger.ended(job)
