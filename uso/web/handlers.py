@@ -5,6 +5,9 @@ before are found by `history.py`, and brought back into the fields by `restore.p
 """
 
 import asyncio
+import logging
+import sqlite3
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
@@ -17,10 +20,12 @@ from uso.request import RANDOM_SEED, keep_input_size_of
 from uso.web import album, history, prune, snippets
 from uso.web.desk import Desk, Inputs, handed_out, uploaded, watcher_of
 from uso.web.identity import Asker, asker_of
-from uso.web.jobs import Job, JobStatus
+from uso.web.jobs import NAME_LETTERS, Job, JobStatus, Picture
 from uso.web.ledger import Remembered
 from uso.web.restore import KEEP, Restored, brought, entitled, restored
 from uso.web.texts import EXAMPLES
+
+logger = logging.getLogger(__name__)
 
 FORGET = "none"
 """In place of a job's id in the tab's memory: a value, so that the page notices a change from nothing."""
@@ -110,21 +115,28 @@ class Handlers:
 
     async def _ended(self, job_id: str, status: JobStatus, request: gr.Request) -> Shown:
         """What a job came to; the tab goes on remembering one that has a picture."""
-        asker, last = asker_of(request), status.pictures[-1] if status.pictures else None
-        shown = Shown()
-        if last is not None:
-            found = await asyncio.to_thread(history.own, self.engine, asker, last.id)
-            # A ledger that could not be written to costs no picture.
-            shown = await asyncio.to_thread(self._picture, found or Remembered(last, job_id, asker.owner, 0.0, b""))
+        last = status.pictures[-1] if status.pictures else None
+        shown = Shown() if last is None else await asyncio.to_thread(self._made, job_id, last, asker_of(request))
         return shown._replace(
             preview="",
             status=snippets.job_state(status, self.engine.status) if shown.status is KEEP else shown.status,
-            history=KEEP if last is None else await asyncio.to_thread(self._history, asker, last.id),
             generate=gr.update(interactive=True),
             stop=gr.update(interactive=False, value="Stop"),
             job_id=None,
             memory=FORGET if last is None else job_id,
         )
+
+    def _made(self, job_id: str, picture: Picture, asker: Asker) -> Shown:
+        """A picture that has just been made, and the history with it. A ledger that cannot be read, as that of a
+        server on its way down, costs no picture."""
+        try:
+            found = history.own(self.engine, asker, picture.id)
+            shown = Shown(history=self._history(asker, picture.id))
+        except sqlite3.Error:
+            logger.warning("The ledger could not be read after job %s.", job_id[:NAME_LETTERS], exc_info=True)
+            found, shown = None, Shown()
+        remembered = found or Remembered(picture, job_id, asker.owner, time.time(), b"")
+        return self._picture(remembered)._replace(history=shown.history)
 
     def unlock(self) -> Shown:
         """After something unexpected: the page can be used again."""
