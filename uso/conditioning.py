@@ -44,6 +44,10 @@ class Conditions(Encoders):
             guidance_scale=request.guidance_scale,
         )
 
+    def remember_prompt(self, prompt: str, prompt_embeds: torch.Tensor, pooled: torch.Tensor) -> None:
+        """Let `condition` find a prompt that was encoded elsewhere; shapes as `encode_prompt` gives them."""
+        self.remembered.get(("prompt", prompt), self.work_device, lambda: (prompt_embeds, pooled))
+
     def _style(self, style: ReferenceImage) -> torch.Tensor:
         """The tokens of a style picture, remembered."""
         key = ("style", style.sha256)
@@ -73,11 +77,12 @@ class Conditions(Encoders):
         width: int,
         guidance_scale: float | None,
     ) -> Conditioning:
-        """Assemble encoded parts into what the transformer takes.
+        """Assemble encoded parts into what the transformer takes; B pictures of one size at once, if they are batched.
 
         Args:
-            style_tokens: of each style, [1, tokens, hidden].
-            reference_latents: of each content reference, [1, 16, h, w].
+            prompt_embeds, pooled_prompt_embeds: [B, L, text_dim] and [B, pooled_dim].
+            style_tokens: of each style, [B, tokens, hidden].
+            reference_latents: of each content reference, [B, 16, h, w].
             references: the same through `embed_reference`, where a caller has them already.
             height, width: the picture's, in pixels.
         """
@@ -88,7 +93,7 @@ class Conditions(Encoders):
         sizes = tuple((8 * latents.shape[-2], 8 * latents.shape[-1]) for latents in reference_latents)
         guidance = None
         if self.transformer.config.guidance_embeds and guidance_scale is not None:
-            guidance = torch.tensor([guidance_scale], dtype=torch.float32, device=device)
+            guidance = torch.full((context.shape[0],), guidance_scale, dtype=torch.float32, device=device)
         return Conditioning(
             context=context.to(dtype),
             pooled_prompt_embeds=pooled_prompt_embeds.to(device, dtype),

@@ -4,7 +4,7 @@
 and not once per step. Layout of the style projector: USO's released `projector.safetensors`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,8 +55,12 @@ class ContextEmbedder(ModelMixin, ConfigMixin):
         )
         self.text_projection: nn.Module | None = None
 
-    def style_tokens(self, hidden_states: Sequence[Any]) -> torch.Tensor:
-        """The image encoder's hidden states (`STYLE_LAYERS` are read) -> [B, 3 * style_tokens, hidden_size]."""
+    def style_tokens(self, hidden_states: Sequence[Any] | Mapping[int, Any]) -> torch.Tensor:
+        """The image encoder's hidden states -> [B, 3 * style_tokens, hidden_size].
+
+        Args:
+            hidden_states: [B, image_tokens, image_dim] each; all of them, or those of `STYLE_LAYERS` by their number.
+        """
         tokens = [self.levels[level](hidden_states[layer].to(self.dtype)) for level, layer in STYLE_LAYERS.items()]
         return torch.cat(tokens, dim=1)
 

@@ -83,11 +83,15 @@ class Encoders:
     @torch.inference_mode()
     def encode_style(self, image: Image.Image) -> torch.Tensor:
         """The style tokens of a picture, high, mid and low level in order: [1, 3 * style_tokens, hidden]."""
+        return self.context_embedder.style_tokens(self.style_features(image))
+
+    @torch.inference_mode()
+    def style_features(self, image: Image.Image) -> list[torch.Tensor | None]:
+        """What the style projector reads of a picture: `STYLE_LAYERS` of the image encoder's hidden states."""
         self.residency.enter("style")
         pixels = self.preprocess_style(image).to(self.work_device, self.image_encoder.dtype)
         with self.residency.visit(self.image_encoder), exact_convolutions():
-            states = image_features(self.image_encoder, pixels, STYLE_LAYERS.values())
-        return self.context_embedder.style_tokens(states)
+            return image_features(self.image_encoder, pixels, STYLE_LAYERS.values())
 
     @torch.inference_mode()
     def encode_reference(self, image: Image.Image) -> torch.Tensor:
@@ -99,9 +103,8 @@ class Encoders:
             mean = self.vae.encode(pixels).latent_dist.mean.float()
         return self.vae.config.scaling_factor * (mean - self.vae.config.shift_factor)
 
-    @torch.inference_mode()
     def embed_reference(self, latents: torch.Tensor) -> torch.Tensor:
-        """A reference's latents -> its tokens in transformer width: [1, tokens, hidden]."""
+        """References' latents [B, 16, h, w] -> their tokens in transformer width: [B, tokens, hidden]."""
         tokens = pack(latents).to(self.work_device, self.transformer.dtype)
         embedded: torch.Tensor = self.exchanged.picture_embedder.projection(tokens)
         return embedded

@@ -37,7 +37,7 @@ class PictureEmbedder(nn.Module):
         super().__init__()
         self.projection = projection
         self.references: torch.Tensor | None = None
-        """[1, reference tokens, hidden], projected already."""
+        """[B, reference tokens, hidden], projected already."""
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         hidden: torch.Tensor = self.projection(tokens)
@@ -90,6 +90,8 @@ class ExchangedTransformer:
     ) -> torch.Tensor:
         """The transformer's output for all picture and reference tokens: [B, tokens, 64].
 
+        Outside of inference mode gradients go back to whatever asks for them.
+
         Args:
             tokens: the picture's packed latents, [B, tokens, 64], in the transformer's dtype.
             references: `picture_embedder.projection` of the references' tokens, [B, tokens, hidden].
@@ -99,7 +101,10 @@ class ExchangedTransformer:
         """
         self.positions.tables = positions
         self.picture_embedder.references = references
-        self.modulation.set_row(row)
+        if torch.is_grad_enabled():
+            self.modulation.hold_row(row)
+        else:
+            self.modulation.set_row(row)
         no_ids = tokens.new_empty(0, 3)
         output: torch.Tensor = self.transformer(
             hidden_states=tokens,

@@ -79,12 +79,12 @@ def load_pipeline(
     scale = config.lora_scale if lora_scale is None else lora_scale
     if where.type == "cuda" and where.index is not None:
         torch.cuda.set_device(where)
-    with _alone(report):
+    with alone_in_process(report):
         located = hub.locate(config, offline=offline, download=download, on_progress=on_progress)
         stored = sum(file.stat().st_size for component in located.values() for file in component.files)
-        loader = _Loader(config, located, weights_dtype, report, stored)
+        loader = Loader(config, located, weights_dtype, report, stored)
         plan = choose_plan(memory, where, stored)
-        residency, place_of = Residency(plan, where), _everything_on(where)
+        residency, place_of = Residency(plan, where), everything_on(where)
         if plan.visit:
             report("Working out what stays on the device", 0.0)
             residency, place_of = _planned(config, plan, where, weights_dtype)
@@ -96,7 +96,7 @@ def load_pipeline(
 
 
 @contextmanager
-def _alone(report: OnProgress) -> Iterator[None]:
+def alone_in_process(report: OnProgress) -> Iterator[None]:
     """While inside, no other thread loads a model; says so where it has to wait for one."""
     if not _LOADING.acquire(blocking=False):
         report("Waiting for another model to load", 0.0)
@@ -132,7 +132,7 @@ PlaceOf = Callable[[str], torch.device]
 """By a parameter's name, behind its component's and a dot: the device it is loaded to."""
 
 
-def _everything_on(device: torch.device) -> PlaceOf:
+def everything_on(device: torch.device) -> PlaceOf:
     return lambda _: device
 
 
@@ -166,7 +166,7 @@ def _modulates(name: str) -> bool:
 _HOST = torch.device("cpu")
 
 
-class _Loader:
+class Loader:
     """Loads component after component, reporting the share of bytes done."""
 
     def __init__(
@@ -188,11 +188,11 @@ class _Loader:
         transformer = checkpoints.load_transformer(
             self.architecture("transformer"),
             self.weights("transformer"),
-            lora=self.weights("lora"),
+            lora=self.weights("lora") if "lora" in self.located else None,
             lora_scale=lora_scale,
             **self.placing("transformer", device),
         )
-        context = checkpoints.load_context_embedder(self.weights("projector"), **self.placing("projector", device))
+        context = self.context_embedder(device)
         text_encoder_2 = checkpoints.load_text_encoder_2(
             self.architecture("text_encoder_2"),
             self.weights("text_encoder_2"),
@@ -221,12 +221,26 @@ class _Loader:
             model=self.config.model_dump(mode="json", exclude={"components"}),
         )
 
+    def context_embedder(self, place_of: PlaceOf) -> ContextEmbedder:
+        """The projector's file; without one a new projector, which has everything to learn."""
+        if "projector" in self.located:
+            return checkpoints.load_context_embedder(self.weights("projector"), **self.placing("projector", place_of))
+        vision, flux = self.architecture("image_encoder"), self.architecture("transformer")
+        style_tokens = read_component_config(architecture_file(self.config, "projector"))["style_tokens"]
+        embedder = ContextEmbedder(
+            image_tokens=(vision["image_size"] // vision["patch_size"]) ** 2,
+            image_dim=vision["hidden_size"],
+            style_tokens=style_tokens,
+            hidden_size=flux["num_attention_heads"] * flux["attention_head_dim"],
+        )
+        return embedder.to(place_of("projector.levels"), self.dtype).eval().requires_grad_(False)
+
     def placing(self, name: ComponentName, place_of: PlaceOf) -> dict[str, Any]:
         label = f"Loading {name.replace('_', ' ')}"
         share_before = self.done
         size = sum(file.stat().st_size for file in self.located[name].files)
         if name == "transformer":
-            size += sum(file.stat().st_size for file in self.located["lora"].files)
+            size += sum(file.stat().st_size for file in self.located["lora"].files) if "lora" in self.located else 0
         self.done += size
         self.report(label, share_before / self.total)
         seen = 0

@@ -95,7 +95,7 @@ class Modulation:
         """What the modulation layers read, for each noise level: [B, hidden], in the transformer's dtype.
 
         Args:
-            sigmas: [steps], float32.
+            sigmas: [steps], or [steps, B] where each picture has its own, float32.
             guidance: [B] or None, as `Conditioning` has it.
             pooled: [B, pooled_dim], in the transformer's dtype.
         """
@@ -123,6 +123,8 @@ class Modulation:
     def set_row(self, row: torch.Tensor) -> None:
         """Make one row of a table, [B, width], the present one. Its place in memory stays the same from row to row."""
         present = self._present
+        if present is not None and present.is_inference() and not torch.is_inference_mode_enabled():
+            present = None  # made in inference mode, and not to be written outside
         if present is None or present.shape != row.shape or present.dtype != row.dtype or present.device != row.device:
             present = self._present = torch.empty_like(row)
             start = 0
@@ -130,3 +132,15 @@ class Modulation:
                 slot.row = present[:, start : start + slot.out_features]
                 start += slot.out_features
         present.copy_(row)
+
+    def hold_row(self, row: torch.Tensor) -> None:
+        """Make the row itself, [B, width], the present one, for a pass that gradients go back through.
+
+        It may carry gradients, and it stays what it is until the next row: blocks that are run again on the way back
+        read it a second time.
+        """
+        self._present = None
+        start = 0
+        for slot in self.slots:
+            slot.row = row[:, start : start + slot.out_features]
+            start += slot.out_features

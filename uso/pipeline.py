@@ -129,11 +129,11 @@ class USOPipeline(Conditions, DiffusionPipeline):
         return table
 
     def velocity(self, conditioning: Conditioning, latents: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
-        """The network's velocity for packed latents: [1, picture tokens, 64], float32.
+        """The network's velocity for packed latents: [B, picture tokens, 64], float32.
 
         Args:
-            latents: [1, picture tokens, 64].
-            row: of `modulation_table` for the latents' noise level, [1, width].
+            latents: [B, picture tokens, 64].
+            row: of `modulation_table` for the latents' noise level, [B, width].
         """
         output = self.exchanged.run(
             latents.to(self.transformer.dtype),
@@ -174,11 +174,16 @@ class USOPipeline(Conditions, DiffusionPipeline):
     def decode(self, latents: torch.Tensor, *, tiled: bool = False) -> torch.Tensor:
         """Latents [1, 16, H/8, W/8] -> pixels [1, 3, H, W], about [-1, 1], not clamped."""
         self.residency.enter("decode")
-        scaled = latents.to(self.work_device) / self.vae.config.scaling_factor + self.vae.config.shift_factor
         self.vae.use_tiling = tiled
         self.vae.tile_sample_min_size = TILE_PIXELS
         self.vae.tile_latent_min_size = TILE_PIXELS // 8
-        with self.residency.visit(self.vae), exact_convolutions():
+        with self.residency.visit(self.vae):
+            return self.to_pixels(latents)
+
+    def to_pixels(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents [B, 16, H/8, W/8] -> pixels [B, 3, H, W], about [-1, 1]; gradients go through."""
+        scaled = latents.to(self.work_device) / self.vae.config.scaling_factor + self.vae.config.shift_factor
+        with exact_convolutions():
             pixels: torch.Tensor = self.vae.decode(scaled.to(self.vae.dtype), return_dict=False)[0]
         return pixels
 

@@ -118,7 +118,7 @@ class QuantizeReport:
 
 
 @torch.no_grad()
-def quantize_blocks(transformer: Any) -> QuantizeReport:
+def quantize_blocks(transformer: Any, layer_class: type[Int8Linear] = Int8Linear) -> QuantizeReport:
     """Make every attention and MLP layer of a transformer's blocks int8, in place and one after another.
 
     To be called after LoRA weights are folded, and before blocks are compiled or streamed. Modulation, the projections
@@ -126,6 +126,7 @@ def quantize_blocks(transformer: Any) -> QuantizeReport:
 
     Args:
         transformer: diffusers' `FluxTransformer2DModel`; it can no longer be saved as a stock one afterwards.
+        layer_class: what a layer becomes.
     """
     modulation = {id(owner.linear) for owner in modulation_owners(transformer)}
     found: list[tuple[str, nn.Module, str, nn.Linear]] = []
@@ -141,7 +142,7 @@ def quantize_blocks(transformer: Any) -> QuantizeReport:
             if layer.in_features % _CUDA_MULTIPLE or layer.out_features % _CUDA_MULTIPLE:
                 kept.append(name)
                 continue
-            replacement = Int8Linear(layer)
+            replacement = layer_class(layer)
             owner.register_module(leaf, replacement)
             layers, before, after = layers + 1, before + _bytes(layer), after + _bytes(replacement)
     report = QuantizeReport(layers, tuple(kept), before, after)

@@ -35,11 +35,16 @@ def schedule_mu(schedule: Schedule, height: int, width: int) -> float:
     return float(schedule)
 
 
+def shifted(sigmas: torch.Tensor, mu: float) -> torch.Tensor:
+    """Noise levels in (0, 1] bent towards the noisy end by mu; the same shape."""
+    shift = math.exp(mu)
+    return shift / (shift + (1 / sigmas - 1) ** 1.0)
+
+
 def schedule_sigmas(schedule: Schedule, num_inference_steps: int, height: int, width: int) -> list[float]:
     """The sigmas before each step (the final 0 is the scheduler's), computed in float32 like the released code."""
     linear = torch.linspace(1, 0, num_inference_steps + 1)[:-1]
-    shift = math.exp(schedule_mu(schedule, height, width))
-    sigmas: list[float] = (shift / (shift + (1 / linear - 1) ** 1.0)).tolist()
+    sigmas: list[float] = shifted(linear, schedule_mu(schedule, height, width)).tolist()
     return sigmas
 
 
