@@ -24,6 +24,8 @@ from uso.web.ledger import FOLDER, digest
 
 ENDS = ("done", "cancelled", "failed")
 
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+
 TIE = 5e-6
 """Seconds: moments in the log are rounded."""
 
@@ -115,6 +117,8 @@ def whole_pictures(pictures: Path, entries: Sequence[Entry]) -> list[str]:
             jobs[str(output.read(path).record.get("job"))] += 1
         except OutputError as error:
             wrong.append(f"{path.name}: {error}")
+        if not path.read_bytes().endswith(PNG_END):  # decoders forgive a missing end
+            wrong.append(f"{path.name}: its end is missing.")
     wrong += [f"{count} pictures were made for one job ({job[:12]})." for job, count in jobs.items() if count > 1]
     of_ledger = {digest(entry.id): entry for entry in entries}
     for entry in entries:

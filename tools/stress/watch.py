@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from statistics import median
+from typing import Any
 
 import psutil
 
@@ -52,10 +53,15 @@ class Watch:
             if status != 200:
                 self.wrong.append(f"/healthz answered {status}.")
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, Any]:
         """Latency in milliseconds, memory in MB."""
-        told = {"healthz_p50_ms": round(median(self.health), 1), "healthz_max_ms": round(max(self.health), 1)}
-        return told | {"memory_max_mb": round(max(mb for _, mb in self.memory))}
+        told: dict[str, Any] = {
+            "healthz_p50_ms": round(median(self.health), 1),
+            "healthz_max_ms": round(max(self.health), 1),
+        }
+        minutes = sorted({int(moment // MINUTE) for moment, _ in self.memory})
+        told_mb = [round(median(mb for at, mb in self.memory if at // MINUTE == minute)) for minute in minutes]
+        return told | {"memory_max_mb": round(max(mb for _, mb in self.memory)), "memory_by_minute_mb": told_mb}
 
     def growth(self) -> tuple[float, float] | None:
         """(MB in the third and fourth minute, MB in the last two), medians; None if it was shorter than six."""
