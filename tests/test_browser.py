@@ -416,8 +416,10 @@ def test_a_dropped_picture_brings_everything_back(
     expect(other.locator("#restored")).to_contain_text("The settings of mine.png are filled in.", timeout=PATIENCE_MS)
     expect(other.locator("#prompt textarea")).to_have_value("Ein Fuchs")
     expect(other.locator("#content img")).to_be_visible(timeout=PATIENCE_MS)
-    expect(other.locator("#seed input")).to_have_value(str(first.values()["seed"]))
     shoot(other, "restored")
+    other.click("#advanced button")
+    expect(other.locator("#seed input")).to_have_value(str(first.values()["seed"]))
+    expect(other.locator("#steps input").first).to_have_value("3")
     second = generate(other, server)
     with Image.open(first.path) as one, Image.open(second.path) as again:
         assert one.tobytes() == again.tobytes()

@@ -112,7 +112,7 @@ def forged(uploads: Path, path: Path, change: Callable[[dict[str, Any]], Any]) -
 
 def restore(handlers: Handlers, file: Any, key: str | None = ANN) -> tuple[str, Inputs]:
     """(what is said, the fields)."""
-    told, _, *inputs = asyncio.run(handlers.restore(file, visitor(key)))
+    told, *inputs = asyncio.run(handlers.restore(file, visitor(key)))
     return told, Inputs(*inputs)
 
 

@@ -185,20 +185,17 @@ class Handlers:
         )
 
     async def restore(self, file: Any, request: gr.Request) -> tuple[Any, ...]:
-        """All inputs from a PNG that somebody brings; (what is said, Advanced, inputs)."""
+        """All inputs from a PNG that somebody brings; (what is said, inputs)."""
+        unchanged = Inputs(*[KEEP] * len(Inputs._fields))
         if file is None:  # taken out again
-            return "", KEEP, *Inputs(*[KEEP] * len(Inputs._fields))
+            return "", *unchanged
         try:
             name, saved = await asyncio.to_thread(brought, file)
         except (RequestError, OutputError) as error:
-            return snippets.note(str(error), bad=True), KEEP, *Inputs(*[KEEP] * len(Inputs._fields))
+            return snippets.note(str(error), bad=True), *unchanged
         source = await asyncio.to_thread(entitled, self.engine, asker_of(request), saved)
         found = await asyncio.to_thread(restored, self.config, saved, source, self.engine.settings.output)
-        return (
-            snippets.note(_told(f"The settings of {name} are filled in.", found)),
-            gr.update(open=True),
-            *found.inputs,
-        )
+        return snippets.note(_told(f"The settings of {name} are filled in.", found)), *found.inputs
 
     # Pictures.
 

@@ -279,7 +279,7 @@ def _wire_inputs(page: gr.Blocks, handlers: Handlers, inputs: Inputs, shown: Sho
         [controls.file.upload, controls.file.clear],
         plain_errors(handlers.restore),
         [controls.file],
-        [controls.restored, controls.advanced, *inputs],
+        [controls.restored, *inputs],
         preprocess=False,
         **AT_ONCE,
     )
