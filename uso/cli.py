@@ -56,7 +56,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"uso {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for add in (_add_generate, _add_info, _add_models, _add_download, _add_memory, _add_bench, _add_account):
+    for add in (
+        _add_generate,
+        _add_info,
+        _add_models,
+        _add_download,
+        _add_memory,
+        _add_bench,
+        _add_train,
+        _add_account,
+    ):
         verb = add(verbs)
         verb.add_argument("--debug", action="store_true", help="show where in the program an error arose")
     return parser
@@ -266,6 +275,29 @@ def _bench(args: argparse.Namespace) -> int:
 
     print(json.dumps(measure(args)))
     return 0
+
+
+def _add_train(verbs: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "train",
+        help="train projector and LoRA",
+        description="Run a training stage of configs/training/ or a YAML file of your own; several GPUs: accelerate "
+        "launch -m uso train CONFIG. The result is written in the released layout, with every checkpoint.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=_train)
+    parser.add_argument("config", metavar="CONFIG", help="a name (see configs/training/) or a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as optimizer.lr=1e-4 data.rows=FILE")
+    parser.add_argument("--dry-run", action="store_true", help="forecast memory and time, load nothing")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint, or begin")
+    parser.add_argument("--offline", action="store_true", help="use the weights on the disk, fetch none")
+    return parser
+
+
+def _train(args: argparse.Namespace) -> int:
+    from uso.training.command import run_train
+
+    return run_train(args, print)
 
 
 def _add_account(verbs: Any) -> argparse.ArgumentParser:

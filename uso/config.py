@@ -167,10 +167,15 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _model_values(path: Path) -> dict[str, Any]:
+def read_yaml_with_parents(path: Path) -> dict[str, Any]:
+    """A YAML file's names and values, laid over those of the file beside it that `extends` names, if it does.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
     values = _read_yaml(path)
     parent = values.pop("extends", None)
-    return values if parent is None else _merged(_model_values(path.with_name(f"{parent}.yaml")), values)
+    return values if parent is None else _merged(read_yaml_with_parents(path.with_name(f"{parent}.yaml")), values)
 
 
 def load_model_config(name: str) -> ModelConfig:
@@ -182,7 +187,7 @@ def load_model_config(name: str) -> ModelConfig:
     path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / "models" / f"{name}.yaml"
     if not path.is_file():
         raise ConfigError(f"There is no model '{name}'. Choose one of: {', '.join(model_names())}.")
-    config = _validated(ModelConfig, {"name": path.stem, **_model_values(path)}, path)
+    config = _validated(ModelConfig, {"name": path.stem, **read_yaml_with_parents(path)}, path)
     absent = [component for component in COMPONENT_NAMES if component not in config.components]
     if absent:
         raise ConfigError(

@@ -71,5 +71,6 @@ class ContextEmbedder(ModelMixin, ConfigMixin):
         """
         if self.text_projection is None:
             raise RuntimeError("The text projection is still in the transformer; USOPipeline moves it here.")
-        text = self.text_projection(prompt_embeds.to(self.dtype))
+        dtype = next(self.text_projection.parameters()).dtype  # the levels', but while they learn in float32
+        text = self.text_projection(prompt_embeds.to(dtype))
         return torch.cat([*(tokens.to(text) for tokens in style_tokens), text], dim=1)

@@ -1,0 +1,1 @@
+"""Training: data, losses and runs. The pipeline never imports this package."""

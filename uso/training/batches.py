@@ -1,0 +1,190 @@
+"""Batches in the order of a run: samples' cached features stacked, one batch read ahead, and the place to go on from.
+
+Draws no noise and knows no network.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from uso.config import Strict
+from uso.context import STYLE_LAYERS
+from uso.errors import ConfigError
+from uso.remember import Remembered
+from uso.training.buckets import Draw, epoch_batches
+from uso.training.config import TrainingConfig
+from uso.training.features import KEPT, Feature, FeatureCache, SampleFeatures
+from uso.training.samples import Sample
+
+_CPU = torch.device("cpu")
+
+
+class Position(Strict):
+    """Where in the data a run is, over all processes together."""
+
+    epoch: int = 0
+    index: int = 0
+    """Micro-batches of this epoch that were taken."""
+    taken: int = 0
+    """... of the whole run: what random draws go by."""
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Samples with as many tokens each; tensors on the CPU."""
+
+    number: int
+    """Of the micro-batch in the whole run."""
+    latents: torch.Tensor
+    """Clean targets, [B, 16, H/8, W/8], float32."""
+    prompt_embeds: torch.Tensor
+    """[B, L, text_dim]."""
+    pooled: torch.Tensor
+    """[B, pooled_dim]."""
+    styles: tuple[dict[int, torch.Tensor], ...]
+    """For each style picture of a sample, what the projector reads: [B, image_tokens, image_dim] by layer."""
+    content: torch.Tensor | None
+    """Content references, [B, 16, h, w], float32."""
+    style_paths: tuple[tuple[Path, ...], ...]
+    """Of each sample, the style pictures themselves."""
+
+    @property
+    def size(self) -> int:
+        return self.latents.shape[0]
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return 8 * self.latents.shape[-2]
+
+    @property
+    def width(self) -> int:
+        return 8 * self.latents.shape[-1]
+
+    def first(self, count: int | None) -> "TrainingBatch":
+        """A batch of the first so many samples; all for None."""
+        if count is None or count >= self.size:
+            return self
+        return replace(
+            self,
+            latents=self.latents[:count],
+            prompt_embeds=self.prompt_embeds[:count],
+            pooled=self.pooled[:count],
+            styles=tuple({layer: tensor[:count] for layer, tensor in style.items()} for style in self.styles),
+            content=None if self.content is None else self.content[:count],
+            style_paths=self.style_paths[:count],
+        )
+
+
+class Batches:
+    """The micro-batches of one process, without end.
+
+    Args:
+        rank, processes: which of so many processes this is; each takes every so manieth batch.
+    """
+
+    def __init__(
+        self, samples: list[Sample], cache: FeatureCache, config: TrainingConfig, rank: int = 0, processes: int = 1
+    ) -> None:
+        self.samples = samples
+        self.features = [SampleFeatures.of(sample) for sample in samples]
+        self.empty_prompt = Feature("prompt")
+        self.cache = cache
+        self.config = config
+        self.rank, self.processes = rank, processes
+        self._position = Position()
+        self._remembered = Remembered(int(config.data.memory_gib * 2**30))
+        self._epoch: tuple[int, list[list[Draw]]] | None = None
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._ahead: tuple[Position, Future[TrainingBatch]] | None = None
+
+    def all_features(self) -> list[Feature]:
+        """Everything that has to be in the cache."""
+        return [self.empty_prompt, *(feature for features in self.features for feature in features.all())]
+
+    @property
+    def position(self) -> Position:
+        """Of the batch that comes next; set it to go on from there."""
+        return self._position
+
+    @position.setter
+    def position(self, position: Position) -> None:
+        self._position = position
+
+    def take(self) -> TrainingBatch:
+        """The next batch."""
+        position = self._position
+        if self._ahead is not None and self._ahead[0] == position:
+            batch = self._ahead[1].result()
+        else:
+            batch = self._reader.submit(self._read, position).result()
+        self._position = self._after(position)
+        self._ahead = (self._position, self._reader.submit(self._read, self._position))
+        return batch
+
+    def close(self) -> None:
+        self._reader.shutdown(cancel_futures=True)
+
+    def _after(self, position: Position) -> Position:
+        index, taken = position.index + self.processes, position.taken + self.processes
+        if index + self.processes > len(self._batches(position.epoch)):
+            return Position(epoch=position.epoch + 1, index=0, taken=taken)
+        return Position(epoch=position.epoch, index=index, taken=taken)
+
+    def _batches(self, epoch: int) -> list[list[Draw]]:
+        held = self._epoch
+        if held is None or held[0] != epoch:
+            batches = epoch_batches(
+                [sample.shape for sample in self.samples],
+                self.config.dropout,
+                micro_batch=self.config.micro_batch,
+                seed=self.config.seed,
+                epoch=epoch,
+            )
+            if len(batches) < self.processes:
+                raise ConfigError(
+                    f"The data make {len(batches)} micro-batches, too few for {self.processes} processes. Use fewer "
+                    "processes, a smaller micro_batch, or more rows."
+                )
+            held = self._epoch = (epoch, batches)
+        return held[1]
+
+    def _read(self, position: Position) -> TrainingBatch:
+        draws = self._batches(position.epoch)[position.index + self.rank]
+        return self.collate(draws, position.taken + self.rank)
+
+    def collate(self, draws: list[Draw], number: int) -> TrainingBatch:
+        """Stack the features of samples that are alike in number of tokens."""
+        chosen = [self.features[draw.index] for draw in draws]
+        prompts = [
+            self._load(features.prompt if draw.text else self.empty_prompt)
+            for features, draw in zip(chosen, draws, strict=True)
+        ]
+        with_style, with_content = draws[0].style, draws[0].content
+        slots = list(zip(*(features.styles for features in chosen), strict=True)) if with_style else []
+        loaded = [[self._load(style) for style in slot] for slot in slots]
+        contents = [self._load(features.content)["latents"] for features in chosen if features.content is not None]
+        return TrainingBatch(
+            number=number,
+            latents=torch.stack([self._load(features.target)["latents"] for features in chosen]),
+            prompt_embeds=torch.stack([prompt["prompt_embeds"] for prompt in prompts]),
+            pooled=torch.stack([prompt["pooled"] for prompt in prompts]),
+            styles=tuple(
+                {layer: torch.stack([style[str(layer)] for style in slot]) for layer in STYLE_LAYERS.values()}
+                for slot in loaded
+            ),
+            content=torch.stack(contents) if with_content else None,
+            style_paths=tuple(self.samples[draw.index].styles if with_style else () for draw in draws),
+        )
+
+    def _load(self, feature: Feature) -> dict[str, torch.Tensor]:
+        """From memory, or from the cache's file."""
+        keys = KEPT[feature.kind]
+
+        def read() -> tuple[torch.Tensor, ...]:
+            tensors = self.cache.load(feature)
+            return tuple(tensors[key] for key in keys)
+
+        return dict(zip(keys, self._remembered.get(feature, _CPU, read), strict=True))

@@ -1,0 +1,215 @@
+"""The verb `train`: everything that can be refused is refused, then weights load, features are made, the run begins.
+
+Several processes come from `accelerate launch -m uso train ...`; each loads the model, and they share the rest.
+"""
+
+import argparse
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uso.config import ROOT
+from uso.errors import ConfigError
+from uso.terminal import loading_bar, on_terminal, say
+from uso.training.config import TrainingConfig, load_training_config
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import PartialState
+
+    from uso.pipeline import USOPipeline
+    from uso.training.samples import Sample
+    from uso.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def run_train(args: argparse.Namespace, out: Callable[[str], None]) -> int:
+    """Forecast or train; returns the exit status.
+
+    Raises:
+        USOError: with the remedy.
+    """
+    config = load_training_config(args.config, args.overrides)
+    if args.dry_run:
+        from uso.training.dry_run import as_text, dry_run
+
+        out(as_text(config, dry_run(config)))
+        return 0
+    train(config, resume=args.resume, offline=args.offline)
+    for path in results(config):
+        out(str(path))
+    return 0
+
+
+def results(config: TrainingConfig) -> list[Path]:
+    """The files that a finished run has written."""
+    from uso.training.release import FILES
+
+    return [config.folder / FILES[learner] for learner in config.learns]
+
+
+def train(config: TrainingConfig, *, resume: bool = False, offline: bool = False) -> "Trainer":
+    """Check a run, prepare it and train to its end.
+
+    Args:
+        resume: go on from the newest checkpoint where there is one; without it a folder that has some is refused.
+
+    Raises:
+        USOError: with the remedy.
+    """
+    from accelerate import PartialState
+
+    from uso.training.load import load_for_training
+
+    device, checkpoint = check(config, resume)
+    process = PartialState(cpu=device.type == "cpu")
+    if device.type == "cuda" and process.num_processes > 1:
+        device = process.device
+    config.accumulation(process.num_processes)
+    samples, held_out = read_rows(config)
+    with loading_bar() as show:
+        pipeline = load_for_training(config, device, offline=offline, on_progress=show)
+    trainer = assemble(pipeline, config, samples, held_out, process)
+    if checkpoint is not None:
+        trainer.resume(checkpoint)
+        say(f"Going on from {checkpoint}.")
+    with _stopped_by_signals(trainer):
+        trainer.run()
+    return trainer
+
+
+def check(config: TrainingConfig, resume: bool) -> "tuple[torch.device, Path | None]":
+    """Refuse what can be refused without weights and rows; returns the device and the checkpoint to go on from.
+
+    Raises:
+        ConfigError: with the remedy.
+    """
+    from uso.choices import choose_device
+    from uso.training.journal import check_tensorboard
+    from uso.training.load import check_start, training_model
+    from uso.training.optimizer import check_optimizer
+    from uso.training.reward import find_descriptor
+    from uso.training.state import check_config, checkpoints
+
+    training_model(config)
+    check_start(config)
+    device = choose_device(config.device)
+    check_optimizer(config.optimizer, device)
+    if config.tensorboard:
+        check_tensorboard()
+    reward = config.reward
+    for key, name, weights in (
+        ("descriptor", reward.descriptor, reward.descriptor_weights),
+        ("held_out", reward.held_out, reward.held_out_weights),
+    ):
+        if name is not None:
+            find_descriptor(name)
+        if weights is not None and not (ROOT / weights).exists():
+            raise ConfigError(f"reward.{key}_weights: there is no file {ROOT / weights}.")
+    found = checkpoints(config.folder / "checkpoints")
+    if found and not resume:
+        raise ConfigError(
+            f"{config.folder} holds checkpoints of an earlier run. Say --resume to go on from the newest, or begin in "
+            "another folder: output=FOLDER."
+        )
+    if found:
+        check_config(found[-1], config)
+    return device, found[-1] if found else None
+
+
+def read_rows(config: TrainingConfig) -> "tuple[list[Sample], list[Sample]]":
+    """The samples that are learned from, and those that validation draws.
+
+    Raises:
+        ConfigError: rows or pictures are missing.
+    """
+    from uso.training.samples import read_samples, rows_path
+
+    samples = read_samples(rows_path(config.data.rows), config.data, config.reads)
+    if config.validation.every is None:
+        return samples, []
+    rows = rows_path(config.validation.rows or config.data.rows)
+    both = config.data.model_copy(update={"max_styles": max(2, config.data.max_styles)})
+    return samples, read_samples(rows, both, ("style", "content"))[: config.validation.count]
+
+
+def assemble(
+    pipeline: "USOPipeline",
+    config: TrainingConfig,
+    samples: "list[Sample]",
+    held_out: "list[Sample]",
+    process: "PartialState",
+) -> "Trainer":
+    """Features made, the model on its device, descriptors loaded, all in a `Trainer`.
+
+    Args:
+        pipeline: as `load_for_training` gives it.
+    """
+    from uso.training.batches import Batches
+    from uso.training.features import FeatureCache
+    from uso.training.load import bring_to_device, encode_features
+    from uso.training.reward import StyleScore, load_descriptor
+    from uso.training.trainer import Judges, Trainer
+    from uso.training.validation import Validation
+
+    cache = FeatureCache(config.data.cache, pipeline)
+    batches = Batches(samples, cache, config, process.process_index, process.num_processes)
+    validation = Validation(pipeline, config, held_out, cache) if held_out else None
+    wanted = [*batches.all_features(), *(validation.features() if validation else [])]
+    missing = cache.missing(wanted)
+    if missing:
+        say(f"Encoding {len(missing)} prompts and pictures into {cache.folder}.")
+        with _encoding_bar() as report:
+            encode_features(pipeline, cache, missing[process.process_index :: process.num_processes], report)
+    process.wait_for_everyone()
+    bring_to_device(pipeline, config)
+
+    def judge(name: str | None, weights: str | None) -> StyleScore | None:
+        device = pipeline.work_device
+        return None if name is None else StyleScore(load_descriptor(name, weights, device), device)
+
+    reward = config.reward
+    judges = Judges(
+        judge(reward.descriptor, reward.descriptor_weights), judge(reward.held_out, reward.held_out_weights)
+    )
+    return Trainer(pipeline, config, batches, judges=judges, validation=validation, process=process)
+
+
+@contextmanager
+def _encoding_bar() -> Iterator[Callable[[int, int], None]]:
+    from tqdm import tqdm
+
+    with tqdm(desc="Encoding", unit="feature", leave=False, disable=not on_terminal()) as bar:
+
+        def report(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield report
+
+
+@contextmanager
+def _stopped_by_signals(trainer: "Trainer") -> Iterator[None]:
+    """While inside, Ctrl-C and SIGTERM end the run after the present step, with a checkpoint; a second one at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[int, Any] = {}
+
+    def stop(number: int, _: Any) -> None:
+        trainer.stopping = True
+        signal.signal(number, before[number])
+        logger.warning("The run ends after this step, with a checkpoint. Once more to end it now.")
+
+    for one in (signal.SIGINT, signal.SIGTERM):
+        before[one] = signal.signal(one, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,307 @@
+"""What a training run is: `TrainingConfig`, read from `configs/training/` with overrides from the command line.
+
+Plain data without torch. Everything that can be refused by looking at values alone is refused here, with the keys that
+are known; files and devices are looked at elsewhere.
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from uso.config import CONFIGS, ROOT, Schedule, Strict, read_yaml_with_parents
+from uso.errors import ConfigError
+
+FOLDER = CONFIGS / "training"
+
+Learner = Literal["projector", "lora", "transformer"]
+Condition = Literal["style", "content"]
+
+
+class StartConfig(Strict):
+    """Files of an earlier stage to begin from; relative paths start at the program's root."""
+
+    projector: str | None = None
+    """`projector.safetensors`; without one a new projector is drawn."""
+    lora: str | None = None
+    """`dit_lora.safetensors`; learned on if the LoRA learns, else folded into the transformer."""
+
+
+class DataConfig(Strict):
+    rows: str = "data/train.jsonl"
+    """JSON lines: {"prompt", "content", "styles": [...], "target"}, paths relative to the file."""
+    cache: str = "outputs/training/cache"
+    """Where encoded pictures and prompts are kept."""
+    resolution: int = Field(ge=16)
+    """Side of a square target in pixels; other shapes have about as many pixels."""
+    content_size: int = Field(ge=16)
+    """Long side of content references, in pixels."""
+    aspects: tuple[str, ...] = ("1:1", "4:3", "3:4", "3:2", "2:3", "16:9", "9:16")
+    """Shapes, width to height; a picture is cropped to the nearest one."""
+    max_styles: int = Field(default=1, ge=1)
+    """Of a row's style pictures, how many are read."""
+    memory_gib: float = Field(default=4.0, ge=0)
+    """Host memory for what was read from the cache."""
+
+
+class DropoutConfig(Strict):
+    """Chances, per sample, that a condition is left out."""
+
+    text: float = Field(default=0.0, ge=0, le=1)
+    """... and the empty prompt takes its place."""
+    style: float = Field(default=0.0, ge=0, le=1)
+    content: float = Field(default=0.0, ge=0, le=1)
+
+
+class FlowConfig(Strict):
+    """Which noise levels the flow loss draws. The paper is silent; FLUX's own habits are the default."""
+
+    sampling: Literal["logit_normal", "uniform"] = "logit_normal"
+    mean: float = 0.0
+    """Of the normal distribution under `logit_normal`."""
+    deviation: float = Field(default=1.0, gt=0)
+    shift: Schedule | None = "flux"
+    """Bends levels towards noise: `flux` by the true number of tokens, `uso` as inference does, a number, or none."""
+
+
+class RewardConfig(Strict):
+    """Style reward learning: a roll-out, one step with gradients, and how near the picture is to its style."""
+
+    descriptor: str | None = None
+    """`module:function` that returns a module from pixels [B, 3, H, W] in [-1, 1] to unit vectors [B, D]; null for no
+    reward."""
+    descriptor_weights: str | None = None
+    """A file that is given to the function."""
+    held_out: str | None = None
+    """A second descriptor that is never learned from, in the same form: scores validation pictures."""
+    held_out_weights: str | None = None
+    start_step: int = Field(default=0, ge=0)
+    """Step S: before it the weight is 0, and nothing of the reward runs."""
+    weight: float = Field(default=1.0, ge=0)
+    every: int = Field(default=1, ge=1)
+    """One in so many steps has the reward loss."""
+    steps: int = Field(default=25, ge=1)
+    """Of the inference schedule that is rolled out; the paper does not say, the authors' UMO has 25."""
+    last: int = Field(default=10, ge=1)
+    """The step with gradients is drawn from the last so many."""
+    schedule: Schedule = "uso"
+    guidance: float | None = None
+    """Guidance scale of the roll-out; the model's default if null."""
+    samples: int | None = Field(default=None, ge=1)
+    """Of a batch, how many are rolled out; all if null."""
+    decode_size: int | None = Field(default=None, ge=32)
+    """Long side, in pixels, at which the clean estimate is decoded; the picture's own if null."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "RewardConfig":
+        if self.last > self.steps:
+            raise ValueError(f"last must be at most steps ({self.steps})")
+        return self
+
+
+class OptimizerConfig(Strict):
+    kind: Literal["adamw", "adamw8bit"] = "adamw"
+    """`adamw8bit` keeps its moments in 8 bits and needs bitsandbytes and a GPU."""
+    lr: float = Field(gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    clip: float | None = Field(default=1.0, gt=0)
+    """Largest norm of all gradients together; null for no clipping."""
+    warm_up: int = Field(default=0, ge=0)
+    """Steps over which the learning rate grows from 0."""
+    decay: Literal["constant", "cosine"] = "constant"
+    """After warm-up; `cosine` falls to 0 at the last step."""
+
+
+class LoraConfig(Strict):
+    rank: int = Field(default=128, ge=1)
+
+
+class KeepConfig(Strict):
+    """Checkpoints, from which a run goes on."""
+
+    every: int = Field(default=500, ge=1)
+    last: int = Field(default=2, ge=1)
+    """How many are kept."""
+
+
+class ValidationConfig(Strict):
+    """Pictures of fixed seeds, made by the pipeline itself."""
+
+    every: int | None = Field(default=None, ge=1)
+    """Steps between two rounds; null for none."""
+    rows: str | None = None
+    """A file of rows that are not learned from; `data.rows` if null."""
+    count: int = Field(default=2, ge=1)
+    """Of its first rows, how many are drawn in every mode."""
+    steps: int = Field(default=25, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+
+class TrainingConfig(Strict):
+    """One run: a file of `configs/training/`."""
+
+    name: str
+    description: str
+    model: str
+    """Of `configs/models/`, or a YAML file: what is learned on."""
+    output: str = ""
+    """Folder of results, checkpoints and logs; `outputs/training/NAME` if empty."""
+    seed: int = Field(default=0, ge=0)
+    learns: tuple[Learner, ...]
+    reads: tuple[Condition, ...]
+    """What the network sees beside text and latents."""
+    guidance: float | None = 1.0
+    """Guidance scale that the network is told while the flow loss is taken; null for a model that takes none."""
+    start: StartConfig = StartConfig()
+    data: DataConfig
+    dropout: DropoutConfig = DropoutConfig()
+    flow: FlowConfig = FlowConfig()
+    reward: RewardConfig = RewardConfig()
+    optimizer: OptimizerConfig
+    lora: LoraConfig = LoraConfig()
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of the running mean of weights, which is what is exported; null for none."""
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    """Samples of one step, over all processes and accumulated micro-batches."""
+    micro_batch: int = Field(default=1, ge=1)
+    """Samples that pass the network at once."""
+    device: str = "auto"
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    """Of products: `bfloat16` is autocast where the base is float32. What learns is held in float32 in any case."""
+    base: Literal["bfloat16", "float32", "int8"] = "bfloat16"
+    """How frozen weights are held; `int8` is for 24 GB cards."""
+    gradient_checkpointing: bool = True
+    export_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    tensorboard: bool = True
+    log_every: int = Field(default=10, ge=1)
+    stop_after_minutes: float | None = Field(default=None, gt=0)
+    """End a run early, with a checkpoint to go on from; null to run to the last step."""
+    checkpoint: KeepConfig = KeepConfig()
+    validation: ValidationConfig = ValidationConfig()
+
+    @property
+    def folder(self) -> Path:
+        return ROOT / Path(self.output or f"outputs/training/{self.name}").expanduser()
+
+    def accumulation(self, processes: int) -> int:
+        """Micro-batches per step of one process.
+
+        Raises:
+            ConfigError: the batch cannot be cut up like that.
+        """
+        at_once = self.micro_batch * processes
+        if self.batch % at_once:
+            raise ConfigError(
+                f"batch {self.batch} is no multiple of micro_batch {self.micro_batch} times {processes} "
+                f"process{'es' if processes > 1 else ''}. Change one of them."
+            )
+        return self.batch // at_once
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "TrainingConfig":
+        if not self.learns:
+            raise ValueError("learns must name at least one of projector, lora, transformer")
+        if "transformer" in self.learns and "lora" in self.learns:
+            raise ValueError("learns cannot name both lora and transformer: they are two ways to change one thing")
+        if "transformer" in self.learns and self.base != "float32":
+            raise ValueError("base must be float32 where the transformer itself learns")
+        if "projector" in self.learns and "style" not in self.reads:
+            raise ValueError("reads must name style where the projector learns")
+        if "style" in self.reads and "projector" not in self.learns and self.start.projector is None:
+            raise ValueError("start.projector must name a file where style is read and the projector does not learn")
+        if self.precision == "float32" and self.base != "float32":
+            raise ValueError(f"base must be float32 where precision is (it is {self.base})")
+        if self.reward.descriptor is not None and "style" not in self.reads:
+            raise ValueError("reads must name style where there is a style reward")
+        return self
+
+
+def training_names() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load_training_config(name: str, overrides: Sequence[str] = ()) -> TrainingConfig:
+    """The run called `name`, or the one in a YAML file of one's own, with `key.key=value` laid over it.
+
+    Raises:
+        ConfigError: no such run; a key that is not known, with those that are; a value that is refused.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(
+            f"There is no training config '{name}'. Choose one of: {', '.join(training_names())}; or a YAML file."
+        )
+    values: dict[str, Any] = {"name": path.stem, **read_yaml_with_parents(path)}
+    check_keys(TrainingConfig, values, str(path))
+    for override in overrides:
+        _lay_over(values, override)
+    try:
+        return TrainingConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{path}: {where + ': ' if where else ''}{reason}.") from error
+
+
+def check_keys(cls: type[BaseModel], values: dict[str, Any], where: str, prefix: str = "") -> None:
+    """Refuse keys that a config does not have.
+
+    Raises:
+        ConfigError: with the keys that it has.
+    """
+    for key, value in values.items():
+        field = cls.model_fields.get(key)
+        if field is None:
+            raise ConfigError(f"{where}: {_unknown(cls, key, prefix)}")
+        inner = _inner(field.annotation)
+        if inner is not None and isinstance(value, dict):
+            check_keys(inner, value, where, f"{prefix}{key}.")
+
+
+def _inner(annotation: Any) -> type[BaseModel] | None:
+    """The config that a field holds, if it holds one."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
+def _unknown(cls: type[BaseModel], key: str, prefix: str) -> str:
+    known = sorted(cls.model_fields)
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f" Did you mean {prefix}{near[0]}?" if near else ""
+    return f"there is no key {prefix}{key}.{hint} Known here: {', '.join(prefix + name for name in known)}."
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _lay_over(values: dict[str, Any], override: str) -> None:
+    """Change `values` by one `key.key=value`; the value is read as YAML."""
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise ConfigError(f"'{override}' is no override. Write key=value, for example optimizer.lr=1e-4.")
+    *owners, last = dotted.split(".")
+    cls: type[BaseModel] = TrainingConfig
+    prefix = ""
+    for owner in owners:
+        inner = _inner(cls.model_fields[owner].annotation) if owner in cls.model_fields else None
+        if inner is None:
+            raise ConfigError(_sentence(_unknown(cls, owner, prefix)))
+        present = values.get(owner)
+        values[owner] = dict(present) if isinstance(present, dict) else {}
+        values, cls, prefix = values[owner], inner, f"{prefix}{owner}."
+    if last not in cls.model_fields:
+        raise ConfigError(_sentence(_unknown(cls, last, prefix)))
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The value of '{override}' cannot be read as YAML.") from error

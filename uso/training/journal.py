@@ -1,0 +1,101 @@
+"""What a run says of itself: a line of JSON for every logged step, TensorBoard beside it, and a bar with the time left.
+
+`metrics.jsonl` is always written; TensorBoard is the default and can be switched off.
+"""
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from uso.errors import ConfigError
+from uso.terminal import on_terminal
+
+
+def check_tensorboard() -> None:
+    """Refuse a run that wants TensorBoard where the package is missing.
+
+    Raises:
+        ConfigError: with the remedy.
+    """
+    if importlib.util.find_spec("tensorboard") is None:
+        raise ConfigError(
+            "TensorBoard's package is not installed: pip install -r requirements-train.txt; or write metrics.jsonl "
+            "alone with tensorboard=false."
+        )
+
+
+class Journal:
+    """The records of one run; only the first of several processes has one.
+
+    Args:
+        folder: the run's.
+        begun: the step that the run goes on from; lines of later steps, which are made again, are taken out.
+        steps: of the whole run.
+    """
+
+    def __init__(self, folder: Path, begun: int, steps: int, *, tensorboard: bool) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "metrics.jsonl"
+        self._keep_until(begun)
+        self._lines = self.path.open("a", encoding="utf-8")
+        self._board: Any = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(folder / "tensorboard", purge_step=begun + 1)
+        self._bar = tqdm(total=steps, initial=begun, unit="step", disable=not on_terminal())
+
+    def _keep_until(self, step: int) -> None:
+        if self.path.is_file():
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if _step_of(line) <= step]
+            self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def step(self, loss: float) -> None:
+        """A step is done."""
+        self._bar.update()
+        self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers by name (`loss`, `validation/style`, ...) after so many steps."""
+        self._lines.write(json.dumps({"step": step, **values}) + "\n")
+        self._lines.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+
+    def picture(self, step: int, name: str, image: Image.Image) -> None:
+        if self._board is not None:
+            self._board.add_image(name, np.asarray(image), step, dataformats="HWC")
+
+    def say(self, text: str) -> None:
+        """A line for the person at the terminal, or for the log of a job."""
+        self._bar.write(text)
+
+    def close(self) -> None:
+        self._bar.close()
+        self._lines.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _step_of(line: str) -> int:
+    """The step of a line; a line that was cut off belongs to none that is kept."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return 2**62
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.4 h`, `2.1 days`."""
+    for size, unit in ((86400, "days"), (3600, "h")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -1,0 +1,127 @@
+"""What a run begins from: the model's files without USO's own two, the files of an earlier stage, encoders in turn.
+
+Everything is loaded to the host. Encoders visit the device while features are made, then what trains goes there; T5
+and CLIP stay on the host, since their features are cached.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+
+import torch
+
+from uso import hub
+from uso.config import ROOT, ModelConfig, Source, load_memory_plan, load_model_config
+from uso.errors import ConfigError
+from uso.loading import Loader, alone_in_process, everything_on
+from uso.memory import Residency
+from uso.pipeline import USOPipeline
+from uso.provenance import provenance
+from uso.training.config import TrainingConfig
+from uso.training.features import ENCODERS, Feature, FeatureCache
+from uso.training.frozen import quantize_base
+
+logger = logging.getLogger(__name__)
+
+_HOST = torch.device("cpu")
+
+
+def training_model(config: TrainingConfig) -> ModelConfig:
+    """The model as the run begins with it: USO's own two files are those of `start`, or none.
+
+    Raises:
+        ConfigError: no such model, or a guidance scale where it takes none.
+    """
+    model = load_model_config(config.model)
+    if not model.guidance and config.guidance is not None:
+        raise ConfigError(f"{model.name} takes no guidance scale. Set guidance=null.")
+    if model.guidance and config.guidance is None:
+        raise ConfigError(f"{model.name} needs a guidance scale. Set guidance=1.0.")
+    components = {name: source for name, source in model.components.items() if name not in ("lora", "projector")}
+    if config.start.projector is not None:
+        components["projector"] = Source(path=config.start.projector)
+    if config.start.lora is not None and "lora" not in config.learns:
+        components["lora"] = Source(path=config.start.lora)
+    return model.model_copy(update={"components": components})
+
+
+def check_start(config: TrainingConfig) -> None:
+    """Refuse a run whose earlier stage is not there.
+
+    Raises:
+        ConfigError: names the key and the file.
+    """
+    for key, path in config.start:
+        if path is not None and not (ROOT / path).is_file():
+            raise ConfigError(
+                f"start.{key}: there is no file {ROOT / path}. Train the stage before, or name another file: "
+                f"start.{key}=FILE."
+            )
+
+
+def load_for_training(
+    config: TrainingConfig,
+    device: torch.device,
+    *,
+    offline: bool = False,
+    on_progress: Callable[[str, float], None] | None = None,
+) -> USOPipeline:
+    """The pipeline of a run, all of it on the host, ready to work on `device`.
+
+    Raises:
+        ConfigError, CheckpointError, MissingWeightsError: with the remedy.
+    """
+    report = on_progress or (lambda stage, share: None)
+    model = training_model(config)
+    dtype = torch.float32 if config.base == "float32" else torch.bfloat16
+    with alone_in_process(report):
+        located = hub.locate(model, offline=offline, download=not offline, on_progress=on_progress)
+        stored = sum(file.stat().st_size for component in located.values() for file in component.files)
+        loader = Loader(model, located, dtype, report, stored)
+        pipeline = loader.pipeline(model.lora_scale, everything_on(_HOST))
+    plan = load_memory_plan("full")
+    pipeline.residency = Residency(plan, device)
+    pipeline.provenance = provenance(model, located, model.lora_scale, dtype, pipeline.vae.dtype, device, plan)
+    return pipeline
+
+
+def encode_features(
+    pipeline: USOPipeline,
+    cache: FeatureCache,
+    features: Sequence[Feature],
+    on_progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Encode what is missing, one kind after another, each kind's encoders on the device while it is at work."""
+    done = 0
+
+    def report(number: int, _: int) -> None:
+        if on_progress is not None:
+            on_progress(done + number, len(features))
+
+    for kind, names in ENCODERS.items():
+        chosen = [feature for feature in features if feature.kind == kind]
+        if not chosen:
+            continue
+        for name in names:
+            getattr(pipeline, name).to(pipeline.work_device)
+        cache.encode(chosen, report)
+        for name in names:
+            getattr(pipeline, name).to(_HOST)
+        done += len(chosen)
+    pipeline.residency.release()
+
+
+def bring_to_device(pipeline: USOPipeline, config: TrainingConfig) -> None:
+    """Move everything that training and validation run to the device, the base rounded first where the run says so."""
+    if config.base == "int8":
+        report = quantize_base(pipeline)
+        logger.info("The frozen base holds %d layers in int8.", report.layers)
+    modulation = pipeline.exchanged.modulation
+    for module in (
+        pipeline.transformer,
+        *modulation.layers,
+        modulation.embedding,
+        pipeline.context_embedder,
+        pipeline.vae,
+        pipeline.image_encoder,
+    ):
+        module.to(pipeline.work_device)

@@ -1,0 +1,138 @@
+"""Style reward learning (arXiv 2508.18966, section 3.3): the picture's style, judged by a descriptor, has a gradient.
+
+From noise a batch is rolled out by Euler steps without gradient, with the schedule and guidance of use, to a step drawn
+from the last few; one step more is taken with gradient, its clean estimate decoded, and the reward is the cosine
+between the descriptor's vectors of the picture and of its style reference. The descriptor is any module from pixels
+[B, 3, H, W] in [-1, 1] to unit vectors [B, D]; it stays frozen.
+"""
+
+import importlib
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from uso.config import ROOT
+from uso.errors import ConfigError
+from uso.images import open_image
+from uso.latents import CELL, LATENT_CHANNELS, image_to_tensor, pack, unpack
+from uso.pipeline import USOPipeline
+from uso.schedule import schedule_sigmas
+from uso.stages import Conditioning
+from uso.training.batches import TrainingBatch
+from uso.training.config import RewardConfig
+from uso.training.draws import generator
+from uso.training.flow import clean_estimate
+from uso.training.network import conditioning_of, predict
+
+
+def find_descriptor(name: str) -> Any:
+    """The function that makes a descriptor, by `module:function`; loads no weights.
+
+    Raises:
+        ConfigError: there is no such function.
+    """
+    module, colon, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        wanted = "" if colon else " Write module:function."
+        raise ConfigError(f"The descriptor '{name}' was not found ({error}).{wanted}") from error
+
+
+def load_descriptor(name: str, weights: str | None, device: torch.device) -> nn.Module:
+    """A frozen descriptor; the function is given the path of its weights if there is one."""
+    make = find_descriptor(name)
+    descriptor: nn.Module = make(ROOT / weights) if weights else make()
+    return descriptor.to(device).eval().requires_grad_(False)
+
+
+class StyleScore:
+    """How near pictures are to their style references, by one descriptor."""
+
+    def __init__(self, descriptor: nn.Module, device: torch.device) -> None:
+        self.descriptor = descriptor
+        self.device = device
+        self._vectors: dict[Path, torch.Tensor] = {}
+
+    def score(self, pixels: torch.Tensor, references: tuple[tuple[Path, ...], ...]) -> torch.Tensor:
+        """Cosines: [B]; the mean over the references of a picture that has several.
+
+        Args:
+            pixels: [B, 3, H, W], cut off at [-1, 1].
+            references: files of each picture's style references.
+        """
+        vectors = self.descriptor(pixels.clamp(-1, 1))
+        styles = torch.stack([torch.stack([self._vector(path) for path in paths]).mean(0) for paths in references])
+        return (vectors * styles.to(vectors)).sum(dim=-1)
+
+    @torch.no_grad()
+    def _vector(self, path: Path) -> torch.Tensor:
+        if path not in self._vectors:
+            pixels = image_to_tensor(open_image(path.read_bytes(), path.name)).to(self.device)
+            self._vectors[path] = self.descriptor(pixels)[0]
+        return self._vectors[path]
+
+
+class StyleReward:
+    """The reward loss of one pipeline."""
+
+    def __init__(self, pipeline: USOPipeline, config: RewardConfig, score: StyleScore, seed: int) -> None:
+        self.pipeline = pipeline
+        self.config = config
+        self.score = score
+        self.seed = seed
+
+    def weight(self, step: int) -> float:
+        """The lambda of a step (counted from 0): 0 before `start_step` and in steps between `every`."""
+        config = self.config
+        due = step >= config.start_step and (step - config.start_step) % config.every == 0
+        return config.weight if due else 0.0
+
+    def rewards(self, batch: TrainingBatch, autocast: Any) -> torch.Tensor | None:
+        """A reward in [-1, 1] for each picture, with gradients: [B]; None for a batch without styles.
+
+        Args:
+            autocast: makes the context that the network runs in.
+        """
+        if not batch.styles:
+            return None
+        batch = batch.first(self.config.samples)
+        draw = generator(self.seed, "reward", batch.number)
+        steps, last = self.config.steps, self.config.last
+        stop = int(torch.randint(steps - last, steps, (), generator=draw))
+        shape = (batch.size, LATENT_CHANNELS, batch.height // CELL, batch.width // CELL)
+        noise = torch.randn(shape, generator=draw)
+        defaults = self.pipeline.model_config.defaults
+        guidance = defaults.guidance_scale if self.config.guidance is None else self.config.guidance
+        with autocast():
+            conditioning = conditioning_of(self.pipeline, batch, guidance)
+        with autocast():
+            tokens = self._roll_out(conditioning, noise, stop)
+        level = schedule_sigmas(self.config.schedule, steps, batch.height, batch.width)[stop]
+        with autocast():
+            velocity = predict(self.pipeline, conditioning, tokens, torch.full((batch.size,), level))
+        latents = unpack(clean_estimate(tokens, velocity, level), batch.height, batch.width)
+        return self.score.score(self.pipeline.to_pixels(self._resized(latents)), batch.style_paths)
+
+    def _roll_out(self, conditioning: Conditioning, noise: torch.Tensor, stop: int) -> torch.Tensor:
+        """Packed latents before step `stop` of the schedule, without gradient: [B, tokens, 64], float32."""
+        self.pipeline.remembered.clear()  # modulation tables, which a transformer that learns makes stale
+        steps = self.pipeline.denoise(
+            conditioning, noise, num_inference_steps=self.config.steps, schedule=self.config.schedule
+        )
+        tokens = pack(noise).to(self.pipeline.work_device, torch.float32)
+        for step in islice(steps, stop):
+            tokens = step.latents
+        steps.close()
+        return tokens.clone()  # those of the steps were made in inference mode
+
+    def _resized(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents at the size that is decoded."""
+        size, long = self.config.decode_size, CELL * max(latents.shape[-2:])
+        if size is None or size >= long:
+            return latents
+        sides = [max(1, round(side * size / long)) for side in latents.shape[-2:]]
+        return nn.functional.interpolate(latents, sides, mode="bilinear", antialias=True)

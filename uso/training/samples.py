@@ -1,0 +1,121 @@
+"""Training samples: a JSON-lines file becomes `Sample`s whose pictures are there, and whose sizes are known.
+
+Reads file heads, not pixels. A thorough look at rows (labels, duplicates, damaged pictures) is the checker's business.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from uso.config import ROOT
+from uso.errors import ConfigError, ImageError
+from uso.images import identify
+from uso.training.buckets import Shape, Size, bucket_sizes, content_sizes, nearest_bucket
+from uso.training.config import Condition, DataConfig
+
+_LISTED = 5
+"""How many wrong rows a message names before it only counts them."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row, its paths made absolute."""
+
+    prompt: str
+    target: Path
+    content: Path | None
+    styles: tuple[Path, ...]
+    shape: Shape
+
+
+def rows_path(rows: str) -> Path:
+    return ROOT / Path(rows).expanduser()
+
+
+def read_samples(path: Path, config: DataConfig, reads: Sequence[Condition]) -> list[Sample]:
+    """Every row of a file, with what the network will read of it.
+
+    Args:
+        path: JSON lines, `{"prompt", "content", "styles": [...], "target"}`; other keys are labels.
+        reads: conditions that are read; the pictures of others are not looked at.
+
+    Raises:
+        ConfigError: the file or pictures are missing; names the rows.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"The rows {path} could not be read ({getattr(error, 'strerror', None) or error}). Name a file of rows: "
+            "data.rows=FILE."
+        ) from error
+    targets = bucket_sizes(config.resolution, config.aspects)
+    contents = content_sizes(config.content_size, targets)
+    samples, wrong = [], []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            samples.append(_sample(line, path.parent, config, reads, targets, contents))
+        except (ConfigError, ImageError) as error:
+            wrong.append(f"row {number}: {error}")
+    if wrong:
+        more = f" (and {len(wrong) - _LISTED} more)" if len(wrong) > _LISTED else ""
+        raise ConfigError(f"{path}: {'; '.join(wrong[:_LISTED])}{more}")
+    if not samples:
+        raise ConfigError(f"{path} holds no rows.")
+    for condition in reads:
+        if not any(sample.styles if condition == "style" else sample.content for sample in samples):
+            raise ConfigError(f"{path}: no row has a {condition} picture, and the run reads one.")
+    return samples
+
+
+def _sample(
+    line: str,
+    folder: Path,
+    config: DataConfig,
+    reads: Sequence[Condition],
+    targets: Sequence[Size],
+    contents: Sequence[Size],
+) -> Sample:
+    try:
+        row: Any = json.loads(line)
+    except ValueError as error:
+        raise ConfigError(f"no JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise ConfigError("no object with names and values")
+    prompt, styles = row.get("prompt", ""), row.get("styles") or []
+    if not isinstance(prompt, str):
+        raise ConfigError("prompt is no text")
+    if not isinstance(styles, list):
+        raise ConfigError("styles is no list")
+    target = _picture(folder, row.get("target"), "target")
+    content, content_size = None, None
+    if "content" in reads and row.get("content"):
+        content = _picture(folder, row["content"], "content")
+        content_size = contents[targets.index(nearest_bucket(_size(content), targets))]
+    kept = styles[: config.max_styles] if "style" in reads else []
+    paths = tuple(_picture(folder, style, "styles") for style in kept)
+    for style in paths:
+        _size(style)
+    shape = Shape(nearest_bucket(_size(target), targets), content_size, len(paths))
+    return Sample(prompt, target, content, paths, shape)
+
+
+def _picture(folder: Path, value: Any, key: str) -> Path:
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"{key} names no picture")
+    path = folder / value
+    if not path.is_file():
+        raise ConfigError(f"{key}: there is no file {path}")
+    return path
+
+
+def _size(path: Path) -> Size:
+    """(width, height) as a person would see it."""
+    with path.open("rb") as file, identify(file.read(), path.name) as image:
+        width, height = image.size
+        turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 lie on their side
+    return (height, width) if turned else (width, height)

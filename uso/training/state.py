@@ -1,0 +1,171 @@
+"""Checkpoints: everything a run needs to go on as if it had never stopped, in folders that are there wholly or not.
+
+`state.safetensors` holds what learns, the optimizer's moments and the running mean, in float32; `state.json` the step,
+the place in the data, and the config. Random draws go by the place in the data (`uso.training.draws`), so that place is
+their state too. No pickles.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from uso.errors import CheckpointError, ConfigError
+from uso.training.batches import Position
+from uso.training.config import TrainingConfig
+from uso.training.optimizer import RunningMean
+from uso.training.release import write_safetensors
+
+_NAME = re.compile(r"step-(\d{8})")
+_PART = ".part"
+
+FIXED = ("model", "learns", "reads", "lora", "seed", "batch", "micro_batch", "base", "precision", "ema", "start")
+"""Keys of a config that a run cannot change when it goes on; `data` neither, but for where the cache is."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    step: int = 0
+    """Updates that were made."""
+    position: Position = field(default_factory=Position)
+    seconds: float = 0.0
+    """Of training, over all of its runs."""
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """A run's complete checkpoints, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir())
+
+
+def save(
+    folder: Path,
+    config: TrainingConfig,
+    progress: Progress,
+    parameters: Mapping[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    mean: RunningMean | None,
+) -> Path:
+    """Write a checkpoint, then delete the oldest ones beyond `checkpoint.last`; returns its folder."""
+    tensors = {f"model/{name}": _host(parameter) for name, parameter in parameters.items()}
+    if mean is not None:
+        tensors |= {f"mean/{name}": _host(value) for name, value in mean.values.items()}
+    values: dict[str, Any] = {}
+    for index, moments in optimizer.state_dict()["state"].items():
+        for key, value in moments.items():
+            name = f"optimizer/{index}/{key}"
+            if isinstance(value, torch.Tensor):
+                tensors[name] = _host(value)
+            else:
+                values[name] = value
+    target = folder / f"step-{progress.step:08d}"
+    part = target.with_name(f"{target.name}.{os.getpid()}{_PART}")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    write_safetensors(part / "state.safetensors", tensors)
+    record = {
+        "step": progress.step,
+        "position": progress.position.model_dump(),
+        "seconds": progress.seconds,
+        "optimizer": values,
+        "config": config.model_dump(mode="json"),
+    }
+    (part / "state.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    part.rename(target)
+    for old in checkpoints(folder)[: -config.checkpoint.last]:
+        shutil.rmtree(old)
+    for left in folder.glob(f"*{_PART}"):  # of runs that were killed while they wrote
+        shutil.rmtree(left, ignore_errors=True)
+    return target
+
+
+def read_record(checkpoint: Path) -> dict[str, Any]:
+    """`state.json` of a checkpoint.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        record: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"The checkpoint {checkpoint} cannot be read ({error}). Delete it to go on from the one before."
+        ) from error
+    return record
+
+
+def check_config(checkpoint: Path, config: TrainingConfig) -> None:
+    """Refuse to go on with a config under which the run would not be the same.
+
+    Raises:
+        ConfigError: names the key and both values.
+    """
+    then, now = read_record(checkpoint)["config"], config.model_dump(mode="json")
+    then_data, now_data = ({**values["data"], "cache": None, "memory_gib": None} for values in (then, now))
+    pairs = [(key, then.get(key), now[key]) for key in FIXED]
+    pairs += [(f"data.{key}", then_data.get(key), now_data[key]) for key in now_data]
+    for key, before, after in pairs:
+        if before != after:
+            raise ConfigError(
+                f"{checkpoint} was made with {key}={json.dumps(before)}, and this run has {json.dumps(after)}. Go on "
+                "with the same value, or begin anew in another folder: output=FOLDER."
+            )
+
+
+@torch.no_grad()
+def restore(
+    checkpoint: Path,
+    parameters: Mapping[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    mean: RunningMean | None,
+) -> Progress:
+    """Put a checkpoint's numbers in their places.
+
+    Raises:
+        CheckpointError: it cannot be read, or belongs to other parameters.
+    """
+    record = read_record(checkpoint)
+    try:
+        tensors = load_file(checkpoint / "state.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"The checkpoint {checkpoint} cannot be read ({error}). Delete it to go on from the one before."
+        ) from error
+    _copy(checkpoint, "model", tensors, parameters)
+    if mean is not None:
+        _copy(checkpoint, "mean", tensors, mean.values)
+    moments: dict[int, dict[str, Any]] = {}
+    for name, value in [*tensors.items(), *record["optimizer"].items()]:
+        kind, _, rest = name.partition("/")
+        if kind == "optimizer":
+            index, _, key = rest.partition("/")
+            moments.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    return Progress(record["step"], Position.model_validate(record["position"]), record["seconds"])
+
+
+def _copy(
+    checkpoint: Path, kind: str, tensors: Mapping[str, torch.Tensor], parameters: Mapping[str, torch.Tensor]
+) -> None:
+    for name, parameter in parameters.items():
+        value = tensors.get(f"{kind}/{name}")
+        if value is None or value.shape != parameter.shape:
+            found = "nothing" if value is None else list(value.shape)
+            raise CheckpointError(f"{checkpoint}: {name} should be {list(parameter.shape)} and is {found}.")
+        parameter.copy_(value)
+
+
+def _host(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()

@@ -1,0 +1,265 @@
+"""The training loop: micro-batches to gradients, gradients to one update, updates to checkpoints and results.
+
+It is handed a pipeline that is loaded and features that are cached. Several processes share the batch, and their
+gradients are averaged once per update (`accelerate launch`).
+"""
+
+import logging
+import math
+import time
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
+
+from uso.errors import USOError
+from uso.latents import pack
+from uso.pipeline import USOPipeline
+from uso.training import state
+from uso.training.batches import Batches, TrainingBatch
+from uso.training.config import TrainingConfig
+from uso.training.draws import generator
+from uso.training.flow import draw_levels, noised, target_velocity
+from uso.training.journal import Journal, duration
+from uso.training.learners import Learners
+from uso.training.network import conditioning_of, predict
+from uso.training.optimizer import RunningMean, learning_rate, make_optimizer
+from uso.training.release import FILES, write_safetensors
+from uso.training.reward import StyleReward, StyleScore
+from uso.training.validation import Validation, style_scores
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Descriptors of style."""
+
+    learned: StyleScore | None = None
+    """The one that is learned from."""
+    held_out: StyleScore | None = None
+    """One that is not."""
+
+    def by_name(self) -> dict[str, StyleScore]:
+        named = {"style": self.learned, "style_held_out": self.held_out}
+        return {name: score for name, score in named.items() if score is not None}
+
+
+class Trainer:
+    """One run.
+
+    Args:
+        pipeline: on its device, nothing of it learning yet; `Learners` freezes it and puts a LoRA in.
+        batches: of this process; all features cached.
+        validation: pictures are made where there is one and `validation.every` says so.
+    """
+
+    def __init__(
+        self,
+        pipeline: USOPipeline,
+        config: TrainingConfig,
+        batches: Batches,
+        *,
+        judges: Judges | None = None,
+        validation: Validation | None = None,
+        process: PartialState | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.config = config
+        self.batches = batches
+        self.judges = judges or Judges()
+        self.validation = validation
+        self.process = process or PartialState(cpu=pipeline.work_device.type == "cpu")
+        self.learners = Learners(pipeline, config)
+        self.parameters = self.learners.parameters
+        self.optimizer = make_optimizer(config.optimizer, self.parameters.values())
+        self.mean = None if config.ema is None else RunningMean(self.parameters, config.ema)
+        self.reward = None
+        if self.judges.learned is not None:
+            self.reward = StyleReward(pipeline, config.reward, self.judges.learned, config.seed)
+        self.accumulation = config.accumulation(self.process.num_processes)
+        self.progress = state.Progress()
+        self.stopping = False
+        """Set it to end the run after the present step, with a checkpoint."""
+        if config.gradient_checkpointing:
+            pipeline.transformer.enable_gradient_checkpointing()
+            pipeline.vae.enable_gradient_checkpointing()
+
+    @property
+    def checkpoint_folder(self) -> Any:
+        return self.config.folder / "checkpoints"
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """A new context for the network; one per pass, because its cache must not carry from one mode to another.
+
+        It is on where weights are float32 and products bfloat16. A base that is held in fewer bits runs as in use.
+        """
+        on = (self.config.precision, self.config.base) == ("bfloat16", "float32")
+        return torch.autocast(self.pipeline.work_device.type, torch.bfloat16, enabled=on)
+
+    # Steps.
+
+    def flow_loss(self, batch: TrainingBatch) -> torch.Tensor:
+        """The mean squared error of the velocity at levels drawn for this micro-batch: a scalar, float32."""
+        draw = generator(self.config.seed, "flow", batch.number)
+        levels = draw_levels(self.config.flow, batch.size, batch.height, batch.width, draw)
+        noise = torch.randn(batch.latents.shape, generator=draw)
+        with self.autocast():
+            conditioning = conditioning_of(self.pipeline, batch, self.config.guidance)
+            velocity = predict(self.pipeline, conditioning, pack(noised(batch.latents, noise, levels)), levels)
+        target = pack(target_velocity(batch.latents, noise)).to(velocity)
+        return torch.nn.functional.mse_loss(velocity, target)
+
+    def update(self) -> dict[str, float]:
+        """One step: gradients of `accumulation` micro-batches, clipped, and an update. Returns what to log.
+
+        Raises:
+            USOError: the loss is no number any more.
+        """
+        step = self.progress.step
+        rate = learning_rate(self.config.optimizer, step, self.config.steps)
+        weight = 0.0 if self.reward is None else self.reward.weight(step)
+        losses, rewards = [], []
+        for _ in range(self.accumulation):
+            batch = self.batches.take()
+            loss = self.flow_loss(batch)
+            (loss / self.accumulation).backward()
+            losses.append(loss.detach())
+            reward = None
+            if self.reward is not None and weight > 0:
+                reward = self.reward.rewards(batch, self.autocast)
+            if reward is not None:
+                (-weight * reward.mean() / self.accumulation).backward()
+                rewards.append(reward.detach())
+        norm = self._apply(rate)
+        mean_loss = float(reduce(torch.stack(losses).mean(), "mean"))
+        if not (math.isfinite(mean_loss) and math.isfinite(norm)):
+            raise USOError(
+                f"The loss became {mean_loss} and the gradient's norm {norm} in step {step + 1}. Go on from the last "
+                "checkpoint with a smaller optimizer.lr."
+            )
+        values = {"loss": mean_loss, "gradient_norm": norm, "learning_rate": rate}
+        if rewards:
+            together = torch.cat(rewards)
+            values |= {"reward": float(together.mean()), "reward_spread": float(together.std(correction=0))}
+        self.progress = state.Progress(step + 1, self.batches.position, self.progress.seconds)
+        return values
+
+    def _apply(self, rate: float) -> float:
+        """Average gradients over processes, clip them, take the step; returns their norm before clipping."""
+        parameters = list(self.parameters.values())
+        if self.process.num_processes > 1:
+            for parameter in parameters:
+                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = reduce(gradient, "mean")
+        clip = math.inf if self.config.optimizer.clip is None else self.config.optimizer.clip
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip))
+        if math.isfinite(norm):
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+            if self.mean is not None:
+                self.mean.update(self.parameters, self.progress.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    # The run.
+
+    def run(self) -> None:
+        """Train to the last step, to the time limit, or until `stopping` is set; ends with a checkpoint and results."""
+        journal = None
+        if self.process.is_main_process:
+            journal = Journal(
+                self.config.folder, self.progress.step, self.config.steps, tensorboard=self.config.tensorboard
+            )
+        try:
+            self._run(journal)
+        finally:
+            self.batches.close()
+            if journal is not None:
+                journal.close()
+
+    def _run(self, journal: Journal | None) -> None:
+        config, began, first = self.config, time.monotonic(), self.progress.step
+        before = self.progress.seconds
+        limit = math.inf if config.stop_after_minutes is None else 60 * config.stop_after_minutes
+        saved = -1
+        while self.progress.step < config.steps and not self._must_stop(time.monotonic() - began > limit):
+            values = self.update()
+            step, seconds = self.progress.step, time.monotonic() - began
+            self.progress = state.Progress(step, self.progress.position, before + seconds)
+            last = step == config.steps
+            if journal is not None:
+                journal.step(values["loss"])
+                if step % config.log_every == 0 or last:
+                    pace = seconds / (step - first)
+                    journal.write(step, {**values, "seconds_per_step": pace})
+                    left = duration(pace * (config.steps - step))
+                    journal.say(f"step {step} of {config.steps}: {_readable(values)}; {pace:.2f} s a step, {left} left")
+            if step % config.checkpoint.every == 0 or last:
+                self.save()
+                saved = step
+            if config.validation.every is not None and (step % config.validation.every == 0 or last):
+                self.validate(journal)
+        if saved != self.progress.step:
+            self.save()
+
+    def _must_stop(self, late: bool) -> bool:
+        """Whether any process wants to end: then all do."""
+        if self.process.num_processes == 1:
+            return late or self.stopping
+        wish = torch.tensor([float(late or self.stopping)], device=self.process.device)
+        return bool(reduce(wish, "sum").item() > 0)
+
+    def save(self) -> None:
+        """Write a checkpoint, and the results so far in the released layout."""
+        if self.process.is_main_process:
+            state.save(self.checkpoint_folder, self.config, self.progress, self.parameters, self.optimizer, self.mean)
+            self.export()
+        self.process.wait_for_everyone()
+
+    def export(self) -> None:
+        """Write `dit_lora.safetensors`, `projector.safetensors`: the running mean where there is one."""
+        values = None if self.mean is None else self.mean.values
+        dtype = DTYPES[self.config.export_dtype]
+        record = {"run": self.config.name, "step": str(self.progress.step)}
+        for learner, tensors in self.learners.released(values, dtype).items():
+            write_safetensors(self.config.folder / FILES[learner], tensors, record)
+
+    def resume(self, checkpoint: Any) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ConfigError, CheckpointError: it belongs to another run, or cannot be read.
+        """
+        state.check_config(checkpoint, self.config)
+        self.progress = state.restore(checkpoint, self.parameters, self.optimizer, self.mean)
+        self.batches.position = self.progress.position
+
+    def validate(self, journal: Journal | None) -> None:
+        """Make the validation pictures with the running mean of the weights, keep and score them."""
+        if self.validation is None or journal is None:
+            self.process.wait_for_everyone()
+            return
+        step = self.progress.step
+        folder = self.config.folder / "validation" / f"step-{step:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with self.learners.showing(None if self.mean is None else self.mean.values):
+            drawn = list(self.validation.draw(self.autocast))
+        for picture in drawn:
+            name = f"{picture.mode}-{picture.number}"
+            picture.image.save(folder / f"{name}.png")
+            journal.picture(step, f"validation/{name}", picture.image)
+        scores = style_scores(drawn, self.judges.by_name(), self.pipeline.work_device)
+        if scores:
+            journal.write(step, scores)
+        self.process.wait_for_everyone()
+
+
+def _readable(values: dict[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items())
