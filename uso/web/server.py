@@ -33,6 +33,10 @@ from uso.web.theme import CSS, page_theme
 OPEN_PATHS = ("/healthz", "/readyz", "/metrics")
 """Of these nobody has to log in for: probes cannot. A proxy keeps the last one to itself (deploy/nginx.conf)."""
 
+MAX_SESSIONS = 1000
+"""Tabs and calls whose state Gradio keeps, 0.1 MB each; the one that was quiet for longest goes first. At its own
+10,000 a server that programs call fills a gigabyte with sessions that are over."""
+
 QUEUE_POLL_SECONDS = 0.02
 """How often Gradio's queue looks for something to do. At its own 0.001 an idle server takes 6 % of a core."""
 
@@ -57,7 +61,7 @@ class Readiness(BaseModel):
 
 
 def build_app(engine: Engine, page: gr.Blocks, telemetry: Telemetry | None = None) -> FastAPI:
-    """The page with its routes, unguarded. Its lifespan starts the engine, and ends it when the last job is finished."""
+    """The page with its routes, unguarded. Its lifespan starts the engine, and ends it after the last job."""
     settings = engine.settings
 
     @asynccontextmanager
@@ -82,6 +86,7 @@ def build_app(engine: Engine, page: gr.Blocks, telemetry: Telemetry | None = Non
     # Gradio checks that a file which a client names was uploaded by a client, but only on pages that were launched;
     # a mounted page never is: without this line `{"path": "/etc/passwd"}` is opened.
     page.has_launched = True
+    page.state_session_capacity = MAX_SESSIONS  # mounting has no parameter for it
     return gr.mount_gradio_app(
         app,
         page,
