@@ -400,7 +400,8 @@ async def app(scope, receive, send):
     await asyncio.sleep(1 if scope["path"] == "/short" else 10**6)
     await send({"type": "http.response.body", "body": b"last\\n"})
 
-Server(Front(lambda: Site(app=app, stop=stopped.set))).run(sockets=[listen("127.0.0.1", int(sys.argv[1]))])
+front = Front(lambda: Site(app=app, end=stopped.set))
+Server(front, grace=45.0).run(sockets=[listen("127.0.0.1", int(sys.argv[1]))])
 """
 
 

@@ -539,7 +539,8 @@ def test_nothing_is_wider_than_the_screen(visit: Any, server: Server, width: int
 def test_the_page_is_there_before_the_model_and_sigterm_ends_it_in_order(
     visit: Any, tmp_path: Path, server: Server
 ) -> None:
-    """Catches a job that is lost because it came too early, and a process that an open tab keeps alive."""
+    """Catches a job that is lost because it came too early, one whose page hears "Done." and cannot fetch the picture any
+    more, and a process that an open tab keeps alive."""
     early = Server(tmp_path)
     try:
         page = visit(early)
@@ -549,6 +550,7 @@ def test_the_page_is_there_before_the_model_and_sigterm_ends_it_in_order(
         wait_for_step(page, 30)
         early.process.send_signal(signal.SIGTERM)
         expect(page.locator("#status")).to_contain_text("Done.", timeout=PATIENCE_MS)
+        page.wait_for_function("document.querySelector('#picture img')?.naturalWidth > 0", timeout=PATIENCE_MS)
         early.process.wait(timeout=60)
         assert len(early.pictures()) == 1 and output.read(early.pictures()[0]).values()["num_inference_steps"] == 30
     finally:

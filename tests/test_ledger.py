@@ -36,9 +36,16 @@ def made(job: Job, folder: Path, colour: str = "red") -> tuple[Picture, Image.Im
         image=image, request=job.request, model={"name": "script"}, timings={"denoise": 1.5}, peak_memory_gib=None
     )
     path = served(job, result, folder)
-    seed, steps = job.request.seed, job.request.num_inference_steps
-    about = {"width": 128, "height": 160, "seed": seed, "num_inference_steps": steps, "seconds": 1.5}
-    return Picture(id=digest(path.name)[:32], path=path, **about), image
+    picture = Picture(
+        id=digest(path.name)[:32],
+        path=path,
+        width=job.request.width,
+        height=job.request.height,
+        seed=job.request.seed,
+        num_inference_steps=job.request.num_inference_steps,
+        seconds=1.5,
+    )
+    return picture, image
 
 
 def kept(ledger: Ledger, job: Job, folder: Path) -> Picture:

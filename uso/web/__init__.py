@@ -8,6 +8,7 @@ engine.py worker.py line.py door.py pace.py jobs.py   jobs and their turns; no p
 ledger.py prune.py scratch.py   what outlives the process, and what is cleared away
 telemetry.py           numbers for Prometheus, a log line for each job
 desk.py                from raw values to a job and its news
-page.py handlers.py history.py restore.py snippets.py texts.py theme.py   what people see and do
+page.py handlers.py history.py restore.py   what people see and do
+album.py snippets.py scripts.py texts.py theme.py   how it looks and what it says
 programs.py mcp.py     what programs may call
 """

@@ -41,8 +41,13 @@ class Site:
 
     app: ASGIApp
     stop: Callable[[], None] = lambda: None
-    """Called once, in the event loop, when the process is to end; returns at once. Streams that would never end are
-    told to, and what runs is given its grace time; the application's lifespan then waits for it."""
+    """Called once, in the event loop, when the process is to end; returns at once. No more work is taken, and what runs
+    is given its grace time."""
+    busy: Callable[[], bool] = lambda: False
+    """Whether something runs that is to be finished, and fetched, before the process ends."""
+    end: Callable[[], None] = lambda: None
+    """Called once, in the event loop, when nothing runs any more; returns at once. Streams that would never end are
+    told to."""
     settled: Callable[[], bool] = lambda: True
     """Whether the model is ready or has failed."""
 
@@ -66,6 +71,7 @@ class Front:
         self._lifespan: Lifespan | None = None
         self._error = ""
         self._closing = threading.Event()
+        self._ended = False
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -100,6 +106,16 @@ class Front:
             self._decided.set()
             if self._site is not None:
                 self._site.stop()
+
+    def busy(self) -> bool:
+        """Whether the real application still has something to finish."""
+        return self._site is not None and self._site.busy()
+
+    def end(self) -> None:
+        """The real application's streams are to end. To be called in the event loop."""
+        if self._site is not None and not self._ended:
+            self._ended = True
+            self._site.end()
 
     # What is answered meanwhile.
 
@@ -139,6 +155,7 @@ class Front:
         await send({"type": "lifespan.startup.complete"})
         await receive()
         self._close()
+        self.end()
         if not built.done():
             rising.cancel()  # nothing to end in order: the thread ends with the process
         with suppress(asyncio.CancelledError):

@@ -92,6 +92,11 @@ class Engine:
         return (self._settled or time.monotonic()) - self._began
 
     @property
+    def busy(self) -> bool:
+        """Whether a job is in the making."""
+        return any(worker.job is not None for worker in self.workers)
+
+    @property
     def closing_reason(self) -> str:
         """Why no more jobs are taken; empty while they are."""
         return self._closing
@@ -223,10 +228,7 @@ class Engine:
             for thread in loaded:
                 thread.join(max(0.0, end - time.monotonic()))
         # A thread that still loads has nothing to lose: it ends with the process.
-        ended = len(loaded) == len(self.workers) and not any(thread.is_alive() for thread in loaded)
-        if ended:
-            self.ledger.close()
-        return ended
+        return len(loaded) == len(self.workers) and not any(thread.is_alive() for thread in loaded)
 
     # For the workers.
 

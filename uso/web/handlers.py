@@ -154,8 +154,9 @@ class Handlers:
         """Say at once what is wrong with an image, and which size will be used; (note, width, height)."""
         free = gr.update(interactive=not keep)
         try:
-            reference = uploaded(content)
-            for image in (reference, uploaded(style), uploaded(extra_style)):
+            most = self.desk.max_pixels
+            reference = uploaded(content, most)
+            for image in (reference, uploaded(style, most), uploaded(extra_style, most)):
                 _ = image and image.image
             if not keep:
                 return "", free, free

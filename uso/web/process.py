@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 LAST_SECONDS = 15
 """After the grace time: the end of its step, telling its page, closing; what stops a container must wait for both."""
 
+FETCH_SECONDS = 2.0
+"""After the last picture: for its page to hear of it, and to fetch the file."""
+
 TWICE_SECONDS = 0.5
 """One wish to stop can arrive as two signals (`timeout` sends them to a process and to its group); from a person the
 second one takes longer than this."""
@@ -50,19 +53,36 @@ class Server(uvicorn.Server):
         )
         self._front = front
         self._uploads = uploads
+        self._grace = grace
         self._asked_at: float | None = None
+        self._signal = 0
+        self._busy_at = 0.0
+        """When something was last seen to run, after the end was asked for."""
         self._announcing: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """No locks and no logging in here: it may interrupt whoever holds them."""
         if self._asked_at is None:
-            self._asked_at = time.monotonic()
+            self._asked_at, self._signal = time.monotonic(), sig
             self._front.close()
-            super().handle_exit(sig, frame)
+            if not self._front.busy():
+                super().handle_exit(sig, frame)
         elif time.monotonic() - self._asked_at > TWICE_SECONDS:
             self._remove_uploads()
             signal.signal(sig, signal.SIG_DFL)
             signal.raise_signal(sig)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: goes on serving until what runs is finished, and its page has fetched the picture."""
+        if self._asked_at is not None and not self.should_exit and self._is_finished(self._asked_at):
+            super().handle_exit(self._signal, None)
+        return await super().on_tick(counter)
+
+    def _is_finished(self, asked_at: float) -> bool:
+        now = time.monotonic()
+        if self._front.busy():
+            self._busy_at = now
+        return now - self._busy_at > FETCH_SECONDS or now - asked_at > self._grace + LAST_SECONDS
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -76,6 +96,7 @@ class Server(uvicorn.Server):
                 logger.info("USO is at %s", url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._front.end()
         try:
             await super().shutdown(sockets)
         finally:

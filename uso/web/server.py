@@ -75,6 +75,7 @@ def build_app(engine: Engine, page: gr.Blocks, telemetry: Telemetry | None = Non
         ended.set()
         engine.close()
         await asyncio.to_thread(engine.join, settings.grace)
+        engine.ledger.close()  # the last: pages ask it as long as there are any
 
     app = FastAPI(title="USO", lifespan=lifespan, docs_url=None, redoc_url=None)
     _add_routes(app, engine, telemetry)
@@ -156,14 +157,19 @@ def build_site(engine: Engine, page: gr.Blocks, telemetry: Telemetry, own_url: C
         engine.join(settings.grace)
 
     def stop() -> None:
+        # In a thread of its own: the engine's lock is not for the event loop, and the grace time is long.
+        threading.Thread(target=drain, name="drain", daemon=True).start()
+
+    def end() -> None:
         for route in app.routes:
             ended: Any = getattr(getattr(route, "app", None), "stop_event", None)  # the mounted Gradio app's
             if ended is not None:
                 ended.set()  # else an open tab's stream keeps the process alive
-        threading.Thread(target=drain, name="drain", daemon=True).start()
 
     return Site(
         app=guarded(app, settings, open_paths=OPEN_PATHS, relay=relay),
         stop=stop,
+        busy=lambda: engine.busy,
+        end=end,
         settled=lambda: engine.status.state in ("ready", "failed"),
     )
