@@ -539,8 +539,8 @@ def test_nothing_is_wider_than_the_screen(visit: Any, server: Server, width: int
 def test_the_page_is_there_before_the_model_and_sigterm_ends_it_in_order(
     visit: Any, tmp_path: Path, server: Server
 ) -> None:
-    """Catches a job that is lost because it came too early, one whose page hears "Done." and cannot fetch the picture any
-    more, and a process that an open tab keeps alive."""
+    """Catches a job that is lost because it came too early, one whose page hears "Done." and cannot fetch the picture,
+    and a process that an open tab keeps alive."""
     early = Server(tmp_path)
     try:
         page = visit(early)
