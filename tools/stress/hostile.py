@@ -27,7 +27,7 @@ from PIL import Image
 from tests.running import Program
 from tools.stress import verify, wire
 from tools.stress.calls import Call, World, calls
-from tools.stress.scene import Scene, Watcher, upload_of_a_victim
+from tools.stress.scene import Scene, Watcher
 from tools.stress.schema import by_schema
 from tools.stress.sender import Sent
 from uso.config import ROOT
@@ -95,7 +95,7 @@ def in_the_open(folder: Path, examples: int, seed: int) -> tuple[dict[str, Any],
     program = scene.program
     try:
         world, watcher, top = scene.ready(), scene.watcher(), set(ROOT.iterdir())
-        upload_of_a_victim(program.port)
+        scene.somebody_uploads()
         first = _picture(program)
         process = psutil.Process(program.process.pid)
         before = process.memory_info().rss / 1e6

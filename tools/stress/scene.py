@@ -4,6 +4,7 @@ import re
 import sys
 from collections import Counter
 from pathlib import Path
+from secrets import token_hex
 from urllib.parse import unquote
 
 from PIL import Image
@@ -13,12 +14,6 @@ from tests.running import Program, ask
 from tools.stress import wire
 from tools.stress.calls import OWN_PATHS, Call, World
 from uso.config import ROOT
-
-CANARY = "canary-7d1f0c55"
-"""In files that nobody may read."""
-
-VICTIM = "victim-31c8e2aa"
-"""In a file that somebody else has uploaded."""
 
 
 class Watcher:
@@ -40,10 +35,10 @@ class Watcher:
     def look(self, call: Call, answer: wire.Answer) -> None:
         self.statuses[f"{answer.status // 100}xx" if answer.status else "none"] += 1
         said = answer.body + answer.head.encode()
-        for what, secret in self.secrets.items():
-            if secret in said:
-                self.faults.append(f"{what} came back from {call!r}")
         asked = _all_of(call)
+        for what, secret in self.secrets.items():
+            if secret in said and secret.decode() not in asked:
+                self.faults.append(f"{what} came back from {call!r}")
         for place in self._private:
             if place.encode() in said and place not in asked:
                 self.faults.append(f"The place {place} came back from {call!r}")
@@ -64,11 +59,14 @@ class Scene:
     """One server with its folders, things around it that must stay where they are, and somebody's upload."""
 
     def __init__(self, folder: Path, *flags: str) -> None:
+        self.canary, self.victim = f"canary-{token_hex(8)}", f"victim-{token_hex(8)}"
+        """In files that nobody may read, and in one that somebody else has uploaded: new each time, for hypothesis
+        tries whatever constants it finds in the source."""
         self.secret = folder / "secret"
         self.secret.mkdir(parents=True)
-        (self.secret / "canary.txt").write_text(CANARY)
+        (self.secret / "canary.txt").write_text(self.canary)
         picture = Image.new("RGB", (16, 16), "red")
-        picture.save(self.secret / "canary.png", pnginfo=_text(CANARY))
+        picture.save(self.secret / "canary.png", pnginfo=_text(self.canary))
         self.program = Program(folder, *flags)
         self.folder = folder
 
@@ -85,12 +83,19 @@ class Scene:
         ]
         return World(targets, str(uploads), f"127.0.0.1:{self.program.port}")
 
+    def somebody_uploads(self) -> None:
+        """A file of another person's."""
+        head = '--b\r\nContent-Disposition: form-data; name="files"; filename="v.txt"\r\n\r\n'
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        body = f"{head}{self.victim}\r\n--b--\r\n".encode()
+        assert ask(self.program.port, "/gradio_api/upload", headers, "POST", body).status == 200
+
     def watcher(self) -> Watcher:
         key = self.program.outputs / ".login-key"
         secrets = {
             "A traceback": b"Traceback (most recent call last)",
-            "A file outside": CANARY.encode(),
-            "Somebody else's upload": VICTIM.encode(),
+            "A file outside": self.canary.encode(),
+            "Somebody else's upload": self.victim.encode(),
             "/etc/passwd": b"root:x:0:0:",
             "The ledger": b"SQLite format 3",
             "The environment": b"PYTHONHASHSEED=",
@@ -109,7 +114,7 @@ class Scene:
                 continue
             if not any(path.is_relative_to(place) for place in allowed) and path.name not in ("log", "people"):
                 wrong.append(f"{path.relative_to(self.folder)} was written.")
-            if path.name != "log" and CANARY.encode() in path.read_bytes():
+            if path.name != "log" and self.canary.encode() in path.read_bytes():
                 wrong.append(f"{path.relative_to(self.folder)} holds what is nobody's business.")
         return wrong
 
@@ -118,11 +123,3 @@ def _text(words: str) -> PngInfo:
     text = PngInfo()
     text.add_text("words", words)
     return text
-
-
-def upload_of_a_victim(port: int) -> None:
-    body = (
-        f'--b\r\nContent-Disposition: form-data; name="files"; filename="v.txt"\r\n\r\n{VICTIM}\r\n--b--\r\n'.encode()
-    )
-    headers = {"Content-Type": "multipart/form-data; boundary=b"}
-    assert ask(port, "/gradio_api/upload", headers, "POST", body).status == 200
