@@ -27,6 +27,7 @@ EXAMPLES = ROOT / "assets" / "examples"
 PACKAGES = {
     "PIL": "pillow",
     "axe_playwright_python": "axe-playwright-python",
+    "cv2": "opencv-python-headless",
     "prometheus_client": "prometheus-client",
     "skimage": "scikit-image",
     "yaml": "pyyaml",
@@ -67,12 +68,17 @@ def imported_packages(paths: Iterable[Path]) -> set[str]:
 
 def test_requirements_are_what_the_program_imports() -> None:
     """Catches an import that a fresh machine lacks, and a package that nobody uses any more."""
-    assert set(requirements("requirements.txt")) == imported_packages([ROOT / "app.py", *(ROOT / "uso").rglob("*.py")])
+    training = ROOT / "uso" / "training"
+    program = [path for path in (ROOT / "uso").rglob("*.py") if training not in path.parents]
+    assert set(requirements("requirements.txt")) == imported_packages([ROOT / "app.py", *program])
+    more = imported_packages(training.rglob("*.py")) - set(requirements("requirements.txt"))
+    assert set(requirements("requirements-train.txt")) == more
 
 
 def test_development_requirements_cover_tests_and_tools() -> None:
     """Catches a test that only runs where somebody installed something by hand."""
-    have = set(requirements("requirements.txt")) | set(requirements("requirements-dev.txt"))
+    names = ("requirements.txt", "requirements-train.txt", "requirements-dev.txt")
+    have = {package for name in names for package in requirements(name)}
     assert imported_packages([*(ROOT / "tests").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]) <= have
 
 

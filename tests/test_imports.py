@@ -49,10 +49,11 @@ LAYERS: dict[str, set[str]] = {
         "forecast",
         "provenance",
         "loading",
+        "terminal",
     },
+    "training": {"training"},
     "programs": {
         "flags",
-        "terminal",
         "generate",
         "batch",
         "remote",
@@ -67,7 +68,8 @@ LAYERS: dict[str, set[str]] = {
         "app",
     },
 }
-"""From the ground up; a layer imports from itself and from those before it. `web` is all of `uso/web/`."""
+"""From the ground up; a layer imports from itself and from those before it. `web` is all of `uso/web/`, `training` all
+of `uso/training/`."""
 
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "gradio"}
 

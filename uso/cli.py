@@ -23,6 +23,7 @@ from uso.flags import AUTO, DTYPES, add_machine_flags, add_model_flags
 from uso.generate import DEFAULT_FOLDER, generate
 from uso.remote import generate_remotely
 from uso.terminal import log_to_terminal, on_terminal, printable, say
+from uso.training.data.command import add_train_data
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 """Exit statuses: some jobs failed; nothing was done, and why was said; Ctrl-C, as shells count it (128 + SIGINT)."""
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_memory,
         _add_bench,
         _add_train,
+        add_train_data,
         _add_account,
     ):
         verb = add(verbs)

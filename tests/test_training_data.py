@@ -1,0 +1,275 @@
+"""Data on disk: rows, the checker that reads them before a run does, shards and files of drawn samples, the command."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.test_miniature import needs_font
+from uso.cli import main
+from uso.errors import ConfigError, RequestError
+from uso.images import open_image
+from uso.training.data import shards as shards_module
+from uso.training.data.check import check_rows
+from uso.training.data.files import make_files
+from uso.training.data.miniature.triplets import Miniature, Sample, Triplet
+from uso.training.data.rows import Row, parse_row, read_rows, write_rows
+from uso.training.data.shards import Shards, make_shards
+
+Values = dict[str, Any]
+
+
+def row(**changes: Any) -> Values:
+    return {"prompt": "A fox.", "content": "a.png", "styles": ["b.png"], "target": "c.png"} | changes
+
+
+@pytest.fixture
+def folder(tmp_path: Path, picture: Callable[..., Image.Image]) -> Path:
+    for number, name in enumerate("abc"):
+        picture(96, 80, number).save(tmp_path / f"{name}.png")
+    return tmp_path
+
+
+def problems(folder: Path, *rows: Values | str, **options: Any) -> list[str]:
+    """What the checker says of a file with these rows."""
+    lines = [line if isinstance(line, str) else json.dumps(line) for line in rows]
+    (folder / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return [str(problem) for problem in check_rows(folder / "rows.jsonl", **options).problems]
+
+
+# Rows
+
+
+def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
+    """Catches a label that is lost, or a text that JSON lines break apart."""
+    rows = [
+        Row(prompt="", content="x/a.png", styles=("b.png", "c.png"), target="d.png", layout="kept", seed=3),
+        Row(prompt='Ein Fuchs\u2028 "im Schnee"\n.', target="e.png", styles=("b.png",), params={"ink": [0.1, 0.2]}),
+    ]
+    write_rows(tmp_path / "deep" / "rows.jsonl", rows)
+    assert read_rows(tmp_path / "deep" / "rows.jsonl") == rows
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", "It is not JSON"),
+        ("[1]", "It is no JSON object"),
+        (json.dumps(row(promt="x")), "There is no 'promt'. The keys of a row are: prompt, content, styles, target"),
+        (json.dumps({"prompt": ""}), '"target": Field required'),
+        (json.dumps(row(prompt=3)), '"prompt": Input should be a valid string'),
+        (json.dumps(row(layout="same")), "\"layout\": Input should be 'kept' or 'moved'"),
+    ],
+)
+def test_a_line_that_is_no_row_is_refused(line: str, says: str, tmp_path: Path) -> None:
+    """Catches a typo that would be a condition left out of the whole run."""
+    with pytest.raises(RequestError) as error:
+        parse_row(line)
+    assert str(error.value).startswith(says)
+    (tmp_path / "rows.jsonl").write_text(f"\n{line}\n", encoding="utf-8")
+    with pytest.raises(RequestError, match=r"rows\.jsonl, line 2: "):
+        read_rows(tmp_path / "rows.jsonl")
+
+
+def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    """Catches an empty run, and an error in somebody else's words."""
+    with pytest.raises(RequestError, match="could not be read"):
+        read_rows(tmp_path / "nothing.jsonl")
+    (tmp_path / "empty.jsonl").write_text("\n\n")
+    with pytest.raises(RequestError, match="hold no row"):
+        read_rows(tmp_path / "empty.jsonl")
+    (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "\xe9"}')
+    with pytest.raises(RequestError, match="UTF-8"):
+        read_rows(tmp_path / "latin.jsonl")
+
+
+# The checker
+
+
+def test_good_rows_pass(folder: Path) -> None:
+    """Catches a checker that refuses what the trainer takes: kept layouts, one kind of reference, shared pictures."""
+    assert problems(folder, row(), row(prompt="", target="b.png", styles=["a.png"], layout="kept")) == []
+    assert problems(folder, row(content=None)) == []
+    assert problems(folder, row(styles=[], prompt="")) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"content": "no.png"}, '"content": no.png is not there.'),
+        ({"styles": ["b.png", "no.png"]}, '"styles[2]": no.png is not there.'),
+        ({"target": "broken.png"}, '"target": broken.png cannot be used: it is damaged or incomplete'),
+        ({"target": "text.png"}, '"target": text.png cannot be used: it is not a picture'),
+        ({"content": "small.png"}, '"content": small.png has 96 x 40 pixels; the short side needs at least 64.'),
+        ({"content": "long.png"}, '"content": long.png has 400 x 90 pixels; at most 4 to 1 is accepted.'),
+        ({"content": "/etc/passwd"}, "\"content\": '/etc/passwd' is an absolute path"),
+        ({"content": "C:\\a.png"}, "is an absolute path"),
+        ({"target": "../c.png"}, "\"target\": '../c.png' leads out of the data file's folder"),
+        ({"target": "link.png"}, "\"target\": 'link.png' leads out of the data file's folder"),
+        ({"target": ""}, '"target": it names no file'),
+        ({"target": "a.png"}, '"content" is the target itself'),
+        ({"content": None, "styles": []}, 'It has neither "content" nor "styles"'),
+        ({"content": None, "prompt": " "}, '"prompt" is empty without "content"'),
+        ({"prompt": "", "layout": "moved"}, '"prompt" is empty though "layout" is "moved"'),
+        ({"layout": "kept"}, '"prompt" is not empty though "layout" is "kept"'),
+        ({"prompt": "x" * 2001}, '"prompt" has 2001 characters; at most 2000'),
+    ],
+)
+def test_every_kind_of_bad_row_is_named(
+    folder: Path,
+    changes: Values,
+    says: str,
+    picture: Callable[..., Image.Image],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Catches a row that would stop a run after an hour, or leak a file from elsewhere into a model."""
+    whole = (folder / "a.png").read_bytes()
+    (folder / "broken.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.png").write_text("no picture")
+    picture(96, 40).save(folder / "small.png")
+    picture(400, 90).save(folder / "long.png")
+    outside = tmp_path_factory.mktemp("outside") / "secret.png"
+    picture(96, 80).save(outside)
+    (folder / "link.png").symlink_to(outside)
+    found = problems(folder, row(), row(**({"target": "b.png", "styles": ["c.png"]} | changes)))
+    assert any(text.startswith("line 2: ") and says in text for text in found), found
+    assert all(text.startswith("line 2: ") for text in found)
+
+
+def test_all_bad_rows_are_named_at_once(folder: Path) -> None:
+    """Catches a checker that stops at the first: an hour per mistake."""
+    found = problems(folder, row(content="no.png"), "{", row(target="b.png", styles=[]), row(styles=["no.png"]))
+    assert [text.split(":")[0] for text in found] == ["line 1", "line 2", "line 4", "line 4"]
+    assert '"target": c.png is the target of line 1 already; keep one.' in "\n".join(found)
+
+
+def test_a_lower_limit_may_be_asked_for(folder: Path) -> None:
+    """Catches a limit that is not the one that was named."""
+    assert problems(folder, row(), min_side=80) == []
+    assert len(problems(folder, row(), min_side=81)) == 3
+
+
+# Drawn samples on disk
+
+
+@needs_font
+def test_files_pass_the_checker_and_hold_the_samples(tmp_path: Path) -> None:
+    """Catches pictures under each other's names, and rows that the trainer would refuse."""
+    data = Miniature(size=64)
+    assert list(make_files(tmp_path, data, 5, first=2)) == [1, 2, 3, 4, 5]
+    assert check_rows(tmp_path / "rows.jsonl").problems == ()
+    for index, one in enumerate(read_rows(tmp_path / "rows.jsonl"), start=2):
+        triplet = data.triplet(index)
+        assert (one.prompt, one.layout, one.subject) == (triplet.prompt, triplet.labels.layout, triplet.labels.subject)
+        assert one.content is not None
+        for name, pixels in (
+            (one.content, triplet.content),
+            (one.styles[0], triplet.style),
+            (one.target, triplet.target),
+        ):
+            with Image.open(tmp_path / name) as opened:
+                np.testing.assert_array_equal(np.asarray(opened), pixels)
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(shards_module, "SHARD", 4)
+    return 4
+
+
+def same(left: Triplet | Sample, right: Triplet | Sample) -> bool:
+    names = ("content", "style", "target") if isinstance(left, Triplet) else ("picture",)
+    pixels = all(np.array_equal(getattr(left, name), getattr(right, name)) for name in names)
+    return pixels and left.caption == right.caption and left.labels.as_json() == right.labels.as_json()
+
+
+@needs_font
+@pytest.mark.usefixtures("small_shards")
+def test_shards_hold_what_the_generator_draws(tmp_path: Path) -> None:
+    """Catches a sample under another's number, and two processes that overlap or leave gaps."""
+    data = Miniature(size=32)
+    for part in (1, 0):
+        list(make_shards(tmp_path / "triplets", data, "triplets", 10, first=3, part=part, parts=2))
+    stored = Shards.open(tmp_path / "triplets")
+    assert len(stored) == 10 and stored.pixels(9).shape == (3, 32, 32, 3)
+    assert all(same(stored[index], data.triplet(index + 3)) for index in range(10))
+    list(make_shards(tmp_path / "samples", data, "samples", 6))
+    singles = Shards.open(tmp_path / "samples")
+    assert all(same(singles[index], data.sample(index)) for index in range(6))
+    with pytest.raises(IndexError):
+        singles[6]
+
+
+@needs_font
+@pytest.mark.usefixtures("small_shards")
+def test_shards_go_on_and_grow(tmp_path: Path) -> None:
+    """Catches a run that begins anew, half a shard that is taken for a whole one, and a folder of two kinds of data."""
+    data = Miniature(size=32)
+    work = make_shards(tmp_path, data, "samples", 8)
+    assert next(work) == 4
+    work.close()  # killed after one of two
+    with pytest.raises(ConfigError, match="lacks 1 shards"):
+        Shards.open(tmp_path)
+    first = (tmp_path / "shard-00000.npy").stat().st_mtime_ns
+    assert list(make_shards(tmp_path, data, "samples", 8)) == [4]
+    assert list(make_shards(tmp_path, data, "samples", 10)) == [2]
+    assert (tmp_path / "shard-00000.npy").stat().st_mtime_ns == first
+    assert len(Shards.open(tmp_path)) == 10
+    with pytest.raises(ConfigError, match="holds other data: its kind is samples"):
+        list(make_shards(tmp_path, data, "triplets", 10))
+    with pytest.raises(ConfigError, match="its count is 10, asked for is 12"):  # its last shard is not whole
+        list(make_shards(tmp_path, data, "samples", 12))
+    with pytest.raises(ConfigError, match="holds no shards"):
+        Shards.open(tmp_path / "elsewhere")
+
+
+# The command
+
+
+@needs_font
+def test_the_command_draws_checks_and_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a verb that is not wired, or whose exit status says the opposite."""
+    folder, sheet = tmp_path / "data", tmp_path / "sheet.png"
+    assert main(["train.data", "make-miniature", str(folder), "--count", "3", "--size", "64"]) == 0
+    rows = folder / "rows.jsonl"
+    assert capsys.readouterr().out.split() == [str(rows)]
+    assert main(["train.data", "check", str(rows)]) == 0
+    assert "3 rows and 9 pictures: all can be used." in capsys.readouterr().out
+    assert main(["train.data", "check", str(rows), "--min-side", "65"]) == 1
+    assert "3 of 3 rows cannot be used:" in capsys.readouterr().out
+    assert main(["train.data", "sheet", str(sheet), "--of", "triplets", "--count", "2", "--size", "32"]) == 0
+    assert open_image(sheet.read_bytes()).height == 2 * (32 + 4 + 16)
+    form = ["--form", "samples", "--part", "1/1"]
+    assert main(["train.data", "make-miniature", str(tmp_path / "shards"), "--count", "3", "--size", "32", *form]) == 0
+    assert len(Shards.open(tmp_path / "shards")) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["make-miniature", "x", "--count", "0"], "--count must be at least 1"),
+        (["make-miniature", "x", "--count", "1", "--split", "all"], "There is no split 'all'"),
+        (["make-miniature", "x", "--count", "9", "--form", "samples", "--part", "3/2"], "--part is '3/2'"),
+        (["make-miniature", "x", "--count", "9", "--part", "1/2"], "--part is for shards"),
+        (["sheet", "x.jpg"], "must end in .png"),
+        (["check", "nothing.jsonl"], "could not be read"),
+        (
+            ["make", "x", "--output", "y", "--csd", "no.bin", "--experts", "none"],
+            "There is no experts' configuration 'none'",
+        ),
+        (["make", "x", "--output", "y", "--csd", "no.bin"], "no.bin is not there"),
+    ],
+)
+def test_the_command_refuses_in_a_sentence(
+    arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a stack trace, and a folder left behind by a call that did nothing."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["train.data", *arguments]) == 2
+    assert says in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,286 @@
+"""Triplets by experts: real classes of diffusers and transformers at toy size, filters, reports, runs that go on."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter, ImageOps
+
+from tests.conftest import draw_picture
+from tests.test_csd import saved, tiny_checkpoint
+from uso.errors import ConfigError
+from uso.images import open_image
+from uso.training.csd import load_csd
+from uso.training.data.check import check_rows
+from uso.training.data.expert_config import ExpertsConfig, load_experts_config
+from uso.training.data.expert_models import CsdScorer, DinoScorer, PipelineEditor, experts_from, load_editor
+from uso.training.data.experts import Experts, make_triplets, plan
+from uso.training.data.rows import read_rows
+
+CONFIG = ExpertsConfig.model_validate(
+    {
+        "size": 96,
+        "moved": 1.0,
+        "stylization": {"repo": "a", "instructions": ["Show {subject}."], "subjects": ["a fox", "a cup"]},
+        "destylization": {"repo": "b", "kept": ["A photograph."], "moved": ["Elsewhere."]},
+        "filters": {"min_style": 0.2, "min_subject": 0.2},
+    }
+)
+
+
+class Mirror:
+    """A small expert: mirrors for the style reference, softens for the content reference; counts its work."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.calls: list[tuple[str, int]] = []
+        self.stop_after = stop_after
+
+    def edit(self, picture: Image.Image, instruction: str, seed: int) -> Image.Image:
+        if self.stop_after is not None and len(self.calls) >= self.stop_after:
+            raise KeyboardInterrupt
+        self.calls.append((instruction, seed))
+        if "Show" in instruction:
+            return ImageOps.mirror(picture)
+        return picture.filter(ImageFilter.GaussianBlur(2)).resize((50, 50))
+
+
+class Colours:
+    """A small scorer: how far a picture's mean colours lie from grey."""
+
+    def vectors(self, pictures: list[Image.Image]) -> NDArray[np.float32]:
+        means = np.array([np.asarray(picture.resize((2, 2)), np.float32).reshape(-1) - 128 for picture in pictures])
+        return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True), np.float32)
+
+
+def opened(path: Path) -> Image.Image:
+    return open_image(path.read_bytes())
+
+
+def experts(editor: Mirror) -> Experts:
+    scorer = Colours()
+    return Experts(lambda: editor, lambda: editor, lambda: scorer, lambda: scorer)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    (folder / "deep").mkdir(parents=True)
+    for number, name in enumerate(("one.png", "two.jpg", "deep/three.png")):
+        draw_picture(120, 90, number).save(folder / name)
+    (folder / "one.txt").write_text("A fox\nin the snow. ")
+    return folder
+
+
+def test_references_rows_and_report(pictures: Path, tmp_path: Path) -> None:
+    """Catches references under each other's names, a moved layout without words, and rows the checker refuses."""
+    output, editor = tmp_path / "out", Mirror()
+    report = make_triplets(pictures, output, CONFIG, experts(editor))
+    assert report["kept"] == 3 and report["dropped"] == 0 and report["layouts"] == {"kept": 2, "moved": 1}
+    assert check_rows(output / "rows.jsonl").problems == ()
+    rows = read_rows(output / "rows.jsonl")
+    assert sorted(row.prompt for row in rows) == ["", "", "A fox in the snow."]
+    for row in rows:
+        assert row.scores is not None and set(row.scores) == {"style", "subject", "leak"}
+        target, style, content = (opened(output / str(name)) for name in (row.target, row.styles[0], row.content))
+        assert target.size == (96, 64) and np.array_equal(np.asarray(ImageOps.mirror(target)), np.asarray(style))
+        assert content.size == target.size
+    asked = [instruction for instruction, _ in editor.calls]
+    assert sorted(asked[3:]) == ["A photograph.", "A photograph.", "Elsewhere."]
+    assert set(asked[:3]) <= {"Show a fox.", "Show a cup."}
+    assert json.loads((output / "report.json").read_text()) == report
+
+
+def test_filters_drop_with_a_reason(pictures: Path, tmp_path: Path) -> None:
+    """Catches a threshold that is not applied, a wrong reason, and pictures made again for new thresholds."""
+    output, editor = tmp_path / "out", Mirror()
+    make_triplets(pictures, output, CONFIG, experts(editor))
+    scores = json.loads((output / "scores.json").read_text())
+    styles = sorted(score["style"] for score in scores.values())
+    between = (styles[0] + styles[1]) / 2
+    strict = CONFIG.model_copy(update={"filters": CONFIG.filters.model_copy(update={"min_style": between})})
+    report = make_triplets(pictures, output, strict, experts(editor))
+    assert (report["kept"], report["dropped"], report["reasons"]) == (2, 1, {"style": 1})
+    ((name, why),) = report["pictures"].items()
+    assert why == f"style: the style reference's CSD cosine is {styles[0]}, under {between}"
+    assert f"{name}: {why}" in (output / "report.txt").read_text()
+    leaky = CONFIG.model_copy(update={"filters": CONFIG.filters.model_copy(update={"max_leak": -1.0})})
+    assert make_triplets(pictures, output, leaky, experts(editor))["reasons"] == {"leak": 3}
+    assert len(editor.calls) == 6
+
+
+def test_pictures_that_cannot_be_used_are_dropped_and_named(pictures: Path, tmp_path: Path) -> None:
+    """Catches one broken file that ends a run of days, and one picture that counts twice."""
+    (pictures / "broken.png").write_bytes((pictures / "one.png").read_bytes()[:200])
+    (pictures / "zz.png").write_bytes((pictures / "one.png").read_bytes())
+    draw_picture(900, 90).save(pictures / "long.png")
+    report = make_triplets(pictures, tmp_path / "out", CONFIG, experts(Mirror()))
+    assert report["kept"] == 3
+    assert set(report["pictures"]) == {"broken.png", "zz.png", "long.png"}
+    assert report["pictures"]["zz.png"] == "the same file as one.png"
+    assert report["reasons"] == {"picture": 3}
+
+
+def test_a_stopped_run_goes_on(pictures: Path, tmp_path: Path) -> None:
+    """Catches work done twice, half a picture, and another picture than an unbroken run would make."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    make_triplets(pictures, whole, CONFIG, experts(Mirror()))
+    first, second = Mirror(stop_after=4), Mirror()
+    with pytest.raises(KeyboardInterrupt):
+        make_triplets(pictures, broken, CONFIG, experts(first))
+    (broken / "content" / "leftover.png.part").write_bytes(b"half")
+    make_triplets(pictures, broken, CONFIG, experts(second))
+    assert len(first.calls) + len(second.calls) == 6
+    names = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
+    assert all((whole / name).read_bytes() == (broken / name).read_bytes() for name in names)
+
+
+def test_what_is_asked_depends_on_the_picture_alone(pictures: Path, tmp_path: Path) -> None:
+    """Catches a draw by position: one picture more would change what all others are asked for."""
+    before, _ = plan(pictures, tmp_path / "a", CONFIG)
+    draw_picture(100, 100, 9).save(pictures / "aaa.png")
+    after, _ = plan(pictures, tmp_path / "b", CONFIG)
+    assert len(after) == 4 and set(before) <= set(after)
+
+
+def test_other_settings_are_refused(pictures: Path, tmp_path: Path) -> None:
+    """Catches a data set that is half one thing and half another."""
+    make_triplets(pictures, tmp_path / "out", CONFIG, experts(Mirror()))
+    with pytest.raises(ConfigError, match="was made with another 'size'"):
+        make_triplets(pictures, tmp_path / "out", CONFIG.model_copy(update={"size": 64}), experts(Mirror()))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="holds no pictures"):
+        make_triplets(tmp_path / "empty", tmp_path / "other", CONFIG, experts(Mirror()))
+
+
+# Configurations
+
+
+def test_the_configuration_that_ships() -> None:
+    """Catches a typo in the shipped file, which would surface on somebody's rented machine."""
+    config = load_experts_config("flux-kontext")
+    assert config.stylization.pipeline == "FluxKontextPipeline" and config.destylization.moved
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"sise": 1}, "sise: Extra inputs are not permitted"),
+        ({"stylization": None}, "stylization: Input should be"),
+        (
+            {"stylization": {"repo": "a", "instructions": ["Show it."], "subjects": ["a"]}},
+            "every instruction must hold {subject}",
+        ),
+    ],
+)
+def test_wrong_configurations_are_refused(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    """Catches a key that is ignored, and an instruction that would show the same subject again."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps(json.loads(CONFIG.model_dump_json()) | change))
+    with pytest.raises(ConfigError) as error:
+        load_experts_config(str(path))
+    assert says in str(error.value)
+
+
+# Real classes, toy size
+
+
+@pytest.fixture(scope="module")
+def dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import Dinov2Config, Dinov2Model
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 56, "patch_size": 14}
+    folder = tmp_path_factory.mktemp("dino")
+    Dinov2Model(Dinov2Config(**sizes)).save_pretrained(folder)
+    return folder
+
+
+def test_scorers_give_unit_vectors_that_follow_pictures(dino: Path, tmp_path: Path) -> None:
+    """Catches vectors of other lengths, which would make cosines of the filters meaningless, and two equal inputs."""
+    from transformers import Dinov2Model
+
+    csd = load_csd(saved(tmp_path / "csd.bin", tiny_checkpoint()))
+    for scorer in (DinoScorer(Dinov2Model.from_pretrained(dino)), CsdScorer(csd)):
+        one, other = draw_picture(90, 70, 0), draw_picture(70, 90, 1)
+        vectors = scorer.vectors([one, other, one])
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+        assert vectors[0] @ vectors[2] > 0.9999 > vectors[0] @ vectors[1]
+
+
+@pytest.fixture(scope="module")
+def kontext(demo_pipeline: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A FLUX.1 Kontext pipeline of the demo model's encoders and a transformer of one block each, on disk."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
+
+    torch.manual_seed(0)
+    transformer = FluxTransformer2DModel(
+        in_channels=64,
+        num_layers=1,
+        num_single_layers=1,
+        num_attention_heads=2,
+        attention_head_dim=32,
+        joint_attention_dim=demo_pipeline.text_encoder_2.config.d_model,
+        pooled_projection_dim=demo_pipeline.text_encoder.config.hidden_size,
+        guidance_embeds=True,
+        axes_dims_rope=(8, 12, 12),
+    )
+    parts = {
+        name: getattr(demo_pipeline, name)
+        for name in ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+    }
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    folder = tmp_path_factory.mktemp("kontext")
+    FluxKontextPipeline(scheduler=scheduler, transformer=transformer, **parts).save_pretrained(folder)
+    return folder
+
+
+def editor_config(folder: Path, **changes: Any) -> Any:
+    arguments = {"num_inference_steps": 2, "_auto_resize": False, "max_area": 4096, "max_sequence_length": 32}
+    values = CONFIG.destylization.model_dump() | {"repo": str(folder), "dtype": "float32", "arguments": arguments}
+    return CONFIG.destylization.model_validate(values | changes)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_real_editing_pipeline_edits(kontext: Path) -> None:
+    """Catches a call that the pipeline refuses, another size, and a seed or an instruction that changes nothing."""
+    editor = load_editor(editor_config(kontext), "cpu")
+    assert isinstance(editor, PipelineEditor)
+    picture = draw_picture(64, 64)
+    first = editor.edit(picture, "A photograph.", 1)
+    assert first.size == (64, 64)
+    assert np.array_equal(np.asarray(first), np.asarray(editor.edit(picture, "A photograph.", 1)))
+    assert not np.array_equal(np.asarray(first), np.asarray(editor.edit(picture, "A photograph.", 2)))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_with_real_classes(kontext: Path, dino: Path, tmp_path: Path, pictures: Path) -> None:
+    """Catches what only fits together in the small doubles above."""
+    csd = saved(tmp_path / "csd.bin", tiny_checkpoint())
+    values = json.loads(CONFIG.model_dump_json()) | {"size": 64}
+    real = json.loads(editor_config(kontext).model_dump_json())
+    common = {key: real[key] for key in ("repo", "dtype", "arguments")}
+    values["stylization"] |= common
+    values["destylization"] |= common
+    values["filters"] = {"min_style": -1, "min_subject": -1, "dino": str(dino)}
+    config = ExpertsConfig.model_validate(values)
+    report = make_triplets(pictures, tmp_path / "out", config, experts_from(config, csd, "cpu"))
+    assert report["kept"] == 3
+    assert check_rows(tmp_path / "out" / "rows.jsonl", min_side=32).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"pipeline": "FluxContextPipeline"}, "diffusers has no pipeline 'FluxContextPipeline'"),
+        ({"dtype": "float17"}, "torch has no dtype 'float17'"),
+        ({"repo": "nobody/nothing"}, "nobody/nothing could not be loaded as FluxKontextPipeline"),
+    ],
+)
+def test_experts_that_are_not_there_are_refused(tmp_path: Path, changes: dict[str, str], says: str) -> None:
+    """Catches a stack trace of another library for a name with a typo."""
+    with pytest.raises(ConfigError, match=says):
+        load_editor(editor_config(tmp_path, **changes), "cpu")

@@ -1,0 +1,41 @@
+"""The styles: real image algorithms with parameters, told apart at a glance. See `base` for what a style is."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from uso.training.data.miniature.brush import Random, finished
+from uso.training.data.miniature.scenes import Picture, Scene, draw_scene
+from uso.training.data.miniature.styles.base import Params, Style
+from uso.training.data.miniature.styles.drawings import DRAWINGS
+from uso.training.data.miniature.styles.lines import LINES
+from uso.training.data.miniature.styles.paints import PAINTS
+from uso.training.data.miniature.styles.prints import PRINTS
+from uso.training.data.miniature.styles.threads import THREADS
+from uso.training.data.miniature.styles.tiles import TILES
+
+STYLES: tuple[Style, ...] = PAINTS + DRAWINGS + LINES + PRINTS + TILES + THREADS
+"""Every style. Held out from training: delftware, charcoal, risograph, toy bricks."""
+
+BY_NAME = {style.name: style for style in STYLES}
+
+
+def draw_styled(scene: Scene, style: Style, params: Params, side: int, random: Random) -> NDArray[np.uint8]:
+    """A scene in a style, [side, side, 3]; `random` gives the grain."""
+    return paint(draw_scene(scene, side), style, params, random)
+
+
+def paint(picture: Picture, style: Style, params: Params, random: Random) -> NDArray[np.uint8]:
+    """A plain picture in a style, [side, side, 3]; fine lines are painted larger and brought down."""
+    side = picture.side
+    if style.oversample == 1:
+        return finished(style.paint(picture, params, random))
+    large = (side * style.oversample, side * style.oversample)
+    planes = (cv2.resize(plane, large, interpolation=cv2.INTER_LINEAR) for plane in (picture.rgb, picture.mask))
+    painted = style.paint(Picture(*planes), params, random)
+    return finished(cv2.resize(painted, (side, side), interpolation=cv2.INTER_AREA))
+
+
+def draw_plain(scene: Scene, side: int) -> NDArray[np.uint8]:
+    """A scene without style, [side, side, 3]."""
+    return finished(draw_scene(scene, side).rgb)

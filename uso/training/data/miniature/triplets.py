@@ -1,0 +1,207 @@
+"""Samples of the drawn data: each a pure function of (seed, split, index), made when it is asked for.
+
+A triplet is a content image (a subject in its plain look), a style image (another subject in a style) and a target (the
+first subject in that style, with the same parameters). A single picture with its caption serves models that know no
+references. Nothing is written here, and nothing is remembered but glyphs.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uso.errors import ConfigError
+from uso.training.data.miniature.brush import Random, finished
+from uso.training.data.miniature.scenes import (
+    Scene,
+    compose,
+    draw_look,
+    draw_scene,
+    moved,
+    sentence,
+    styled_sentence,
+)
+from uso.training.data.miniature.styles import STYLES, Style, draw_plain, draw_styled, paint
+from uso.training.data.miniature.subjects import SUBJECTS, Subject
+
+Pixels = NDArray[np.uint8]
+Layout = Literal["kept", "moved"]
+SplitName = Literal["train", "seen", "new-subjects", "new-styles", "new-both"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+"""`train`; then new pictures of seen subjects and styles, of held-out subjects, in held-out styles, of and in both."""
+
+MIN_SIZE, MAX_SIZE = 32, 1024
+
+
+@dataclass(frozen=True)
+class Split:
+    """Who may be shown, and in which styles. Style images of a split show its own subjects."""
+
+    name: SplitName
+    subjects: tuple[Subject, ...]
+    styles: tuple[Style, ...]
+
+
+def split(name: str) -> Split:
+    """A part of the data by name.
+
+    Raises:
+        ConfigError: there is no such part.
+    """
+    if name not in SPLITS:
+        raise ConfigError(f"There is no split '{name}'. Choose one of: {', '.join(SPLITS)}.")
+    new_subjects, new_styles = name in ("new-subjects", "new-both"), name in ("new-styles", "new-both")
+    return Split(
+        name,
+        tuple(subject for subject in SUBJECTS if subject.held_out == new_subjects),
+        tuple(style for style in STYLES if style.held_out == new_styles),
+    )
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a sample shows, for losses, evaluation and files; `params` are the style's numbers."""
+
+    split: str
+    seed: int
+    index: int
+    subject: str
+    style: str | None
+    layout: Layout | None = None
+    style_subject: str | None = None
+    place: str = ""
+    time: str = ""
+    params: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Without what is not there; numbers rounded as JSON has them."""
+        values = {key: value for key, value in asdict(self).items() if value not in (None, "", {})}
+        return dict(json.loads(json.dumps(values)))
+
+
+@dataclass(frozen=True)
+class Triplet:
+    """`content`, `style`, `target`: [size, size, 3] bytes.
+
+    `prompt` is what the network is told: nothing where the layout is kept, else the target in words. `sentence` always
+    says what the target shows, `caption` in which style too.
+    """
+
+    content: Pixels
+    style: Pixels
+    target: Pixels
+    prompt: str
+    sentence: str
+    caption: str
+    labels: Labels
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture [size, size, 3] and its caption, which names the style if there is one."""
+
+    picture: Pixels
+    caption: str
+    labels: Labels
+
+
+@dataclass(frozen=True)
+class Miniature:
+    """The drawn data: `triplet(index)` and `sample(index)` for any index from 0.
+
+    Args:
+        seed: another seed, other pictures.
+        size: side of the pictures in pixels.
+        split: one of `SPLITS`.
+        moved: share of triplets whose layout is moved.
+        plain: share of single samples without style.
+
+    Raises:
+        ConfigError: an unknown split, or a size or share out of range.
+    """
+
+    seed: int = 0
+    size: int = 128
+    split: str = "train"
+    moved: float = 0.5
+    plain: float = 0.2
+
+    def __post_init__(self) -> None:
+        split(self.split)
+        if not MIN_SIZE <= self.size <= MAX_SIZE:
+            raise ConfigError(f"Drawn pictures have {MIN_SIZE} to {MAX_SIZE} pixels a side, not {self.size}.")
+        for name, share in (("moved", self.moved), ("plain", self.plain)):
+            if not 0 <= share <= 1:
+                raise ConfigError(f"The share '{name}' is {share}; it must lie between 0 and 1.")
+        if self.seed < 0:
+            raise ConfigError(f"The seed of drawn data is {self.seed}; it must be 0 or more.")
+
+    def triplet(self, index: int) -> Triplet:
+        """Triplet number `index`. All three pictures together take about 20 ms on one core at 128 pixels."""
+        random = self._random("triplet", index)
+        part = split(self.split)
+        style = part.styles[int(random.integers(len(part.styles)))]
+        params = style.draw(random)
+        first, second = (part.subjects[int(number)] for number in random.choice(len(part.subjects), 2, replace=False))
+        content = compose(draw_look(first, random), random)
+        layout: Layout = "moved" if random.random() < self.moved else "kept"
+        target = moved(content, random) if layout == "moved" else content
+        other = compose(draw_look(second, random), random)
+        grain = [np.random.default_rng(int(number)) for number in random.integers(2**62, size=2)]
+        plain = draw_scene(content, self.size)
+        seen = plain if target is content else draw_scene(target, self.size)
+        words = sentence(target)
+        return Triplet(
+            content=finished(plain.rgb),
+            style=draw_styled(other, style, params, self.size, grain[0]),
+            target=paint(seen, style, params, grain[1]),
+            prompt=words if layout == "moved" else "",
+            sentence=words,
+            caption=styled_sentence(target, style.phrase),
+            labels=self._labels(index, target, style, layout, second.name, params),
+        )
+
+    def sample(self, index: int) -> Sample:
+        """Single picture number `index`, with a caption that names its style."""
+        random = self._random("sample", index)
+        part = split(self.split)
+        subject = part.subjects[int(random.integers(len(part.subjects)))]
+        scene = compose(draw_look(subject, random), random)
+        if random.random() < self.plain:
+            return Sample(draw_plain(scene, self.size), sentence(scene), self._labels(index, scene, None))
+        style = part.styles[int(random.integers(len(part.styles)))]
+        params = style.draw(random)
+        grain = np.random.default_rng(int(random.integers(2**62)))
+        picture = draw_styled(scene, style, params, self.size, grain)
+        labels = self._labels(index, scene, style, params=params)
+        return Sample(picture, styled_sentence(scene, style.phrase), labels)
+
+    def _random(self, purpose: str, index: int) -> Random:
+        if index < 0:
+            raise ConfigError(f"Samples are counted from 0; there is no sample {index}.")
+        key = (self.seed, SPLITS.index(self.split), int(purpose == "sample"), index)
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
+
+    def _labels(
+        self,
+        index: int,
+        scene: Scene,
+        style: Style | None,
+        layout: Layout | None = None,
+        style_subject: str | None = None,
+        params: dict[str, Any] | None = None,
+    ) -> Labels:
+        return Labels(
+            split=self.split,
+            seed=self.seed,
+            index=index,
+            subject=scene.subject.name,
+            style=style.name if style else None,
+            layout=layout,
+            style_subject=style_subject,
+            place=scene.place.name,
+            time=scene.time,
+            params=params or {},
+        )

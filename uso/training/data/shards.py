@@ -1,0 +1,164 @@
+"""Drawn samples on disk: raw bytes in .npy shards that are mapped, not read, and their labels as JSON lines.
+
+Why raw: a run reads every picture many times, in random order, on few cores. Decoding a PNG or WebP of 128 x 128 pixels
+costs about a millisecond each time, mapping costs nothing; 100,000 pictures take 4.9 GB. Whoever keeps encoded latents
+needs the shards once and may delete them. Single files for people are written by `files`.
+
+Several processes may fill one folder: each makes its own share of the shards, and a shard is there whole or not at all.
+"""
+
+import json
+import os
+from collections.abc import Generator
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uso.errors import ConfigError
+from uso.training.data.miniature.triplets import Labels, Miniature, Sample, Triplet
+
+Kind = Literal["triplets", "samples"]
+SHARD = 512
+"""Samples per shard: 75 MB of triplets at 128 pixels."""
+
+_PICTURES: dict[Kind, int] = {"triplets": 3, "samples": 1}
+_DEFINITION = "definition.json"
+
+
+def _shard_files(folder: Path, number: int) -> tuple[Path, Path]:
+    return folder / f"shard-{number:05d}.npy", folder / f"shard-{number:05d}.jsonl"
+
+
+def make_shards(
+    folder: Path, data: Miniature, kind: Kind, count: int, first: int = 0, part: int = 0, parts: int = 1
+) -> Generator[int, None, None]:
+    """Write samples `first` to `first + count`; yields how many this call has made after every shard.
+
+    Shards that are there are kept, so an interrupted run goes on where it was; a folder of whole shards may grow by a
+    later call with a larger `count`. `part` of `parts` processes makes every `parts`-th shard.
+
+    Raises:
+        ConfigError: the folder holds other data, or the numbers make no sense.
+    """
+    if count < 1 or first < 0 or not 0 <= part < parts:
+        raise ConfigError(f"Cannot make {count} samples from number {first} as part {part} of {parts}.")
+    folder.mkdir(parents=True, exist_ok=True)
+    definition = {"kind": kind, "count": count, "first": first, "shard": SHARD, "data": asdict(data)}
+    _define(folder, definition)
+    made = 0
+    for number in range(part, -(-count // SHARD), parts):
+        pixels_file, labels_file = _shard_files(folder, number)
+        if pixels_file.exists() and labels_file.exists():
+            continue
+        indices = range(first + number * SHARD, first + min(count, (number + 1) * SHARD))
+        shape = (len(indices), _PICTURES[kind], data.size, data.size, 3)
+        pixels, lines = np.empty(shape, np.uint8), []
+        for place, index in enumerate(indices):
+            pixels[place], words = _numbered(data, kind, index)
+            lines.append(json.dumps(words, ensure_ascii=False) + "\n")
+        _write(labels_file, "".join(lines).encode())
+        draft = pixels_file.with_suffix(f".{os.getpid()}.part")
+        with draft.open("wb") as file:
+            np.save(file, pixels)
+        draft.replace(pixels_file)
+        made += len(indices)
+        yield made
+
+
+def _numbered(data: Miniature, kind: Kind, index: int) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+    if kind == "samples":
+        sample = data.sample(index)
+        return sample.picture[None], {"caption": sample.caption, "labels": sample.labels.as_json()}
+    triplet = data.triplet(index)
+    words = {"prompt": triplet.prompt, "sentence": triplet.sentence, "caption": triplet.caption}
+    return np.stack([triplet.content, triplet.style, triplet.target]), words | {"labels": triplet.labels.as_json()}
+
+
+def _define(folder: Path, definition: dict[str, Any]) -> None:
+    """Leave a note of what the folder holds, or compare with the one that is there."""
+    path = folder / _DEFINITION
+    if not path.exists():
+        _write(path, json.dumps(definition, indent=2).encode())
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    whole = found.get("count", 0) % SHARD == 0
+    if whole and found | {"count": definition["count"]} == definition and found["count"] < definition["count"]:
+        _write(path, json.dumps(definition, indent=2).encode())  # grows by whole shards
+        return
+    different = [key for key in definition if found.get(key) != definition[key]]
+    if different:
+        key = different[0]
+        raise ConfigError(
+            f"{folder} holds other data: its {key} is {found.get(key)}, asked for is {definition[key]}. "
+            "Name an empty folder, or repeat the first call's values."
+        )
+
+
+def _write(path: Path, content: bytes) -> None:
+    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
+    draft.write_bytes(content)
+    draft.replace(path)
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A folder of shards: `shards[index]` is a `Triplet` or a `Sample`, its pixels mapped from disk.
+
+    Raises:
+        ConfigError: (from `open`) the folder holds no shards, or some are missing.
+    """
+
+    folder: Path
+    kind: Kind
+    count: int
+    shard: int
+
+    @classmethod
+    def open(cls, folder: Path) -> "Shards":
+        path = folder / _DEFINITION
+        if not path.is_file():
+            raise ConfigError(
+                f"{folder} holds no shards of drawn data. Make some: python -m uso train.data make-miniature"
+            )
+        found = json.loads(path.read_text(encoding="utf-8"))
+        shards = cls(folder, found["kind"], found["count"], found["shard"])
+        missing = [
+            n for n in range(-(-shards.count // shards.shard)) if not all(f.exists() for f in _shard_files(folder, n))
+        ]
+        if missing:
+            raise ConfigError(f"{folder} lacks {len(missing)} shards. Run the call that made it again: it will go on.")
+        return shards
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Triplet | Sample:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        pixels, words = self.pixels(index), self._words[index]
+        labels = Labels(**words["labels"])
+        if self.kind == "samples":
+            return Sample(pixels[0], words["caption"], labels)
+        content, style, target = pixels
+        return Triplet(content, style, target, words["prompt"], words["sentence"], words["caption"], labels)
+
+    def pixels(self, index: int) -> NDArray[np.uint8]:
+        """[3 or 1, size, size, 3]: content, style, target; or the one picture."""
+        return _mapped(_shard_files(self.folder, index // self.shard)[0])[index % self.shard]
+
+    @cached_property
+    def _words(self) -> list[dict[str, Any]]:
+        words: list[dict[str, Any]] = []
+        for number in range(-(-self.count // self.shard)):
+            with _shard_files(self.folder, number)[1].open(encoding="utf-8") as file:
+                words += [json.loads(line) for line in file]
+        return words
+
+
+@lru_cache(maxsize=4096)
+def _mapped(path: Path) -> NDArray[np.uint8]:
+    return np.asarray(np.load(path, mmap_mode="r"))
