@@ -233,7 +233,9 @@ class Loader:
             style_tokens=style_tokens,
             hidden_size=flux["num_attention_heads"] * flux["attention_head_dim"],
         )
-        return embedder.to(place_of("projector.levels"), self.dtype).eval().requires_grad_(False)
+        for parameter in embedder.parameters():
+            parameter.data = parameter.data.to(place_of("projector.levels"), self.dtype)
+        return embedder.eval().requires_grad_(False)
 
     def placing(self, name: ComponentName, place_of: PlaceOf) -> dict[str, Any]:
         label = f"Loading {name.replace('_', ' ')}"

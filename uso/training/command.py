@@ -7,8 +7,10 @@ import argparse
 import logging
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+WAIT = timedelta(hours=12)
+"""How long processes wait for each other: one may still be encoding, or drawing validation pictures."""
+
 
 def run_train(args: argparse.Namespace, out: Callable[[str], None]) -> int:
     """Forecast or train; returns the exit status.
@@ -40,9 +45,10 @@ def run_train(args: argparse.Namespace, out: Callable[[str], None]) -> int:
 
         out(as_text(config, dry_run(config)))
         return 0
-    train(config, resume=args.resume, offline=args.offline)
-    for path in results(config):
-        out(str(path))
+    trainer = train(config, resume=args.resume, offline=args.offline)
+    if trainer.process.is_main_process:
+        for path in results(config):
+            out(str(path))
     return 0
 
 
@@ -67,7 +73,7 @@ def train(config: TrainingConfig, *, resume: bool = False, offline: bool = False
     from uso.training.load import load_for_training
 
     device, checkpoint = check(config, resume)
-    process = PartialState(cpu=device.type == "cpu")
+    process = PartialState(cpu=device.type == "cpu", timeout=WAIT)
     if device.type == "cuda" and process.num_processes > 1:
         device = process.device
     config.accumulation(process.num_processes)
@@ -77,7 +83,10 @@ def train(config: TrainingConfig, *, resume: bool = False, offline: bool = False
     trainer = assemble(pipeline, config, samples, held_out, process)
     if checkpoint is not None:
         trainer.resume(checkpoint)
-        say(f"Going on from {checkpoint}.")
+        if process.is_main_process:
+            say(f"Going on from {checkpoint}.")
+    # Norms keep float32 weights under autocast; torch says once that it does not fuse them.
+    warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
     with _stopped_by_signals(trainer):
         trainer.run()
     return trainer
@@ -110,7 +119,10 @@ def check(config: TrainingConfig, resume: bool) -> "tuple[torch.device, Path | N
         if name is not None:
             find_descriptor(name)
         if weights is not None and not (ROOT / weights).exists():
-            raise ConfigError(f"reward.{key}_weights: there is no file {ROOT / weights}.")
+            raise ConfigError(
+                f"reward.{key}_weights: there is no file {ROOT / weights}. Name it, or go without: reward.{key}=null "
+                f"reward.{key}_weights=null."
+            )
     found = checkpoints(config.folder / "checkpoints")
     if found and not resume:
         raise ConfigError(
@@ -162,10 +174,10 @@ def assemble(
     validation = Validation(pipeline, config, held_out, cache) if held_out else None
     wanted = [*batches.all_features(), *(validation.features() if validation else [])]
     missing = cache.missing(wanted)
-    if missing:
+    if missing and process.is_main_process:
         say(f"Encoding {len(missing)} prompts and pictures into {cache.folder}.")
-        with _encoding_bar() as report:
-            encode_features(pipeline, cache, missing[process.process_index :: process.num_processes], report)
+    with _encoding_bar() as report:
+        encode_features(pipeline, cache, missing[process.process_index :: process.num_processes], report)
     process.wait_for_everyone()
     bring_to_device(pipeline, config)
 

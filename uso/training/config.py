@@ -71,10 +71,9 @@ class RewardConfig(Strict):
     """Style reward learning: a roll-out, one step with gradients, and how near the picture is to its style."""
 
     descriptor: str | None = None
-    """`module:function` that returns a module from pixels [B, 3, H, W] in [-1, 1] to unit vectors [B, D]; null for no
-    reward."""
+    """`module:function` that is given the path of its weights, or None, and returns a module from pixels [B, 3, H, W]
+    in [-1, 1] to unit vectors [B, D]; null for no reward."""
     descriptor_weights: str | None = None
-    """A file that is given to the function."""
     held_out: str | None = None
     """A second descriptor that is never learned from, in the same form: scores validation pictures."""
     held_out_weights: str | None = None

@@ -3,7 +3,6 @@
 `metrics.jsonl` is always written; TensorBoard is the default and can be switched off.
 """
 
-import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from uso.errors import ConfigError
-from uso.terminal import on_terminal
+from uso.terminal import on_terminal, say
 
 
 def check_tensorboard() -> None:
@@ -23,11 +22,13 @@ def check_tensorboard() -> None:
     Raises:
         ConfigError: with the remedy.
     """
-    if importlib.util.find_spec("tensorboard") is None:
+    try:
+        import tensorboard  # noqa: F401 - torch's writer needs it
+    except ImportError as error:
         raise ConfigError(
             "TensorBoard's package is not installed: pip install -r requirements-train.txt; or write metrics.jsonl "
             "alone with tensorboard=false."
-        )
+        ) from error
 
 
 class Journal:
@@ -76,7 +77,7 @@ class Journal:
 
     def say(self, text: str) -> None:
         """A line for the person at the terminal, or for the log of a job."""
-        self._bar.write(text)
+        say(text)
 
     def close(self) -> None:
         self._bar.close()

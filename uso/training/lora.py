@@ -101,7 +101,7 @@ class Lora:
         """
         own = dict(self.named_parameters())
         wrong = sorted(own.keys() ^ tensors.keys())
-        wrong += [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
+        wrong += sorted(name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape)
         if wrong:
             found = list(tensors[wrong[0]].shape) if wrong[0] in tensors else "nothing"
             expected = list(own[wrong[0]].shape) if wrong[0] in own else "nothing"

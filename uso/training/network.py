@@ -34,8 +34,8 @@ def predict(
     """The velocity of packed latents, each at its own noise level: [B, tokens, 64], float32.
 
     Args:
-        tokens: packed, [B, tokens, 64].
-        levels: [B], float32.
+        tokens: packed, [B, tokens, 64], on any device.
+        levels: [B], float32, likewise.
     """
     modulation = pipeline.exchanged.modulation
     learns = any(parameter.requires_grad for parameter in modulation.embedding.parameters())
@@ -43,4 +43,4 @@ def predict(
         (row,) = modulation.table(
             levels[None].to(pipeline.work_device), conditioning.guidance, conditioning.pooled_prompt_embeds
         )
-    return pipeline.velocity(conditioning, tokens, row)
+    return pipeline.velocity(conditioning, tokens.to(pipeline.work_device), row)

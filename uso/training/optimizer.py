@@ -25,8 +25,8 @@ def check_optimizer(config: OptimizerConfig, device: torch.device) -> None:
         return
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(
-            "optimizer.kind adamw8bit needs the package bitsandbytes, which is not installed: pip install -r "
-            "requirements-train.txt; or choose optimizer.kind=adamw."
+            "optimizer.kind adamw8bit needs the package bitsandbytes, which is not installed: pip install "
+            "bitsandbytes; or choose optimizer.kind=adamw."
         )
     if device.type != "cuda":
         raise ConfigError(f"optimizer.kind adamw8bit needs a CUDA device; this is {device.type}. Choose adamw.")

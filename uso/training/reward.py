@@ -43,9 +43,8 @@ def find_descriptor(name: str) -> Any:
 
 
 def load_descriptor(name: str, weights: str | None, device: torch.device) -> nn.Module:
-    """A frozen descriptor; the function is given the path of its weights if there is one."""
-    make = find_descriptor(name)
-    descriptor: nn.Module = make(ROOT / weights) if weights else make()
+    """A frozen descriptor; the function is given the path of its weights, or None."""
+    descriptor: nn.Module = find_descriptor(name)(str(ROOT / weights) if weights else None)
     return descriptor.to(device).eval().requires_grad_(False)
 
 

@@ -189,7 +189,9 @@ class Trainer:
         before = self.progress.seconds
         limit = math.inf if config.stop_after_minutes is None else 60 * config.stop_after_minutes
         saved = -1
-        while self.progress.step < config.steps and not self._must_stop(time.monotonic() - began > limit):
+        while self.progress.step < config.steps:
+            if self.progress.step > first and self._must_stop(time.monotonic() - began > limit):
+                break
             values = self.update()
             step, seconds = self.progress.step, time.monotonic() - began
             self.progress = state.Progress(step, self.progress.position, before + seconds)

@@ -1,0 +1,299 @@
+"""The training loop on a tiny network: it learns, stops, goes on to the bit, and leaves files that load."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.golden import Case
+from tests.tiny_training import (
+    STAGES,
+    differing,
+    tiny_batches,
+    tiny_config,
+    tiny_trainer,
+    training_pipeline,
+    write_rows,
+)
+from uso.checkpoints import load_context_embedder, load_transformer
+from uso.errors import CheckpointError, ConfigError, USOError
+from uso.training import state
+from uso.training.batches import Position
+from uso.training.config import OptimizerConfig, TrainingConfig
+from uso.training.journal import Journal, duration
+from uso.training.optimizer import RunningMean, learning_rate
+from uso.training.release import FILES
+from uso.training.samples import read_samples
+from uso.training.trainer import Trainer
+from uso.training.validation import MODES, Validation
+
+
+def numbers(trainer: Trainer) -> list[torch.Tensor]:
+    """Everything that a run changes: what learns, its running mean, the optimizer's moments."""
+    moments = trainer.optimizer.state_dict()["state"]
+    tensors = [moments[index][key] for index in sorted(moments) for key in sorted(moments[index])]
+    means = [] if trainer.mean is None else list(trainer.mean.values.values())
+    return [tensor.detach().clone() for tensor in (*trainer.parameters.values(), *means, *tensors)]
+
+
+def metrics(config: TrainingConfig) -> list[dict[str, Any]]:
+    lines = (config.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_three_steps_of_each_stage(golden: Case, golden_folder: Path, tmp_path: Path, stage: str) -> None:
+    """Catches a stage whose loss is no number, that moves nothing, or whose files do not load."""
+    config = tiny_config(tmp_path, write_rows(tmp_path / "rows"), stage)
+    trainer = tiny_trainer(config)
+    before = [parameter.detach().clone() for parameter in trainer.parameters.values()]
+    trainer.run()
+    assert [entry["step"] for entry in metrics(config)] == [1, 2, 3]
+    assert all(math.isfinite(entry["loss"]) and entry["loss"] > 0 for entry in metrics(config))
+    moved = differing(before, list(trainer.parameters.values()))
+    assert moved == len(before)
+    if "projector" in config.learns:
+        load_context_embedder([config.folder / FILES["projector"]])
+    if "lora" in config.learns:
+        files = [golden_folder / "flux1.safetensors"]
+        load_transformer(golden.transformer_config(), files, lora=[config.folder / FILES["lora"]])
+    written = {path.name for path in config.folder.glob("*.safetensors")}
+    assert written == {FILES[learner] for learner in config.learns}
+
+
+def test_one_batch_is_learned_by_heart(tmp_path: Path) -> None:
+    """Catches gradients of the wrong sign or of nothing: on the same samples and draws the loss must fall."""
+    config = tiny_config(tmp_path, write_rows(tmp_path / "rows", 2), optimizer={"lr": 0.01})
+    trainer = tiny_trainer(config)
+    batch = trainer.batches.take()
+    losses = []
+    for _ in range(15):
+        loss = trainer.flow_loss(batch)
+        loss.backward()
+        trainer._apply(0.01)
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.9 * losses[0]
+    trainer.batches.close()
+
+
+def straight_and_resumed(folder: Path, before_second: Callable[[], None] = lambda: None) -> tuple[Trainer, Trainer]:
+    """A run of 4 steps in one piece, and one that is ended after 2 and begun again from its checkpoint."""
+    rows = write_rows(folder / "rows", 5)
+    options: dict[str, Any] = {
+        "steps": 4,
+        "ema": 0.9,
+        "batch": 4,
+        "dropout": {"text": 0.3, "style": 0.25, "content": 0.25},
+        "optimizer": {"lr": 1e-3, "warm_up": 3, "decay": "cosine"},
+    }
+    whole = tiny_trainer(tiny_config(folder / "a", rows, "joint", **options))
+    whole.run()
+    config = tiny_config(folder / "b", rows, "joint", **options)
+    first = tiny_trainer(config)
+    first.update()
+    first.update()
+    first.save()
+    first.update()  # lost: the run was killed before the next checkpoint
+    first.batches.close()
+    before_second()
+    second = tiny_trainer(config)
+    second.resume(state.checkpoints(config.folder / "checkpoints")[-1])
+    second.run()
+    return whole, second
+
+
+def test_a_run_goes_on_to_the_bit(tmp_path: Path) -> None:
+    """Catches anything a checkpoint forgets: moments, running mean, schedule, place in the data, random draws."""
+    whole, resumed = straight_and_resumed(tmp_path)
+    assert differing(numbers(whole), numbers(resumed)) == 0
+    assert whole.progress.position == resumed.progress.position
+    losses = [entry["loss"] for entry in metrics(whole.config)]
+    assert [entry["loss"] for entry in metrics(resumed.config)] == losses[2:]
+
+
+@pytest.mark.parametrize("forgotten", ["draws", "moments", "mean", "step"])
+def test_a_forgetful_checkpoint_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: str) -> None:
+    """The test above must fail when one part of the state is not restored."""
+    right = state.restore
+
+    def wrong(checkpoint: Path, parameters: Any, optimizer: Any, mean: RunningMean | None) -> state.Progress:
+        fresh = optimizer.state_dict()
+        values = None if mean is None else {name: value.clone() for name, value in mean.values.items()}
+        found = right(checkpoint, parameters, optimizer, mean)
+        if forgotten == "draws":
+            return state.Progress(found.step, Position(**found.position.model_dump() | {"taken": 0}))
+        if forgotten == "moments":
+            optimizer.load_state_dict(fresh)
+        if forgotten == "mean" and mean is not None and values is not None:
+            mean.values.update(values)
+        return state.Progress(0 if forgotten == "step" else found.step, found.position)
+
+    whole, resumed = straight_and_resumed(tmp_path, lambda: monkeypatch.setattr(state, "restore", wrong))
+    assert differing(numbers(whole), numbers(resumed)) > 0
+
+
+def test_the_last_checkpoints_are_kept_whole(tmp_path: Path) -> None:
+    """Catches a disk that fills up, and a half-written folder that is taken for a checkpoint."""
+    config = tiny_config(tmp_path, write_rows(tmp_path / "rows"), steps=4, checkpoint={"every": 1, "last": 2})
+    folder = config.folder / "checkpoints"
+    left = folder / "step-00000009.123.part"
+    left.mkdir(parents=True)
+    trainer = tiny_trainer(config)
+    assert state.checkpoints(folder) == []
+    trainer.run()
+    assert [path.name for path in state.checkpoints(folder)] == ["step-00000003", "step-00000004"]
+    assert not left.exists()
+    assert not list(config.folder.rglob("*.part"))
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    """Catches a run that goes on with another rank, seed or data and is no longer the run it says it is."""
+    rows = write_rows(tmp_path / "rows")
+    config = tiny_config(tmp_path, rows, steps=1)
+    trainer = tiny_trainer(config)
+    trainer.run()
+    (checkpoint,) = state.checkpoints(config.folder / "checkpoints")
+    state.check_config(checkpoint, tiny_config(tmp_path, rows, steps=9, log_every=5))
+    for key, changes in (("seed", {"seed": 4}), ("lora", {"lora": {"rank": 2}})):
+        with pytest.raises(ConfigError, match=f"was made with {key}=.*output=FOLDER"):
+            state.check_config(checkpoint, tiny_config(tmp_path, rows, **changes))
+    (checkpoint / "state.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="Delete it to go on from the one before"):
+        trainer.resume(checkpoint)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+    """Catches hours of training on NaN, and a last checkpoint that is overwritten with it."""
+    trainer = tiny_trainer(tiny_config(tmp_path, write_rows(tmp_path / "rows")))
+    next(iter(trainer.parameters.values())).data.fill_(math.nan)
+    with pytest.raises(USOError, match="Go on from the last checkpoint"):
+        trainer.run()
+    assert state.checkpoints(trainer.checkpoint_folder) == []
+
+
+def test_accumulated_micro_batches_are_one_batch(tmp_path: Path) -> None:
+    """Catches gradients that are summed instead of averaged: the learning rate would depend on the card."""
+    rows = write_rows(tmp_path / "rows", 4)
+    config = tiny_config(tmp_path, rows, batch=4, micro_batch=2, optimizer={"lr": 1e-3, "clip": None})
+    trainer = tiny_trainer(config)
+    losses = [trainer.flow_loss(trainer.batches.take()) for _ in range(2)]
+    expected = torch.autograd.grad(torch.stack(losses).mean(), list(trainer.parameters.values()))
+    trainer.batches.position = Position()
+    norm = trainer.update()["gradient_norm"]
+    assert norm == pytest.approx(float(torch.stack([gradient.norm() for gradient in expected]).norm()), rel=1e-4)
+    trainer.batches.close()
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # of norms, under autocast
+def test_bfloat16_keeps_what_learns_in_float32(tmp_path: Path) -> None:
+    """Catches a cast of masters to bfloat16, in which small updates vanish, under both ways to compute in it."""
+    rows = write_rows(tmp_path / "rows")
+    for base in ("float32", "bfloat16"):
+        config = tiny_config(tmp_path / base, rows, "joint", precision="bfloat16", base=base, steps=1)
+        pipeline = training_pipeline()
+        batches = tiny_batches(pipeline, config)
+        if base == "bfloat16":
+            modulation = pipeline.exchanged.modulation
+            for module in (pipeline.transformer, pipeline.context_embedder, modulation.embedding, *modulation.layers):
+                module.to(torch.bfloat16)
+        trainer = Trainer(pipeline, config, batches)
+        trainer.run()
+        assert all(parameter.dtype == torch.float32 for parameter in trainer.parameters.values())
+        assert metrics(config)[0]["loss"] == pytest.approx(metrics(tiny_run(tmp_path, rows))[0]["loss"], rel=0.05)
+
+
+def tiny_run(folder: Path, rows: Path) -> TrainingConfig:
+    """The same in float32."""
+    config = tiny_config(folder / "float32-run", rows, "joint", steps=1)
+    if not (config.folder / "metrics.jsonl").is_file():
+        tiny_trainer(config).run()
+    return config
+
+
+def test_a_run_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    """Catches a run of 90 minutes that loses its last steps, or does not go on from them."""
+    config = tiny_config(tmp_path, write_rows(tmp_path / "rows"), steps=100, stop_after_minutes=1e-9)
+    trainer = tiny_trainer(config)
+    trainer.run()
+    assert trainer.progress.step == 1
+    assert [path.name for path in state.checkpoints(trainer.checkpoint_folder)] == ["step-00000001"]
+    assert (config.folder / FILES["lora"]).is_file()
+
+
+def test_validation_draws_every_mode_through_the_pipeline(tmp_path: Path) -> None:
+    """Catches pictures of the weights before the last ones, a seed that wanders, and training spoiled by them."""
+    rows = write_rows(tmp_path / "rows", 2)
+    config = tiny_config(tmp_path, rows, steps=2, ema=0.9, validation={"every": 1, "steps": 2, "count": 1})
+    pipeline = training_pipeline()
+    batches = tiny_batches(pipeline, config)
+    held_out = read_samples(rows, config.data.model_copy(update={"max_styles": 2}), ("style", "content"))
+    validation = Validation(pipeline, config, held_out, batches.cache)
+    batches.cache.encode(batches.cache.missing(validation.features()))
+    trainer = Trainer(pipeline, config, batches, validation=validation)
+    own = [parameter.detach().clone() for parameter in trainer.parameters.values()]
+    first, again = ([drawn.image.tobytes() for drawn in validation.draw(trainer.autocast)] for _ in range(2))
+    assert first == again
+    assert differing(own, list(trainer.parameters.values())) == 0
+    trainer.run()
+    folder = config.folder / "validation"
+    assert {path.name for path in folder.iterdir()} == {"step-00000001", "step-00000002"}
+    modes = {path.name for path in (folder / "step-00000002").iterdir()}
+    assert modes == {f"{mode}-0.png" for mode in MODES if mode != "styles"}  # one row has one style
+    pictures = [(folder / f"step-0000000{step}" / "content_style-0.png").read_bytes() for step in (1, 2)]
+    assert pictures[0] != pictures[1]
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    """Catches a first step at the full rate, and a cosine that ends anywhere but at 0."""
+    config = OptimizerConfig(lr=1.0, warm_up=4, decay="cosine")
+    rates = [learning_rate(config, step, 14) for step in range(15)]
+    assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert rates[9] == pytest.approx(0.5)
+    assert rates[14] == pytest.approx(0.0, abs=1e-9)
+    assert learning_rate(OptimizerConfig(lr=1.0), 10**6, 10) == 1.0
+
+
+def test_running_mean_follows_fast_at_first() -> None:
+    """Catches a mean that is still the drawn weights after a short run."""
+    weight = torch.zeros(1)
+    mean = RunningMean({"w": weight}, 0.999)
+    weight.fill_(1.0)
+    mean.update({"w": weight}, 0)
+    assert float(mean.values["w"]) == pytest.approx(0.9)
+    mean.values["w"].zero_()
+    mean.update({"w": weight}, 10**6)
+    assert float(mean.values["w"]) == pytest.approx(0.001)
+
+
+def test_journal_takes_back_what_is_done_again(tmp_path: Path) -> None:
+    """Catches a curve that goes twice over the steps after a checkpoint, and a line that was cut off."""
+    journal = Journal(tmp_path, 0, 9, tensorboard=True)
+    for step in (1, 2, 3):
+        journal.write(step, {"loss": step / 2})
+    journal.close()
+    assert list((tmp_path / "tensorboard").iterdir())
+    with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 2, "lo')
+    Journal(tmp_path, 2, 9, tensorboard=False).close()
+    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
+def test_durations_are_said_as_people_say_them() -> None:
+    """Catches "86400 s left"."""
+    assert [duration(seconds) for seconds in (45, 720, 12240, 181440)] == ["45 s", "12 min", "3.4 h", "2.1 days"]
+
+
+def test_files_hold_the_running_mean(tmp_path: Path) -> None:
+    """Catches an export of the last step's weights where the mean was asked for."""
+    config = tiny_config(tmp_path, write_rows(tmp_path / "rows"), ema=0.5)
+    trainer = tiny_trainer(config)
+    trainer.run()
+    assert trainer.mean is not None
+    for name, tensor in load_file(config.folder / FILES["lora"]).items():
+        assert torch.equal(tensor, trainer.mean.values[f"lora/{name}"])
