@@ -148,6 +148,7 @@ def test_every_shipped_config_has_a_forecast(name: str, capsys: pytest.CaptureFi
     assert all(line in said for line in ("frozen weights", "optimizer", "activations", "One step:"))
 
 
+@pytest.mark.slow
 def test_a_24_gb_card_holds_stage_2_in_int8() -> None:
     """Catches a quantized base whose weights, or whose activations, are not what was promised."""
     found = dry_run(load_training_config("stage2", ["base=int8", "optimizer.kind=adamw8bit", "ema=null"]))
