@@ -1,32 +1,102 @@
-"""What Gradio keeps of every tab and every call: bounded, however many come."""
+"""Gradio's own bookkeeping of tabs, calls and events, which must neither grow nor stand in anybody's way."""
 
+import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import gradio as gr
+import httpx
 import pytest
+from fastapi import FastAPI
 
-from tests.scripted import Script
-from tests.test_page import served, uploads
-from uso.config import ModelConfig
+from tests.scripted import PATIENCE, Script, until
+from tests.served import served
+from uso.config import load_model_config
+from uso.web.desk import Desk
 from uso.web.engine import Engine
-from uso.web.server import MAX_SESSIONS
+from uso.web.page import build_page
+from uso.web.programs import NO_JOB
+from uso.web.server import MAX_SESSIONS, build_app
 from uso.web.settings import ServerSettings
 
-__all__ = ["uploads"]  # a fixture
+CALL = "/gradio_api/call"
+REQUEST = ["a fox", None, None, None, 128, 128, False, 2, 4.0, 128, 1]
+"""Values of `/generate`."""
 
 
-@pytest.mark.usefixtures("uploads")
-def test_sessions_that_are_over_go(demo_config: ModelConfig, tmp_path: Path) -> None:
+class Site(NamedTuple):
+    client: httpx.Client
+    page: gr.Blocks
+    engine: Engine
+    gradio: Any
+    """The mounted application."""
+
+    def call(self, verb: str, *values: Any) -> str:
+        """The stream of a call, to its end."""
+        event = self.client.post(f"{CALL}/{verb}", json={"data": list(values)}).json()["event_id"]
+        return self.client.get(f"{CALL}/{verb}/{event}", timeout=PATIENCE).text
+
+
+@contextmanager
+def site(folder: Path, script: Script) -> Generator[Site, None, None]:
+    """The real application on a socket, unguarded, with room for a hundred jobs of one person."""
+    settings = ServerSettings(output=folder, max_waiting_per_person=100, rate=0)
+    engine = Engine(lambda _: script, settings)
+    app, page = asyncio.run(_built(engine))
+    with served(app) as url, httpx.Client(base_url=url) as client:
+        until(lambda: engine.status.state == "ready")
+        (gradio,) = (found for route in app.routes if hasattr(found := getattr(route, "app", None), "state_holder"))
+        try:
+            yield Site(client, page, engine, gradio)
+        finally:
+            engine.close()
+            script.steps.release(10**6)
+
+
+async def _built(engine: Engine) -> tuple[FastAPI, gr.Blocks]:
+    """In an event loop: Gradio makes one otherwise, and leaves it open."""
+    page = build_page(Desk(load_model_config("demo"), engine), "Because of the test.")
+    return build_app(engine, page), page
+
+
+@pytest.fixture(autouse=True)
+def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradio's folder for what is uploaded; its table of all calls is off, as in `app.py` (its pandas code warns)."""
+    monkeypatch.setenv("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
+    (tmp_path / "uploads").mkdir()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+
+
+def test_sessions_that_are_over_go(tmp_path: Path) -> None:
     """Catches a server that grows with every call of a program: 0.1 MB each, up to a gigabyte."""
-    engine = Engine(lambda _: Script(), ServerSettings(output=tmp_path))
-    with served(demo_config, engine) as client:
-        (mounted,) = (found for route in client.app.routes if (found := _gradio(route)) is not None)  # type: ignore[attr-defined]
+    with site(tmp_path, Script()) as made:
         for number in range(MAX_SESSIONS + 10):
-            _ = mounted.state_holder[f"tab {number}"]
-        kept = mounted.state_holder.session_data
+            _ = made.gradio.state_holder[f"tab {number}"]
+        kept = made.gradio.state_holder.session_data
         assert len(kept) == MAX_SESSIONS and "tab 9" not in kept and f"tab {MAX_SESSIONS + 9}" in kept
 
 
-def _gradio(route: Any) -> Any:
-    app = getattr(route, "app", None)
-    return app if hasattr(app, "state_holder") else None
+def test_many_wait_in_our_line_and_others_are_answered_meanwhile(tmp_path: Path) -> None:
+    """Catches people beyond the fortieth who wait before the line: without a place in it, their turn, and a Stop."""
+    with site(tmp_path, Script(free=False)) as made:
+        for _ in range(60):
+            assert made.client.post(f"{CALL}/generate", json={"data": REQUEST}).status_code == 200
+        until(lambda: made.engine.status.waiting == 59)
+        assert NO_JOB in made.call("status", "0" * 32)
+
+
+def test_a_tab_that_goes_at_the_wrong_moment_stops_nobody_else(tmp_path: Path) -> None:
+    """Catches a queue that ends for everybody when an event waits in it whose tab has just gone."""
+    with site(tmp_path, Script()) as made:
+        queue: Any = made.page._queue
+        (verb,) = (number for number, one in made.page.fns.items() if one.api_name == "status")
+        queue.sleep_when_free = 0.5  # both are there when it looks next
+        made.call("status", "0" * 32)
+        for session in ("stays", "goes"):
+            body = {"data": ["0" * 32], "fn_index": verb, "session_hash": session}
+            assert made.client.post("/gradio_api/queue/join", json=body).status_code == 200
+        del queue.pending_messages_per_session["goes"]  # what its stream does when the connection breaks
+        until(lambda: len(queue) == 0)
+        assert not queue.stopped and NO_JOB in made.call("status", "0" * 32)

@@ -127,15 +127,22 @@ def _post(target: str, body: Any, extra: Any, follow: str = "") -> Call:
 
 def _generate(paths: Any, extra: Any) -> st.SearchStrategy[Call]:
     """`/generate` with the right number of values, most of them right."""
-    image = st.one_of(st.none(), st.none(), file_data(paths), scalars())
-    size = st.one_of(st.sampled_from([128, 144, 100, "128", 128.5]), scalars())
-    steps = st.one_of(st.sampled_from([1, 2, 0]), scalars())
+    image = st.one_of(st.none(), file_data(paths), st.builds(_file, paths), scalars())
     data = st.tuples(
-        texts() | scalars(), image, image, image, size, size, st.booleans() | scalars(), steps, scalars(), scalars(),
-        scalars(),
+        _mostly("a fox", texts() | scalars()), image, image, image, _mostly(128), _mostly(144), _mostly(False),
+        _mostly(1), _mostly(4.0), _mostly(128), _mostly(1),
     ).map(list)  # fmt: skip
     target = f"{API}/call/generate"
     return st.builds(lambda values, more: _post(target, {"data": values}, more, f"{target}/"), data, extra)
+
+
+def _mostly(right: Any, wrong: st.SearchStrategy[Any] | None = None) -> st.SearchStrategy[Any]:
+    return st.one_of(*[st.just(right)] * 9, scalars() if wrong is None else wrong)
+
+
+def _file(path: str) -> dict[str, Any]:
+    """A file as the page itself names one."""
+    return {"path": path, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
 
 
 def _named(paths: Any, extra: Any) -> st.SearchStrategy[Call]:
@@ -156,8 +163,9 @@ def _named(paths: Any, extra: Any) -> st.SearchStrategy[Call]:
 def _unnamed(paths: Any, names: Any, extra: Any) -> st.SearchStrategy[Call]:
     """The page's own verbs, called by number."""
     number = st.one_of(st.integers(0, FUNCTIONS), st.integers(0, FUNCTIONS), st.integers(0, FUNCTIONS), scalars())
+    files = st.lists(st.one_of(st.none(), file_data(paths), st.builds(_file, paths)), min_size=1, max_size=4)
     body = st.fixed_dictionaries(
-        {"data": st.one_of(st.lists(values(paths), max_size=13), values(paths)), "fn_index": number},
+        {"data": st.one_of(files, st.lists(values(paths), max_size=13), values(paths)), "fn_index": number},
         optional={
             "session_hash": names,
             "event_data": st.one_of(st.fixed_dictionaries({"picture": values(paths)}), values(paths)),

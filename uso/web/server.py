@@ -40,6 +40,14 @@ MAX_SESSIONS = 1000
 QUEUE_POLL_SECONDS = 0.02
 """How often Gradio's queue looks for something to do. At its own 0.001 an idle server takes 6 % of a core."""
 
+MAX_EVENTS = 1000
+"""What may go on at the same time: everybody who waits or is shown something. Gradio's own 40 would let the next ones
+wait before they are in our line, unseen, and their Stop with them."""
+
+RANKS_SECONDS = 3600.0
+"""How often Gradio tells everybody their place in its own queue, where nobody waits. At its own "after each event" it
+does so in the loop that starts all events, which ends for good if one of those people has just gone."""
+
 
 class Health(BaseModel):
     """What `/healthz` answers."""
@@ -80,10 +88,7 @@ def build_app(engine: Engine, page: gr.Blocks, telemetry: Telemetry | None = Non
     app = FastAPI(title="USO", lifespan=lifespan, docs_url=None, redoc_url=None)
     _add_routes(app, engine, telemetry)
     app.mount(f"/{EXAMPLES_ROUTE}", StaticFiles(directory=EXAMPLES_FOLDER))
-    page.queue(default_concurrency_limit=None, api_open=False)
-    for pause in ("sleep_when_free", "progress_update_sleep_when_free"):  # Gradio's own, not public
-        if hasattr(page._queue, pause):
-            setattr(page._queue, pause, QUEUE_POLL_SECONDS)
+    fit_queue(page)
     # Gradio checks that a file which a client names was uploaded by a client, but only on pages that were launched;
     # a mounted page never is: without this line `{"path": "/etc/passwd"}` is opened.
     page.has_launched = True
@@ -107,6 +112,18 @@ def build_app(engine: Engine, page: gr.Blocks, telemetry: Telemetry | None = Non
         pwa=False,
         show_error=True,
     )
+
+
+def fit_queue(page: gr.Blocks) -> None:
+    """Gradio's queue passes everything on at once: who waits, waits in the engine's line."""
+    page.queue(default_concurrency_limit=None, api_open=False, status_update_rate=RANKS_SECONDS)
+    for name, value in (
+        ("sleep_when_free", QUEUE_POLL_SECONDS),
+        ("progress_update_sleep_when_free", QUEUE_POLL_SECONDS),
+        ("max_thread_count", MAX_EVENTS),
+    ):
+        if hasattr(page._queue, name):  # Gradio's own, not public
+            setattr(page._queue, name, value)
 
 
 def _add_routes(app: FastAPI, engine: Engine, telemetry: Telemetry | None) -> None:
