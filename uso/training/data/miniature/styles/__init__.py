@@ -17,6 +17,9 @@ from uso.training.data.miniature.styles.tiles import TILES
 STYLES: tuple[Style, ...] = PAINTS + DRAWINGS + LINES + PRINTS + TILES + THREADS
 """Every style. Held out from training: delftware, charcoal, risograph, toy bricks."""
 
+LARGE = 192
+"""From this side on, in pixels, there are pixels enough for fine lines."""
+
 BY_NAME = {style.name: style for style in STYLES}
 
 
@@ -26,9 +29,9 @@ def draw_styled(scene: Scene, style: Style, params: Params, side: int, random: R
 
 
 def paint(picture: Picture, style: Style, params: Params, random: Random) -> NDArray[np.uint8]:
-    """A plain picture in a style, [side, side, 3]; fine lines are painted larger and brought down."""
+    """A plain picture in a style, [side, side, 3]; fine lines of small pictures are painted larger and brought down."""
     side = picture.side
-    if style.oversample == 1:
+    if style.oversample == 1 or side >= LARGE:
         return finished(style.paint(picture, params, random))
     large = (side * style.oversample, side * style.oversample)
     planes = (cv2.resize(plane, large, interpolation=cv2.INTER_LINEAR) for plane in (picture.rgb, picture.mask))

@@ -36,7 +36,8 @@ Labels = NDArray[np.int32]
 class Style:
     """`draw` picks parameters; `paint` gives [H, W, 3] in [0, 1] from a picture, parameters and a generator for grain.
 
-    `phrase` stands before "of a fox"; `oversample` is how many times larger than asked for the painter works.
+    `phrase` stands before "of a fox"; `oversample` is how many times larger than asked for the painter works on small
+    pictures.
     """
 
     name: str

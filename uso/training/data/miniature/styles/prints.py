@@ -190,7 +190,7 @@ def paint_batik(picture: Picture, params: Params, random: Random) -> Array:
     side = picture.side
     dx, dy = noise(random, side, 8, 2) * 1.5, noise(random, side, 8, 2) * 1.5
     tone = warp(blur(tones(picture, 0.9), 1.6), dx, dy)
-    around = mix(tone * 0.62, tone, picture.mask)
+    around = mix(tone * 0.55, 0.2 + 0.8 * tone, picture.mask)
     rgb = ramp(steps(around, 4, 0.1), params["colours"])
     rgb = rgb * thrice(0.85 + 0.3 * smooth(-0.5, 0.6, noise(random, side, 9, 3)))
     wax = np.maximum(rim(picture.mask, 2.8), edges(picture.rgb, 1.6, 0.06, 0.16) * picture.mask * 0.9)
