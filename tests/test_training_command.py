@@ -1,6 +1,8 @@
 """`python -m uso train`: configs and refusals, forecasts from shapes, and a run from the command line to its files."""
 
 import json
+import math
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,12 +23,15 @@ from uso.latents import pack
 from uso.live_memory import LiveMemory
 from uso.meta_model import MetaModel
 from uso.training import trace
+from uso.training.command import stopped_by_signals, train
 from uso.training.config import TrainingConfig, load_training_config, training_names
 from uso.training.dry_run import dry_run
 from uso.training.learners import Learners
 from uso.training.network import conditioning_of, predict
 from uso.training.optimizer import check_optimizer
+from uso.training.state import checkpoints
 from uso.training.trace import activations
+from uso.training.trainer import Trainer
 
 GIB = 2**30
 
@@ -272,3 +277,31 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
         found.append(load_file(folder / "run" / "projector.safetensors"))
     for name, tensor in found[0].items():
         assert torch.allclose(tensor, found[1][name], atol=1e-4), name
+
+
+@pytest.mark.parametrize("base", ["int8", "bfloat16"])
+def test_a_base_in_fewer_bits_trains_with_reward_and_pictures(tmp_path: Path, base: str) -> None:
+    """Catches dtypes that do not meet: in a product, in the roll-out, in validation or on the way back."""
+    overrides = [f"base={base}", "precision=bfloat16", "gradient_checkpointing=true", "tensorboard=false", "steps=1"]
+    overrides += ["learns=[projector, lora]", "reads=[style, content]", "lora.rank=2"]
+    overrides += ["reward.descriptor=tests.test_training_reward:mean_colour", "reward.steps=2", "reward.last=1"]
+    config = load_training_config(str(demo_run(tmp_path, validation={"every": 1, "steps": 1, "count": 1})), overrides)
+    trainer = train(config)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    values = {key: value for line in lines for key, value in json.loads(line).items()}
+    assert {"loss", "reward", "validation/style/content_style"} <= set(values)
+    assert all(math.isfinite(value) for value in values.values())
+    assert all(parameter.dtype == torch.float32 for parameter in trainer.parameters.values())
+
+
+def test_a_signal_ends_a_run_with_a_checkpoint(tmp_path: Path) -> None:
+    """Catches a job that is told to go and leaves nothing; afterwards signals mean what they did before."""
+    before = signal.getsignal(signal.SIGTERM)
+    config, pipeline = cut_down(tmp_path, checkpointing=False)
+    trainer = Trainer(pipeline, config, tiny_batches(pipeline, config))
+    with stopped_by_signals(trainer):
+        signal.raise_signal(signal.SIGTERM)
+        trainer.run()
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert trainer.progress.step == 1 < config.steps
+    assert [path.name for path in checkpoints(config.folder / "checkpoints")] == ["step-00000001"]

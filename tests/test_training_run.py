@@ -194,7 +194,8 @@ def test_bfloat16_keeps_what_learns_in_float32(tmp_path: Path) -> None:
     """Catches a cast of masters to bfloat16, in which small updates vanish, under both ways to compute in it."""
     rows = write_rows(tmp_path / "rows")
     for base in ("float32", "bfloat16"):
-        config = tiny_config(tmp_path / base, rows, "joint", precision="bfloat16", base=base, steps=1)
+        options: dict[str, Any] = {"precision": "bfloat16", "gradient_checkpointing": True, "steps": 1}
+        config = tiny_config(tmp_path / base, rows, "joint", base=base, **options)
         pipeline = training_pipeline()
         batches = tiny_batches(pipeline, config)
         if base == "bfloat16":

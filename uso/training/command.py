@@ -87,7 +87,7 @@ def train(config: TrainingConfig, *, resume: bool = False, offline: bool = False
             say(f"Going on from {checkpoint}.")
     # Norms keep float32 weights under autocast; torch says once that it does not fuse them.
     warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
-    with _stopped_by_signals(trainer):
+    with stopped_by_signals(trainer):
         trainer.run()
     return trainer
 
@@ -206,7 +206,7 @@ def _encoding_bar() -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def _stopped_by_signals(trainer: "Trainer") -> Iterator[None]:
+def stopped_by_signals(trainer: "Trainer") -> Iterator[None]:
     """While inside, Ctrl-C and SIGTERM end the run after the present step, with a checkpoint; a second one at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
