@@ -13,8 +13,8 @@ import gradio as gr
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
-from gradio_client import Client  # type: ignore[import-untyped]
-from gradio_client.exceptions import AuthenticationError  # type: ignore[import-untyped]
+from gradio_client import Client
+from gradio_client.exceptions import AuthenticationError
 
 from tests.served import served
 from uso.errors import ConfigError

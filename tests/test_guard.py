@@ -20,8 +20,8 @@ import pytest
 import safehttpx  # type: ignore[import-untyped]
 from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
-from gradio_client import Client, handle_file  # type: ignore[import-untyped]
-from gradio_client.exceptions import ValidationError  # type: ignore[import-untyped]
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import ValidationError
 from PIL import Image
 from starlette.responses import StreamingResponse
 from starlette.staticfiles import StaticFiles
