@@ -485,7 +485,7 @@ class TestRealProgram:
             running.wait_until("ready")
             client = Client(f"http://127.0.0.1:{running.port}/", download_files=False, verbose=False)
             job = client.submit("A fox", width=384, height=384, num_inference_steps=50, api_name="/generate")
-            until(lambda: job.status().progress_data, LONG)
+            until(lambda: job.outputs() and job.outputs()[-1][1]["state"] == "running", LONG)
             assert running.signal() == -signal.SIGTERM
             picture, _ = job.result(timeout=LONG)
             assert picture and len(running.pictures()) == 1

@@ -22,7 +22,9 @@ def door(tmp_path: Path, free: int = 10**12, **settings: Any) -> tuple[Door, Clo
 
 
 def knock(door: Door, person: str = "at:1", **about: Any) -> None:
-    door.check(person, **{"waiting": 0, "waiting_of_person": 0, "waiting_bytes": 0, "seconds": None, **about})
+    door.check_disk()
+    door.check_line(**{"waiting": 0, "waiting_of_person": 0, "waiting_bytes": 0, "seconds": None, **about})
+    door.check_rate(person)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ The pipeline here is a script that moves at the pace the test sets; the last tes
 """
 
 import io
+import sqlite3
 import threading
 from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,13 @@ from uso import output
 from uso.config import ModelConfig
 from uso.errors import MissingWeightsError, USOError
 from uso.request import GenerationRequest, ReferenceImage
-from uso.web import engine as engine_module
+from uso.web import roll as roll_module
+from uso.web import worker as worker_module
 from uso.web.door import LimitError
 from uso.web.engine import ORPHANED, Engine
 from uso.web.identity import Asker
 from uso.web.jobs import Job, OnProgress
+from uso.web.ledger import FOLDER
 from uso.web.safety import Blocked, Safety
 from uso.web.settings import ServerSettings
 
@@ -315,6 +319,7 @@ def test_one_worker_whose_model_fails_leaves_the_other(run: Any, request_for: An
     job = engine.submit(request_for("a"), ANN)
     until(lambda: job.status.over)
     assert states(job) == ["done"] and (engine.status.workers, engine.status.workers_ready) == (2, 1)
+    assert engine.status.error == "The model could not be loaded. There is no device 'cuda:1'."
 
 
 def test_previews_come_while_it_runs_and_go_when_it_is_over(run: Any, request_for: Any) -> None:
@@ -344,14 +349,16 @@ def test_a_preview_that_fails_costs_nothing_but_itself(run: Any, request_for: An
 
 
 def test_a_job_that_nobody_waits_for_is_stopped_after_a_while(run: Any, request_for: Any) -> None:
-    """Catches a GPU that works for closed tabs, waiting or running."""
+    """Catches a GPU that works for closed tabs, waiting or running; and one stream that ends while another goes on."""
     script = Script(free=False)
     engine = run(script, orphan_grace=0.05)
-    running = engine.submit(request_for(steps=50), ANN, "tab-1")
-    waiting = engine.submit(request_for(), ANN, "tab-1")
-    other = engine.submit(request_for(), ANN, "tab-2")
+    running, waiting, other = (engine.submit(request_for(steps=50), ANN) for _ in range(3))
+    for job in (running, waiting, other):
+        engine.attach(job, "a stream")
+    engine.attach(other, "another stream of the same tab")
     until(lambda: running.status.state == "running")
-    engine.detach("tab-1")
+    for job in (running, waiting, other):
+        engine.detach(job, "a stream")
     until(lambda: waiting.status.over and running.stop.is_set())
     script.steps.release(100)
     until(lambda: running.status.over and other.status.over)
@@ -360,41 +367,115 @@ def test_a_job_that_nobody_waits_for_is_stopped_after_a_while(run: Any, request_
 
 
 def test_a_reload_in_time_keeps_the_job(run: Any, request_for: Any) -> None:
-    """Catches a timer of the first tab that stops what the second one has taken over."""
+    """Catches a clock of the first stream that stops what the second one has taken over."""
     script = Script(free=False)
-    engine = run(script, orphan_grace=0.05)
-    job = engine.submit(request_for(), ANN, "tab")
-    engine.detach("tab")
-    engine.attach(job, "tab-reloaded")
-    following = engine.submit(request_for(), ANN, "gone")
-    engine.detach("gone")
-    until(lambda: following.stop.is_set() or following.status.over)  # by now the other's time is up as well
+    engine = run(script, orphan_grace=0.2)
+    job, following = engine.submit(request_for(), ANN), engine.submit(request_for(), ANN)
+    for one in (job, following):
+        engine.attach(one, "before")
+        engine.detach(one, "before")
+    engine.attach(job, "after the reload")
+    until(lambda: following.status.over)  # by now the other's time is up as well
     script.steps.release(100)
     until(lambda: job.status.over)
-    assert states(job) == ["done"]
+    assert states(job, following) == ["done", "cancelled"]
+
+
+def test_many_streams_take_one_thread(run: Any, request_for: Any) -> None:
+    """Catches a thread for every stream that ends: a stranger could make thousands."""
+    script = Script(free=False)
+    engine = run(script, orphan_grace=60.0)
+    job = engine.submit(request_for(), ANN)
+    before = threading.active_count()
+    for number in range(200):
+        engine.attach(job, str(number))
+        engine.detach(job, str(number))
+    assert threading.active_count() <= before and not job.stop.is_set()
+    script.steps.release(100)
 
 
 def test_orphans_are_finished_where_that_is_asked_for(run: Any, request_for: Any) -> None:
     """Catches a setting that nobody reads."""
     script = Script(free=False)
     engine = run(script, orphans="finish", orphan_grace=0.0)
-    job = engine.submit(request_for(), ANN, "tab")
-    engine.detach("tab")
+    job = engine.submit(request_for(), ANN)
+    engine.attach(job, "a stream")
+    engine.detach(job, "a stream")
     script.steps.release(100)
     until(lambda: job.status.over)
     assert states(job) == ["done"]
 
 
+def test_a_slow_disk_holds_nobody_up(run: Any, request_for: Any, tmp_path: Path) -> None:
+    """Catches the ledger written under the engine's lock: a file that is locked would stop steps, pages and probes."""
+    script = Script(free=False)
+    engine = run(script)
+    running = engine.submit(request_for(steps=50), ANN)
+    until(lambda: running.status.state == "running")
+    with closing(sqlite3.connect(tmp_path / FOLDER / "ledger.sqlite3", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        late: list[Job] = []
+        thread = threading.Thread(target=lambda: late.append(engine.submit(request_for("late"), BEN)))
+        thread.start()
+        until(lambda: engine._entering)
+        script.steps.release(5)
+        until(lambda: running.status.step == 5)  # needs the engine's lock
+        assert engine.find(running.id) is running and not late
+        other.execute("COMMIT")
+    thread.join(PATIENCE)
+    script.steps.release(100)
+    until(lambda: late and late[0].status.over)
+    assert states(running, late[0]) == ["done", "done"]
+
+
+def test_a_job_that_arrives_while_the_server_closes_is_told(run: Any, request_for: Any, tmp_path: Path) -> None:
+    """Catches a job between the door and the line that nobody ends."""
+    engine = run(Script())
+    until(lambda: engine.status.state == "ready")
+    with closing(sqlite3.connect(tmp_path / FOLDER / "ledger.sqlite3", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        late: list[Job] = []
+        thread = threading.Thread(target=lambda: late.append(engine.submit(request_for("late"), ANN)))
+        thread.start()
+        until(lambda: engine._entering)
+        engine.close()
+        other.execute("COMMIT")
+    thread.join(PATIENCE)
+    assert states(late[0]) == ["cancelled"] and "shutting down" in late[0].status.error
+    assert engine.ledger.outcome(late[0].id) == ("cancelled", late[0].status.error, ())
+
+
+def test_a_worker_outlives_what_nobody_expected(
+    run: Any, request_for: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Catches a thread that dies between two jobs, while the server says that it is ready."""
+    monkeypatch.setattr(worker_module.time, "sleep", lambda seconds: None)
+    engine = run(Script())
+    learn, calls = engine.job_over, []
+
+    def fails_once(worker: Any, job: Job) -> None:
+        calls.append(job)
+        learn(worker, job)
+        if len(calls) == 1:
+            raise RuntimeError("planted")
+
+    monkeypatch.setattr(engine, "job_over", fails_once)
+    jobs = [engine.submit(request_for(name), ANN) for name in "ab"]
+    until(lambda: all(job.status.over for job in jobs))
+    assert states(*jobs) == ["done", "done"] and "planted" in caplog.text
+
+
 def test_a_filter_is_asked_before_and_after(run: Any, request_for: Any, tmp_path: Path) -> None:
     """Catches a blocked prompt that takes a turn, and a blocked picture that is saved all the same."""
-    engine = run(Script())
+    script = Script()
+    engine = run(script)
     engine.safety = Safety(lambda prompt, image: "no foxes" if "fox" in prompt else "too dark" if image else None)
     with pytest.raises(Blocked, match="Blocked by this server's filter: no foxes"):
         engine.submit(request_for("a fox"), ANN)
     job = engine.submit(request_for("a hare"), ANN)
     until(lambda: job.status.over)
     assert states(job) == ["failed"] and job.status.error == "Blocked by this server's filter: too dark"
-    assert not list(tmp_path.glob("*.png"))
+    assert not list(tmp_path.glob("*.png")) and script.previewed == []  # nobody sees what it has not been asked about
 
 
 def test_every_job_is_over_once(run: Any, request_for: Any) -> None:
@@ -424,7 +505,7 @@ def test_what_is_over_is_forgotten_in_time_and_still_known(
     run: Any, request_for: Any, monkeypatch: pytest.MonkeyPatch, picture: Callable[..., Image.Image]
 ) -> None:
     """Catches a server that grows with every job, and one that knows nothing of a job it made."""
-    monkeypatch.setattr(engine_module, "REMEMBERED_JOBS", 2)
+    monkeypatch.setattr(roll_module, "REMEMBERED_JOBS", 2)
     engine = run(Script())
     jobs: list[Job] = []
     for number in range(5):

@@ -110,9 +110,9 @@ def forged(uploads: Path, path: Path, change: Callable[[dict[str, Any]], Any]) -
     return brought(uploads, path.with_name("forged.tmp"))
 
 
-def restore(handlers: Handlers, file: Any, key: str | None = ANN) -> tuple[str, Inputs]:
+def restore(handlers: Handlers, file: Any, key: str | None = ANN, local: bool = False) -> tuple[str, Inputs]:
     """(what is said, the fields)."""
-    told, *inputs = asyncio.run(handlers.restore(file, visitor(key)))
+    told, *inputs = asyncio.run(handlers.restore(file, visitor(key, local=local)))
     return told, Inputs(*inputs)
 
 
@@ -210,10 +210,10 @@ def test_a_tab_comes_back_to_its_job(serve: Any, demo_config: ModelConfig, tmp_p
     engine = Engine(lambda on_progress: script, ServerSettings(output=tmp_path / "outputs"))
     handlers = Handlers(Desk(demo_config, engine))
     engine.start()
-    job = engine.submit(GenerationRequest.create(demo_config, num_inference_steps=4), asker_of(visitor()), "tab")
+    job = engine.submit(GenerationRequest.create(demo_config, num_inference_steps=4), asker_of(visitor()))
     until(lambda: job.status.state == "running")
-    handlers.desk.leave(visitor(session="tab"))  # what a reload does first
-    assert job.orphan_since is not None
+    engine.attach(job, "the tab")
+    engine.detach(job, "the tab")  # what a reload does first
 
     async def collect() -> list[Shown]:
         shown: list[Shown] = []
@@ -221,7 +221,7 @@ def test_a_tab_comes_back_to_its_job(serve: Any, demo_config: ModelConfig, tmp_p
             if not shown:
                 assert one.stop["interactive"] and not one.generate["interactive"] and one.job_id == job.id
             elif len(shown) == 1:
-                assert job.orphan_since is None and job.watchers == {"the tab again"}
+                assert len(job.watchers) == 1
             shown.append(one)
             script.steps.release()
         return shown
@@ -348,7 +348,7 @@ def test_a_dropped_png_restores_everything(handlers: Handlers, uploads: Path, re
     assert restore(handlers, None)[1] == Inputs(*[KEEP] * len(Inputs._fields))
 
 
-@pytest.mark.parametrize("public", [{"host": "0.0.0.0"}, {"user_header": "x-user"}])
+@pytest.mark.parametrize("public", [{}, {"host": "0.0.0.0"}, {"user_header": "x-user"}])
 def test_photographs_stay_with_their_owner(serve: Any, uploads: Path, reference: Any, public: dict[str, Any]) -> None:
     """Catches a server that hands out somebody's reference images to whoever has, or forges, one of their pictures."""
     handlers = serve(**public)
@@ -366,6 +366,16 @@ def test_photographs_stay_with_their_owner(serve: Any, uploads: Path, reference:
     assert restore(handlers, brought(uploads, hers.path), None)[1].content_image is None
 
 
+def test_at_the_machine_itself_any_png_brings_its_photographs(
+    handlers: Handlers, uploads: Path, reference: Any
+) -> None:
+    """Catches a person alone with their machine who cannot restore what the command line, or another browser, made."""
+    photograph = reference("me.png", 1)
+    picture = made(handlers, ANN, content_images=[photograph])[1]
+    inputs = restore(handlers, brought(uploads, picture.path), BEN, local=True)[1]
+    assert hashes(inputs.content_image) == [photograph.sha256]
+
+
 def test_a_png_from_elsewhere_restores_what_it_can(handlers: Handlers, uploads: Path, reference: Any) -> None:
     """Catches one value too large, or one image too many, that costs all the others."""
     picture = made(handlers, content_images=[reference("a.png")], style_images=[reference("b.png")], prompt="x")[1]
@@ -376,7 +386,7 @@ def test_a_png_from_elsewhere_restores_what_it_can(handlers: Handlers, uploads: 
         record["request"]["style_images"] *= 3
         record["model"] |= {"name": "flux-dev", "title": "FLUX.1-dev"}
 
-    told, inputs = restore(handlers, forged(uploads, picture.path, change))
+    told, inputs = restore(handlers, forged(uploads, picture.path, change), local=True)
     assert "Width is 2048; a whole number from 128 to 384" in told and "Number of steps is 900" in told
     assert "It was made by FLUX.1-dev; Demo (random weights) runs here" in told
     assert "Add the content image “a.png” again" in told and "It used 3 style images; this page takes 2." in told

@@ -177,3 +177,21 @@ def test_nothing_is_written_after_the_end(tmp_path: Path, job_of: Any) -> None:
     ledger.close()
     with pytest.raises(sqlite3.Error):
         ledger.accepted(job_of())
+
+
+def test_the_ledger_is_for_its_server_alone(tmp_path: Path) -> None:
+    """Catches ids of jobs, which are secrets, and beginnings of prompts, that every user of the machine can read."""
+    ledger = Ledger(tmp_path)
+    assert (tmp_path / FOLDER).stat().st_mode & 0o077 == 0
+    ledger.close()
+
+
+def test_signs_of_dead_servers_go(tmp_path: Path) -> None:
+    """Catches a file for every server that was ever killed."""
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "dead.alive").touch()
+    first = Ledger(tmp_path)
+    second = Ledger(tmp_path)
+    assert len(list((tmp_path / FOLDER).glob("*.alive"))) == 2
+    second.close()
+    first.close()

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.test_ledger import ANN, kept
-from uso.config import ModelConfig
+from uso.config import ModelConfig, load_model_config
 from uso.output import REFERENCES
 from uso.request import GenerationRequest, ReferenceImage
 from uso.web.jobs import Job
@@ -60,24 +60,40 @@ def test_by_age(shelf: Any, tmp_path: Path) -> None:
 
 
 def test_by_size(shelf: Any, tmp_path: Path) -> None:
-    """Catches the newest going first, and more going than must."""
+    """Catches the newest going first, more going than must, and one going that somebody is looking at."""
     ledger, pictures = shelf
     files = [*tmp_path.glob("*.png"), *(tmp_path / REFERENCES).glob("*")]
     everything = sum(path.stat().st_size for path in files)
     assert prune(ServerSettings(output=tmp_path, prune_gb=everything / 10**9), ledger) == 0
     assert prune(ServerSettings(output=tmp_path, prune_gb=(everything - 1) / 10**9), ledger) == 1
     assert left(pictures) == [1, 2, 3, 4]
-    assert prune(ServerSettings(output=tmp_path, prune_gb=0.0), ledger) == 4 and left(pictures) == []
+    assert prune(ServerSettings(output=tmp_path, prune_gb=0.0), ledger) == 3 and left(pictures) == [4]
 
 
-def test_other_files_stay(shelf: Any, tmp_path: Path) -> None:
-    """Catches a folder that is swept: pictures of the command line lie beside the server's."""
-    ledger, _ = shelf
+def test_other_files_stay_and_do_not_count(shelf: Any, tmp_path: Path) -> None:
+    """Catches a folder that is swept, and a large picture of the command line that pushes all of the server's out."""
+    ledger, pictures = shelf
+    everything = sum(picture.path.stat().st_size for picture in pictures) + 10**6
     mine = tmp_path / "mine.png"
-    Image.new("RGB", (8, 8)).save(mine)
+    mine.write_bytes(b"x" * 10 * 10**6)
     os.utime(mine, (0, 0))
+    assert prune(ServerSettings(output=tmp_path, prune_gb=everything / 10**9), ledger) == 0
     prune(ServerSettings(output=tmp_path, prune_days=0.0), ledger)
-    assert mine.exists() and len(list((tmp_path / REFERENCES).glob("*"))) == 3  # it may have been made with any of them
+    assert mine.exists() and left(pictures) == []
+    assert len(list((tmp_path / REFERENCES).glob("*"))) == 3  # it may have been made with any of them
+
+
+def test_jobs_without_pictures_are_forgotten(shelf: Any, tmp_path: Path) -> None:
+    """Catches a ledger that grows for ever with every job that was stopped."""
+    ledger, pictures = shelf
+    job = Job(GenerationRequest.create(load_model_config("demo"), seed=1), ANN)
+    ledger.accepted(job)
+    job.reach(state="cancelled")
+    ledger.ended(job)
+    ledger.forget_jobs(before=time.time() - 60)
+    assert ledger.outcome(job.id) is not None
+    ledger.forget_jobs(before=time.time() + 60)
+    assert ledger.outcome(job.id) is None and len(ledger.history("browser:ann", 9)) == len(pictures)
 
 
 def test_people_are_told(tmp_path: Path) -> None:

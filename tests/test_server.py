@@ -127,10 +127,10 @@ def test_a_filter_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_limits_are_told_and_held(tmp_path: Path, picture_file: Callable[..., Path]) -> None:
-    """Catches flags that do not reach the door."""
+    """Catches flags that do not reach the door, and a request whose images are read before anybody counts it."""
     from gradio_client import handle_file
 
-    with program(tmp_path, "--rate", "2", "--max-megapixels", "0.1") as running:
+    with program(tmp_path, "--rate", "3", "--max-megapixels", "0.1") as running:
         running.wait_until("ready")
         caller = client(running, tmp_path)
         large = handle_file(picture_file("large.png", 400, 300))
@@ -138,5 +138,29 @@ def test_limits_are_told_and_held(tmp_path: Path, picture_file: Callable[..., Pa
             caller.predict(prompt="", style_image=large, api_name="/generate", **QUICK)
         for _ in range(2):
             caller.predict(prompt="", api_name="/generate", **QUICK)
-        with pytest.raises(AppError, match="At most 2 requests a minute are taken from one person. Try again in"):
+        with pytest.raises(AppError, match="At most 3 requests a minute are taken from one person. Try again in"):
             caller.predict(prompt="", api_name="/generate", **QUICK)
+
+
+def test_a_program_that_has_gone_has_its_job_stopped(tmp_path: Path) -> None:
+    """Catches a job that is made for nobody, and Gradio not telling when a stream is cut off."""
+    with program(tmp_path, "--orphan-grace", "0.3") as running:
+        running.wait_until("ready")
+        code = (
+            "import sys, time; from gradio_client import Client\n"
+            f"client = Client('http://127.0.0.1:{running.port}', verbose=False, analytics_enabled=False)\n"
+            "job = client.submit(width=384, height=384, num_inference_steps=50, api_name='/generate')\n"
+            "while not job.outputs(): time.sleep(0.05)\n"
+            "print(job.outputs()[0][1]['job'], flush=True); time.sleep(600)\n"
+        )
+        others = [client(running, tmp_path, headers={"X-Forwarded-For": f"198.51.100.{n}"}) for n in range(3)]
+        before = [other.submit(width=384, height=384, num_inference_steps=50, api_name="/generate") for other in others]
+        until(lambda: all(job.outputs() for job in before), 60)
+        gone = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        assert gone.stdout is not None
+        job_id = gone.stdout.readline().strip()
+        gone.kill()
+        gone.wait()
+        gone.stdout.close()
+        until(lambda: client(running, tmp_path).predict(job=job_id, api_name="/status")[1]["state"] == "cancelled", 60)
+        assert {job.result(timeout=120)[1]["state"] for job in before} == {"done"}

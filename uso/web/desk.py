@@ -12,6 +12,7 @@ import logging
 import shutil
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +42,13 @@ WORD_SECONDS = 1.0
 """News are told again after this long, for the seconds that are left have changed."""
 
 
+READERS = 2
+"""Requests whose images are read at the same time: one of them may take a gigabyte for a second."""
+
+SUBMITTERS = 4
+"""Requests that are submitted at the same time; a filter of the server's owner may take its time over each."""
+
+
 class Inputs(NamedTuple):
     """What a person fills in, in the order of the page's fields and of `/generate`'s parameters."""
 
@@ -64,6 +72,8 @@ class Desk:
         self.config = config
         self.engine = engine
         self.telemetry = telemetry
+        self._readers = ThreadPoolExecutor(READERS, "read")
+        self._submitters = ThreadPoolExecutor(SUBMITTERS, "submit")
 
     @property
     def max_pixels(self) -> int:
@@ -76,23 +86,23 @@ class Desk:
         Raises:
             USOError: it is refused, in a sentence.
         """
+        asker, loop = asker_of(caller), asyncio.get_running_loop()
         try:
-            request = await asyncio.to_thread(requested, self.config, inputs, self.max_pixels)
-            for reference in (*request.content_images, *request.style_images):
-                reference.let_pixels_go()
-            return await asyncio.to_thread(self.engine.submit, request, asker_of(caller), watcher_of(caller))
+            await asyncio.to_thread(self.engine.admit, asker)
+            request = await loop.run_in_executor(self._readers, requested, self.config, inputs, self.max_pixels)
+            return await loop.run_in_executor(self._submitters, self.engine.submit, request, asker)
         except USOError as error:
             if self.telemetry is not None:
                 self.telemetry.refused(error.kind if isinstance(error, LimitError) else type(error).__name__)
             raise
 
-    async def follow(self, job: Job, watcher: str | None) -> AsyncGenerator[tuple[JobStatus, EngineStatus], None]:
+    async def follow(self, job: Job) -> AsyncGenerator[tuple[JobStatus, EngineStatus], None]:
         """Every state of a job, the last one included; what is unchanged is told again once a second.
 
         As long as it is followed the job is nobody's orphan; closing this before the end gives it up.
         """
-        if watcher is not None:
-            self.engine.attach(job, watcher)
+        watcher = uuid.uuid4().hex
+        self.engine.attach(job, watcher)
         loop = asyncio.get_running_loop()
         seen, told = None, 0.0
         try:
@@ -106,18 +116,8 @@ class Desk:
                 far = news[0].state == "queued" and news[0].ahead > 0
                 await asyncio.sleep(WAITING_SECONDS if far else LOOK_SECONDS)
         finally:
-            if watcher is not None and not job.status.over:
-                await asyncio.to_thread(self.engine.detach, watcher, job)
-
-    def leave(self, caller: gr.Request) -> None:
-        """A page or program has gone."""
-        if (watcher := watcher_of(caller)) is not None:
-            self.engine.detach(watcher)
-
-
-def watcher_of(caller: gr.Request | None) -> str | None:
-    """What names one connected page or program, so that its going is noticed; None for a plain HTTP call."""
-    return None if caller is None else caller.session_hash
+            if not job.status.over:
+                self.engine.detach(job, watcher)
 
 
 def requested(config: ModelConfig, inputs: Inputs, max_pixels: int = MAX_PIXELS) -> GenerationRequest:
@@ -129,7 +129,7 @@ def requested(config: ModelConfig, inputs: Inputs, max_pixels: int = MAX_PIXELS)
     content = uploaded(inputs.content_image, max_pixels)
     given = [uploaded(value, max_pixels) for value in (inputs.style_image, inputs.extra_style_image)]
     styles = [image for image in given if image is not None]
-    return GenerationRequest.create(
+    request = GenerationRequest.create(
         config,
         prompt="" if inputs.prompt is None else inputs.prompt,
         content_images=[content] if content else [],
@@ -142,6 +142,9 @@ def requested(config: ModelConfig, inputs: Inputs, max_pixels: int = MAX_PIXELS)
         content_size=inputs.content_size,
         seed=RANDOM_SEED if inputs.seed is None else inputs.seed,  # an emptied field
     )
+    for reference in (*request.content_images, *request.style_images):
+        reference.let_pixels_go()
+    return request
 
 
 def uploaded(value: Any, max_pixels: int = MAX_PIXELS) -> ReferenceImage | None:

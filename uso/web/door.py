@@ -29,7 +29,7 @@ class LimitError(USOError):
 
 
 class Door:
-    """Not thread-safe: the engine asks under its own lock."""
+    """Not thread-safe but for `check_disk`: the engine asks under its own lock."""
 
     def __init__(
         self,
@@ -42,10 +42,8 @@ class Door:
         self._free_bytes = free_bytes
         self._lately: OrderedDict[str, deque[float]] = OrderedDict()
 
-    def check(
-        self, person: str, *, waiting: int, waiting_of_person: int, waiting_bytes: int, seconds: float | None
-    ) -> None:
-        """Let a request in, and count it.
+    def check_line(self, *, waiting: int, waiting_of_person: int, waiting_bytes: int, seconds: float | None) -> None:
+        """Whether one more request may wait.
 
         Args:
             waiting: requests in line.
@@ -68,10 +66,13 @@ class Door:
                 f"{waiting_of_person} requests of yours are waiting, and no more can wait for one person. "
                 "Send this one when a picture is finished, or stop one.",
             )
-        self._check_disk()
-        self._check_rate(person)
 
-    def _check_disk(self) -> None:
+    def check_disk(self) -> None:
+        """Whether there is room for pictures.
+
+        Raises:
+            LimitError: there is not.
+        """
         try:
             free = self._free_bytes(self._settings.output)
         except OSError:
@@ -81,7 +82,12 @@ class Door:
                 "disk", "The server's disk is full, and no more pictures can be kept. Tell the one who runs it."
             )
 
-    def _check_rate(self, person: str) -> None:
+    def check_rate(self, person: str) -> None:
+        """Whether somebody may make a request now, which is counted.
+
+        Raises:
+            LimitError: they have made too many in the last minute.
+        """
         rate, now = self._settings.rate, self._clock()
         if not rate:
             return

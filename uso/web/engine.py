@@ -8,7 +8,6 @@ import logging
 import sqlite3
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,7 +19,9 @@ from uso.web.identity import Asker
 from uso.web.jobs import EngineStatus, Job, JobStatus, Load
 from uso.web.ledger import Ledger
 from uso.web.line import FairLine
+from uso.web.orphans import Orphans
 from uso.web.pace import Pace
+from uso.web.roll import Roll
 from uso.web.safety import Safety
 from uso.web.settings import ServerSettings
 from uso.web.worker import Worker
@@ -35,9 +36,6 @@ LAST_STEP_SECONDS = 10.0
 
 LOOK_SECONDS = 1.0
 """How often those that wait learn how far the jobs in the making have come."""
-
-REMEMBERED_JOBS = 500
-"""Finished jobs that can be looked at in full; older ones are asked of the ledger."""
 
 
 class Engine:
@@ -69,8 +67,10 @@ class Engine:
         self._on_over = on_over
         self._changed = threading.Condition()
         self._line: FairLine[Job] = FairLine()
-        self._jobs: OrderedDict[str, Job] = OrderedDict()
-        """All that are not over, and the last ones that are."""
+        self._entering: list[Job] = []
+        """Let in, and being entered into the ledger."""
+        self.roll = Roll()
+        self._orphans = Orphans(settings.orphan_grace, self._give_up)
         self._closing = ""
         self._closed_at: float | None = None
         self._began = time.monotonic()
@@ -103,48 +103,72 @@ class Engine:
 
     def start(self) -> None:
         self._began = time.monotonic()
+        self._orphans.start()
         for worker in self.workers:
             worker.thread.start()
 
-    def submit(self, request: GenerationRequest, asker: Asker, watcher: str | None = None) -> Job:
+    def admit(self, asker: Asker) -> None:
+        """Before anything is read of a request: whether this person may make one now. Counts for the rate.
+
+        Raises:
+            USOError: not now, in a sentence.
+        """
+        self._door.check_disk()
+        with self._changed:
+            self._check_open(asker, 0)
+            self._door.check_rate(asker.person)
+
+    def submit(self, request: GenerationRequest, asker: Asker) -> Job:
         """Put a request into the line; it may wait for the model as well.
 
         Args:
             asker: whose turn it takes, and whose history its picture joins.
-            watcher: the page or program that is connected and waits for it.
 
         Raises:
             USOError: it is refused for now, in a sentence: the line is full, the filter blocks it, the model failed.
         """
         self.safety.check_prompt(request.prompt)
+        job = Job(request, asker)
         with self._changed:
-            if self._closing or self.status.state == "failed":
-                raise USOError(self._closing or self.status.error)
-            job = Job(request, asker)
-            self._door.check(
-                asker.person,
-                waiting=len(self._line),
-                waiting_of_person=self._line.of(asker.person),
-                waiting_bytes=sum(_bytes_of(one) for one in (*self._line, job)),
-                seconds=self._next_turn_in(),
-            )
-            if watcher is not None:
-                job.watchers.add(watcher)
-            try:
-                self.ledger.accepted(job)
-            except sqlite3.Error as error:
-                logger.exception("Job %s could not be entered into the ledger.", job.name)
-                raise USOError("The server cannot write to its disk. Tell the one who runs it.") from error
-            self._jobs[job.id] = job
-            self._line.add(job)
-            self._look_ahead()
-            self._changed.notify()
-            return job
+            self._check_open(asker, _bytes_of(job))
+            self._entering.append(job)
+        try:  # to the disk, without the lock
+            self.ledger.accepted(job)
+        except sqlite3.Error as error:
+            logger.exception("Job %s could not be entered into the ledger.", job.name)
+            with self._changed:
+                self._entering.remove(job)
+            raise USOError("The server cannot write to its disk. Tell the one who runs it.") from error
+        self.roll.enter(job)
+        with self._changed:
+            self._entering.remove(job)
+            job.accepted_at = time.monotonic()
+            failed = self.status.state == "failed"
+            if self._closing or failed:
+                job.leave_line(state="failed" if failed else "cancelled", error=self._closing or self.status.error)
+            else:
+                self._line.add(job)
+                self._look_ahead()
+                self._changed.notify()
+        if job.status.over:
+            self._over(job)
+        return job
+
+    def _check_open(self, asker: Asker, more_bytes: int) -> None:
+        """With `_changed` held: whether there is room for one more request."""
+        if self._closing or self.status.state == "failed":
+            raise USOError(self._closing or self.status.error)
+        waiting = [*self._line, *self._entering]
+        self._door.check_line(
+            waiting=len(waiting),
+            waiting_of_person=sum(job.person == asker.person for job in waiting),
+            waiting_bytes=more_bytes + sum(map(_bytes_of, waiting)),
+            seconds=self._next_turn_in(),
+        )
 
     def find(self, job_id: str) -> Job | None:
         """A job that is not over, or was not long ago."""
-        with self._changed:
-            return self._jobs.get(job_id)
+        return self.roll.find(job_id)
 
     def outcome(self, job_id: str) -> JobStatus | None:
         """What a job has reached, of an earlier server too; None if there never was one."""
@@ -162,7 +186,7 @@ class Engine:
                 job.leave_line(state="cancelled", error=reason)
                 self._look_ahead()
             else:
-                running = self._jobs.get(job_id)
+                running = self.find(job_id)
                 if running is None or running.status.over:
                     return False
                 running.stopped_because = running.stopped_because or reason
@@ -171,34 +195,18 @@ class Engine:
             self._over(job)
         return True
 
-    # Who watches.
-
     def attach(self, job: Job, watcher: str) -> None:
-        """A page or program has connected to a job; as long as one is, it is nobody's orphan."""
-        with self._changed:
-            job.watchers.add(watcher)
-            job.orphan_since = None
+        """A stream follows a job; as long as one does, it is nobody's orphan."""
+        self._orphans.attach(job, watcher)
 
-    def detach(self, watcher: str, job: Job | None = None) -> None:
-        """A watcher has gone, from one job or from all; jobs that nobody watches any more are stopped after a while."""
-        with self._changed:
-            jobs = [job] if job is not None else list(self._jobs.values())
-            left = [one for one in jobs if watcher in one.watchers]
-            for one in left:
-                one.watchers.discard(watcher)
-                one.orphan_since = None if one.watchers else time.monotonic()
-        if self.settings.orphans == "finish" or self._closing:
-            return
-        for one in left:
-            if not one.watchers and not one.status.over:
-                timer = threading.Timer(self.settings.orphan_grace, self._reap, [one, one.orphan_since])
-                timer.daemon = True
-                timer.start()
+    def detach(self, job: Job, watcher: str) -> None:
+        """A stream that followed a job has ended early; a job that nobody follows any more is stopped after a while."""
+        if self.settings.orphans == "cancel" and not self._closing:
+            self._orphans.detach(job, watcher)
 
-    def _reap(self, job: Job, since: float) -> None:
-        if job.orphan_since == since and not job.status.over and not self._closing:
-            logger.info("Job %s is stopped: nobody waits for it any more.", job.name)
-            self.cancel(job.id, ORPHANED)
+    def _give_up(self, job: Job) -> None:
+        logger.info("Job %s is stopped: nobody waits for it any more.", job.name)
+        self.cancel(job.id, ORPHANED)
 
     # The end.
 
@@ -206,6 +214,7 @@ class Engine:
         """Take no more jobs and tell those that wait; those that run are finished. Returns at once."""
         with self._changed:
             self._closing = self._closing or reason
+            self._orphans.end()
             self._closed_at = self._closed_at or time.monotonic()
             told = self._line.clear()
             for job in told:
@@ -289,8 +298,10 @@ class Engine:
         ready = [status for status in states if status.state == "ready"]
         coming = [status for status in states if status.state in ("starting", "loading")]
         first = (ready or sorted(coming, key=lambda status: -status.share) or states)[0]
+        errors = dict.fromkeys(status.error for status in states if status.error)
         return replace(
             first,
+            error=" ".join(errors),
             workers=len(states),
             workers_ready=len(ready),
             waiting=len(self._line),
@@ -324,11 +335,7 @@ class Engine:
             self._on_over(job)
         except Exception:
             logger.exception("Job %s is over, but not everybody could be told.", job.name)
-        with self._changed:
-            self._jobs.move_to_end(job.id)
-            over = [one for one in self._jobs.values() if one.status.over]
-            for one in over[:-REMEMBERED_JOBS]:
-                del self._jobs[one.id]
+        self.roll.close(job)
 
 
 def _bytes_of(job: Job) -> int:

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from uso.errors import OutputError, RequestError, USOError
-from uso.request import RANDOM_SEED, keep_input_size_of
+from uso.images import keep_input_size, upright_size
+from uso.request import RANDOM_SEED
 from uso.web import album, history, prune, snippets
-from uso.web.desk import Desk, Inputs, handed_out, uploaded, watcher_of
+from uso.web.desk import Desk, Inputs, handed_out, uploaded
 from uso.web.identity import Asker, asker_of
 from uso.web.jobs import NAME_LETTERS, Job, JobStatus, Picture
 from uso.web.ledger import Remembered
@@ -67,7 +68,10 @@ class Handlers:
     async def run(self, job_id: str | None, request: gr.Request, *values: Any) -> AsyncGenerator[Shown, None]:
         """The Generate button: from the first look at a request to its picture."""
         if job_id is not None and (running := self.engine.find(job_id)) is not None and not running.status.over:
-            yield Shown()  # the page follows that one; its button is locked, but Enter in the prompt is not
+            # Enter in the prompt, or a stream that broke: the page goes on with that one.
+            async with aclosing(self._follow(running, request)) as news:
+                async for shown in news:
+                    yield shown
             return
         try:
             job = await self.desk.submit(Inputs(*values), request)
@@ -101,7 +105,7 @@ class Handlers:
             memory=job.id,
         )
         words, preview = "", None
-        async with aclosing(self.desk.follow(job, watcher_of(request))) as news:
+        async with aclosing(self.desk.follow(job)) as news:
             async for status, engine in news:
                 if status.over:
                     yield await self._ended(job.id, status, request)
@@ -151,22 +155,26 @@ class Handlers:
     # Inputs.
 
     def look(self, content: Any, style: Any, extra_style: Any, keep: Any) -> tuple[str, Any, Any]:
-        """Say at once what is wrong with an image, and which size will be used; (note, width, height)."""
+        """Say at once what is wrong with an image, and which size will be used; (note, width, height).
+
+        Only heads are read, for a look is free and a large picture is not; that one is incomplete is told at Generate.
+        """
         free = gr.update(interactive=not keep)
         try:
             most = self.desk.max_pixels
             reference = uploaded(content, most)
-            for image in (reference, uploaded(style, most), uploaded(extra_style, most)):
-                _ = image and image.image
+            for value in (style, extra_style):
+                uploaded(value, most)
             if not keep:
                 return "", free, free
             if reference is None:
                 return snippets.note("Keep input size needs a content image."), free, free
-            width, height = keep_input_size_of(self.config, reference)
+            was = upright_size(reference.data, reference.name, most)
+            width, height = keep_input_size(*was, self.config.limits.min_size, self.config.limits.max_size)
         except RequestError as error:
             return snippets.note(str(error), bad=True), free, free
-        was = "{} × {}".format(*reference.image.size)
-        return snippets.note(f"The picture will be {width} × {height}; the content image is {was}."), free, free
+        said = f"The picture will be {width} × {height}; the content image is {was[0]} × {was[1]}."
+        return snippets.note(said), free, free
 
     def example(self, index: int) -> Inputs:
         """All inputs of an example; what it does not name goes back to the model's default."""

@@ -47,7 +47,7 @@ class EngineStatus:
     share: float = 0.0
     """Of the loading, 0 to 1."""
     error: str = ""
-    """`failed`: why, and what to do, as a sentence."""
+    """`failed`: why, and what to do, as a sentence; also of workers that failed while others are ready."""
     workers: int = 1
     workers_ready: int = 0
     waiting: int = 0
@@ -118,9 +118,7 @@ class Job:
     stop: threading.Event = field(default_factory=threading.Event)
     stopped_because: str = ""
     watchers: set[str] = field(default_factory=set)
-    """Pages and programs that are connected and wait for it."""
-    orphan_since: float | None = None
-    """When the last watcher went, by `time.monotonic()`."""
+    """The streams of pages and programs that follow it."""
     accepted_at: float = field(default_factory=time.monotonic)
     """This and the other moments are by `time.monotonic()`."""
     started_at: float | None = None

@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE TABLE IF NOT EXISTS pictures (
     id TEXT PRIMARY KEY, job TEXT NOT NULL, owner TEXT, file TEXT NOT NULL, made REAL NOT NULL,
     width INTEGER NOT NULL, height INTEGER NOT NULL, seed INTEGER NOT NULL, steps INTEGER NOT NULL,
-    seconds REAL NOT NULL, thumb BLOB, prompt TEXT NOT NULL DEFAULT ''
+    seconds REAL NOT NULL, thumb BLOB, prompt TEXT NOT NULL, refs TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS pictures_of ON pictures (owner, made);
 CREATE INDEX IF NOT EXISTS pictures_by_age ON pictures (made);
@@ -67,6 +67,17 @@ class Remembered:
     """Its beginning, to tell pictures apart by; the file holds the whole."""
 
 
+@dataclass(frozen=True)
+class Shelved:
+    """What pruning wants to know of a picture."""
+
+    id: str
+    path: Path
+    made: float
+    references: frozenset[str]
+    """SHA-256 of each."""
+
+
 def digest(job_id: str) -> str:
     """How a PNG names the job it came from: enough to recognise it, of no use for asking after it."""
     return hashlib.sha256(job_id.encode()).hexdigest()
@@ -87,7 +98,9 @@ class Ledger:
         self._lock = threading.Lock()
         self._instance = uuid.uuid4().hex
         try:
-            (pictures / FOLDER).mkdir(parents=True, exist_ok=True)
+            # For this user alone: whoever has a job's id may ask for its picture.
+            (pictures / FOLDER).mkdir(mode=0o700, parents=True, exist_ok=True)
+            (pictures / FOLDER).chmod(0o700)
             self._alive: int | None = self._sign_in()
             self._db = sqlite3.connect(pictures / FOLDER / "ledger.sqlite3", timeout=30, check_same_thread=False)
             with self._transaction() as db:
@@ -136,7 +149,8 @@ class Ledger:
 
     def keep(self, job: Job, picture: Picture, image: Image.Image) -> None:
         """Remember a picture whose file is on the disk."""
-        self._insert(picture, job.id, job.asker.owner, _thumb(image), job.request.prompt)
+        references = {reference.sha256 for reference in (*job.request.content_images, *job.request.style_images)}
+        self._insert(picture, job.id, job.asker.owner, _thumb(image), job.request.prompt, references)
 
     def picture(self, picture_id: str) -> Remembered | None:
         """A picture whose file is still there, by its id."""
@@ -162,11 +176,11 @@ class Ledger:
         found = (self.picture(picture_id) for picture_id, job in rows if digest(job) == job_digest)
         return next(filter(None, found), None)
 
-    def oldest_first(self) -> Iterator[Remembered]:
-        """Every picture that was ever kept here, oldest first."""
+    def shelf(self) -> list[Shelved]:
+        """Every picture, oldest first."""
         with self._transaction() as db:
-            rows = db.execute(f"SELECT {_COLUMNS} FROM pictures ORDER BY made").fetchall()
-        return map(self._remembered, rows)
+            rows = db.execute("SELECT id, file, made, refs FROM pictures ORDER BY made").fetchall()
+        return [Shelved(row[0], self._pictures / row[1], row[2], frozenset(row[3].split())) for row in rows]
 
     def forget(self, picture_id: str) -> None:
         with self._transaction() as db:
@@ -184,10 +198,13 @@ class Ledger:
         with self._lock, self._db as db:
             yield db
 
-    def _insert(self, picture: Picture, job_id: str, owner: str | None, thumb: bytes, prompt: str) -> None:
+    def _insert(
+        self, picture: Picture, job_id: str, owner: str | None, thumb: bytes, prompt: str, references: set[str]
+    ) -> None:
         row = (
             picture.id, job_id, owner, self._file(picture.path), time.time(), picture.width, picture.height,
             picture.seed, picture.num_inference_steps, picture.seconds, thumb, prompt[:CAPTION_CHARACTERS],
+            " ".join(sorted(references)),
         )  # fmt: skip
         with self._transaction() as db:
             db.execute(f"INSERT INTO pictures ({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row)
@@ -218,9 +235,12 @@ class Ledger:
 
     def _sign_in(self) -> int:
         """A file that is locked for as long as this process lives, whatever ends it; returns its descriptor."""
-        descriptor = os.open(self._sign(self._instance), os.O_CREAT | os.O_WRONLY, 0o644)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        return descriptor
+        while True:
+            descriptor = os.open(self._sign(self._instance), os.O_CREAT | os.O_WRONLY, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if self._sign(self._instance).exists():
+                return descriptor
+            os.close(descriptor)  # another server that starts took it for a dead one's, before it was locked
 
     def _lives(self, instance: str) -> bool:
         try:
@@ -239,7 +259,8 @@ class Ledger:
             rows = db.execute(
                 "SELECT id, owner, instance, accepted FROM jobs WHERE state IN ('queued', 'running')"
             ).fetchall()
-        dead = {instance for instance in {row[2] for row in rows} if not self._lives(instance)}
+        instances = {row[2] for row in rows} | {path.stem for path in (self._pictures / FOLDER).glob("*.alive")}
+        dead = {instance for instance in instances - {self._instance} if not self._lives(instance)}
         lost = {digest(row[0]): row for row in rows if row[2] in dead}
         if not lost:
             return
@@ -277,10 +298,11 @@ class Ledger:
             seconds=float(sum(timings.values())),
         )
         with Image.open(path) as image:
-            self._insert(picture, job_id, owner, _thumb(image), str(request["prompt"]))
+            references = {entry["sha256"] for kind in output.KINDS for entry in request[kind]}
+            self._insert(picture, job_id, owner, _thumb(image), str(request["prompt"]), references)
 
 
-_COLUMNS = "id, job, owner, file, made, width, height, seed, steps, seconds, thumb, prompt"
+_COLUMNS = "id, job, owner, file, made, width, height, seed, steps, seconds, thumb, prompt, refs"
 
 
 def served(job: Job, result: GenerationResult, folder: Path) -> Path:

@@ -73,7 +73,6 @@ def build_page(desk: Desk, reason: str) -> gr.Blocks:
         _wire_jobs(page, handlers, inputs, shown)
         _wire_inputs(page, handlers, inputs, shown, controls)
         _wire_pictures(page, handlers, inputs, shown, controls, actions)
-        page.unload(plain_errors(desk.leave))
         offer(desk, inputs)
     return page
 

@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 LAST_SECONDS = 15
 """After the grace time: the end of its step, telling its page, closing; what stops a container must wait for both."""
 
+CLOSING_SECONDS = 5
+"""For connections to end when nothing runs any more: a slow upload holds nobody up."""
+
 FETCH_SECONDS = 2.0
 """After the last picture: for its page to hear of it, and to fetch the file."""
 
@@ -48,7 +51,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 proxy_headers=False,  # the guard believes some of them, of trusted proxies
-                timeout_graceful_shutdown=int(grace) + LAST_SECONDS,
+                timeout_graceful_shutdown=CLOSING_SECONDS,
             )
         )
         self._front = front

@@ -19,7 +19,7 @@ from gradio.utils import get_function_description
 from uso.errors import RequestError, USOError
 from uso.request import RANDOM_SEED
 from uso.web import snippets
-from uso.web.desk import Desk, Inputs, handed_out, plain_errors, watcher_of
+from uso.web.desk import Desk, Inputs, handed_out, plain_errors
 from uso.web.jobs import EngineStatus, JobStatus, Picture
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class Programs:
             seed,
         )
         job = await self.desk.submit(given, request)
-        async with aclosing(self.desk.follow(job, watcher_of(request))) as news:
+        async with aclosing(self.desk.follow(job)) as news:
             async for status, engine in news:
                 progress((status.step, status.num_steps or 1), desc=snippets.job_words(status, engine))
                 if not status.over:

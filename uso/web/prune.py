@@ -5,16 +5,14 @@ goes when no picture that is left can have used it.
 """
 
 import logging
-import stat
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from uso.output import REFERENCES
-from uso.web.ledger import Ledger
+from uso.web.ledger import Ledger, Shelved
 from uso.web.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
@@ -22,7 +20,13 @@ logger = logging.getLogger(__name__)
 EVERY_SECONDS = 600.0
 DAY = 24 * 3600.0
 SLACK = 60.0
-"""Seconds by which a reference may be older than the first picture that used it (a slow disk)."""
+"""Seconds by which a reference may be older than a picture that used it (a slow disk)."""
+
+MIN_AGE = 600.0
+"""Seconds for which a picture stays however much there is: somebody is looking at it."""
+
+JOB_DAYS = 30
+"""How long a job that left no picture can be asked for."""
 
 
 def words(settings: ServerSettings) -> str:
@@ -44,27 +48,29 @@ def prune(settings: ServerSettings, ledger: Ledger, now: float | None = None) ->
     now = time.time() if now is None else now
     oldest = now - settings.prune_days * DAY if settings.prune_days is not None else float("-inf")
     room = settings.prune_gb * 10**9 if settings.prune_gb is not None else float("inf")
-    shelf = _Shelf(settings.output)
+    pictures = ledger.shelf()
+    shelf = _Shelf(settings.output, pictures)
     removed = 0
-    for known in ledger.oldest_first():
-        if known.made >= oldest and shelf.bytes <= room:
+    for picture in pictures:
+        too_much = shelf.bytes > room and picture.made < now - MIN_AGE
+        if picture.made >= oldest and not too_much:
             break
-        shelf.remove(known.picture.path)
-        ledger.forget(known.picture.id)
+        shelf.remove(picture)
+        ledger.forget(picture.id)
         removed += 1
     if removed:
         logger.info("%d pictures were removed to keep the limits of age and size.", removed)
-    ledger.forget_jobs(before=oldest)
     return removed
 
 
-def keep_pruning(settings: ServerSettings, ledger: Ledger, stop: threading.Event) -> threading.Thread | None:
-    """Prune now and again, in a thread of its own, until `stop`; None where nothing is to be pruned."""
-    if not words(settings):
-        return None
-    thread = threading.Thread(target=_loop, args=[lambda: prune(settings, ledger), stop], name="prune", daemon=True)
-    thread.start()
-    return thread
+def keep_pruning(settings: ServerSettings, ledger: Ledger, stop: threading.Event) -> None:
+    """Prune now and again, in a thread of its own, until `stop`; jobs without pictures are forgotten in any case."""
+
+    def once() -> None:
+        prune(settings, ledger)
+        ledger.forget_jobs(before=time.time() - JOB_DAYS * DAY)
+
+    threading.Thread(target=_loop, args=[once, stop], name="prune", daemon=True).start()
 
 
 def _loop(once: Callable[[], object], stop: threading.Event) -> None:
@@ -78,42 +84,41 @@ def _loop(once: Callable[[], object], stop: threading.Event) -> None:
 
 
 class _Shelf:
-    """What lies in the output folder: pictures and the references that they may have used, oldest first."""
+    """The server's pictures and the references that they were made with; what else is in the folder does not count."""
 
-    def __init__(self, folder: Path) -> None:
-        self._pictures = deque(_by_age(folder.glob("*.png")))
-        self._references = deque(_by_age((folder / REFERENCES).glob("*")))
-        self._gone: set[Path] = set()
-        self.bytes = sum(size for _, size, _ in (*self._pictures, *self._references))
+    def __init__(self, folder: Path, pictures: Sequence[Shelved]) -> None:
+        self._references = folder / REFERENCES
+        self._users = Counter(sha256 for picture in pictures for sha256 in picture.references)
+        own = {picture.path for picture in pictures}
+        others = [_changed(path) for path in folder.glob("*.png") if path not in own]
+        self._first_other = min(others, default=float("inf"))
+        used = [self._references / sha256 for sha256 in self._users]
+        self.bytes = sum(map(_size, [*own, *used]))
 
-    def remove(self, picture: Path) -> None:
-        """Remove a picture, and the references that only it and others that are gone can have used."""
-        self._gone.add(picture)
-        self.bytes -= _unlink(picture)
-        while self._pictures and self._pictures[0][2] in self._gone:
-            self._pictures.popleft()
-        first = self._pictures[0][0] if self._pictures else time.time()
-        # Saving a picture touches its references, so they are never older than it.
-        while self._references and self._references[0][0] < first - SLACK:
-            self.bytes -= _unlink(self._references.popleft()[2])
-
-
-def _by_age(paths: Iterable[Path]) -> list[tuple[float, int, Path]]:
-    """(time of change, bytes, path) of each file, oldest first."""
-    found = []
-    for path in paths:
-        with suppress(OSError):  # it went in this moment
-            about = path.stat()
-            if stat.S_ISREG(about.st_mode):
-                found.append((about.st_mtime, about.st_size, path))
-    return sorted(found)
+    def remove(self, picture: Shelved) -> None:
+        """Remove a picture, and its references where no other picture can have been made with them."""
+        self.bytes -= _size(picture.path)
+        picture.path.unlink(missing_ok=True)
+        for sha256 in picture.references:
+            self._users[sha256] -= 1
+            if self._users[sha256] == 0:
+                reference = self._references / sha256
+                self.bytes -= _size(reference)
+                # A picture's references are touched when it is saved: later ones, and those of others, can be seen.
+                last_used = _changed(reference)
+                if last_used <= picture.made + SLACK and self._first_other > last_used + SLACK:
+                    reference.unlink(missing_ok=True)
 
 
-def _unlink(path: Path) -> int:
-    """Remove a file; returns the bytes that are free now."""
+def _size(path: Path) -> int:
     try:
-        size = path.stat().st_size
-        path.unlink()
+        return path.stat().st_size
     except OSError:
         return 0
-    return size
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -35,6 +35,11 @@ class Safety:
     def __init__(self, filter_function: Filter | None = None) -> None:
         self._filter = filter_function
 
+    @property
+    def asks(self) -> bool:
+        """Whether there is a filter."""
+        return self._filter is not None
+
     def check_prompt(self, prompt: str) -> None:
         """Before a request is taken.
 

@@ -51,7 +51,8 @@ def model_state(status: EngineStatus, seconds: float, device: str) -> str:
     """The model on its way: a bar while it loads, where it runs when it is ready, why not when it failed."""
     if status.state == "ready":
         words = f"Ready on {device}{_workers(status)}"
-        return f'<div class="uso-state"><span class="uso-dot"></span>{escape(words)}</div>'
+        why = f'<div class="uso-quiet">{_marked(status.error)}</div>' if status.error else ""
+        return f'<div class="uso-state"><span class="uso-dot"></span>{escape(words)}{why}</div>'
     if status.state == "failed":
         return f'<div class="uso-state uso-bad" role="alert">{_marked(status.error)}</div>'
     words = f"{status.stage.removeprefix('Loading ')}, {status.share:.0%}, {seconds:.0f} s{_workers(status)}"
@@ -107,7 +108,8 @@ def account(name: str | None, can_leave: bool) -> str:
     """Who is logged in, if anybody has to; with the way out where this server has let them in itself."""
     if name is None:
         return ""
-    way_out = ' <a href="logout">Log out</a>' if can_leave else ""
+    # Relative, so that it works under any root path; a form, for a mere link could be followed by another page's order.
+    way_out = ' <form method="post" action="logout"><button>Log out</button></form>' if can_leave else ""
     return f'<div class="uso-account">Logged in as <strong>{escape(name)}</strong>.{way_out}</div>'
 
 

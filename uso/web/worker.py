@@ -72,9 +72,21 @@ class Worker:
             logger.error("The model could not be loaded: %s", error, exc_info=not expected)
             self._reach(state="failed", error=f"The model could not be loaded. {sentence(error)}")
             return
-        while (job := self._foreman.next_job(self)) is not None:
+        while self._make_next(pipeline):
+            pass
+
+    def _make_next(self, pipeline: Pipeline) -> bool:
+        """Make the job whose turn it is; False when there will be none any more."""
+        try:
+            job = self._foreman.next_job(self)
+            if job is None:
+                return False
             self._run(pipeline, job)
             self._foreman.job_over(self, job)
+        except Exception:  # a worker that is gone would be missed by nobody but those who wait
+            logger.exception("Worker %d goes on after something unexpected.", self.number)
+            time.sleep(1.0)
+        return True
 
     def _loaded(self) -> Pipeline:
         def on_progress(stage: str, share: float) -> None:
@@ -117,7 +129,8 @@ class Worker:
         if event.stage == "denoise":
             self._measure(event, job)
             every = -(-event.num_steps // PREVIEWS)
-            if event.step % every == 0 and event.step < event.num_steps:
+            # With a filter there are none: it is asked about finished pictures.
+            if event.step % every == 0 and event.step < event.num_steps and not self._foreman.safety.asks:
                 changes["preview"] = self._preview(pipeline, event, job)
         changes["ends_at"] = self._ends_at(event, job)
         job.reach(**changes)
@@ -148,13 +161,13 @@ class Worker:
         """The picture as it is predicted now. One that cannot be made costs nothing but itself."""
         try:
             image = pipeline.preview(event)
+            if image is None:
+                return None
+            buffer = io.BytesIO()
+            image.save(buffer, "WEBP", quality=PREVIEW_QUALITY)
         except Exception:
             logger.warning("Job %s has no preview.", job.name, exc_info=True)
             return None
-        if image is None:
-            return None
-        buffer = io.BytesIO()
-        image.save(buffer, "WEBP", quality=PREVIEW_QUALITY)
         return buffer.getvalue()
 
     def _keep(self, result: GenerationResult, job: Job) -> None:
