@@ -21,6 +21,7 @@ from uso.errors import ConfigError
 from uso.web.accounts import (
     LOGIN_SECONDS,
     Accounts,
+    Ended,
     Throttle,
     hashed,
     login_key,
@@ -30,7 +31,7 @@ from uso.web.accounts import (
 )
 from uso.web.guard import guarded
 from uso.web.identity import login_name
-from uso.web.login import LOGIN_COOKIE, WRONG_TRIES, Login
+from uso.web.login import LOGIN_COOKIE, WRONG_TRIES, WRONG_TRIES_OF_NAME, Login
 from uso.web.settings import ServerSettings
 
 PASSWORD = "correct horse"
@@ -239,6 +240,25 @@ def test_the_key_outlives_a_restart_and_is_private(tmp_path: Path, caplog: pytes
     assert "logins end with this process" in caplog.text
 
 
+def test_a_logout_ends_the_token_and_no_other(file: Path) -> None:
+    """Catches a logout that only forgets the cookie, one that locks the account, and a list that grows for ever."""
+    accounts = accounts_of(file)
+    token, other = accounts.token("alice", now=1000), accounts.token("alice", now=2000)
+    accounts.end(token, now=1000)
+    assert accounts.name_of(token, now=1000) is None and accounts.name_of(other, now=2000) == "alice"
+    again = accounts.token("alice", now=1000)
+    assert again != token and accounts.name_of(again, now=1000) == "alice"
+    accounts.end("forged.1.x", now=1000)
+    assert len(accounts._ended._until) == 1
+    later = 2000 + LOGIN_SECONDS
+    accounts.end(other, now=later)
+    assert len(accounts._ended._until) == 1  # the first would have ended by itself
+    few = Ended(most=2)
+    for number in range(5):
+        few.add(str(number), until=9, now=1)
+    assert [str(number) in few for number in range(5)] == [False, False, False, True, True]
+
+
 # The brake
 
 
@@ -263,11 +283,16 @@ def test_the_brake_has_bounded_memory() -> None:
     """Catches a server that is filled up by somebody with many addresses or made-up names."""
     throttle = Throttle(2, 60, keys=100)
     for number in range(1000):
-        throttle.wait(str(number))
-        throttle.count(str(number))
-    throttle.count("999")
+        throttle.wait("x" * 10_000 + str(number))
+        throttle.wait(f"asked only {number}")
+        throttle.count("x" * 10_000 + str(number))
+    for _ in range(50):
+        throttle.count("x" * 10_000 + "999")
     assert len(throttle._tries) == 100
-    assert throttle.wait("999") > 0
+    assert max(len(key) for key in throttle._tries) == 16 and max(map(len, throttle._tries.values())) == 2
+    assert throttle.wait("x" * 10_000 + "999") > 0
+    throttle.forgive("somebody who never tried")
+    assert len(throttle._tries) == 100
 
 
 # Over HTTP
@@ -298,7 +323,7 @@ def app_with_page(tmp_path: Path) -> FastAPI:
 def app(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     monkeypatch.setenv("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
-    settings = ServerSettings(output=tmp_path / "outputs", accounts=file)
+    settings = ServerSettings(output=tmp_path / "outputs", host="0.0.0.0", accounts=file)
     return guarded(app_with_page(tmp_path), settings, open_paths=("/healthz",))
 
 
@@ -340,7 +365,8 @@ def test_nothing_is_open_but_what_must_be(app: Any, path: str) -> None:
 
 
 def test_a_person_logs_in_on_a_page_and_out_again(app: Any) -> None:
-    """Catches a form that leads nowhere, a cookie that scripts can read, and a logout that logs nobody out."""
+    """Catches a form that leads nowhere, a cookie that scripts can read, and a logout that logs nobody out, or that a
+    picture on another site's page can do; a cookie that somebody copied before it must be worthless after it."""
     with TestClient(app) as client:
         form = client.get("/", headers=PAGE)
         assert (
@@ -354,8 +380,15 @@ def test_a_person_logs_in_on_a_page_and_out_again(app: Any) -> None:
         page = client.get("/", headers=PAGE)
         assert page.status_code == 200 and "gradio_config" in page.text
         assert client.get("/login", headers=PAGE, follow_redirects=False).status_code == 303
-        assert client.get("/logout", follow_redirects=False).status_code == 303
+        kept = client.cookies[LOGIN_COOKIE]
+        by_link = client.get("/logout", headers=PAGE, follow_redirects=False)
+        assert (by_link.status_code, by_link.headers["allow"]) == (405, "POST")
+        assert client.get("/", headers=PAGE).status_code == 200
+        assert client.post("/logout", follow_redirects=False).status_code == 303
         assert client.get("/", headers=PAGE).status_code == 401
+        assert client.get("/config", headers={"cookie": f"{LOGIN_COOKIE}={kept}"}).status_code == 401
+        log_in(client)
+        assert client.get("/config").status_code == 200
 
 
 def test_under_a_subpath_and_https(file: Path, tmp_path: Path) -> None:
@@ -417,6 +450,23 @@ def test_guessing_is_slowed_down(app: Any) -> None:
         answer = log_in(client)
         assert answer.status_code == 429 and 0 < int(answer.headers["retry-after"]) <= 300
         assert answer.json() == {"detail": "Too many wrong passwords. Try again in 5 minutes."}
+    with TestClient(app, client=("203.0.113.9", 1)) as other:
+        assert log_in(other).json() == {"success": True}
+
+
+def test_names_that_cannot_be_cost_nothing(app: Any) -> None:
+    """Catches made-up names that fill the memory, take a place from somebody who guesses, or compute hashes."""
+    with TestClient(app) as client:
+        for name in ("x" * 129, "a\x07b", "", "x" * 10_000) * WRONG_TRIES:
+            assert log_in(client, name=name).json() == {"detail": "The name or the password is wrong."}
+        assert log_in(client).json() == {"success": True}
+
+
+def test_who_must_wait_takes_no_tries_from_a_name(app: Any) -> None:
+    """Catches one address that locks somebody out everywhere, by going on after it was told to wait."""
+    with TestClient(app) as client:
+        for _ in range(WRONG_TRIES_OF_NAME + 5):
+            log_in(client, password="wrong")
     with TestClient(app, client=("203.0.113.9", 1)) as other:
         assert log_in(other).json() == {"success": True}
 

@@ -173,7 +173,8 @@ def guard(open_app: FastAPI, tmp_path: Path) -> Callable[..., Any]:
     """`guard(user_header=...)`: the app behind a guard with these settings."""
 
     def make(**settings: Any) -> Any:
-        return guarded(open_app, ServerSettings(output=tmp_path, max_upload_mb=1, **settings))
+        chosen = {"host": "0.0.0.0", "max_upload_mb": 1, **settings}  # its tests call it by any name
+        return guarded(open_app, ServerSettings(output=tmp_path, **chosen))
 
     return make
 
@@ -499,7 +500,7 @@ def test_keys_are_not_logged(client: TestClient, caplog: pytest.LogCaptureFixtur
 def test_the_server_may_speak_for_its_callers(open_app: FastAPI, tmp_path: Path) -> None:
     """Catches MCP callers that are all one person, and anybody else who claims to be the server."""
     relay = Relay()
-    settings = ServerSettings(output=tmp_path, user_header="x-user", trusted_proxies=())
+    settings = ServerSettings(output=tmp_path, host="0.0.0.0", user_header="x-user", trusted_proxies=())
     app = guarded(open_app, settings, relay=relay)
     alice = asker_at(None, name="alice")
     itself = relay.own_headers()
@@ -587,6 +588,23 @@ def test_every_answer_has_an_id_of_its_own_and_careful_headers(client: TestClien
         assert answer.headers["referrer-policy"] == "same-origin"
     answer = client.get("/who")
     assert answer.json()["id"] == answer.headers["x-request-id"]
+
+
+def test_no_other_site_shows_a_page_in_its_own(client: TestClient) -> None:
+    """Catches a page in an invisible frame, over which somebody elsewhere catches clicks."""
+    assert client.get("/", headers=PAGE).headers["content-security-policy"] == "frame-ancestors 'self'"
+    assert "content-security-policy" not in client.get("/config").headers
+
+
+def test_a_header_that_anybody_can_send_is_warned_of(
+    guard: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Catches logins by a proxy's header on a server that takes everybody for the proxy, without a word in the log."""
+    guard(user_header="x-user", trusted_proxies=("203.0.113.1",))
+    guard(trusted_proxies=("*",))
+    assert caplog.text == ""
+    guard(user_header="x-user", trusted_proxies=("*",))
+    assert "whoever reaches this server can be anybody by sending x-user" in caplog.text
 
 
 def test_nothing_waits_for_a_stream_to_end(guard: Callable[..., Any]) -> None:

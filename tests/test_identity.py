@@ -167,6 +167,8 @@ def test_the_server_speaks_for_others_to_itself_alone() -> None:
     sealed = relay.caller(asker)
     assert sealed.isascii()
     assert relay.asker(Relay.CALLER, sealed) == asker
+    near = asker_at("127.0.0.1", local=True)
+    assert near.local and relay.asker(Relay.CALLER, relay.caller(near)) == near
     assert relay.asker(Relay.SELF, relay.own_headers()[Relay.SELF]) == Asker("server", None, "server")
     assert relay.asker(Relay.SELF, sealed) is None
     assert Relay().asker(Relay.CALLER, sealed) is None

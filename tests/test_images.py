@@ -14,7 +14,15 @@ import pytest
 from PIL import Image, ImageOps
 
 from uso.errors import ImageError, RequestError
-from uso.images import MAX_PIXELS, check_reference, fit_reference, fitted_size, keep_input_size, open_image
+from uso.images import (
+    MAX_PIXELS,
+    check_reference,
+    fit_reference,
+    fitted_size,
+    keep_input_size,
+    open_image,
+    upright_size,
+)
 
 GOLDEN = Path(__file__).parent / "golden" / "case-a"
 SIZES = json.loads((GOLDEN / "case.json").read_text())["preprocessed_sizes"]
@@ -54,6 +62,26 @@ def test_exif_orientation_is_applied() -> None:
     opened = open_image(encode(split(RED, BLUE), exif=exif))
     assert opened.size == (4, 8)
     assert opened.getpixel((0, 0)) == RED and opened.getpixel((0, 7)) == BLUE
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_the_upright_size_is_known_from_the_head(form: str) -> None:
+    """Catches a size told beforehand that is not the picture's, for one format or one way to hold a camera."""
+    for orientation in range(9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        data = encode(Image.new("RGB", (40, 24)), form, exif=exif)
+        assert upright_size(data) == open_image(data).size, orientation
+    assert upright_size(encode(Image.new("RGB", (40, 24)), form)) == (40, 24)
+
+
+def test_a_size_costs_no_pixels() -> None:
+    """Catches a size for which a large picture is decoded: a file with nothing behind its head has one too."""
+    assert upright_size(png_header(9000, 9000)) == (9000, 9000)
+    with pytest.raises(ImageError, match="at most 50 megapixels"):
+        upright_size(png_header(9000, 9000), max_pixels=50 * 10**6)
+    with pytest.raises(ImageError, match="is not a picture"):
+        upright_size(b"no picture")
 
 
 @pytest.mark.parametrize(

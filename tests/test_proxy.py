@@ -156,6 +156,7 @@ def test_the_proxy_says_who_asks_and_hides_the_figures(tmp_path: Path) -> None:
         Thread(target=upstream.serve_forever, daemon=True).start()
         with nginx("nginx-subpath.conf", tmp_path, upstream.server_port) as port:
             lies = {"X-Forwarded-For": "9.9.9.9", "X-Forwarded-Host": "evil.example", "Forwarded": "for=9.9.9.9"}
+            lies |= {"X-Forwarded-User": "root", "X-Remote-User": "root", "Remote-User": "root"}
             assert ask(port, "/uso/gradio_api/file=a%20b%3Fc%25.png?x=%2F", lies).status == 204
             assert ask(port, "/uso/metrics").status == 404 == ask(port, "/elsewhere").status
         (tmp_path / "root").mkdir()
@@ -166,6 +167,7 @@ def test_the_proxy_says_who_asks_and_hides_the_figures(tmp_path: Path) -> None:
     assert [request["path"] for request in seen] == ["/gradio_api/file=a%20b%3Fc%25.png?x=%2F", "/config?y=1"]
     for request, own in zip(seen, (port, other), strict=True):
         assert request["x-forwarded-for"] == "127.0.0.1" and "forwarded" not in request
+        assert "root" not in request.values()  # who is logged in
         assert request["host"] == request["x-forwarded-host"] == f"127.0.0.1:{own}"
         assert request["x-forwarded-proto"] == "http"
 

@@ -1,9 +1,11 @@
 """The folder of uploads: private, swept by age and size, and never somebody else's."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,18 +16,23 @@ from uso.web.scratch import (
     BROKEN_OFF_AGE,
     LEFT_AGE,
     MAX_AGE,
+    STRANGE_AGE,
     VARIABLE,
     private_uploads,
     remove,
     remove_left,
+    size_of,
     sweep,
 )
 
 
-def put(path: Path, size: int = 10) -> Path:
-    """A file of this moment. Tests turn the clock on: the time of a file's last renaming cannot be set back."""
+def put(path: Path, size: int = 20, head: bytes = b"P6 1 1 255\n") -> Path:
+    """A file of this moment that begins like a picture.
+
+    Tests turn the clock on: the time of a file's last renaming cannot be set back.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"x" * size)
+    path.write_bytes((head + b"x" * size)[:size])
     return path
 
 
@@ -41,6 +48,25 @@ def test_uploads_that_were_broken_off_go_sooner(tmp_path: Path) -> None:
     part, whole = put(tmp_path / "tmpabc"), put(tmp_path / "hash" / "image.png")
     assert sweep(tmp_path, time.time() + BROKEN_OFF_AGE + 60) == 1
     assert not part.exists() and whole.exists()
+
+
+def test_what_is_no_picture_goes_soon(tmp_path: Path, picture_file: Callable[..., Path]) -> None:
+    """Catches a server where strangers keep files of any kind for a day, and one that forgets pictures."""
+    kept = [tmp_path / "uploads" / name for name in ("a/cat.png", "b/cat.jpg")]
+    for path in kept:
+        path.parent.mkdir(parents=True)
+        shutil.copy(picture_file(path.name), path)
+    strange = [put(tmp_path / "uploads" / "c" / "film.png", 5000, b""), put(tmp_path / "uploads" / "d" / "e.png", 0)]
+    assert sweep(tmp_path / "uploads", time.time() + STRANGE_AGE - 60) == 0
+    assert sweep(tmp_path / "uploads", time.time() + STRANGE_AGE + 60) == 2
+    assert all(path.exists() for path in kept) and not any(path.exists() for path in strange)
+
+
+def test_its_size_is_all_files(tmp_path: Path) -> None:
+    """Catches a folder that looks smaller than it is because files lie deep, or in the making."""
+    put(tmp_path / "part", 7)
+    put(tmp_path / "a" / "b" / "image.png", 5)
+    assert size_of(tmp_path) == 12
 
 
 def test_too_much_goes_oldest_first_but_nothing_that_is_in_use(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ Pillow only; no tensors here, so that a request can be verified before torch is 
 import io
 import warnings
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from uso.errors import ImageError, RequestError
 
@@ -18,6 +18,9 @@ MAX_PIXELS = 89_478_485
 """Largest reference accepted; Pillow's own threshold for a decompression bomb (a 0.25 GiB RGB picture)."""
 
 _FULL_16_BIT = 65535
+
+_ON_ITS_SIDE = (5, 6, 7, 8)
+"""EXIF orientations by which rows are shown as columns."""
 
 
 def open_image(data: bytes, name: str = "image") -> Image.Image:
@@ -65,6 +68,23 @@ def identify(data: bytes, name: str = "image", max_pixels: int = MAX_PIXELS) -> 
             f"{name} has {width} x {height} pixels; at most {most} megapixels are accepted. Scale it down."
         )
     return opened
+
+
+def upright_size(data: bytes, name: str = "image", max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(width, height) that `open_image` will give, from the head alone: no pixels are decoded.
+
+    Raises:
+        ImageError: no picture, or one of more than `max_pixels`. That a file is incomplete is not seen here.
+    """
+    with identify(data, name, max_pixels) as opened:
+        width, height = opened.size
+        try:
+            # The base class's own: that of PNG reads all pixels, for what may come after them.
+            orientation = Image.Image.getexif(opened).get(ExifTags.Base.Orientation, 1)
+        except Exception:  # damaged; Pillow's readers raise many kinds of errors on hostile bytes
+            orientation = 1
+        turned = orientation in _ON_ITS_SIDE and not hasattr(opened, "tag_v2")  # a TIFF says its size upright
+    return (height, width) if turned else (width, height)
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

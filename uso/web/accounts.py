@@ -11,7 +11,7 @@ import secrets
 import tempfile
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -150,6 +150,7 @@ class Accounts:
     def __init__(self, path: Path, key: bytes) -> None:
         self._path = path
         self._key = key
+        self._ended = Ended()
         self._seen = self._stamp()
         self._accounts = read_accounts(path)
         self._decoy = self._made_decoy()
@@ -169,12 +170,17 @@ class Accounts:
         """What the browser of somebody who logged in keeps; worthless when the password is changed or the line gone."""
         self._refresh()
         until = int((time.time() if now is None else now) + LOGIN_SECONDS)
+        while (token := self._token(name, until)) in self._ended:  # out and in again within a second
+            until += 1
+        return token
+
+    def _token(self, name: str, until: int) -> str:
         return f"{urlsafe_b64encode(name.encode()).decode().rstrip('=')}.{until}.{self._signed(name, until)}"
 
     def name_of(self, token: str, now: float | None = None) -> str | None:
-        """Whose token it is; None if it is forged, too old, or of an account that is no longer so."""
+        """Whose token it is; None if it is forged, too old, ended, or of an account that is no longer so."""
         self._refresh()
-        if token.count(".") != 2 or not token.isascii() or len(token) > 1000:
+        if token.count(".") != 2 or not token.isascii() or len(token) > 1000 or token in self._ended:
             return None
         text, until, signature = token.split(".")
         if not re.fullmatch(r"\d{1,12}", until) or int(until) < (time.time() if now is None else now):
@@ -185,6 +191,11 @@ class Accounts:
             return None
         right = name in self._accounts and hmac.compare_digest(self._signed(name, int(until)), signature)
         return name if right else None
+
+    def end(self, token: str, now: float | None = None) -> None:
+        """Whoever had this token has logged out: it is worthless from now on."""
+        if self.name_of(token, now) is not None:
+            self._ended.add(token, int(token.split(".")[1]), time.time() if now is None else now)
 
     def _signed(self, name: str, until: int) -> str:
         text = f"{name}\n{until}\n{self._accounts.get(name, '')}"
@@ -217,7 +228,9 @@ class Accounts:
 
 
 class Throttle:
-    """Counts wrong tries per key over a sliding time; remembers at most `keys` keys, the latest ones.
+    """Counts wrong tries per key over a sliding time.
+
+    Its memory is bounded: a digest of each key, the last `limit` times of its tries, and the latest `keys` keys.
 
     Args:
         limit: tries after which a key must wait.
@@ -228,28 +241,55 @@ class Throttle:
         self, limit: int, seconds: float, *, keys: int = 10_000, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.limit, self.seconds, self.keys, self._clock = limit, seconds, keys, clock
-        self._tries: OrderedDict[str, deque[float]] = OrderedDict()
+        self._tries: OrderedDict[bytes, tuple[float, ...]] = OrderedDict()
 
     def wait(self, key: str) -> float:
-        """Seconds until a key may try again; 0 if now."""
-        tries = self._recent(key)
+        """Seconds until a key may try again; 0 if now. Leaves nothing behind."""
+        tries = self._recent(_digest(key))
         return max(tries[0] + self.seconds - self._clock(), 0.001) if len(tries) >= self.limit else 0.0
 
     def count(self, key: str) -> None:
         """Before a password is looked at, so that many tries at once are counted too."""
-        self._recent(key).append(self._clock())
-        self._tries.move_to_end(key)
+        digest = _digest(key)
+        self._tries[digest] = (*self._recent(digest), self._clock())[-self.limit :]
+        self._tries.move_to_end(digest)
+        while len(self._tries) > self.keys:
+            self._tries.popitem(last=False)
 
     def forgive(self, key: str) -> None:
         """It was right: the try does not count."""
-        tries = self._recent(key)
+        digest = _digest(key)
+        tries = self._recent(digest)[:-1]
         if tries:
-            tries.pop()
+            self._tries[digest] = tries
+        else:
+            self._tries.pop(digest, None)
 
-    def _recent(self, key: str) -> deque[float]:
-        tries = self._tries.setdefault(key, deque(maxlen=self.limit))
-        while tries and tries[0] <= self._clock() - self.seconds:
-            tries.popleft()
-        while len(self._tries) > self.keys:
-            self._tries.popitem(last=False)
-        return tries
+    def _recent(self, digest: bytes) -> tuple[float, ...]:
+        since = self._clock() - self.seconds
+        return tuple(moment for moment in self._tries.get(digest, ()) if moment > since)
+
+
+class Ended:
+    """Tokens of those who logged out, until they would have ended by themselves; forgotten with the process.
+
+    Only valid ones are to be put in, so nobody fills it who cannot log in; the one put in first goes first.
+    """
+
+    def __init__(self, most: int = 10_000) -> None:
+        self._most = most
+        self._until: OrderedDict[bytes, int] = OrderedDict()
+
+    def add(self, token: str, until: int, now: float) -> None:
+        self._until[_digest(token)] = until
+        for digest in [digest for digest, end in self._until.items() if end < now]:
+            del self._until[digest]
+        while len(self._until) > self._most:
+            self._until.popitem(last=False)
+
+    def __contains__(self, token: str) -> bool:
+        return _digest(token) in self._until
+
+
+def _digest(text: str) -> bytes:
+    return sha256(text.encode(errors="surrogatepass")).digest()[:16]

@@ -6,6 +6,7 @@ here, in every body that could be JSON; the others, and routes that this page ha
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,9 @@ from urllib.parse import urlsplit
 from starlette.formparsers import MultiPartException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from uso.web.asgi import header, path_of, read_body, refuse, replayed
+from uso.web.asgi import Headers, header, path_of, read_body, refuse, replayed
+from uso.web.identity import asker_in
+from uso.web.uploads import Refused, Uploads
 
 API = "/gradio_api"
 UPLOAD = f"{API}/upload"
@@ -47,17 +50,19 @@ FILE = re.compile(rf"{API}/file[=/](.*)", re.DOTALL)
 
 
 class Bodies:
-    """A layer that answers 413, 400 or 404 itself, and passes everything else on.
+    """A layer that answers 413, 400, 404, or of uploads 429 and 507 itself, and passes everything else on.
 
     Args:
         max_upload: of one file, bytes.
+        min_free: of the disk with the uploads, bytes that stay free.
         mcp: whether the endpoints are offered as MCP tools.
     """
 
-    def __init__(self, inner: ASGIApp, *, max_upload: int, mcp: bool) -> None:
+    def __init__(self, inner: ASGIApp, *, max_upload: int, min_free: float, mcp: bool) -> None:
         self._inner = inner
         self._max_upload = max_upload
         self._mcp = mcp
+        self._uploads = Uploads(max_upload + FORM_BYTES, min_free)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = path_of(scope)
@@ -66,13 +71,13 @@ class Bodies:
         file = FILE.match(path)
         if file and ADDRESS.match(file[1]):
             return await refuse(scope, send, 400, GIVE_THE_FILE)
-        upload = path.rstrip("/") == UPLOAD
+        upload = path.rstrip("/") == UPLOAD and scope["method"] == "POST"
         limit = self._max_upload + FORM_BYTES if upload else MCP_BYTES if is_mcp(path) else JSON_BYTES
         declared = header(scope, "content-length")
         if declared.isdecimal() and int(declared) > limit:
             return await self._too_large(scope, receive, send, limit, upload)
         if upload:
-            return await self._upload(scope, receive, send, limit)
+            return await self._rationed(scope, receive, send, limit)
         if not declared and not header(scope, "transfer-encoding"):
             return await self._inner(scope, receive, send)
         return await self._json(scope, receive, send, limit)
@@ -91,6 +96,30 @@ class Bodies:
             said = {"__type__": "validate", "is_valid": False, "parameter_name": "request", "message": sentence}
             return await refuse(scope, send, 422, [said])
         return await refuse(scope, send, 400, sentence)
+
+    async def _rationed(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+        declared = header(scope, "content-length")
+        taken = await self._uploads.begin(asker_in(scope), int(declared) if declared.isdecimal() else None)
+        if isinstance(taken, Refused):
+            later = [] if taken.seconds is None else [("retry-after", str(math.ceil(taken.seconds)))]
+            return await _drained(scope, receive, send, taken.status, taken.sentence, later)
+        size, answer = 0, bytearray()
+
+        async def measured() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            return message
+
+        async def noted(message: Message) -> None:
+            if len(answer) < JSON_BYTES:
+                answer.extend(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._upload(scope, measured, noted, limit)
+        finally:
+            self._uploads.end(taken, _files(answer), size)
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
         """Count while it streams. Gradio removes what it has taken in so far for one kind of exception alone, so that
@@ -123,16 +152,32 @@ class Bodies:
             await self._too_large(scope, receive, send, limit, upload=True)
 
     async def _too_large(self, scope: Scope, receive: Receive, send: Send, limit: int, upload: bool) -> None:
-        try:
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await _drain(receive)
-        except TimeoutError:
-            pass
         if upload:
             sentence = f"The file is larger than {self._max_upload / 1e6:g} MB. Choose a smaller one."
         else:
             sentence = f"The request is larger than {limit / 1e6:g} MB. Upload images first, and name them in it."
-        await refuse(scope, send, 413, sentence, [("connection", "close")])
+        await _drained(scope, receive, send, 413, sentence)
+
+
+async def _drained(
+    scope: Scope, receive: Receive, send: Send, status: int, sentence: str, headers: Headers = ()
+) -> None:
+    """Refuse a body that is still being sent, after the rest of it was thrown away."""
+    try:
+        async with asyncio.timeout(DRAIN_SECONDS):
+            await _drain(receive)
+    except TimeoutError:
+        pass
+    await refuse(scope, send, status, sentence, [("connection", "close"), *headers])
+
+
+def _files(answer: bytearray) -> int:
+    """How many files an answer to an upload names; one that is no such answer counts as one."""
+    try:
+        named = json.loads(answer)
+    except (ValueError, RecursionError):
+        return 1
+    return max(1, len(named)) if isinstance(named, list) else 1
 
 
 def _until_complete(receive: Receive, counted: Receive) -> Receive:

@@ -13,6 +13,9 @@ from uso.errors import ConfigError
 from uso.flags import AUTO, DEVICE
 from uso.web.settings import ORPHANS, ServerSettings
 
+HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\]", re.ASCII)
+"""As a browser writes it into the `Host` header, in lower case and without a port."""
+
 DEFAULTS = ServerSettings(output=Path("outputs"))
 
 
@@ -35,6 +38,13 @@ def _add_address(group: argparse._ArgumentGroup) -> None:
         metavar="LIST",
         help="addresses and networks, with commas between, whose word on a caller's address and name is taken; "
         "* is everybody (%(default)s)",
+    )
+    group.add_argument(
+        "--allowed-hosts",
+        default="",
+        metavar="LIST",
+        help="names, with commas between, under which the page may be asked for, beside localhost: uso.example.org; "
+        "without it any, but only localhost where --host is this machine and no proxy stands before it",
     )
     group.add_argument(
         "--bind-when-ready",
@@ -141,6 +151,7 @@ def server_settings(args: argparse.Namespace) -> ServerSettings:
         root_path=_root_path(args.root_path),
         bind_when_ready=args.bind_when_ready,
         trusted_proxies=_proxies(args.trusted_proxies),
+        allowed_hosts=_hosts(args.allowed_hosts),
         accounts=args.auth,
         user_header=args.auth_header,
         safety=args.safety,
@@ -171,17 +182,24 @@ def worker_devices(args: argparse.Namespace) -> list[str]:
     if args.device != AUTO:
         raise ConfigError("--device and --devices both say where to run; choose one.")
     names = [name.strip() for name in args.devices.split(",")]
-    devices = [f"cuda:{name}" if name.isdecimal() else name for name in names]
+    devices = [f"cuda:{int(name)}" if name.isdecimal() else name for name in names]
     for device in devices:
         if device == AUTO or not DEVICE.fullmatch(device):
             raise ConfigError(
                 f"--devices {args.devices}: '{device}' is no device. Give numbers of GPUs with commas between, or cpu, "
                 "mps and cuda:N."
             )
+    devices = [_numbered(device) for device in devices]
     repeated = {device for device in devices if devices.count(device) > 1 and device != "cpu"}
     if repeated:
         raise ConfigError(f"--devices {args.devices}: {', '.join(sorted(repeated))} is named twice.")
     return devices
+
+
+def _numbered(device: str) -> str:
+    """One name for one GPU: `cuda` is the first."""
+    kind, _, number = device.partition(":")
+    return f"cuda:{int(number or 0)}" if kind == "cuda" else device
 
 
 def _root_path(path: str) -> str:
@@ -202,4 +220,15 @@ def _proxies(text: str) -> tuple[str, ...]:
                 raise ConfigError(
                     f"--trusted-proxies: '{part}' is no address. Give addresses and networks such as 10.0.0.0/8, or *."
                 ) from error
+    return found
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    found = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    for part in found:
+        if not HOST.fullmatch(part):
+            raise ConfigError(
+                f"--allowed-hosts: '{part[:80]}' is no host. Give names and addresses such as uso.example.org, "
+                "192.0.2.7 or [2001:db8::7], without http:// and without a port."
+            )
     return found

@@ -1,8 +1,8 @@
 """Everything between the network and the page: who asks, from where, with what, and what is said when it goes wrong.
 
-One stack of plain ASGI layers, from the outside in: request ids, errors and headers of answers; the real peer and what
-a trusted proxy says of it; other sites' requests; login; identity; bodies. How many may wait for a picture is decided
-inside.
+One stack of plain ASGI layers, from the outside in: request ids, errors and headers of answers; the server's own name;
+the real peer and what a trusted proxy says of it; other sites' requests; login; identity; how fast; bodies, and
+how much. How many may wait for a picture is decided inside.
 """
 
 import ipaddress
@@ -18,6 +18,8 @@ from uso.errors import ConfigError
 from uso.web.accounts import Accounts, login_key
 from uso.web.asgi import drop_headers, header, is_navigation, path_of, refuse
 from uso.web.bodies import Bodies, host_of, is_mcp, own_hosts
+from uso.web.crowd import Crowd
+from uso.web.hosts import Hosts
 from uso.web.identity import (
     BROWSER_COOKIE,
     BROWSER_SECONDS,
@@ -28,6 +30,7 @@ from uso.web.identity import (
     asker_at,
     asker_in,
     browser_key,
+    is_local,
     new_browser_key,
     remember,
     set_cookie,
@@ -38,6 +41,8 @@ from uso.web.settings import ServerSettings
 logger = logging.getLogger(__name__)
 
 ANSWER_HEADERS = (("x-content-type-options", "nosniff"), ("referrer-policy", "same-origin"))
+FRAMES = ("content-security-policy", "frame-ancestors 'self'")
+"""On pages: no other site may show them inside its own, and catch clicks that are meant for something else."""
 SAFE_METHODS = ("GET", "HEAD")
 
 
@@ -60,14 +65,24 @@ def guarded(
     if settings.accounts and settings.user_header:
         raise ConfigError("Names come from an accounts file or from a proxy's header: leave one of the two out.")
     check_proxies(settings.trusted_proxies)
+    if settings.user_header and "*" in settings.trusted_proxies:
+        logger.warning(
+            "Everybody is a trusted proxy, so whoever reaches this server can be anybody by sending %s. Let nothing "
+            "but your proxy reach it, and let the proxy set or remove that header in every request.",
+            settings.user_header,
+        )
     relay = relay or Relay()
-    inner: ASGIApp = Bodies(app, max_upload=settings.max_upload_mb * 10**6, mcp=settings.mcp)
+    inner: ASGIApp = Bodies(
+        app, max_upload=settings.max_upload_mb * 10**6, min_free=settings.min_free_gb * 10**9, mcp=settings.mcp
+    )
+    inner = Crowd(inner)
     inner = Identity(inner, settings.root_path, relay)
     if settings.accounts:
         accounts = Accounts(settings.accounts, login_key(settings.output))
         inner = Login(inner, accounts, open_paths=open_paths, root_path=settings.root_path)
     inner = Origins(inner)
     inner = Peers(inner, settings, open_paths, relay)
+    inner = Hosts(inner, settings)
     return Answers(inner, app)
 
 
@@ -152,6 +167,8 @@ class _Answer:
     def _add_headers(self, message: Message) -> None:
         have = {name.lower() for name, _ in message.get("headers", ())}
         pairs = [("x-request-id", self._number), *ANSWER_HEADERS]
+        if _kind(message) == "text/html":
+            pairs.append(FRAMES)
         new = [(name.encode(), value.encode()) for name, value in pairs if name.encode() not in have]
         message["headers"] = [*message.get("headers", ()), *new]
 
@@ -171,8 +188,7 @@ class Peers:
         self._relay = relay
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["client"] = peer = _plain(scope.get("client"))
-        trusted = (peer[0] if peer else None) in self._proxied.trusted_hosts
+        trusted = (scope["client"][0] if scope["client"] else None) in self._proxied.trusted_hosts
         names = [value for key, value in scope["headers"] if key.decode("latin-1") == self._user_header]
         relayed = self._relayed(scope)
         drop_headers(scope, lambda name: self._unwanted(name, trusted))
@@ -212,18 +228,6 @@ class Peers:
         return None
 
 
-def _plain(client: Any) -> tuple[str, int] | None:
-    """An IPv4 address that came over an IPv6 socket, as IPv4."""
-    if not client:
-        return None
-    host, port = client
-    try:
-        mapped = getattr(ipaddress.ip_address(host), "ipv4_mapped", None)
-    except ValueError:
-        mapped = None
-    return (str(mapped) if mapped else host), port
-
-
 class Origins:
     """Other sites may not act through a visitor's browser, nor read what they ask for.
 
@@ -259,7 +263,8 @@ class Identity:
         cookies = header(scope, "cookie")
         asker = asker_in(scope)
         if asker is None:
-            asker = asker_at(scope["client"][0] if scope.get("client") else None, cookies=cookies)
+            address = scope["client"][0] if scope.get("client") else None
+            asker = asker_at(address, cookies=cookies, local=is_local(scope))
             remember(scope, asker)
         if is_mcp(path_of(scope)):
             scope["headers"] = [*scope["headers"], (Relay.CALLER.encode(), self._relay.caller(asker).encode())]

@@ -28,6 +28,7 @@ MAX_NAME = 128
 REQUEST_ID = "request_id"
 """Where in a request's state its id is kept."""
 _ASKER = "asker"
+_LOCAL = "local"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Asker:
     """Whose history it is: `name:alice`, or `browser:` and a hash; None for a program, which has none."""
     name: str | None
     """The login name."""
+    local: bool = False
+    """Whether nobody but a person at this very machine can have sent it (`hosts.py` says when)."""
 
 
 def person_at(host: str | None) -> str:
@@ -55,12 +58,13 @@ def person_at(host: str | None) -> str:
     return f"at:{address}"
 
 
-def asker_at(host: str | None, *, name: str | None = None, cookies: str = "") -> Asker:
+def asker_at(host: str | None, *, name: str | None = None, cookies: str = "", local: bool = False) -> Asker:
     """The asker at an address, with a login name or with the cookies of a `Cookie` header, or with neither."""
     if name is not None:
         return Asker(f"name:{name}", f"name:{name}", name)
     key = browser_key(cookies)
-    return Asker(person_at(host), None if key is None else f"browser:{sha256(key.encode()).hexdigest()}", None)
+    owner = None if key is None else f"browser:{sha256(key.encode()).hexdigest()}"
+    return Asker(person_at(host), owner, None, local)
 
 
 def asker_of(request: Any) -> Asker:
@@ -99,6 +103,15 @@ def login_name(request: Any) -> str | None:
 def remember(scope: MutableMapping[str, Any], asker: Asker) -> None:
     """Leave the asker where `asker_of` looks for it."""
     scope.setdefault("state", {})[_ASKER] = asker
+
+
+def mark_local(scope: MutableMapping[str, Any]) -> None:
+    """Note that a request was sent on this machine, by nobody else's order."""
+    scope.setdefault("state", {})[_LOCAL] = True
+
+
+def is_local(scope: MutableMapping[str, Any]) -> bool:
+    return scope.get("state", {}).get(_LOCAL) is True
 
 
 def acceptable_name(name: str) -> bool:

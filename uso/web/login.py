@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from uso.web.accounts import LOGIN_SECONDS, MAX_PASSWORD_BYTES, Accounts, Throttle
 from uso.web.asgi import answer, header, is_navigation, path_of, read_body, refuse, replayed
-from uso.web.identity import asker_at, asker_in, cookie_values, person_at, remember, set_cookie
+from uso.web.identity import acceptable_name, asker_at, asker_in, cookie_values, person_at, remember, set_cookie
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,8 @@ WRONG_TRIES, WRONG_SECONDS = 5, 300.0
 """From one address: as many wrong passwords, in as many seconds."""
 WRONG_TRIES_OF_NAME = 20
 """For one name, from all addresses: more, so that no single address can lock somebody out."""
+
+WRONG = "The name or the password is wrong."
 
 CHECKS_AT_ONCE = 2
 """Passwords that are looked at at the same time; each occupies a processor core."""
@@ -51,8 +53,8 @@ class Login:
         path = path_of(scope).rstrip("/")
         if path == "/login" and scope["method"] == "POST":
             return await self._login(scope, receive, send)
-        if path == "/logout" and scope["method"] in ("GET", "POST"):
-            return await self._go_home(send, self._cookie(scope, "", 0))
+        if path == "/logout":
+            return await self._logout(scope, send)
         if self._let_in(scope):
             if path == "/login":
                 return await self._go_home(send)
@@ -60,6 +62,14 @@ class Login:
         if path in self._open:
             return await self._inner(scope, receive, send)
         return await self._ask(scope, send, 401, "Log in first.")
+
+    async def _logout(self, scope: Scope, send: Send) -> None:
+        """By POST alone: an image or a link on another page must log nobody out."""
+        if scope["method"] != "POST":
+            return await refuse(scope, send, 405, "Log out with the button on the page.", [("allow", "POST")])
+        for token in cookie_values(header(scope, "cookie"), LOGIN_COOKIE):
+            self._accounts.end(token)
+        return await self._go_home(send, self._cookie(scope, "", 0))
 
     def _let_in(self, scope: Scope) -> bool:
         """Whether the request has a name already, or a cookie that gives it one."""
@@ -80,8 +90,10 @@ class Login:
             return None
         except Exception:  # whatever a stranger's form makes the parser raise
             return await self._ask(scope, send, 400, "A login has a form with username and password.")
+        if not acceptable_name(name):  # of no account; not worth a hash, nor a place in memory
+            return await self._ask(scope, send, 401, WRONG)
         address = person_at(scope["client"][0] if scope.get("client") else None)
-        wait = max(self._by_address.wait(address), self._by_name.wait(name))
+        wait = self._by_address.wait(address) or self._by_name.wait(name)
         if wait:
             minutes = math.ceil(wait / 60)
             sentence = f"Too many wrong passwords. Try again in {minutes} minute{'' if minutes == 1 else 's'}."
@@ -94,7 +106,7 @@ class Login:
             logger.info("A wrong name or password from %s.", address.removeprefix("at:"))
             too_long = len(password.encode(errors="surrogatepass")) > MAX_PASSWORD_BYTES
             hint = f" Passwords have at most {MAX_PASSWORD_BYTES} bytes." if too_long else ""
-            return await self._ask(scope, send, 401, f"The name or the password is wrong.{hint}")
+            return await self._ask(scope, send, 401, WRONG + hint)
         self._by_address.forgive(address)
         self._by_name.forgive(name)
         cookie = self._cookie(scope, self._accounts.token(name), LOGIN_SECONDS)

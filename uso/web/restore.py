@@ -70,10 +70,10 @@ def brought(value: Any) -> tuple[str, output.SavedPicture]:
 def entitled(engine: Engine, asker: Asker, saved: output.SavedPicture) -> output.SavedPicture | None:
     """The record whose reference images this asker may have: whoever has somebody's PNG must not get their photographs.
 
-    On a server for this machine alone it is the PNG's own. Elsewhere it is the copy that the server itself kept, of a
-    picture that it made for this asker; None if there is none.
+    For a person at this very machine it is the PNG's own. For everybody else it is the copy that the server itself
+    kept, of a picture that it made for this asker; None if there is none.
     """
-    if not engine.settings.public:
+    if asker.local:
         return saved
     named = saved.record.get("job")
     found = engine.ledger.of_record(asker.owner, named) if isinstance(named, str) else None

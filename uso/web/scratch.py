@@ -10,8 +10,11 @@ import shutil
 import tempfile
 import threading
 import time
+import warnings
 from contextlib import suppress
 from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +30,9 @@ MAX_AGE = 24 * 3600.0
 MAX_BYTES = 5 * 10**9
 MIN_AGE = 600.0
 """What is younger is in use, and stays even where the folder is too large."""
+
+STRANGE_AGE = 600.0
+"""What is older and no picture has been refused by the page long ago: nothing here needs it."""
 
 LEFT_AGE = 60.0
 """A folder that is younger may be that of a process which is just starting."""
@@ -62,26 +68,56 @@ def remove_left(now: float | None = None) -> None:
                 os.close(descriptor)
 
 
+def is_private(folder: Path) -> bool:
+    """Whether a folder is this process's own, made by `private_uploads`."""
+    return folder.name.startswith(PREFIX) and os.environ.get(VARIABLE) == str(folder)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(size for _, size, _ in _files(folder))
+
+
 def sweep(folder: Path, now: float | None = None, most: int = MAX_BYTES) -> int:
-    """Remove what is too old, and the oldest where it is too much; returns the number of files removed."""
+    """Remove what is too old or no picture, and the oldest where it is too much; returns how many files went."""
     now = time.time() if now is None else now
-    files = []
-    for path in folder.rglob("*"):
-        with suppress(OSError):  # it went in this moment
-            about = path.lstat()
-            if not path.is_dir():
-                files.append((max(about.st_mtime, about.st_ctime), about.st_size, path))
+    files = _files(folder)
     size, removed = sum(file[1] for file in files), 0
     for changed, bytes_, path in sorted(files):
         age = now - changed
-        broken_off = path.parent == folder and age > BROKEN_OFF_AGE
-        if age > MAX_AGE or broken_off or (size > most and age > MIN_AGE):
+        part = path.parent == folder
+        gone = age > MAX_AGE or (part and age > BROKEN_OFF_AGE) or (size > most and age > MIN_AGE)
+        if gone or (not part and age > STRANGE_AGE and not _is_picture(path)):
             with suppress(OSError):
                 path.unlink()
                 size, removed = size - bytes_, removed + 1
             with suppress(OSError):
                 path.parent.rmdir()  # if it is empty
     return removed
+
+
+def _files(folder: Path) -> list[tuple[float, int, Path]]:
+    """(last change, bytes, path) of every file in a folder."""
+    files = []
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # it went in this moment
+            about = path.lstat()
+            if not path.is_dir():
+                files.append((max(about.st_mtime, about.st_ctime), about.st_size, path))
+    return files
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether a file begins like a picture; also yes if it cannot be looked at."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            Image.open(path).close()
+    except OSError as error:
+        return not isinstance(error, UnidentifiedImageError)
+    except Exception:  # Pillow's readers raise many kinds of errors on hostile bytes; such a picture is taken nowhere
+        return False
+    return True
 
 
 def keep_sweeping(folder: Path, stop: threading.Event) -> None:

@@ -23,6 +23,10 @@ class ServerSettings:
     trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
     """Addresses and networks whose word on a caller's address and name is taken; `*` is everybody."""
 
+    allowed_hosts: tuple[str, ...] = ()
+    """Names, beside localhost, under which the server may be asked for; empty: only localhost where it listens on this
+    machine alone and no proxy stands before it, else any."""
+
     accounts: Path | None = None
     """File of names and hashed passwords; whoever is not in it is not let in."""
     user_header: str | None = None
@@ -59,8 +63,3 @@ class ServerSettings:
 
     log_prompts: bool = False
     """Write prompts into the log, one line per job; without it none is."""
-
-    @property
-    def public(self) -> bool:
-        """Whether people other than this machine's own can be expected: then nobody's word is taken for another's."""
-        return self.host not in ("127.0.0.1", "::1", "localhost") or bool(self.accounts or self.user_header)
