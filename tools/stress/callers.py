@@ -19,6 +19,9 @@ from gradio_client.exceptions import AppError
 PATIENCE = 240.0
 """Seconds after which a job that has not ended is a fault."""
 
+PROMPTS = 20
+"""Different ones: the model remembers what it has encoded, and is to have seen them all soon."""
+
 LOST = "lost"
 """`end` of a job that never ended for its caller."""
 
@@ -64,7 +67,7 @@ class Caller:
         draw = self._random
         fate = draw.choices(("result", "cancel", "look", "refused"), (64, 20, 8, 8))[0]
         values: dict[str, Any] = {
-            "prompt": f"a fox, {draw.randint(0, 999)}",
+            "prompt": f"a fox, {draw.randrange(PROMPTS)}",
             "width": draw.choice((128, 144, 192)),
             "height": draw.choice((128, 160)),
             "num_inference_steps": draw.randint(1, 5),

@@ -24,7 +24,9 @@ from tests.running import Program
 from tests.scripted import until
 from tools.stress import callers, verify
 from tools.stress.browsers import Browsers
+from tools.stress.sender import call, hear
 from tools.stress.watch import Watch, by_sentence, too_much
+from uso.web.server import MAX_SESSIONS
 
 FLAGS = ("--device", "auto", "--devices", "cpu,cpu", "--orphan-grace", "3")
 GREEDY_SHARE = 5
@@ -32,6 +34,9 @@ GREEDY_SHARE = 5
 
 KILL_EVERY = 8.0
 """Seconds between two killed callers, in the mean."""
+
+LONG_RUN = 300.0
+"""Seconds from which on memory is compared."""
 
 PATIENCE = 300.0
 """Seconds for what is still waiting at the end."""
@@ -119,6 +124,8 @@ def load(wanted: Wanted, folder: Path) -> tuple[dict[str, Any], list[str]]:
     try:
         program.wait_until("ready")
         until(lambda: b"uso_workers_ready 2.0" in program.ask("/metrics").body, PATIENCE)
+        if wanted.minutes * 60 > LONG_RUN:
+            _fill_sessions(program)
         url, end = f"http://127.0.0.1:{program.port}", time.time() + 60 * wanted.minutes
         watch, crowd = Watch(program), Crowd(wanted, url, folder, end)
         addresses = [f"203.0.113.{number + 1}" for number in range(wanted.browsers)]
@@ -142,6 +149,14 @@ def load(wanted: Wanted, folder: Path) -> tuple[dict[str, Any], list[str]]:
     figures = _figures(program, notes) | {"killed_callers": crowd.killed, "browsers": dict(people.did)}
     figures |= {"refused": refused, **watch.figures(), "memory_mb": growth and [round(mb) for mb in growth]}
     return figures, wrong
+
+
+def _fill_sessions(program: Program) -> None:
+    """As many calls as the server keeps sessions of: from then on it should need no more memory."""
+    for _ in range(MAX_SESSIONS):
+        event = call(program.port, "status", ["0" * 32])
+        assert event is not None
+        hear(program.port, "status", event, lambda name, data: None)
 
 
 def _idle(program: Program) -> bool:

@@ -3,6 +3,7 @@
 import http.client
 import json
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from uso.web.identity import BROWSER_COOKIE
@@ -38,47 +39,19 @@ class Sent:
     def _go(self) -> None:
         taken = False
         try:
-            event = self._post()
+            event = call(self._port, "generate", self._data())
             taken = event is not None
             if event is not None:
-                self._listen(event)
+                hear(self._port, "generate", event, self._hear)
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.end, self.said = "lost" if taken else "refused", type(error).__name__
         else:
             self.end = self.end or ("lost" if taken else "refused")
 
-    def _post(self) -> str | None:
-        data = [
-            self._values.get("prompt", "a fox"), None, None, None, self._values.get("width", 128),
-            self._values.get("height", 128), False, self._values.get("steps", 4), 4.0, 128, self._values.get("seed", 1),
-        ]  # fmt: skip
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=LONG)
-        try:
-            body = json.dumps({"data": data})
-            headers = {"Content-Type": "application/json", "Cookie": f"{BROWSER_COOKIE}={BROWSER}"}
-            connection.request("POST", "/gradio_api/call/generate", body, headers)
-            answer = connection.getresponse()
-            text = answer.read().decode()
-        finally:
-            connection.close()
-        if answer.status != 200:
-            self.said = text
-            return None
-        return str(json.loads(text)["event_id"])
-
-    def _listen(self, event: str) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=LONG)
-        try:
-            connection.request("GET", f"/gradio_api/call/generate/{event}")
-            name = ""
-            for line in connection.getresponse():
-                key, _, value = line.decode().rstrip("\n").partition(": ")
-                if key == "event":
-                    name = value
-                elif key == "data":
-                    self._hear(name, json.loads(value))
-        finally:
-            connection.close()
+    def _data(self) -> list[Any]:
+        values = {"prompt": "a fox", "width": 128, "height": 128, "steps": 4, "seed": 1} | self._values
+        size = [values["width"], values["height"]]
+        return [values["prompt"], None, None, None, *size, False, values["steps"], 4.0, 128, values["seed"]]
 
     def _hear(self, event: str, data: Any) -> None:
         if event in ("generating", "complete") and data:
@@ -87,3 +60,32 @@ class Sent:
                 self.end = "done"
         elif event == "error":
             self.end, self.said = "error", str((data or {}).get("error"))
+
+
+def call(port: int, verb: str, values: list[Any]) -> str | None:
+    """Call an endpoint; the id under which its news can be heard, or None if it was not taken."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LONG)
+    try:
+        headers = {"Content-Type": "application/json", "Cookie": f"{BROWSER_COOKIE}={BROWSER}"}
+        connection.request("POST", f"/gradio_api/call/{verb}", json.dumps({"data": values}), headers)
+        answer = connection.getresponse()
+        text = answer.read().decode()
+    finally:
+        connection.close()
+    return str(json.loads(text)["event_id"]) if answer.status == 200 else None
+
+
+def hear(port: int, verb: str, event: str, on_news: Callable[[str, Any], None]) -> None:
+    """Everything that is told of a call, until it is over; (name of the event, data)."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LONG)
+    try:
+        connection.request("GET", f"/gradio_api/call/{verb}/{event}")
+        name = ""
+        for line in connection.getresponse():
+            key, _, value = line.decode().rstrip("\n").partition(": ")
+            if key == "event":
+                name = value
+            elif key == "data":
+                on_news(name, json.loads(value))
+    finally:
+        connection.close()
