@@ -177,7 +177,7 @@ def test_ctrl_c_stops_the_job_on_the_server(
 
     def interrupt() -> None:
         def found() -> bool:
-            jobs = [job for job in server.engine._jobs.values() if job.request.prompt == "ours"]
+            jobs = [job for job in server.engine.roll._open.values() if job.request.prompt == "ours"]
             ours.extend(job.id for job in jobs if job.status.state == state)
             return bool(ours)
 
