@@ -354,6 +354,24 @@ def test_deep_bodies_are_refused_in_words(client: TestClient) -> None:
         assert (answer.status_code, answer.json()) == (400, {"detail": "The request is nested deeper than 64 levels."})
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"data": [NaN]}', "The request holds NaN, which is no number that JSON has."),
+        ('{"data": [1, -Infinity]}', "The request holds -Infinity, which is no number that JSON has."),
+        (
+            '{"session_hash": "a<gradio-sep>b"}',
+            "The session has a name that no page gives itself. Load the page again.",
+        ),
+        ('{"session_hash": ["a"]}', "The session has a name that no page gives itself. Load the page again."),
+    ],
+)
+def test_what_gradio_stumbles_over_is_refused_in_words(client: TestClient, text: str, sentence: str) -> None:
+    """Catches numbers that cannot be written back, and a session's name that Gradio would take apart."""
+    answer = client.post("/gradio_api/run/raw_image", content=text)
+    assert (answer.status_code, answer.json()) == (400, {"detail": sentence})
+
+
 @pytest.mark.parametrize("kind", ["declared", "counted", "one file"])
 def test_uploads_are_bounded_over_real_sockets(guard: Callable[..., Any], uploads: Path, kind: str) -> None:
     """Catches an upload that fills the disk, leaves its beginning there, or is cut off without a word."""

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from starlette.formparsers import MultiPartException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from uso.errors import RequestError
 from uso.web.asgi import Headers, header, path_of, read_body, refuse, replayed
 from uso.web.identity import asker_in
 from uso.web.uploads import Refused, Uploads
@@ -46,6 +47,8 @@ CLOSED = re.compile(
     r"|profiling/)|/monitoring(?:/|$)"
 )
 """Routes of Gradio's that fetch, that stream without end, or that nothing on this page uses."""
+SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""Gradio puts a session's name together with others, and takes them apart again."""
 FILE = re.compile(rf"{API}/file[=/](.*)", re.DOTALL)
 
 
@@ -227,18 +230,27 @@ def _without_default_port(host: str) -> str:
 def fault(body: bytes, path: str, hosts: set[str]) -> str | None:
     """Why a body is refused, as a sentence; None if it is not (also if it is no JSON, which is for others to say)."""
     try:
-        content = json.loads(body)
+        content = json.loads(body, parse_constant=_no_number)
     except RecursionError:
         return f"The request is nested deeper than {MAX_DEPTH} levels."
+    except RequestError as error:
+        return str(error)
     except ValueError:
         return None
     parts = _tool_arguments(content) if is_mcp(path) else [content]
     for value, key, holder, depth in (found for part in parts for found in _walk(part)):
         if depth > MAX_DEPTH:
             return f"The request is nested deeper than {MAX_DEPTH} levels."
+        if key == "session_hash" and value is not None and not (isinstance(value, str) and SESSION.fullmatch(value)):
+            return "The session has a name that no page gives itself. Load the page again."
         if isinstance(value, str) and _points_elsewhere(value, key, holder, hosts):
             return GIVE_THE_FILE
     return None
+
+
+def _no_number(name: str) -> None:
+    """Python's reader takes what JSON has not; Gradio would fail where it writes it back."""
+    raise RequestError(f"The request holds {name}, which is no number that JSON has.")
 
 
 def _points_elsewhere(value: str, key: str, holder: Any, hosts: set[str]) -> bool:
