@@ -55,7 +55,7 @@ def main() -> int:
             from uso.web.mcp import check_mcp
 
             check_mcp()
-        check_folder(settings.output)
+        check_folder(args.output)
         serve(args, named, settings, safety)
     except USOError as error:
         print(f"app.py: {error}", file=sys.stderr)
