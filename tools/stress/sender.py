@@ -62,11 +62,14 @@ class Sent:
             self.end, self.said = "error", str((data or {}).get("error"))
 
 
-def call(port: int, verb: str, values: list[Any]) -> str | None:
-    """Call an endpoint; the id under which its news can be heard, or None if it was not taken."""
+def call(port: int, verb: str, values: list[Any], address: str | None = None) -> str | None:
+    """Call an endpoint, from an address of one's own; the id under which its news can be heard, or None if it was not
+    taken."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LONG)
     try:
         headers = {"Content-Type": "application/json", "Cookie": f"{BROWSER_COOKIE}={BROWSER}"}
+        if address is not None:
+            headers["X-Forwarded-For"] = address
         connection.request("POST", f"/gradio_api/call/{verb}", json.dumps({"data": values}), headers)
         answer = connection.getresponse()
         text = answer.read().decode()
