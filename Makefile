@@ -12,7 +12,7 @@ WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); [ $$n -gt 4 ] && echo 4 || e
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint format demo-model examples stress-load stress-kill stress-hostile clean
+.PHONY: help run test test-all lint format demo-model examples stress-load stress-kill stress-hostile stress-start clean
 
 help:
 	@echo "make run         the page at http://127.0.0.1:7860 (flags: ARGS=\"...\")"
@@ -22,7 +22,7 @@ help:
 	@echo "make format      format the code and apply the linter's safe fixes"
 	@echo "make demo-model  write assets/demo-model again"
 	@echo "make examples    write assets/examples again"
-	@echo "make stress-load, stress-kill, stress-hostile"
+	@echo "make stress-load, stress-kill, stress-hostile, stress-start"
 	@echo "                 a server under load, kill and attack, for minutes each (see BENCHMARKS.md)"
 	@echo "make clean       remove the environment and caches (never outputs/)"
 
@@ -60,6 +60,9 @@ stress-kill: $(VENV)/ready-dev
 
 stress-hostile: $(VENV)/ready-dev
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tools.stress.hostile $(ARGS)
+
+stress-start: $(VENV)/ready-dev
+	$(VENV)/bin/python -m tools.stress.start $(ARGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -2,7 +2,8 @@
 
 settings.py flags.py   how the server was asked to behave
 boot.py port.py process.py   answers from the first moment, how it listens, how it ends
-guard.py bodies.py login.py accounts.py identity.py asgi.py safety.py   who asks, and what is let through
+guard.py hosts.py crowd.py bodies.py uploads.py   the layers before the page, and what is let through
+identity.py login.py accounts.py safety.py asgi.py   who asks, and a filter of the owner's own
 server.py              routes, the mounted page, the guard before both
 engine.py worker.py line.py door.py pace.py jobs.py   jobs and their turns; no page, no torch
 ledger.py prune.py scratch.py   what outlives the process, and what is cleared away

@@ -270,8 +270,7 @@ def _wire_inputs(page: gr.Blocks, handlers: Handlers, inputs: Inputs, shown: Sho
         [controls.note, inputs.width, inputs.height],
         preprocess=False,
         trigger_mode="always_last",
-        concurrency_limit=None,
-        **PRIVATE,
+        **AT_ONCE,  # an event in the queue that ends while Generate is clicked would take the tab's stream along
     )
     controls.examples.click(plain_errors(handlers.example), [controls.examples], list(inputs), **AT_ONCE)
     gr.on(
