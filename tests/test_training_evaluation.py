@@ -1,0 +1,443 @@
+"""`train.evaluate`: batches are single requests, what is judged is held out, figures and their intervals are right.
+
+Without the emoji font the tests are skipped; where CI is set they must run.
+"""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import draw_picture
+from tests.tiny_training import training_pipeline
+from uso.cli import main
+from uso.errors import ConfigError
+from uso.pipeline import USOPipeline
+from uso.request import GenerationRequest
+from uso.training.csd import load_csd, published_tensors
+from uso.training.data.miniature import subjects as subjects_module
+from uso.training.data.miniature.styles import BY_NAME as STYLES_BY_NAME
+from uso.training.data.miniature.subjects import BY_NAME as SUBJECTS_BY_NAME
+from uso.training.data.miniature.triplets import Pixels
+from uso.training.demo.descriptor import new_descriptor
+from uso.training.evaluation.draw import draw, through_autoencoder
+from uso.training.evaluation.judge import RIVALS, Judge, nearest, rivals
+from uso.training.evaluation.material import CONDITIONS, FIRST, Task, draw_task, style_examples
+from uso.training.evaluation.report import LEGEND, Figure, Score, as_json, as_text, mean, share
+from uso.training.evaluation.scores import DECODED, TRUTH, Batch, Tally, evaluate
+from uso.training.evaluation.sheet import ROWS, Album, SheetRow, contact_sheet
+from uso.training.evaluation.structure import agreement, edge_map
+from uso.training.release import write_safetensors
+
+HAS_FONT = any(path.is_file() for path in subjects_module.FONT_PLACES)
+needs_font = pytest.mark.skipif(not HAS_FONT and not os.environ.get("CI"), reason="Noto Color Emoji is not installed")
+pytestmark = needs_font
+
+SIZE = 32
+BY_NAME = {condition.name: condition for condition in CONDITIONS}
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> USOPipeline:
+    """The golden network with text encoders that read whole sentences. Nothing here changes it."""
+    found = training_pipeline()
+    found.model_config = found.model_config.model_copy(update={"max_sequence_length": 64})
+    return found
+
+
+@pytest.fixture(scope="module")
+def judge_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A descriptor that has learned nothing."""
+    sizes = {"width": 64, "layers": 1, "image_size": 32, "patch_size": 16, "vector": 16}
+    path = tmp_path_factory.mktemp("judge") / "descriptor.safetensors"
+    write_safetensors(path, published_tensors(new_descriptor(sizes, seed=0)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def judge(judge_file: Path) -> Judge:
+    return Judge(load_csd(judge_file), SIZE, examples=2)
+
+
+def small_request(pipeline: USOPipeline, **values: Any) -> GenerationRequest:
+    sizes = {"width": SIZE, "height": SIZE, "content_size": SIZE, "num_inference_steps": 4, "guidance_scale": 3.0}
+    return GenerationRequest.create(pipeline.model_config, **(sizes | {"seed": FIRST} | values))
+
+
+# Material.
+
+
+@pytest.mark.parametrize("name", list(BY_NAME))
+def test_tasks_bring_what_their_condition_says(name: str) -> None:
+    """Catches a condition out of another split, words where the layout is kept, or a truth of something else."""
+    condition = BY_NAME[name]
+    tasks = [draw_task(condition, number, SIZE) for number in range(4)]
+    for number, task in enumerate(tasks):
+        assert task.index == FIRST + number
+        assert (task.content is not None, task.style is not None) == (condition.content, condition.style)
+        assert task.kept == (condition.content and number % 2 == 0)
+        assert (task.prompt == "") == task.kept
+        assert task.kept or task.subject in task.prompt
+        assert SUBJECTS_BY_NAME[task.subject].held_out == (name in ("new-subjects", "new-both"))
+        assert (task.style_name is not None) == condition.style
+        if task.style_name is not None:
+            assert STYLES_BY_NAME[task.style_name].held_out == (name in ("new-styles", "new-both"))
+            assert STYLES_BY_NAME[task.style_name].phrase not in task.prompt
+    again = draw_task(condition, 3, SIZE)
+    assert np.array_equal(again.truth, tasks[3].truth) and again.prompt == tasks[3].prompt
+    assert len({task.truth.tobytes() for task in tasks}) == 4
+
+
+def test_truth_of_words_alone_is_plain() -> None:
+    """A model that was told no style must not be measured at a styled picture."""
+    words, styled = (draw_task(BY_NAME[name], 0, SIZE) for name in ("text", "style+prompt"))
+    assert words.prompt == styled.prompt
+    assert not np.array_equal(words.truth, styled.truth)
+
+
+def test_examples_are_the_same_each_time_and_differ() -> None:
+    """Catches prototypes that move from run to run, or are sixteen times one picture."""
+    style = STYLES_BY_NAME["woodcut"]
+    first, second = style_examples(style, 3, SIZE), style_examples(style, 3, SIZE)
+    assert first.shape == (3, SIZE, SIZE, 3) and np.array_equal(first, second)
+    assert len({picture.tobytes() for picture in first}) == 3
+
+
+# Pictures.
+
+
+def single(pipeline: USOPipeline, task: Task) -> Pixels:
+    """What a person who sends the task as a request gets."""
+    output = pipeline(
+        task.prompt,
+        content_images=[] if task.content is None else [Image.fromarray(task.content)],
+        style_images=[] if task.style is None else [Image.fromarray(task.style)],
+        width=SIZE,
+        height=SIZE,
+        content_size=SIZE,
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        seed=task.index,
+    )
+    return np.asarray(output.images[0])
+
+
+def differing(first: Pixels, second: Pixels) -> float:
+    """The share of values that are not the same in two pictures."""
+    return float((first != second).mean())
+
+
+SAME, OTHER = 0.01, 0.05
+"""At most so many values differ by float32's rounding, at the edge between two levels; at least so many otherwise."""
+
+
+@pytest.mark.parametrize("name", ["seen", "style+prompt", "text"])
+def test_a_batch_gives_the_pictures_of_single_requests(pipeline: USOPipeline, name: str) -> None:
+    """Catches another seed, schedule, guidance, size or order inside a batch.
+
+    Each part of one task is exchanged for its neighbour's, which must show: else the comparison would see nothing.
+    """
+    tasks = [draw_task(BY_NAME[name], number, SIZE) for number in range(3)]
+    batch = draw(pipeline, tasks, small_request(pipeline))
+    assert batch.shape == (3, SIZE, SIZE, 3) and batch.dtype == np.uint8
+    for task, picture in zip(tasks, batch, strict=True):
+        assert differing(picture, single(pipeline, task)) < SAME
+    task, other = tasks[0], tasks[1]
+    for part in ("index", "prompt", "content", "style"):
+        if getattr(task, part) is not None:
+            (wrong,) = draw(pipeline, [replace(task, **{part: getattr(other, part)})], small_request(pipeline))
+            assert differing(wrong, batch[0]) > OTHER, part
+
+
+def test_a_model_is_drawn_with_the_steps_that_were_asked_for(pipeline: USOPipeline) -> None:
+    """Catches a report that names steps and guidance which no picture saw."""
+    tasks = [draw_task(BY_NAME["seen"], 0, SIZE)]
+    told, steps, guidance = (
+        draw(pipeline, tasks, small_request(pipeline, **values))
+        for values in ({}, {"num_inference_steps": 3}, {"guidance_scale": 1.0})
+    )
+    assert differing(told, steps) > OTHER and differing(told, guidance) > OTHER
+
+
+def test_autoencoder_alone(pipeline: USOPipeline) -> None:
+    """Catches latents that are scaled one way only: encoded and decoded by hand the picture must be the same."""
+    pictures = np.stack([np.asarray(draw_picture(SIZE, SIZE, seed)) for seed in range(2)])
+    found = through_autoencoder(pipeline, pictures)
+    with torch.inference_mode():
+        pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1
+        by_hand = pipeline.vae.decode(pipeline.vae.encode(pixels).latent_dist.mean).sample
+        levels = ((by_hand.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1).numpy()
+    assert differing(found, levels) < SAME
+    assert differing(found[::-1], levels) > OTHER
+
+
+# The judge.
+
+
+def test_rivals_are_nine_others(judge: Judge) -> None:
+    """Catches a style that is held against itself, or rivals that change with the model that is judged."""
+    for number in range(20):
+        found = rivals(judge.styles, "woodcut", "seen/style", number)
+        assert len(set(found)) == RIVALS and "woodcut" not in found
+        assert found == rivals(judge.styles, "woodcut", "seen/style", number)
+    sets = {tuple(rivals(judge.styles, "woodcut", "seen/style", number)) for number in range(20)}
+    assert len(sets) == 20
+    every = {name for number in range(200) for name in rivals(judge.styles, "woodcut", "seen/style", number)}
+    assert every == set(judge.styles) - {"woodcut"}  # held-out ones too
+
+
+def test_nearest_is_the_largest_cosine() -> None:
+    """Catches a distance taken for a cosine, and a tie that counts as right."""
+    prototypes = {name: torch.eye(3)[number] for number, name in enumerate("abc")}
+    vector = torch.tensor([0.9, 0.1, 0.0])
+    assert nearest(vector, prototypes, "a", ["b", "c"])
+    assert not nearest(vector, prototypes, "b", ["a", "c"])
+    assert not nearest(torch.tensor([0.5, 0.5, 0.0]), prototypes, "a", ["b", "c"])
+
+
+def test_prototypes_are_of_every_name_and_unit_long(judge: Judge) -> None:
+    """Catches held-out styles or subjects that are no rivals, and style vectors under the subjects' names."""
+    assert set(judge.styles) == set(STYLES_BY_NAME) and set(judge.subjects) == set(SUBJECTS_BY_NAME)
+    for vector in (*judge.styles.values(), *judge.subjects.values()):
+        assert float(vector.norm()) == pytest.approx(1, abs=1e-5)
+    vectors = judge.vectors(style_examples(STYLES_BY_NAME["woodcut"], 2, SIZE))
+    own = float(judge.styles["woodcut"] @ torch.nn.functional.normalize(vectors.style.mean(0), dim=0))
+    mistaken = float(judge.styles["woodcut"] @ torch.nn.functional.normalize(vectors.subject.mean(0), dim=0))
+    assert own == pytest.approx(1, abs=1e-5) and mistaken < 0.99
+
+
+# Layout.
+
+
+def test_layout_agrees_whatever_the_colours() -> None:
+    """Catches a measure of colours instead of edges, and one that a moved picture passes."""
+    picture = np.asarray(draw_picture(128, 128, 3))
+    edges = edge_map(picture)
+    assert agreement(edges, edges) == pytest.approx(1)
+    assert agreement(edges, edge_map(255 - picture)) == pytest.approx(1, abs=1e-3)
+    padded = [np.pad(picture, ((0, 0), (by, 0), (0, 0)), mode="edge")[:, :128] for by in (1, 40)]
+    nudged, moved = (agreement(edges, edge_map(other)) for other in padded)
+    assert nudged > 0.8 and moved < 0.5
+    assert agreement(edges, edge_map(np.asarray(draw_picture(128, 128, 4)))) < 0.5
+    assert agreement(edges, edge_map(np.full_like(picture, 90))) == 0
+
+
+# Figures.
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"), [(8, 10, 0.4902, 0.9433), (0, 20, 0.0, 0.1611), (20, 20, 0.8389, 1.0)]
+)
+def test_wilson_interval(right: int, n: int, low: float, high: float) -> None:
+    """Published values; the plain normal interval would give 0.552 for the first, and no width for the others."""
+    figure = share([True] * right + [False] * (n - right))
+    assert (figure.value, figure.n) == (right / n, n)
+    assert (figure.low, figure.high) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_mean_and_its_interval() -> None:
+    """Standard error from the sample's own variance (n - 1): 1.96 * sqrt(1 / 3)."""
+    figure = mean([1.0, 2.0, 3.0])
+    assert (figure.value, figure.n) == (2, 3)
+    assert figure.high - figure.value == pytest.approx(1.1316, abs=1e-4)
+    assert mean([0.5]) == Figure(0.5, 0.5, 0.5, 1)
+
+
+def scored(judge: Judge, tasks: list[Task], pictures: Pixels) -> dict[str, Score]:
+    """Scores by measure of a maker of these pictures; truth and what is left of it are the same."""
+    tally = Tally(BY_NAME["seen"], judge)
+    tally.add(tasks, {"result": pictures, TRUTH: pictures, DECODED: pictures})
+    return {score.measure: score for score in tally.scores(["result"])}
+
+
+def test_a_copy_of_the_content_keeps_its_layout(judge: Judge) -> None:
+    """Catches edges that are compared with another row's: a copy must agree wholly, and with others hardly.
+
+    Planted: pictures in another order.
+    """
+    tasks = [draw_task(BY_NAME["seen"], number, SIZE) for number in range(8)]
+    contents = np.stack([task.content for task in tasks if task.content is not None])
+    layout = scored(judge, tasks, contents)["layout"]
+    assert layout.truth.n == 4  # every second one
+    assert layout.models["result"].value == pytest.approx(1)
+    assert layout.chance is not None and layout.chance < 0.6
+    assert scored(judge, tasks, contents[::-1])["layout"].models["result"].value < 0.6
+    assert scored(judge, tasks[:1], contents[:1])["layout"].chance is None  # there is no other
+
+
+def test_pictures_are_held_against_their_own_names(judge_file: Path) -> None:
+    """Catches style vectors held against subjects, and rows against their neighbours' names.
+
+    The prototypes are the vectors of the very pictures that are judged. Planted: pictures in another order.
+    """
+    drawn = [draw_task(BY_NAME["seen"], number, SIZE) for number in range(20)]
+    tasks = list({task.style_name: task for task in {task.subject: task for task in drawn}.values()}.values())
+    assert len(tasks) >= 8  # each name once
+    truth = np.stack([task.truth for task in tasks])
+    judge = Judge(load_csd(judge_file), SIZE, examples=1)
+    vectors = judge.vectors(truth)
+    judge.styles |= {str(task.style_name): vector for task, vector in zip(tasks, vectors.style, strict=True)}
+    judge.subjects |= {task.subject: vector for task, vector in zip(tasks, vectors.subject, strict=True)}
+    right, wrong = scored(judge, tasks, truth), scored(judge, tasks, np.roll(truth, 1, axis=0))
+    for measure in ("style", "subject"):
+        assert right[measure].models["result"].value == 1
+        assert wrong[measure].models["result"].value < 0.7
+
+
+# Everything together.
+
+
+def test_every_condition_is_scored(pipeline: USOPipeline, judge: Judge) -> None:
+    """Two models that are one must score alike, and each condition has its measures and its numbers of pictures."""
+    models = {"before": pipeline, "after": pipeline}
+    events = list(evaluate(models, judge, small_request(pipeline, num_inference_steps=1), count=3, batch=2))
+    batches = [event for event in events if isinstance(event, Batch)]
+    scores = [event for event in events if isinstance(event, Score)]
+    assert [(batch.condition.name, batch.done) for batch in batches] == [
+        (name, done) for name in BY_NAME for done in (2, 3)
+    ]
+    measures = [(score.condition, score.measure, score.truth.n) for score in scores]
+    assert measures[:3] == [("seen", "style", 3), ("seen", "subject", 3), ("seen", "layout", 2)]
+    assert measures[-3:] == [("style+prompt", "style", 3), ("style+prompt", "subject", 3), ("text", "subject", 3)]
+    assert len(measures) == 15
+    for score in scores:
+        before, after = score.models["before"], score.models["after"]
+        assert (before.value, before.low) == pytest.approx((after.value, after.low), abs=1e-6)
+        assert score.measure == "layout" or score.chance == pytest.approx(0.1)
+
+
+def test_batch_size_changes_nothing(pipeline: USOPipeline, judge: Judge) -> None:
+    """Catches tasks, noise or rivals that are numbered from the batch's start."""
+    request = small_request(pipeline, num_inference_steps=1)
+    runs = [
+        list(evaluate({"result": pipeline}, judge, request, count=4, batch=batch, conditions=CONDITIONS[:1]))
+        for batch in (1, 4)
+    ]
+    single_batches, whole = ([event for event in run if isinstance(event, Batch)] for run in runs)
+    pictures = np.concatenate([batch.results["result"] for batch in single_batches])
+    assert differing(pictures, whole[0].results["result"]) < SAME
+    ones, all_at_once = ([event for event in run if isinstance(event, Score)] for run in runs)
+    for one, other in zip(ones, all_at_once, strict=True):
+        assert one.truth.value == pytest.approx(other.truth.value, abs=1e-6)
+        assert one.models["result"].value == pytest.approx(other.models["result"].value, abs=1e-3)
+
+
+# What is written.
+
+
+def a_score(condition: str, measure: Any, value: float, chance: float | None = 0.1) -> Score:
+    figure = Figure(value, value - 0.05, value + 0.05, 40)
+    return Score(condition, measure, {"before": figure, "after": figure}, chance, figure, figure)
+
+
+def test_table_and_json_say_the_same() -> None:
+    """Catches a column under another's head, and a share printed as a correlation."""
+    scores = [a_score("seen", "style", 0.825), a_score("new-subjects", "layout", 0.5, chance=None)]
+    head, first, second = as_text(scores).removesuffix(LEGEND).splitlines()[:3]
+    assert " ".join(head.split()) == "condition measure n before 95 % after 95 % chance truth decoded"
+    assert first.split("  ")[0] == "seen" and "82.5 %" in first and "77.5 % to 87.5 %" in first and "10.0 %" in first
+    assert "0.50" in second and "0.45 to 0.55" in second and "%" not in second
+    assert second.split()[-3:] == ["-", "0.50", "0.50"]
+    assert len(head) == len(first) == len(second)
+    values = json.loads(json.dumps(as_json(scores, {"count": 40})))
+    assert values["settings"] == {"count": 40}
+    assert values["scores"][0]["models"]["before"] == vars(scores[0].models["before"])
+
+
+def colour(value: int, side: int = 20) -> Pixels:
+    return np.full((side, side, 3), value, np.uint8)
+
+
+def test_contact_sheet_shows_every_picture_under_its_name() -> None:
+    """Catches columns that change places, and the row that falls off the bottom."""
+    rows = [
+        SheetRow({"content": None, "style": colour(10), "result": colour(20 + n), "truth": colour(60)}, f"row {n}")
+        for n in range(ROWS)
+    ]
+    sheet = np.asarray(contact_sheet(rows))
+    assert sheet.shape[1] == 3 * 24 - 4  # no content anywhere, so no column
+    middles = sheet[:, [10, 34, 58], 0]
+    places = [int(np.flatnonzero(middles[:, 1] == 20 + n)[10]) for n in range(ROWS)]
+    assert places == sorted(places) and len(places) == ROWS
+    assert all(middles[place].tolist() == [10, 20 + n, 60] for n, place in enumerate(places))
+
+
+@pytest.mark.parametrize("count", [0, ROWS + 1])
+def test_contact_sheet_refuses_what_does_not_fit(count: int) -> None:
+    with pytest.raises(ConfigError, match="1 to 12 rows"):
+        contact_sheet([SheetRow({"truth": colour(1)})] * count)
+
+
+def test_album_writes_what_was_drawn(tmp_path: Path) -> None:
+    """Catches selection: every picture is a file of its own, and the sheet holds the first ones in their order."""
+    tasks = [draw_task(BY_NAME["text"], number, SIZE) for number in range(14)]
+    results = np.stack([colour(number, SIZE) for number in range(14)])
+    album = Album(tmp_path)
+    for start, stop in ((0, 5), (5, 14)):
+        album.add(Batch(BY_NAME["text"], tasks[start:stop], {"result": results[start:stop]}, done=stop))
+    files = sorted((tmp_path / "text" / "result").iterdir())
+    assert [file.name for file in files] == [f"{FIRST + number}.png" for number in range(14)]
+    assert [int(np.asarray(Image.open(file))[0, 0, 0]) for file in files] == list(range(14))
+    with Image.open(tmp_path / "text.png") as sheet:
+        assert sheet.height == 16 + ROWS * (SIZE + 20)
+
+
+# The command.
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--count", "0"], "--count is 0"),
+        (["--batch", "0"], "--batch is 0"),
+        (["--model", "none-such"], "There is no model"),
+        (["--judge", "no/such/judge.safetensors"], "There is no judge"),
+        (["--before", "no/such/folder"], "holds no projector.safetensors"),
+    ],
+    ids=["count", "batch", "model", "judge", "before"],
+)
+def test_command_refuses(flags: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything is loaded, in a sentence."""
+    assert main(["train.evaluate", *flags]) == 2
+    captured = capsys.readouterr()
+    assert reason in captured.err and captured.out == ""
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--steps", "0"), ("--guidance", "99")])
+def test_command_refuses_what_the_model_does_not_take(
+    flag: str, value: str, judge_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train.evaluate", "--judge", str(judge_file), flag, value]) == 2
+    assert "allowed" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_command_measures_the_demo_model(tmp_path: Path, judge_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches flags that do not arrive; the demo model beside itself must score as itself."""
+    flags = {
+        "--judge": judge_file,
+        "--count": 2,
+        "--batch": 2,
+        "--steps": 1,
+        "--guidance": 2,
+        "--before": "assets/demo-model",
+        "--pictures": tmp_path / "pictures",
+        "--json": tmp_path / "numbers" / "report.json",
+    }
+    assert main(["train.evaluate", *(str(part) for pair in flags.items() for part in pair)]) == 0
+    captured = capsys.readouterr()
+    assert "2 pictures per condition, 128 x 128, 1 steps, guidance 2" in captured.out
+    assert captured.out.rstrip().endswith(LEGEND) and "text: 2 of 2" in captured.err
+    report = json.loads((tmp_path / "numbers" / "report.json").read_text(encoding="utf-8"))
+    assert (report["settings"]["steps"], report["settings"]["guidance"], report["settings"]["seed"]) == (1, 2, FIRST)
+    assert set(report["settings"]["models"]) == {"before", "after"}
+    for score in report["scores"]:
+        assert score["models"]["before"] == pytest.approx(score["models"]["after"], abs=1e-6)
+    assert len(list((tmp_path / "pictures").glob("*/*/*.png"))) == 6 * 2 * 2
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 6

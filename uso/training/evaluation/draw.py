@@ -1,0 +1,65 @@
+"""A batch of tasks through the pipeline's own stages: every picture is the one that a request of its own would give.
+
+What a task brings is encoded picture by picture, as in use; denoising and decoding are batched.
+"""
+
+import numpy as np
+import torch
+from PIL import Image
+
+from uso.images import fit_reference
+from uso.latents import draw_noise, tensor_to_image, unpack
+from uso.pipeline import USOPipeline
+from uso.request import GenerationRequest
+from uso.training.data.miniature.triplets import Pixels
+from uso.training.evaluation.material import Task
+
+
+@torch.inference_mode()
+def draw(pipeline: USOPipeline, tasks: list[Task], request: GenerationRequest) -> Pixels:
+    """The pictures of tasks of one condition: [B, H, W, 3].
+
+    Args:
+        request: sizes, steps, guidance and schedule of all of them.
+
+    Raises:
+        RequestError: a prompt is longer than the model reads.
+    """
+    pipeline.residency.begin(request)
+    told = {prompt: pipeline.encode_prompt(prompt) for prompt in dict.fromkeys(task.prompt for task in tasks)}
+    styles = [pipeline.encode_style(Image.fromarray(task.style)) for task in tasks if task.style is not None]
+    contents = [
+        pipeline.encode_reference(fit_reference(Image.fromarray(task.content), request.content_size))
+        for task in tasks
+        if task.content is not None
+    ]
+    conditioning = pipeline.make_conditioning(
+        torch.cat([told[task.prompt][0] for task in tasks]),
+        torch.cat([told[task.prompt][1] for task in tasks]),
+        style_tokens=[torch.cat(styles)] if styles else [],
+        reference_latents=[torch.cat(contents)] if contents else [],
+        height=request.height,
+        width=request.width,
+        guidance_scale=request.guidance_scale,
+    )
+    steps = pipeline.denoise(
+        conditioning,
+        torch.cat([draw_noise(task.index, request.height, request.width) for task in tasks]),
+        num_inference_steps=request.num_inference_steps,
+        schedule=request.schedule,
+    )
+    for step in steps:
+        latents = step.latents
+    pipeline.remembered.clear()  # modulation tables of these prompts, large and of no use to the next
+    return _bytes(pipeline.decode(unpack(latents, request.height, request.width)))
+
+
+@torch.inference_mode()
+def through_autoencoder(pipeline: USOPipeline, pictures: Pixels) -> Pixels:
+    """Pictures [B, H, W, 3], encoded and decoded: the best that the model could make of them."""
+    latents = torch.cat([pipeline.encode_reference(Image.fromarray(picture)) for picture in pictures])
+    return _bytes(pipeline.decode(latents))
+
+
+def _bytes(pixels: torch.Tensor) -> Pixels:
+    return np.stack([np.asarray(tensor_to_image(picture[None])) for picture in pixels])

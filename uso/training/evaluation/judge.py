@@ -1,0 +1,85 @@
+"""The judge: a descriptor's vectors of pictures, and whether they are nearest to what the pictures should show.
+
+The descriptor has CSD's form and was trained apart from the reward's. A style or subject is known by its prototype, the
+normalised mean of the vectors of drawn examples. How well a layout was kept is asked without it (`structure`).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch.nn import functional
+
+from uso.latents import image_to_tensor
+from uso.training.csd import CSD
+from uso.training.data.miniature.styles import STYLES
+from uso.training.data.miniature.subjects import SUBJECTS
+from uso.training.data.miniature.triplets import Pixels
+from uso.training.draws import generator
+from uso.training.evaluation.material import FIRST, SIZE, style_examples, subject_examples
+
+EXAMPLES = 16
+"""Pictures that a prototype is the mean of."""
+
+RIVALS = 9
+"""Others that a picture's own style or subject is held against."""
+
+CHANCE = 1 / (1 + RIVALS)
+
+_AT_ONCE = 64
+"""Pictures that the descriptor reads at once; bounds the memory, changes nothing."""
+
+Prototypes = dict[str, torch.Tensor]
+"""Unit vectors [D] by name."""
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Of pictures: unit vectors [B, D]."""
+
+    style: torch.Tensor
+    subject: torch.Tensor
+
+
+class Judge:
+    """A descriptor, and the prototypes of every style and subject, held out or not.
+
+    Args:
+        size: side of the examples in pixels: that of the pictures to be judged.
+        examples: pictures per prototype.
+    """
+
+    def __init__(self, descriptor: CSD, size: int = SIZE, examples: int = EXAMPLES) -> None:
+        self.descriptor = descriptor
+        self.styles: Prototypes = {
+            style.name: _centre(self.vectors(style_examples(style, examples, size)).style) for style in STYLES
+        }
+        self.subjects: Prototypes = {
+            subject.name: _centre(self.vectors(subject_examples(subject, examples, size)).subject)
+            for subject in SUBJECTS
+        }
+
+    @torch.inference_mode()
+    def vectors(self, pictures: Pixels) -> Vectors:
+        """Vectors of pictures [B, H, W, 3]."""
+        descriptor = self.descriptor
+        pixels = torch.cat([image_to_tensor(Image.fromarray(picture)) for picture in pictures])
+        features = torch.cat([descriptor.features(part) for part in descriptor.prepare(pixels).split(_AT_ONCE)])
+        return Vectors(descriptor.style(features), descriptor.content(features))
+
+
+def _centre(vectors: torch.Tensor) -> torch.Tensor:
+    return functional.normalize(vectors.mean(dim=0), dim=0)
+
+
+def rivals(prototypes: Prototypes, own: str, question: str, number: int) -> list[str]:
+    """`RIVALS` other names, drawn by a question (any text) and a task's number: the same for every model."""
+    others = [name for name in prototypes if name != own]
+    order = torch.randperm(len(others), generator=generator(FIRST, question, number))
+    return [others[int(place)] for place in order[:RIVALS]]
+
+
+def nearest(vector: torch.Tensor, prototypes: Prototypes, own: str, others: list[str]) -> bool:
+    """Whether a vector [D] has a larger cosine with its own prototype than with every other."""
+    beside = torch.stack([prototypes[name] for name in others]) @ vector
+    return bool(prototypes[own] @ vector > beside.max())

@@ -1,0 +1,104 @@
+"""What a model is measured on: tasks of six conditions out of drawn pictures, and examples of every style and subject.
+
+Each is a function of its numbers, drawn when it is asked for. No torch, no model.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from uso.training.data.miniature.scenes import compose, draw_look
+from uso.training.data.miniature.styles import STYLES, Style, draw_plain, draw_styled
+from uso.training.data.miniature.subjects import SUBJECTS, Subject
+from uso.training.data.miniature.triplets import Miniature, Pixels, SplitName
+
+FIRST = 3_000_000
+"""Number of the first triplet of every split that is drawn here, and the seed of its noise; nothing that learns reads
+so far."""
+
+SIZE = 128
+"""Side of the pictures in pixels: what the miniature models are trained at."""
+
+_EXAMPLES_SEED = FIRST
+"""Begins the keys of examples, as a seed does those of `Miniature`; no data to learn from are drawn with it."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a model is given. With a content image, half of the tasks keep its layout and half move it."""
+
+    name: str
+    split: SplitName
+    content: bool = True
+    style: bool = True
+
+
+CONDITIONS = (
+    Condition("seen", "seen"),
+    Condition("new-subjects", "new-subjects"),
+    Condition("new-styles", "new-styles"),
+    Condition("new-both", "new-both"),
+    Condition("style+prompt", "seen", content=False),
+    Condition("text", "seen", content=False, style=False),
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One picture to make: what the model is given, and what it should have made of it; pictures [size, size, 3]."""
+
+    index: int
+    """Of the triplet; also the seed of the noise."""
+    content: Pixels | None
+    style: Pixels | None
+    prompt: str
+    truth: Pixels
+    subject: str
+    style_name: str | None
+    """None where no style was asked for."""
+    kept: bool
+    """The layout is that of the content image."""
+
+
+def draw_task(condition: Condition, number: int, size: int = SIZE) -> Task:
+    """Task `number` of a condition, counted from 0; with a content image the even ones keep its layout.
+
+    Raises:
+        ConfigError: the emoji font is missing, or no picture can have this size.
+    """
+    stays = not condition.content or number % 2 == 0
+    data = Miniature(size=size, split=condition.split, moved=0.0 if stays else 1.0)
+    triplet = data.triplet(FIRST + number)
+    return Task(
+        index=FIRST + number,
+        content=triplet.content if condition.content else None,
+        style=triplet.style if condition.style else None,
+        prompt=triplet.prompt if condition.content else triplet.sentence,
+        truth=triplet.target if condition.style else triplet.content,
+        subject=triplet.labels.subject,
+        style_name=triplet.labels.style if condition.style else None,
+        kept=condition.content and stays,
+    )
+
+
+def style_examples(style: Style, count: int, size: int = SIZE) -> Pixels:
+    """Pictures of any subjects in a style, each with parameters of its own: [count, size, size, 3]."""
+    random = np.random.default_rng((_EXAMPLES_SEED, 0, STYLES.index(style)))
+    pictures = []
+    for _ in range(count):
+        scene = compose(draw_look(SUBJECTS[int(random.integers(len(SUBJECTS)))], random), random)
+        pictures.append(draw_styled(scene, style, style.draw(random), size, random))
+    return np.stack(pictures)
+
+
+def subject_examples(subject: Subject, count: int, size: int = SIZE) -> Pixels:
+    """Pictures of a subject, by turns plain and in any style: [count, size, size, 3]."""
+    random = np.random.default_rng((_EXAMPLES_SEED, 1, SUBJECTS.index(subject)))
+    pictures = []
+    for number in range(count):
+        scene = compose(draw_look(subject, random), random)
+        style = STYLES[int(random.integers(len(STYLES)))]
+        pictures.append(
+            draw_plain(scene, size) if number % 2 == 0 else draw_styled(scene, style, style.draw(random), size, random)
+        )
+    return np.stack(pictures)

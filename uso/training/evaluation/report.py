@@ -1,0 +1,99 @@
+"""Figures with their uncertainty, and the report on a model: a table for people, JSON values for programs."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Measure = Literal["style", "subject", "layout"]
+
+_Z = 1.959964
+"""Deviations of a normal distribution that hold 95 % of it."""
+
+LEGEND = (
+    "style, subject: share of pictures that the judge finds nearer to their own than to 9 others.\n"
+    "layout: how far edges agree with the content image's, at most 1; chance: with another content image's.\n"
+    "95 %: interval of the figure before it.\n"
+    "truth: the drawn pictures that a perfect model would make; decoded: those after the model's autoencoder."
+)
+
+_WORDS = 2
+"""Columns on the left of the table that hold words, not numbers."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number and its 95 % interval, from `n` pictures."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """One measure of one condition. Shares in [0, 1], or mean agreement in [-1, 1] (`layout`)."""
+
+    condition: str
+    measure: Measure
+    models: dict[str, Figure]
+    """By the model's name in the report: `result`, or `before` and `after`."""
+    chance: float | None
+    """What would be had for nothing; None where too few pictures tell."""
+    truth: Figure
+    decoded: Figure
+    """Of the truth after the model's autoencoder."""
+
+
+def share(right: Sequence[bool]) -> Figure:
+    """How often it was right, with Wilson's interval (1927); at least one."""
+    n, value = len(right), sum(right) / len(right)
+    spread = _Z * math.sqrt(value * (1 - value) / n + (_Z / (2 * n)) ** 2)
+    middle, scale = value + _Z * _Z / (2 * n), 1 + _Z * _Z / n
+    return Figure(value, max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale), n)
+
+
+def mean(values: Sequence[float]) -> Figure:
+    """The mean, with the interval of its standard error; at least one value, which alone has no interval but itself."""
+    n, value = len(values), math.fsum(values) / len(values)
+    variance = math.fsum((each - value) ** 2 for each in values) / max(1, n - 1)
+    reach = _Z * math.sqrt(variance / n)
+    return Figure(value, value - reach, value + reach, n)
+
+
+def as_json(scores: Sequence[Score], settings: dict[str, Any]) -> dict[str, Any]:
+    """Everything that was measured, and with which settings."""
+    return {"settings": settings, "scores": [asdict(score) for score in scores]}
+
+
+def as_text(scores: Sequence[Score]) -> str:
+    """An aligned table, one line per score, and what its columns mean; at least one score."""
+    models = list(scores[0].models)
+    head = ["condition", "measure", "n"]
+    for name in models:
+        head += [name, "95 %"]
+    rows = [[*head, "chance", "truth", "decoded"]]
+    for score in scores:
+        figures = [cell for name in models for cell in _with_interval(score.models[name], score.measure)]
+        known = "-" if score.chance is None else _shown(score.chance, score.measure)
+        best = [_shown(figure.value, score.measure) for figure in (score.truth, score.decoded)]
+        rows.append([score.condition, score.measure, str(score.truth.n), *figures, known, *best])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if place < _WORDS else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([*lines, "", LEGEND])
+
+
+def _with_interval(figure: Figure, measure: Measure) -> list[str]:
+    low, high = (_shown(value, measure) for value in (figure.low, figure.high))
+    return [_shown(figure.value, measure), f"{low} to {high}"]
+
+
+def _shown(value: float, measure: Measure) -> str:
+    return f"{value:.2f}" if measure == "layout" else f"{100 * value:.1f} %"

@@ -1,0 +1,125 @@
+"""From models and a judge to scores: condition after condition, batch after batch, as a generator.
+
+Progress, pictures on disk and stopping are the caller's loop. Every model draws the same tasks from the same noise.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from uso.pipeline import USOPipeline
+from uso.request import GenerationRequest
+from uso.training.data.miniature.brush import Array
+from uso.training.data.miniature.triplets import Pixels
+from uso.training.evaluation.draw import draw, through_autoencoder
+from uso.training.evaluation.judge import CHANCE, Judge, nearest, rivals
+from uso.training.evaluation.material import CONDITIONS, Condition, Task, draw_task
+from uso.training.evaluation.report import Measure, Score, mean, share
+from uso.training.evaluation.structure import agreement, edge_map
+
+TRUTH, DECODED = "truth", "decoded"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tasks that were drawn, and each model's pictures of them, [B, H, W, 3]."""
+
+    condition: Condition
+    tasks: list[Task]
+    results: dict[str, Pixels]
+    done: int
+    """Tasks of the condition that are drawn, these included."""
+
+
+def evaluate(
+    models: Mapping[str, USOPipeline],
+    judge: Judge,
+    request: GenerationRequest,
+    *,
+    count: int,
+    batch: int,
+    conditions: Sequence[Condition] = CONDITIONS,
+) -> Iterator[Batch | Score]:
+    """Draw and judge; yields every batch, and after a condition's last one its scores.
+
+    Args:
+        models: by their names in the report; the last one's autoencoder shows what truth loses in it.
+        request: sizes (square), steps, guidance and schedule.
+        count: tasks per condition.
+        batch: tasks that are drawn at once.
+    """
+    for condition in conditions:
+        tally = Tally(condition, judge)
+        for start in range(0, count, batch):
+            numbers = range(start, min(start + batch, count))
+            tasks = [draw_task(condition, number, request.width) for number in numbers]
+            results = {name: draw(pipeline, tasks, request) for name, pipeline in models.items()}
+            truth = np.stack([task.truth for task in tasks])
+            decoded = through_autoencoder(list(models.values())[-1], truth)
+            tally.add(tasks, {**results, TRUTH: truth, DECODED: decoded})
+            yield Batch(condition, tasks, results, done=numbers.stop)
+        yield from tally.scores(list(models))
+
+
+class Tally:
+    """What was found of one condition's pictures."""
+
+    def __init__(self, condition: Condition, judge: Judge) -> None:
+        self.condition = condition
+        self.judge = judge
+        self._right: dict[tuple[Measure, str], list[bool]] = defaultdict(list)
+        self._edges: dict[str, list[Array]] = defaultdict(list)
+        self._content_edges: list[Array] = []
+
+    def add(self, tasks: list[Task], pictures: Mapping[str, Pixels]) -> None:
+        """Judge each maker's pictures [B, H, W, 3] of some tasks."""
+        for name, made in pictures.items():
+            vectors = self.judge.vectors(made)
+            for task, style, subject in zip(tasks, vectors.style, vectors.subject, strict=True):
+                others = rivals(self.judge.subjects, task.subject, self._question("subject"), task.index)
+                self._right["subject", name].append(nearest(subject, self.judge.subjects, task.subject, others))
+                if task.style_name is not None:
+                    others = rivals(self.judge.styles, task.style_name, self._question("style"), task.index)
+                    self._right["style", name].append(nearest(style, self.judge.styles, task.style_name, others))
+            self._edges[name] += [edge_map(picture) for task, picture in zip(tasks, made, strict=True) if task.kept]
+        self._content_edges += [edge_map(task.content) for task in tasks if task.kept and task.content is not None]
+
+    def _question(self, measure: Measure) -> str:
+        return f"{self.condition.name}/{measure}"
+
+    def scores(self, models: Sequence[str]) -> list[Score]:
+        """The condition's scores; `models` are the makers that are judged, the last one gives the chance level."""
+        found: list[Score] = []
+        measures: list[Measure] = ["style", "subject"] if self.condition.style else ["subject"]
+        for measure in measures:
+            figures = {name: share(self._right[measure, name]) for name in (*models, TRUTH, DECODED)}
+            found.append(
+                Score(
+                    condition=self.condition.name,
+                    measure=measure,
+                    models={name: figures[name] for name in models},
+                    chance=CHANCE,
+                    truth=figures[TRUTH],
+                    decoded=figures[DECODED],
+                )
+            )
+        return [*found, self._layout(models)] if self._content_edges else found
+
+    def _layout(self, models: Sequence[str]) -> Score:
+        contents = self._content_edges
+        figures = {
+            name: mean([agreement(*pair) for pair in zip(self._edges[name], contents, strict=True)])
+            for name in (*models, TRUTH, DECODED)
+        }
+        others = [*contents[1:], contents[0]]
+        strangers = [agreement(*pair) for pair in zip(self._edges[models[-1]], others, strict=True)]
+        return Score(
+            condition=self.condition.name,
+            measure="layout",
+            models={name: figures[name] for name in models},
+            chance=mean(strangers).value if len(contents) > 1 else None,
+            truth=figures[TRUTH],
+            decoded=figures[DECODED],
+        )
