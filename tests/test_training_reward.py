@@ -13,6 +13,7 @@ from uso.images import open_image
 from uso.latents import image_to_tensor, pack, unpack
 from uso.schedule import schedule_sigmas
 from uso.training.draws import generator
+from uso.training.features import FeatureCache
 from uso.training.reward import StyleReward, StyleScore, find_descriptor, load_descriptor
 from uso.training.trainer import Judges, Trainer
 
@@ -67,7 +68,8 @@ def test_reward_is_the_cosine_at_a_clean_estimate(tmp_path: Path) -> None:
     noise = torch.randn(1, 16, 4, 4, generator=draw)
     pipeline = trainer.pipeline
     pipeline.remembered.clear()
-    (path,) = batch.style_paths[0]
+    (path,) = batch.style_pictures[0]
+    assert isinstance(path, Path)
     with torch.inference_mode():
         embeds, pooled = batch.prompt_embeds, batch.pooled
         conditioning = pipeline.make_conditioning(
@@ -214,6 +216,7 @@ def test_held_out_scores_are_of_another_descriptor(tmp_path: Path) -> None:
     pipeline = training_pipeline()
     samples = read_samples(rows, config.data, ("style", "content"))
     cache = tiny_batches(pipeline, config).cache
+    assert isinstance(cache, FeatureCache)
     validation = Validation(pipeline, config, samples, cache)
     trainer = Trainer(pipeline, config, tiny_batches(pipeline, config))
     drawn = list(validation.draw(trainer.autocast))

@@ -25,6 +25,7 @@ from uso.errors import CheckpointError, ConfigError, USOError
 from uso.training import state
 from uso.training.batches import Position
 from uso.training.config import OptimizerConfig, TrainingConfig
+from uso.training.features import FeatureCache
 from uso.training.journal import Journal, duration
 from uso.training.optimizer import RunningMean, learning_rate
 from uso.training.release import FILES
@@ -232,9 +233,11 @@ def test_validation_draws_every_mode_through_the_pipeline(tmp_path: Path) -> Non
     config = tiny_config(tmp_path, rows, steps=2, ema=0.9, validation={"every": 1, "steps": 2, "count": 1})
     pipeline = training_pipeline()
     batches = tiny_batches(pipeline, config)
+    cache = batches.cache
+    assert isinstance(cache, FeatureCache)
     held_out = read_samples(rows, config.data.model_copy(update={"max_styles": 2}), ("style", "content"))
-    validation = Validation(pipeline, config, held_out, batches.cache)
-    batches.cache.encode(batches.cache.missing(validation.features()))
+    validation = Validation(pipeline, config, held_out, cache)
+    cache.encode(cache.missing(validation.features()))
     trainer = Trainer(pipeline, config, batches, validation=validation)
     own = [parameter.detach().clone() for parameter in trainer.parameters.values()]
     first, again = ([drawn.image.tobytes() for drawn in validation.draw(trainer.autocast)] for _ in range(2))

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from tools.demo_tokenizers import CLIP_LENGTH, SEED, write_clip_tokenizer, write_json, write_t5_tokenizer
 from tools.layouts import (
     LATENT_CHANNELS,
     AutoencoderSizes,
@@ -29,6 +28,8 @@ from tools.layouts import (
     projector_layout,
     transformer_layout,
 )
+from uso.encoders import CLIP_LENGTH
+from uso.training.demo.tokenizers import SEED, write_clip_tokenizer, write_json, write_t5_tokenizer
 
 DTYPE = torch.bfloat16
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / "demo-model"
@@ -244,8 +245,8 @@ def main() -> None:
     write_json(folder / "transformer.json", transformer_config(sizes))
     write_json(folder / "vae.json", autoencoder_config(autoencoder, sample_size=256))
     write_json(folder / "projector.json", {"style_tokens": sizes.style_tokens})  # all else follows from its neighbours
-    clip_size = write_clip_tokenizer(folder / "tokenizer")
-    t5_size = write_t5_tokenizer(folder / "tokenizer_2", max_length=T5_LENGTH)
+    clip_size = write_clip_tokenizer(folder / "tokenizer", 1024)
+    t5_size = write_t5_tokenizer(folder / "tokenizer_2", 1024, max_length=T5_LENGTH)
     if t5_size > T5_VOCABULARY:
         raise SystemExit(f"The T5 tokenizer has {t5_size} tokens, the encoder room for {T5_VOCABULARY}.")
     write_encoders(folder, sizes, clip_size)

@@ -24,6 +24,8 @@ from uso.generate import DEFAULT_FOLDER, generate
 from uso.remote import generate_remotely
 from uso.terminal import log_to_terminal, on_terminal, printable, say
 from uso.training.data.command import add_train_data
+from uso.training.demo.command import add_train_demo
+from uso.training.evaluation.command import add_train_evaluate
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 """Exit statuses: some jobs failed; nothing was done, and why was said; Ctrl-C, as shells count it (128 + SIGINT)."""
@@ -66,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
         _add_bench,
         _add_train,
         add_train_data,
+        add_train_demo,
+        add_train_evaluate,
         _add_account,
     ):
         verb = add(verbs)

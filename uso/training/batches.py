@@ -3,9 +3,11 @@
 Draws no noise and knows no network.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,6 +19,7 @@ from uso.training.buckets import Draw, epoch_batches
 from uso.training.config import TrainingConfig
 from uso.training.features import KEPT, Feature, FeatureCache, SampleFeatures
 from uso.training.samples import Sample
+from uso.training.shard_source import ShardFeature, ShardFeatures, ShardPicture, ShardSample
 
 _CPU = torch.device("cpu")
 
@@ -47,7 +50,7 @@ class TrainingBatch:
     """For each style picture of a sample, what the projector reads: [B, image_tokens, image_dim] by layer."""
     content: torch.Tensor | None
     """Content references, [B, 16, h, w], float32."""
-    style_paths: tuple[tuple[Path, ...], ...]
+    style_pictures: tuple[tuple[Path | ShardPicture, ...], ...]
     """Of each sample, the style pictures themselves."""
 
     @property
@@ -74,7 +77,7 @@ class TrainingBatch:
             pooled=self.pooled[:count],
             styles=tuple({layer: tensor[:count] for layer, tensor in style.items()} for style in self.styles),
             content=None if self.content is None else self.content[:count],
-            style_paths=self.style_paths[:count],
+            style_pictures=self.style_pictures[:count],
         )
 
 
@@ -86,11 +89,18 @@ class Batches:
     """
 
     def __init__(
-        self, samples: list[Sample], cache: FeatureCache, config: TrainingConfig, rank: int = 0, processes: int = 1
+        self,
+        samples: Sequence[Sample | ShardSample],
+        cache: FeatureCache | ShardFeatures,
+        config: TrainingConfig,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
         self.samples = samples
-        self.features = [SampleFeatures.of(sample) for sample in samples]
-        self.empty_prompt = Feature("prompt")
+        self.features = [
+            sample.features if isinstance(sample, ShardSample) else SampleFeatures.of(sample) for sample in samples
+        ]
+        self.empty_prompt = ShardFeature("prompt") if isinstance(cache, ShardFeatures) else Feature("prompt")
         self.cache = cache
         self.config = config
         self.rank, self.processes = rank, processes
@@ -100,7 +110,7 @@ class Batches:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._ahead: tuple[Position, Future[TrainingBatch]] | None = None
 
-    def all_features(self) -> list[Feature]:
+    def all_features(self) -> list[Any]:
         """Everything that has to be in the cache."""
         return [self.empty_prompt, *(feature for features in self.features for feature in features.all())]
 
@@ -176,10 +186,10 @@ class Batches:
                 for slot in loaded
             ),
             content=torch.stack(contents) if with_content else None,
-            style_paths=tuple(self.samples[draw.index].styles if with_style else () for draw in draws),
+            style_pictures=tuple(self.samples[draw.index].styles if with_style else () for draw in draws),
         )
 
-    def _load(self, feature: Feature) -> dict[str, torch.Tensor]:
+    def _load(self, feature: Any) -> dict[str, torch.Tensor]:
         """From memory, or from the cache's file."""
         keys = KEPT[feature.kind]
 

@@ -8,7 +8,7 @@ import logging
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
     from uso.pipeline import USOPipeline
+    from uso.training.data.shards import Shards
     from uso.training.samples import Sample
+    from uso.training.shard_source import ShardFeatures, ShardSample
     from uso.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -81,6 +83,10 @@ def train(config: TrainingConfig, *, resume: bool = False, offline: bool = False
     with loading_bar() as show:
         pipeline = load_for_training(config, device, offline=offline, on_progress=show)
     trainer = assemble(pipeline, config, samples, held_out, process)
+    if config.compile:
+        from uso.speed import cache_folder, compile_blocks
+
+        compile_blocks(pipeline.transformer, cache_folder())
     if checkpoint is not None:
         trainer.resume(checkpoint)
         if process.is_main_process:
@@ -134,15 +140,24 @@ def check(config: TrainingConfig, resume: bool) -> "tuple[torch.device, Path | N
     return device, found[-1] if found else None
 
 
-def read_rows(config: TrainingConfig) -> "tuple[list[Sample], list[Sample]]":
+def read_rows(config: TrainingConfig) -> "tuple[Sequence[Sample | ShardSample], list[Sample]]":
     """The samples that are learned from, and those that validation draws.
 
     Raises:
         ConfigError: rows or pictures are missing.
     """
+    from uso.training.data.shards import Shards
     from uso.training.samples import read_samples, rows_path
+    from uso.training.shard_source import shard_samples
 
-    samples = read_samples(rows_path(config.data.rows), config.data, config.reads)
+    path = rows_path(config.data.rows)
+    samples: Sequence[Sample | ShardSample]
+    if path.is_dir():
+        samples = shard_samples(Shards.open(path), config)
+        if config.validation.every is not None and config.validation.rows is None:
+            raise ConfigError("validation.rows must name a file of rows where data.rows is a folder of shards.")
+    else:
+        samples = read_samples(path, config.data, config.reads)
     if config.validation.every is None:
         return samples, []
     rows = rows_path(config.validation.rows or config.data.rows)
@@ -153,7 +168,7 @@ def read_rows(config: TrainingConfig) -> "tuple[list[Sample], list[Sample]]":
 def assemble(
     pipeline: "USOPipeline",
     config: TrainingConfig,
-    samples: "list[Sample]",
+    samples: "Sequence[Sample | ShardSample]",
     held_out: "list[Sample]",
     process: "PartialState",
 ) -> "Trainer":
@@ -166,13 +181,19 @@ def assemble(
     from uso.training.features import FeatureCache
     from uso.training.load import bring_to_device, encode_features
     from uso.training.reward import StyleScore, load_descriptor
+    from uso.training.shard_source import ShardSample
     from uso.training.trainer import Judges, Trainer
     from uso.training.validation import Validation
 
     cache = FeatureCache(config.data.cache, pipeline)
-    batches = Batches(samples, cache, config, process.process_index, process.num_processes)
     validation = Validation(pipeline, config, held_out, cache) if held_out else None
-    wanted = [*batches.all_features(), *(validation.features() if validation else [])]
+    wanted = list(validation.features()) if validation else []
+    if isinstance(samples[0], ShardSample):
+        source = _shard_features(pipeline, config, samples[0].shards)
+        batches = Batches(samples, source, config, process.process_index, process.num_processes)
+    else:
+        batches = Batches(samples, cache, config, process.process_index, process.num_processes)
+        wanted += batches.all_features()
     missing = cache.missing(wanted)
     if missing and process.is_main_process:
         say(f"Encoding {len(missing)} prompts and pictures into {cache.folder}.")
@@ -190,6 +211,14 @@ def assemble(
         judge(reward.descriptor, reward.descriptor_weights), judge(reward.held_out, reward.held_out_weights)
     )
     return Trainer(pipeline, config, batches, judges=judges, validation=validation, process=process)
+
+
+def _shard_features(pipeline: "USOPipeline", config: TrainingConfig, shards: "Shards") -> "ShardFeatures":
+    from uso.training.shard_source import ShardFeatures
+
+    folder = ROOT / Path(config.data.cache).expanduser()
+    with _encoding_bar() as report:
+        return ShardFeatures(pipeline, shards, folder, config.reads, compile=config.compile, on_progress=report)
 
 
 @contextmanager

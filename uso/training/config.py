@@ -7,7 +7,7 @@ are known; files and devices are looked at elsewhere.
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -32,7 +32,8 @@ class StartConfig(Strict):
 
 class DataConfig(Strict):
     rows: str = "data/train.jsonl"
-    """JSON lines: {"prompt", "content", "styles": [...], "target"}, paths relative to the file."""
+    """JSON lines: {"prompt", "content", "styles": [...], "target"}, paths relative to the file; or a folder of shards
+    of drawn triplets."""
     cache: str = "outputs/training/cache"
     """Where encoded pictures and prompts are kept."""
     resolution: int = Field(ge=16)
@@ -102,8 +103,9 @@ class RewardConfig(Strict):
 
 
 class OptimizerConfig(Strict):
-    kind: Literal["adamw", "adamw8bit"] = "adamw"
-    """`adamw8bit` keeps its moments in 8 bits and needs bitsandbytes and a GPU."""
+    kind: Literal["adamw", "adamw8bit", "muon"] = "adamw"
+    """`adamw8bit` keeps its moments in 8 bits and needs bitsandbytes and a GPU. `muon` makes the steps of matrices
+    orthogonal and takes AdamW for the rest: fewer samples for what learns from nothing."""
     lr: float = Field(gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = Field(default=1e-8, gt=0)
@@ -141,16 +143,38 @@ class ValidationConfig(Strict):
     seed: int = Field(default=0, ge=0)
 
 
-class TrainingConfig(Strict):
-    """One run: a file of `configs/training/`."""
+class RunConfig(Strict):
+    """What any run has: a file below `configs/training/`."""
 
     name: str
     description: str
-    model: str
-    """Of `configs/models/`, or a YAML file: what is learned on."""
     output: str = ""
     """Folder of results, checkpoints and logs; `outputs/training/NAME` if empty."""
     seed: int = Field(default=0, ge=0)
+    optimizer: OptimizerConfig
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of the running mean of weights, which is what is exported; null for none."""
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    """Samples of one step, over all processes and accumulated micro-batches."""
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    """Of products: `bfloat16` is autocast where the base is float32. What learns is held in float32 in any case."""
+    tensorboard: bool = True
+    log_every: int = Field(default=10, ge=1)
+    stop_after_minutes: float | None = Field(default=None, gt=0)
+    """End a run early, with a checkpoint to go on from; null to run to the last step."""
+    checkpoint: KeepConfig = KeepConfig()
+
+    @property
+    def folder(self) -> Path:
+        return ROOT / Path(self.output or f"outputs/training/{self.name}").expanduser()
+
+
+class TrainingConfig(RunConfig):
+    """A run of the trainer: projector, LoRA or transformer on rows of data."""
+
+    model: str
+    """Of `configs/models/`, or a YAML file: what is learned on."""
     learns: tuple[Learner, ...]
     reads: tuple[Condition, ...]
     """What the network sees beside text and latents."""
@@ -161,32 +185,17 @@ class TrainingConfig(Strict):
     dropout: DropoutConfig = DropoutConfig()
     flow: FlowConfig = FlowConfig()
     reward: RewardConfig = RewardConfig()
-    optimizer: OptimizerConfig
     lora: LoraConfig = LoraConfig()
-    ema: float | None = Field(default=None, gt=0, lt=1)
-    """Decay of the running mean of weights, which is what is exported; null for none."""
-    steps: int = Field(ge=1)
-    batch: int = Field(ge=1)
-    """Samples of one step, over all processes and accumulated micro-batches."""
     micro_batch: int = Field(default=1, ge=1)
     """Samples that pass the network at once."""
     device: str = "auto"
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
-    """Of products: `bfloat16` is autocast where the base is float32. What learns is held in float32 in any case."""
     base: Literal["bfloat16", "float32", "int8"] = "bfloat16"
     """How frozen weights are held; `int8` is for 24 GB cards."""
     gradient_checkpointing: bool = True
+    compile: bool = False
+    """Compile the blocks with torch.compile: some minutes at the start, faster steps after. For shapes that stay."""
     export_dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    tensorboard: bool = True
-    log_every: int = Field(default=10, ge=1)
-    stop_after_minutes: float | None = Field(default=None, gt=0)
-    """End a run early, with a checkpoint to go on from; null to run to the last step."""
-    checkpoint: KeepConfig = KeepConfig()
     validation: ValidationConfig = ValidationConfig()
-
-    @property
-    def folder(self) -> Path:
-        return ROOT / Path(self.output or f"outputs/training/{self.name}").expanduser()
 
     def accumulation(self, processes: int) -> int:
         """Micro-batches per step of one process.
@@ -221,8 +230,11 @@ class TrainingConfig(Strict):
         return self
 
 
-def training_names() -> list[str]:
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+Run = TypeVar("Run", bound=RunConfig)
+
+
+def training_names(folder: Path = FOLDER) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
 def load_training_config(name: str, overrides: Sequence[str] = ()) -> TrainingConfig:
@@ -231,17 +243,22 @@ def load_training_config(name: str, overrides: Sequence[str] = ()) -> TrainingCo
     Raises:
         ConfigError: no such run; a key that is not known, with those that are; a value that is refused.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    return load_run_config(TrainingConfig, FOLDER, name, overrides)
+
+
+def load_run_config(cls: type[Run], folder: Path, name: str, overrides: Sequence[str] = ()) -> Run:
+    """Likewise, for any kind of run and the folder where its configs are."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not path.is_file():
         raise ConfigError(
-            f"There is no training config '{name}'. Choose one of: {', '.join(training_names())}; or a YAML file."
+            f"There is no training config '{name}'. Choose one of: {', '.join(training_names(folder))}; or a YAML file."
         )
     values: dict[str, Any] = {"name": path.stem, **read_yaml_with_parents(path)}
-    check_keys(TrainingConfig, values, str(path))
+    check_keys(cls, values, str(path))
     for override in overrides:
-        _lay_over(values, override)
+        _lay_over(cls, values, override)
     try:
-        return TrainingConfig.model_validate(values)
+        return cls.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -283,13 +300,12 @@ def _sentence(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _lay_over(values: dict[str, Any], override: str) -> None:
+def _lay_over(cls: type[BaseModel], values: dict[str, Any], override: str) -> None:
     """Change `values` by one `key.key=value`; the value is read as YAML."""
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
         raise ConfigError(f"'{override}' is no override. Write key=value, for example optimizer.lr=1e-4.")
     *owners, last = dotted.split(".")
-    cls: type[BaseModel] = TrainingConfig
     prefix = ""
     for owner in owners:
         inner = _inner(cls.model_fields[owner].annotation) if owner in cls.model_fields else None

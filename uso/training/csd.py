@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModel
@@ -167,9 +169,11 @@ def _tensors(path: Path) -> Mapping[str, torch.Tensor]:
     if not path.is_file():
         raise CheckpointError(f"{path} is not there. CSD's weights: huggingface.co/tomg-group-umd/CSD-ViT-L.")
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         with torch.serialization.safe_globals(_HARMLESS):
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
         said = str(error).splitlines()[0]
         raise CheckpointError(f"{path} could not be read as a checkpoint of tensors ({said}).") from error
     if isinstance(found, Mapping):
@@ -232,6 +236,20 @@ def _converted(state: Mapping[str, torch.Tensor], layers: int) -> dict[str, torc
                 if f"{before}{old}.{kind}" in left:
                     result[f"{after}{new}.{kind}"] = left.pop(f"{before}{old}.{kind}")
     return result | left
+
+
+def published_tensors(model: CSD) -> dict[str, torch.Tensor]:
+    """A descriptor's tensors by the names of the published checkpoint; `load_csd` reads them back."""
+    own = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    tower = {name.removeprefix("backbone."): tensor for name, tensor in own.items() if name.startswith("backbone.")}
+    result = {f"backbone.{old}": tower[new] for old, new in _WHOLE.items()}
+    for layer in range(model.backbone.config.num_hidden_layers):
+        before, after = f"backbone.transformer.resblocks.{layer}.", f"encoder.layers.{layer}."
+        for kind in ("weight", "bias"):
+            parts = [tower[f"{after}self_attn.{part}_proj.{kind}"] for part in "qkv"]
+            result[f"{before}attn.in_proj_{kind}"] = torch.cat(parts)
+            result |= {f"{before}{old}.{kind}": tower[f"{after}{new}.{kind}"] for old, new in _BLOCK.items()}
+    return result | {name: own[name] for name in ("last_layer_style", "last_layer_content")}
 
 
 def _fit(model: CSD, state: Mapping[str, torch.Tensor], path: str | Path) -> None:

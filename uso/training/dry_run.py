@@ -24,7 +24,7 @@ from uso.training.load import training_model
 from uso.training.trace import activations, decoded, example_batch, network, tokens_of
 
 _FLOAT32 = 4
-_MOMENTS = {"adamw": 8, "adamw8bit": 2}
+_MOMENTS = {"adamw": 8, "adamw8bit": 2, "muon": 4}
 """Bytes of the optimizer per parameter that learns."""
 
 CARDS = {"RTX 4090": 165e12, "H100 or H200": 790e12}

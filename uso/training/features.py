@@ -73,12 +73,12 @@ def file_sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class SampleFeatures:
-    """The features of one sample."""
+    """The features of one sample: `Feature`s, or what another source of features calls by the same names."""
 
-    prompt: Feature
-    target: Feature
-    content: Feature | None
-    styles: tuple[Feature, ...]
+    prompt: Any
+    target: Any
+    content: Any | None
+    styles: tuple[Any, ...]
 
     @classmethod
     def of(cls, sample: Sample) -> "SampleFeatures":
@@ -92,7 +92,7 @@ class SampleFeatures:
             styles=tuple(Feature("style", path=path) for path in sample.styles),
         )
 
-    def all(self) -> list[Feature]:
+    def all(self) -> list[Any]:
         return [self.prompt, self.target, *([self.content] if self.content else []), *self.styles]
 
 

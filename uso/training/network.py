@@ -5,9 +5,11 @@ Nothing of the network's arithmetic is here; this only hands over what `USOPipel
 
 import torch
 
+from uso.latents import pack
 from uso.pipeline import USOPipeline
 from uso.stages import Conditioning
 from uso.training.batches import TrainingBatch
+from uso.training.flow import noised, target_velocity
 
 
 def conditioning_of(pipeline: USOPipeline, batch: TrainingBatch, guidance: float | None) -> Conditioning:
@@ -44,3 +46,20 @@ def predict(
             levels[None].to(pipeline.work_device), conditioning.guidance, conditioning.pooled_prompt_embeds
         )
     return pipeline.velocity(conditioning, tokens.to(pipeline.work_device), row)
+
+
+def flow_error(
+    pipeline: USOPipeline,
+    conditioning: Conditioning,
+    latents: torch.Tensor,
+    noise: torch.Tensor,
+    levels: torch.Tensor,
+) -> torch.Tensor:
+    """The velocity's mean squared error: a scalar, float32.
+
+    Args:
+        latents, noise: clean latents and what is mixed into them, [B, 16, H/8, W/8].
+        levels: how much of it, [B].
+    """
+    velocity = predict(pipeline, conditioning, pack(noised(latents, noise, levels)), levels)
+    return torch.nn.functional.mse_loss(velocity, pack(target_velocity(latents, noise)).to(velocity))

@@ -11,6 +11,14 @@ import torch
 from uso.errors import ConfigError
 from uso.training.config import OptimizerConfig
 
+_EMBEDDING = 8
+"""A matrix with more rows per column than this is taken for an embedding."""
+
+_MOMENTUM = 0.95
+"""Of Muon."""
+_ADAM_SIZE = 0.2
+"""Root mean square of an update of AdamW's, in learning rates, as it is found in practice."""
+
 _EMA_START = 10
 """The running mean follows faster at first: its decay in step n is at most (1 + n) / (10 + n)."""
 
@@ -44,7 +52,83 @@ def make_optimizer(config: OptimizerConfig, parameters: Iterable[torch.nn.Parame
             list(parameters), **options
         )
         return eight_bit
+    if config.kind == "muon":
+        return MuonAndAdamW(list(parameters), config)
     return torch.optim.AdamW(list(parameters), **options)
+
+
+class MuonAndAdamW(torch.optim.Optimizer):
+    """Muon for matrices and convolutions, torch's AdamW for everything else, as one optimizer with one learning rate.
+
+    Muon takes steps in the direction of the momentum's nearest orthogonal matrix (Jordan et al., 2024), here scaled to
+    the size of AdamW's (arXiv 2502.16982), so that the rate means the same for both. A convolution is a matrix of
+    output channels by all else, which torch's own Muon does not take. Embeddings, whose rows are no directions, are
+    told by having many more rows than columns, and left to AdamW.
+    """
+
+    def __init__(self, parameters: list[torch.nn.Parameter], config: OptimizerConfig) -> None:
+        matrices = [p for p in parameters if p.dim() >= 2 and p.shape[0] <= _EMBEDDING * p[0].numel()]
+        own = {id(p) for p in matrices}
+        rest = [p for p in parameters if id(p) not in own]
+        super().__init__([{"params": matrices}, {"params": rest}], {"lr": config.lr})
+        self.weight_decay = config.weight_decay
+        self._rest = torch.optim.AdamW(
+            self.param_groups[1]["params"],
+            lr=config.lr,
+            betas=config.betas,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        matrices, rest = self.param_groups
+        for parameter in matrices["params"]:
+            if parameter.grad is None:
+                continue
+            state = self.state[parameter]
+            if not state:
+                state["momentum"] = torch.zeros_like(parameter)
+            momentum = state["momentum"].lerp_(parameter.grad, 1 - _MOMENTUM)
+            direction = orthogonal(parameter.grad.lerp(momentum, _MOMENTUM).flatten(1))
+            size = _ADAM_SIZE * max(direction.shape) ** 0.5
+            parameter.mul_(1 - matrices["lr"] * self.weight_decay)
+            parameter.add_(direction.reshape(parameter.shape), alpha=-matrices["lr"] * size)
+        self._rest.param_groups[0]["lr"] = rest["lr"]
+        if rest["params"]:
+            self._rest.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All states under one numbering, those of matrices first."""
+        matrices = self.param_groups[0]["params"]
+        state = {index: dict(self.state[p]) for index, p in enumerate(matrices) if self.state[p]}
+        rest = self._rest.state_dict()["state"]
+        return {"state": state | {len(matrices) + index: values for index, values in rest.items()}, "param_groups": []}
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        matrices = self.param_groups[0]["params"]
+        rest: dict[int, Any] = {}
+        for index, values in state_dict["state"].items():
+            if index < len(matrices):
+                self.state[matrices[index]] = {"momentum": values["momentum"].to(matrices[index])}
+            else:
+                rest[index - len(matrices)] = values
+        self._rest.load_state_dict({"state": rest, "param_groups": self._rest.state_dict()["param_groups"]})
+
+
+def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
+    """About the nearest matrix with orthogonal rows or columns, by the quintic Newton-Schulz iteration, in bfloat16.
+
+    Singular values come out between about 0.7 and 1.2. Coefficients: Jordan et al., 2024.
+    """
+    values = matrix.to(torch.bfloat16)
+    tall = values.shape[0] > values.shape[1]
+    values = values.T if tall else values
+    values = values / (values.norm() + 1e-7)
+    for _ in range(5):
+        square = values @ values.T
+        values = 3.4445 * values + (-4.7750 * square + 2.0315 * square @ square) @ values
+    return (values.T if tall else values).to(matrix)
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:

@@ -26,7 +26,17 @@ def released(
     Args:
         learner: `projector` (names of `ContextEmbedder`), `lora` (released names) or `transformer` (diffusers' names).
     """
-    part_of = _PARTS[learner]
+    return by_source(_PARTS[learner], parameters, dtype)
+
+
+def by_source(
+    part_of: Callable[[str], Part], parameters: Mapping[str, torch.Tensor], dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    """Parameters of a module as the tensors of a file: fused where it fuses, on the CPU.
+
+    Args:
+        part_of: where a parameter is in the file (`uso.layouts`).
+    """
     tensors: dict[str, torch.Tensor] = {}
     for name, parameter in parameters.items():
         part = part_of(name)

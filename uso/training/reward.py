@@ -26,6 +26,7 @@ from uso.training.config import RewardConfig
 from uso.training.draws import generator
 from uso.training.flow import clean_estimate
 from uso.training.network import conditioning_of, predict
+from uso.training.shard_source import ShardPicture
 
 
 def find_descriptor(name: str) -> Any:
@@ -54,25 +55,25 @@ class StyleScore:
     def __init__(self, descriptor: nn.Module, device: torch.device) -> None:
         self.descriptor = descriptor
         self.device = device
-        self._vectors: dict[Path, torch.Tensor] = {}
+        self._vectors: dict[Path | ShardPicture, torch.Tensor] = {}
 
-    def score(self, pixels: torch.Tensor, references: tuple[tuple[Path, ...], ...]) -> torch.Tensor:
+    def score(self, pixels: torch.Tensor, references: tuple[tuple[Path | ShardPicture, ...], ...]) -> torch.Tensor:
         """Cosines: [B]; the mean over the references of a picture that has several.
 
         Args:
             pixels: [B, 3, H, W], cut off at [-1, 1].
-            references: files of each picture's style references.
+            references: each picture's style references.
         """
         vectors = self.descriptor(pixels.clamp(-1, 1))
         styles = torch.stack([torch.stack([self._vector(path) for path in paths]).mean(0) for paths in references])
         return (vectors * styles.to(vectors)).sum(dim=-1)
 
     @torch.no_grad()
-    def _vector(self, path: Path) -> torch.Tensor:
-        if path not in self._vectors:
-            pixels = image_to_tensor(open_image(path.read_bytes(), path.name)).to(self.device)
-            self._vectors[path] = self.descriptor(pixels)[0]
-        return self._vectors[path]
+    def _vector(self, source: Path | ShardPicture) -> torch.Tensor:
+        if source not in self._vectors:
+            image = source.open() if isinstance(source, ShardPicture) else open_image(source.read_bytes(), source.name)
+            self._vectors[source] = self.descriptor(image_to_tensor(image).to(self.device))[0]
+        return self._vectors[source]
 
 
 class StyleReward:
@@ -114,7 +115,7 @@ class StyleReward:
         with autocast():
             velocity = predict(self.pipeline, conditioning, tokens, torch.full((batch.size,), level))
         latents = unpack(clean_estimate(tokens, velocity, level), batch.height, batch.width)
-        return self.score.score(self.pipeline.to_pixels(self._resized(latents)), batch.style_paths)
+        return self.score.score(self.pipeline.to_pixels(self._resized(latents)), batch.style_pictures)
 
     def _roll_out(self, conditioning: Conditioning, noise: torch.Tensor, stop: int) -> torch.Tensor:
         """Packed latents before step `stop` of the schedule, without gradient: [B, tokens, 64], float32."""

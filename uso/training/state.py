@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from uso.errors import CheckpointError, ConfigError
 from uso.training.batches import Position
-from uso.training.config import TrainingConfig
+from uso.training.config import RunConfig, TrainingConfig
 from uso.training.optimizer import RunningMean
 from uso.training.release import write_safetensors
 
@@ -51,7 +51,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def save(
     folder: Path,
-    config: TrainingConfig,
+    config: RunConfig,
     progress: Progress,
     parameters: Mapping[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,

@@ -47,7 +47,7 @@ def example_batch(
         pooled=torch.empty(count, transformer.pooled_projection_dim, dtype=dtype, device=META),
         styles=tuple(features() for _ in range(styles)),
         content=latents(content) if "content" in config.reads else None,
-        style_paths=(),
+        style_pictures=(),
     )
 
 

@@ -16,16 +16,15 @@ from accelerate import PartialState
 from accelerate.utils import reduce
 
 from uso.errors import USOError
-from uso.latents import pack
 from uso.pipeline import USOPipeline
 from uso.training import state
 from uso.training.batches import Batches, TrainingBatch
 from uso.training.config import TrainingConfig
 from uso.training.draws import generator
-from uso.training.flow import draw_levels, noised, target_velocity
+from uso.training.flow import draw_levels
 from uso.training.journal import Journal, duration
 from uso.training.learners import Learners
-from uso.training.network import conditioning_of, predict
+from uso.training.network import conditioning_of, flow_error
 from uso.training.optimizer import RunningMean, learning_rate, make_optimizer
 from uso.training.release import FILES, write_safetensors
 from uso.training.reward import StyleReward, StyleScore
@@ -111,9 +110,7 @@ class Trainer:
         noise = torch.randn(batch.latents.shape, generator=draw)
         with self.autocast():
             conditioning = conditioning_of(self.pipeline, batch, self.config.guidance)
-            velocity = predict(self.pipeline, conditioning, pack(noised(batch.latents, noise, levels)), levels)
-        target = pack(target_velocity(batch.latents, noise)).to(velocity)
-        return torch.nn.functional.mse_loss(velocity, target)
+            return flow_error(self.pipeline, conditioning, batch.latents, noise, levels)
 
     def update(self) -> dict[str, float]:
         """One step: gradients of `accumulation` micro-batches, clipped, and an update. Returns what to log.

@@ -139,7 +139,7 @@ class Shards:
     def __getitem__(self, index: int) -> Triplet | Sample:
         if not 0 <= index < self.count:
             raise IndexError(index)
-        pixels, words = self.pixels(index), self._words[index]
+        pixels, words = self.pixels(index), self.words[index]
         labels = Labels(**words["labels"])
         if self.kind == "samples":
             return Sample(pixels[0], words["caption"], labels)
@@ -151,7 +151,8 @@ class Shards:
         return _mapped(_shard_files(self.folder, index // self.shard)[0])[index % self.shard]
 
     @cached_property
-    def _words(self) -> list[dict[str, Any]]:
+    def words(self) -> list[dict[str, Any]]:
+        """What is written of each sample: caption, labels and, of triplets, prompt and sentence."""
         words: list[dict[str, Any]] = []
         for number in range(-(-self.count // self.shard)):
             with _shard_files(self.folder, number)[1].open(encoding="utf-8") as file:

@@ -1,6 +1,9 @@
-"""Two small tokenizers in the file forms of the FLUX repositories: CLIP's byte-pair encoding, T5's unigram pieces.
+"""The tokenizers, in the file forms of the FLUX repositories: CLIP's byte-pair encoding, T5's unigram pieces.
 
-Both are trained on sentences that are composed here from a list of words, and give the same files on every run.
+Both are learned from sentences: captions of the drawn data (its held-out subjects and styles too: a word is a word),
+and sentences composed here from a list of words that prompts are likely to hold. The files are the same on every run.
+
+`architecture`: `clip_vocabulary`, `t5_pieces`, `t5_length`.
 """
 
 import io
@@ -12,12 +15,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from uso.encoders import CLIP_LENGTH
+from uso.training.data.miniature.scenes import (
+    caption_words,
+    compose,
+    draw_look,
+    sentence,
+    styled_sentence,
+)
+from uso.training.data.miniature.styles import STYLES
+from uso.training.data.miniature.subjects import SUBJECTS
+from uso.training.demo.config import PartConfig
+
 SEED = 20250826
 
-CLIP_LENGTH = 77
-CLIP_VOCABULARY = 1024
-T5_PIECES = 1024
 T5_EXTRA_IDS = 100
+NUM_CAPTIONS = 8000
 
 WORDS = {
     "adjective": "small large old young bright dark golden silver red blue green yellow purple orange white black "
@@ -33,6 +48,13 @@ WORDS = {
     "style": "watercolor oil painting ink drawing woodcut mosaic poster sketch pencil charcoal pastel comic cartoon "
     "anime pixel art clay origami embroidery stained glass photograph film cinematic illustration print collage "
     "graffiti fresco line art flat design low poly vintage minimal geometric impressionist cubist baroque",
+    "common": "a an the of in on at with and to from by for into as is are his her their its this that there it very "
+    "holding wearing covered made under over behind beside between next through across around near front back left "
+    "right side top many two three four five style image picture scene design transform convert turn change make keep "
+    "same subject content layout look like beautiful handsome lovely big little long short old new young people face "
+    "hair eyes hand hat dress coat glasses smile water fire ice grass leaf leaves wood stone metal paper cloth wall "
+    "door window table bed book ball box bag shoe sun stars clouds wind storm morning evening day winter summer "
+    "red-haired neon lit city cyberpunk fantasy story hero king queen princess angel ghost monster alien",
     "detail": "soft light hard shadows high detail close up half body full body portrait wide shot bokeh symmetry "
     "rich texture bold lines thick brush strokes muted colors vibrant colors black and white morning light backlight",
 }
@@ -60,6 +82,24 @@ def sentences() -> Iterator[str]:
     for index in range(NUM_SENTENCES):
         chosen = {kind: some[int(draw() * len(some))] for kind, some in words.items()}
         yield SENTENCES[index % len(SENTENCES)].format(**chosen)
+    yield from captions()
+    yield from whole_words(words)
+
+
+def whole_words(kinds: dict[str, list[str]]) -> Iterator[str]:
+    """Each word by itself and before a mark: sentencepiece considers as a piece only what it finds in two places."""
+    single = {word.strip(".,") for words in kinds.values() for word in words}
+    for word in sorted(single | caption_words(style.phrase for style in STYLES)):
+        yield f"{word} {word}, {word}. {word.capitalize()} {word.capitalize()},"
+
+
+def captions() -> Iterator[str]:
+    """Captions of scenes, with and without a style, as the drawn data has them."""
+    random = np.random.Generator(np.random.PCG64(SEED))
+    for index in range(NUM_CAPTIONS):
+        scene = compose(draw_look(SUBJECTS[index % len(SUBJECTS)], random), random)
+        style = STYLES[int(random.integers(len(STYLES)))]
+        yield styled_sentence(scene, style.phrase) if index % 3 else sentence(scene)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -84,7 +124,7 @@ def _merged(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     return tuple(merged)
 
 
-def clip_vocabulary() -> tuple[list[str], list[tuple[str, str]]]:
+def clip_vocabulary(size: int) -> tuple[list[str], list[tuple[str, str]]]:
     """Tokens and merges in CLIP's order: bytes, bytes that end a word, merges, the two marks.
 
     The merging is written out because the tokenizers library breaks ties at random.
@@ -94,13 +134,13 @@ def clip_vocabulary() -> tuple[list[str], list[tuple[str, str]]]:
 
     rules = CLIPTokenizer().backend_tokenizer
     words: Counter[tuple[str, ...]] = Counter()
-    for sentence in sentences():
-        for word, _ in rules.pre_tokenizer.pre_tokenize_str(rules.normalizer.normalize_str(sentence)):
+    for text in sentences():
+        for word, _ in rules.pre_tokenizer.pre_tokenize_str(rules.normalizer.normalize_str(text)):
             words[(*word[:-1], f"{word[-1]}</w>")] += 1
     alphabet = sorted(ByteLevel.alphabet())
     marks = ["<|startoftext|>", "<|endoftext|>"]
     merges: list[tuple[str, str]] = []
-    for _ in range(CLIP_VOCABULARY - 2 * len(alphabet) - len(marks)):
+    for _ in range(size - 2 * len(alphabet) - len(marks)):
         pair = _most_frequent_pair(words)
         merges.append(pair)
         words = Counter({_merged(symbols, pair): count for symbols, count in words.items()})
@@ -108,10 +148,10 @@ def clip_vocabulary() -> tuple[list[str], list[tuple[str, str]]]:
     return tokens, merges
 
 
-def write_clip_tokenizer(folder: Path) -> int:
+def write_clip_tokenizer(folder: Path, size: int) -> int:
     """The files of the released `tokenizer` folder. Returns the size of the vocabulary."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokens, merges = clip_vocabulary()
+    tokens, merges = clip_vocabulary(size)
     write_json(folder / "vocab.json", {token: index for index, token in enumerate(tokens)})
     lines = ["#version: 0.2", *(f"{left} {right}" for left, right in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -127,7 +167,7 @@ def write_clip_tokenizer(folder: Path) -> int:
     return len(tokens)
 
 
-def write_t5_tokenizer(folder: Path, max_length: int) -> int:
+def write_t5_tokenizer(folder: Path, size: int, max_length: int) -> int:
     """The files of the released `tokenizer_2` folder. Returns the size of the vocabulary, sentinels included."""
     import sentencepiece
     from transformers import T5Tokenizer
@@ -136,7 +176,7 @@ def write_t5_tokenizer(folder: Path, max_length: int) -> int:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=sentences(),
         model_writer=model,
-        vocab_size=T5_PIECES,
+        vocab_size=size,
         hard_vocab_limit=False,
         model_type="unigram",
         required_chars=T5_CHARACTERS,
@@ -157,3 +197,13 @@ def write_t5_tokenizer(folder: Path, max_length: int) -> int:
     tokenizer = T5Tokenizer(vocab=vocabulary, extra_ids=T5_EXTRA_IDS, model_max_length=max_length)
     tokenizer.save_pretrained(folder)
     return len(vocabulary)
+
+
+def train_tokenizers(config: PartConfig) -> None:
+    """Write `tokenizer` and `tokenizer_2` of the model's folder."""
+    write_clip_tokenizer(config.model / "tokenizer", int(config.architecture["clip_vocabulary"]))
+    write_t5_tokenizer(
+        config.model / "tokenizer_2", int(config.architecture["t5_pieces"]), int(config.architecture["t5_length"])
+    )
+    for path in [*(config.model / "tokenizer").iterdir(), *(config.model / "tokenizer_2").iterdir()]:
+        path.chmod(0o644)

@@ -1,0 +1,92 @@
+"""What encoders make of shards, as arrays on disk: one file per shard, encoded once, mapped when read.
+
+An interrupted run goes on with the files that are there. They are known by the weights that made them.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from uso.training.data.shards import Shards
+
+Encode = Callable[[torch.Tensor], torch.Tensor]
+"""Pixels [B, 3, H, W] in [-1, 1] -> [B, ...]."""
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """`arrays[index]`: [slots, ...], float16, of sample `index` of the shards."""
+
+    folder: Path
+    shard: int
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return _mapped(_file(self.folder, index // self.shard))[index % self.shard]
+
+    def take(self, places: list[tuple[int, int]]) -> torch.Tensor:
+        """[B, ...], float32, of (index, slot) each."""
+        return torch.from_numpy(np.stack([self[index][slot] for index, slot in places])).float()
+
+
+def encoded(
+    shards: Shards,
+    slots: tuple[int, ...],
+    folder: Path,
+    encode: Encode,
+    *,
+    batch: int = 64,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Arrays:
+    """Encode some of the pictures of every sample, where that was not done before.
+
+    Args:
+        slots: which of a sample's pictures; their order is that of the arrays' first dimension.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(-(-len(shards) // shards.shard)):
+        path = _file(folder, number)
+        if path.is_file():
+            continue
+        first = number * shards.shard
+        count = min(shards.shard, len(shards) - first)
+        pictures = np.stack([shards.pixels(first + index)[list(slots)] for index in range(count)])
+        flat = pictures.reshape(-1, *pictures.shape[2:])
+        with torch.inference_mode():
+            parts = [encode(to_pixels(flat[start : start + batch])) for start in range(0, len(flat), batch)]
+        values = torch.cat(parts).to(torch.float16).numpy()
+        draft = path.with_suffix(".part")
+        with draft.open("wb") as file:
+            np.save(file, values.reshape(count, len(slots), *values.shape[1:]))
+        draft.replace(path)
+        if on_progress is not None:
+            on_progress(first + count, len(shards))
+    return Arrays(folder, shards.shard)
+
+
+def to_pixels(pictures: np.ndarray) -> torch.Tensor:
+    """[B, H, W, 3] bytes -> [B, 3, H, W] in [-1, 1], float32, channels last in memory."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1)
+
+
+def numbers_of(module: nn.Module) -> str:
+    """A short name for a module's weights."""
+    digest = hashlib.sha256()
+    for name, parameter in module.named_parameters():
+        digest.update(name.encode())
+        digest.update(parameter.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _file(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}.npy"
+
+
+@lru_cache(maxsize=4096)
+def _mapped(path: Path) -> np.ndarray:
+    return np.asarray(np.load(path, mmap_mode="r"))

@@ -1,0 +1,1 @@
+"""The parts of the demo model that a user of released weights never trains, learned from nothing on drawn data."""

@@ -1,0 +1,160 @@
+"""The autoencoder: pictures to 16 channels at an eighth of the size, and back (diffusers' `AutoencoderKL`).
+
+Learned as an evidence bound: squared and absolute error of the pixels, and a divergence that keeps the latents' noise
+at what the pictures can bear, so that neighbouring latents are neighbouring pictures. Scale and shift of the latents
+are measured at the end and go to `vae.json`.
+
+`architecture`: `widths`, `blocks`, `groups`; `options`: `divergence`, `absolute`.
+"""
+
+import logging
+import math
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+
+from uso.checkpoints import load_autoencoder
+from uso.latents import LATENT_CHANNELS
+from uso.layouts import autoencoder_part
+from uso.training.arrays import to_pixels
+from uso.training.demo.config import PartConfig
+from uso.training.demo.loop import Loop, Losses
+from uso.training.demo.model import DTYPE, read_config, write_config
+from uso.training.demo.pictures import held_out, open_samples, pick, pixels_of
+from uso.training.draws import generator
+from uso.training.release import by_source, write_safetensors
+from uso.training.speed import compile_residuals
+
+logger = logging.getLogger(__name__)
+
+FILE = "ae.safetensors"
+_FIRST_LOG_VARIANCE = -6.0
+_MEASURED = 512
+"""How many pictures the scale of the latents is measured on."""
+
+
+def autoencoder_config(architecture: dict[str, Any]) -> dict[str, Any]:
+    """`vae.json` of a new autoencoder; its latents are not scaled yet."""
+    widths = list(architecture["widths"])
+    return {
+        "_class_name": "AutoencoderKL",
+        "in_channels": 3,
+        "out_channels": 3,
+        "down_block_types": ["DownEncoderBlock2D"] * len(widths),
+        "up_block_types": ["UpDecoderBlock2D"] * len(widths),
+        "block_out_channels": widths,
+        "layers_per_block": int(architecture.get("blocks", 2)),
+        "act_fn": "silu",
+        "latent_channels": LATENT_CHANNELS,
+        "norm_num_groups": int(architecture.get("groups", 32)),
+        "sample_size": int(architecture.get("sample_size", 128)),
+        "scaling_factor": 1.0,
+        "shift_factor": 0.0,
+        "latents_mean": None,
+        "latents_std": None,
+        "force_upcast": True,
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+        "mid_block_add_attention": True,
+    }
+
+
+def make_autoencoder(config: PartConfig) -> AutoencoderKL:
+    """The autoencoder to learn: a new one, or the folder's."""
+    path = config.model / FILE
+    if path.is_file() and not config.fresh:
+        vae = load_autoencoder(read_config(config.model, "vae"), [path])
+    else:
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            vae = AutoencoderKL.from_config(autoencoder_config(config.architecture))
+        # Latents that begin as noise are never read: the decoder learns the mean picture and nothing after it.
+        with torch.no_grad():
+            vae.encoder.conv_out.bias[LATENT_CHANNELS:] = _FIRST_LOG_VARIANCE
+    return vae.train().requires_grad_(True).to(memory_format=torch.channels_last)
+
+
+class AutoencoderLoss(torch.nn.Module):
+    """Error and divergence of pictures [B, 3, H, W] in [-1, 1], given standard normal noise of the latents' shape."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, pixels: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Mean squared error, mean absolute error, divergence per latent value."""
+        mean, log_variance = self.vae.encoder(pixels).float().chunk(2, dim=1)
+        log_variance = log_variance.clamp(-30.0, 20.0)
+        latents = mean + torch.exp(0.5 * log_variance) * noise
+        error = self.vae.decoder(latents).float() - pixels
+        divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
+        return (error**2).mean(), error.abs().mean(), divergence
+
+
+@torch.inference_mode()
+def psnr(vae: AutoencoderKL, pixels: torch.Tensor, batch: int = 16) -> float:
+    """Mean over pictures of the peak signal-to-noise ratio, in dB, of bytes decoded from posterior means."""
+    values = []
+    for part in pixels.split(batch):
+        decoded = vae.decode(vae.encode(part).latent_dist.mode()).sample.clamp(-1, 1)
+        error = ((decoded * 127.5).round() / 127.5 - part).pow(2).mean(dim=(1, 2, 3)) / 4
+        values += [-10 * math.log10(max(float(one), 1e-10)) for one in error]
+    return sum(values) / len(values)
+
+
+@torch.inference_mode()
+def measure_scale(vae: AutoencoderKL, pixels: torch.Tensor, batch: int = 16) -> tuple[float, float]:
+    """(scaling_factor, shift_factor) that bring latents to mean 0 and deviation 1."""
+    latents = torch.cat([vae.encode(part).latent_dist.mode() for part in pixels.split(batch)])
+    return 1 / float(latents.std()), float(latents.mean())
+
+
+def train_autoencoder(config: PartConfig, resume: bool = False) -> Loop:
+    """A run; its result is `ae.safetensors` and `vae.json` in the model's folder."""
+    shards = open_samples(config.shards)
+    vae = make_autoencoder(config)
+    size = shards.pixels(0).shape[1]
+    network = AutoencoderLoss(vae)
+    if config.compile:
+        compile_residuals(vae)
+    weight_divergence = config.options.get("divergence", 2e-4)
+    weight_absolute = config.options.get("absolute", 0.1)
+    cells = size // 2 ** (len(vae.config["block_out_channels"]) - 1)
+
+    def losses(step: int) -> Losses:
+        pixels = pixels_of(shards, pick(config.seed, "autoencoder", step, config.batch, len(shards)))
+        noise = torch.randn(
+            (config.batch, LATENT_CHANNELS, cells, cells), generator=generator(config.seed, "posterior", step)
+        )
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
+            squared, absolute, divergence = network(pixels, noise)
+        loss = squared + weight_absolute * absolute + weight_divergence * divergence
+        return {"loss": loss, "squared": squared, "divergence": divergence}
+
+    seen = to_pixels_of_held_out(size)
+
+    def export() -> None:
+        vae.eval()
+        measured = pixels_of(shards, pick(config.seed, "scale", 0, min(_MEASURED, len(shards)), len(shards)))
+        scaling, shift = measure_scale(vae, measured)
+        logger.info("Held-out pictures: %.2f dB.", psnr(vae, seen))
+        vae.train()
+        values = {key: value for key, value in vae.config.items() if key in autoencoder_config({"widths": [32]})}
+        values |= {"_class_name": "AutoencoderKL", "scaling_factor": scaling, "shift_factor": shift}
+        levels = len(vae.config["block_out_channels"])
+        tensors = by_source(lambda name: autoencoder_part(name, levels), dict(vae.named_parameters()), DTYPE)
+        write_safetensors(config.model / FILE, tensors)
+        write_config(config.model, "vae", values)
+
+    loop = Loop(config, dict(vae.named_parameters()), losses, export)
+    loop.begin(resume)
+    loop.run()
+    return loop
+
+
+def to_pixels_of_held_out(size: int, count: int = 64) -> torch.Tensor:
+    """Held-out pictures, for a running measure."""
+    import numpy as np
+
+    return to_pixels(np.stack([sample.picture for sample in held_out(size, count)]))

@@ -1,0 +1,66 @@
+"""The verb `train.demo`: one part of the demo model, or of one like it, from nothing or on from what is there.
+
+Order, for a model from nothing: tokenizers, autoencoder, image-encoder, base, guidance; then `train` with stage1-mini
+and the stages after it. `reward-descriptor` and `judge` need no other part.
+"""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from uso.terminal import say
+from uso.training.config import training_names
+from uso.training.demo.config import PARTS_FOLDER, Part, PartConfig, load_part_config
+
+
+def add_train_demo(verbs: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "train.demo",
+        help="train a part of the demo model",
+        description="Train one part of a model like the demo on drawn data: a run of configs/training/demo/ or a YAML "
+        "file of your own. Each run goes on from what the model's folder holds, and writes its result there.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run_train_demo)
+    names = ", ".join(training_names(PARTS_FOLDER))
+    parser.add_argument("config", metavar="PART", help=f"{names}; or a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as steps=2000 fresh=true")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint, or begin")
+    return parser
+
+
+def run_train_demo(args: argparse.Namespace) -> int:
+    """Train; returns the exit status.
+
+    Raises:
+        USOError: with the remedy.
+    """
+    train_part(load_part_config(args.config, args.overrides), resume=args.resume)
+    return 0
+
+
+def train_part(config: PartConfig, *, resume: bool = False) -> None:
+    """Run one part to its end."""
+    if config.tensorboard:
+        from uso.training.journal import check_tensorboard
+
+        check_tensorboard()
+    _trainers()[config.part](config, resume)
+    say(f"{config.name}: done; the model is in {config.model}.")
+
+
+def _trainers() -> dict[Part, Callable[[PartConfig, bool], object]]:
+    """By part; importing them imports torch."""
+    from uso.training.demo.autoencoder import train_autoencoder
+    from uso.training.demo.base import train_base
+    from uso.training.demo.descriptor import train_descriptor
+    from uso.training.demo.image_encoder import train_image_encoder
+    from uso.training.demo.tokenizers import train_tokenizers
+
+    return {
+        "autoencoder": train_autoencoder,
+        "tokenizers": lambda config, _: train_tokenizers(config),
+        "image-encoder": train_image_encoder,
+        "base": train_base,
+        "descriptor": train_descriptor,
+    }

@@ -1,0 +1,42 @@
+"""Drawn samples from shards, as the parts read them: pixels by the number of a step, captions, held-out pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from uso.errors import ConfigError
+from uso.training.arrays import to_pixels
+from uso.training.data.miniature.triplets import Miniature, Sample
+from uso.training.data.shards import Shards
+from uso.training.draws import generator
+
+HELD_OUT = 2_000_000
+"""Number of the first sample of the split `seen` that measures a part; nothing is trained on that split."""
+
+
+def open_samples(folder: Path) -> Shards:
+    """Shards of single pictures.
+
+    Raises:
+        ConfigError: there are none, or they hold triplets.
+    """
+    shards = Shards.open(folder)
+    if shards.kind != "samples":
+        raise ConfigError(f"{folder} holds {shards.kind}, not samples. Make them with --form samples.")
+    return shards
+
+
+def pick(seed: int, purpose: str, step: int, batch: int, count: int) -> list[int]:
+    """Which of `count` samples a step reads; the same for the same step."""
+    return [int(number) for number in torch.randint(count, (batch,), generator=generator(seed, purpose, step))]
+
+
+def pixels_of(shards: Shards, numbers: list[int]) -> torch.Tensor:
+    return to_pixels(np.stack([shards.pixels(number)[0] for number in numbers]))
+
+
+def held_out(size: int, count: int, split: str = "seen") -> list[Sample]:
+    """New pictures that no part learns from: of seen subjects and styles, or of another split."""
+    data = Miniature(size=size, split=split)
+    return [data.sample(HELD_OUT + number) for number in range(count)]

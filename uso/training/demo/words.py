@@ -1,0 +1,42 @@
+"""Captions as token ids, for the parts that read them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import CLIPTokenizer, T5TokenizerFast
+
+from uso.encoders import CLIP_LENGTH
+from uso.training.data.shards import Shards
+
+
+def load_t5_tokenizer(model: Path) -> tuple[Any, int]:
+    """T5's tokenizer of a model's folder, and the length that prompts are padded to."""
+    folder = model / "tokenizer_2"
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    return T5TokenizerFast.from_pretrained(folder), int(settings["model_max_length"])
+
+
+def load_clip_tokenizer(model: Path) -> Any:
+    return CLIPTokenizer.from_pretrained(model / "tokenizer")
+
+
+def t5_ids(tokenizer: Any, texts: list[str], length: int) -> torch.Tensor:
+    """[N, length]."""
+    ids: torch.Tensor = tokenizer(
+        texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    ).input_ids
+    return ids
+
+
+def clip_ids(tokenizer: Any, texts: list[str]) -> torch.Tensor:
+    """[N, 77]."""
+    ids: torch.Tensor = tokenizer(
+        texts, padding="max_length", max_length=CLIP_LENGTH, truncation=True, return_tensors="pt"
+    ).input_ids
+    return ids
+
+
+def caption_ids(tokenizer: Any, shards: Shards, length: int) -> torch.Tensor:
+    return t5_ids(tokenizer, [words["caption"] for words in shards.words], length)

@@ -1,0 +1,170 @@
+"""Training samples out of shards of drawn triplets: what `uso.training.samples` and the feature cache are for files.
+
+Features are arrays on disk, made in batches. Shards are square and of one size, and are not cropped.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from uso.context import STYLE_LAYERS
+from uso.encoders import image_features
+from uso.errors import ConfigError
+from uso.pipeline import USOPipeline
+from uso.training.arrays import Arrays, encoded, numbers_of
+from uso.training.buckets import Shape
+from uso.training.config import TrainingConfig
+from uso.training.data.shards import Shards
+from uso.training.features import SampleFeatures
+from uso.training.speed import compile_residuals
+
+CONTENT, STYLE, TARGET = 0, 1, 2
+"""Places of a triplet's pictures."""
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ShardPicture:
+    """One picture of a folder of shards."""
+
+    shards: Shards
+    index: int
+    slot: int
+
+    def __hash__(self) -> int:
+        return hash((self.shards.folder, self.index, self.slot))
+
+    def open(self) -> Image.Image:
+        return Image.fromarray(np.asarray(self.shards.pixels(self.index)[self.slot]))
+
+
+@dataclass(frozen=True)
+class ShardFeature:
+    """A feature of a triplet: of a picture by its number, of a prompt by its text."""
+
+    kind: Literal["prompt", "latents", "style"]
+    index: int = 0
+    slot: int = 0
+    prompt: str = ""
+
+
+@dataclass(frozen=True)
+class ShardSample:
+    """One triplet, with what the run reads of it."""
+
+    shards: Shards
+    features: SampleFeatures
+    shape: Shape
+    styles: tuple[ShardPicture, ...]
+
+
+def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
+    """Every triplet of a folder.
+
+    Raises:
+        ConfigError: the shards hold no triplets, or pictures of another size than the run's.
+    """
+    if shards.kind != "triplets":
+        raise ConfigError(f"{shards.folder} holds {shards.kind}, and a run needs triplets. Make them: --form triplets.")
+    side = shards.pixels(0).shape[1]
+    for key, size in (("resolution", config.data.resolution), ("content_size", config.data.content_size)):
+        if size != side:
+            raise ConfigError(f"{shards.folder} holds pictures of {side} pixels. Set data.{key}={side}, not {size}.")
+    content, style = "content" in config.reads, "style" in config.reads
+    shape = Shape((side, side), (side, side) if content else None, int(style))
+    samples = []
+    for index, words in enumerate(shards.words):
+        features = SampleFeatures(
+            prompt=ShardFeature("prompt", prompt=words["prompt"]),
+            target=ShardFeature("latents", index, TARGET),
+            content=ShardFeature("latents", index, CONTENT) if content else None,
+            styles=(ShardFeature("style", index, STYLE),) if style else (),
+        )
+        pictures = (ShardPicture(shards, index, STYLE),) if style else ()
+        samples.append(ShardSample(shards, features, shape, pictures))
+    return samples
+
+
+class ShardFeatures:
+    """Features of one folder of shards by one pipeline's encoders; encodes what is not there yet.
+
+    Args:
+        folder: where arrays are kept.
+        reads: conditions whose features are needed; prompts and targets always are.
+    """
+
+    def __init__(
+        self,
+        pipeline: USOPipeline,
+        shards: Shards,
+        folder: Path,
+        reads: tuple[str, ...],
+        *,
+        compile: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        self.latents = latents_of(pipeline, shards, folder, compile=compile, on_progress=on_progress)
+        self.styles = style_features_of(pipeline, shards, folder, on_progress=on_progress) if "style" in reads else None
+        texts = dict.fromkeys(["", *(words["prompt"] for words in shards.words)])
+        self.prompts = {text: pipeline.encode_prompt(text) for text in texts}
+
+    def load(self, feature: ShardFeature) -> dict[str, torch.Tensor]:
+        """A feature on the CPU, without a batch dimension, in float32."""
+        if feature.kind == "prompt":
+            embeds, pooled = self.prompts[feature.prompt]
+            return {"prompt_embeds": embeds[0], "pooled": pooled[0]}
+        if feature.kind == "latents":
+            slot = (CONTENT, TARGET).index(feature.slot)
+            return {"latents": torch.from_numpy(self.latents[feature.index][slot].astype(np.float32))}
+        assert self.styles is not None
+        layers = torch.from_numpy(self.styles[feature.index][0].astype(np.float32))
+        return {str(layer): tensor for layer, tensor in zip(STYLE_LAYERS.values(), layers, strict=True)}
+
+
+def latents_of(
+    pipeline: USOPipeline,
+    shards: Shards,
+    folder: Path,
+    *,
+    compile: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Arrays:
+    """Scaled posterior means of pictures, content and target of triplets: [slots, 16, H/8, W/8] each."""
+    vae = copy.deepcopy(pipeline.vae).to(memory_format=torch.channels_last)
+    name = f"latents-{shards.folder.name}-{numbers_of(vae)}"
+    if compile:
+        compile_residuals(vae)
+    scale, shift = vae.config["scaling_factor"], vae.config["shift_factor"]
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            mean = vae.encode(pixels).latent_dist.mean
+        return scale * (mean.float() - shift)
+
+    slots = (0,) if shards.kind == "samples" else (CONTENT, TARGET)
+    return encoded(shards, slots, folder / name, encode, on_progress=on_progress)
+
+
+def style_features_of(
+    pipeline: USOPipeline, shards: Shards, folder: Path, *, on_progress: OnProgress | None = None
+) -> Arrays:
+    """What the projector reads of triplets' style pictures: [1, layers, tokens, width] each."""
+    encoder: Any = pipeline.image_encoder
+    size = encoder.config.image_size
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        if pixels.shape[-1] != size:
+            bytes_ = ((pixels + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+            pixels = torch.cat([pipeline.preprocess_style(Image.fromarray(picture)) for picture in bytes_])
+        states: Any = image_features(encoder, pixels.to(encoder.dtype), STYLE_LAYERS.values())
+        return torch.stack([states[layer] for layer in STYLE_LAYERS.values()], dim=1).float()
+
+    name = f"styles-{shards.folder.name}-{numbers_of(encoder)}"
+    return encoded(shards, (STYLE,), folder / name, encode, on_progress=on_progress)
