@@ -12,7 +12,7 @@ WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); [ $$n -gt 4 ] && echo 4 || e
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint format demo-model examples stress-load stress-kill stress-hostile stress-start clean
+.PHONY: help run test test-all lint format examples stress-load stress-kill stress-hostile stress-start clean
 
 help:
 	@echo "make run         the page at http://127.0.0.1:7860 (flags: ARGS=\"...\")"
@@ -20,7 +20,6 @@ help:
 	@echo "make test-all    linters, types, all tests: browser, servers, longer runs"
 	@echo "make lint        linters and types only"
 	@echo "make format      format the code and apply the linter's safe fixes"
-	@echo "make demo-model  write assets/demo-model again"
 	@echo "make examples    write assets/examples again"
 	@echo "make stress-load, stress-kill, stress-hostile, stress-start"
 	@echo "                 a server under load, kill and attack, for minutes each (see BENCHMARKS.md)"
@@ -44,9 +43,6 @@ lint: $(VENV)/ready-dev
 format: $(VENV)/ready-dev
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
-
-demo-model: $(VENV)/ready-dev
-	$(VENV)/bin/python -m tools.make_demo_model
 
 examples: $(VENV)/ready-dev
 	$(VENV)/bin/python -m tools.draw_styles

@@ -25,7 +25,7 @@ from uso.errors import CheckpointError, ConfigError, USOError
 from uso.training import state
 from uso.training.batches import Position
 from uso.training.config import OptimizerConfig, TrainingConfig
-from uso.training.features import FeatureCache
+from uso.training.features import Feature, FeatureCache, check_pictures
 from uso.training.journal import Journal, duration
 from uso.training.optimizer import RunningMean, learning_rate
 from uso.training.release import FILES
@@ -301,3 +301,14 @@ def test_files_hold_the_running_mean(tmp_path: Path) -> None:
     assert trainer.mean is not None
     for name, tensor in load_file(config.folder / FILES["lora"]).items():
         assert torch.equal(tensor, trainer.mean.values[f"lora/{name}"])
+
+
+def test_damaged_pictures_are_named_before_anything_is_encoded(tmp_path: Path) -> None:
+    """Catches a run that ends in the middle of the encoding; a whole picture is no fault."""
+    rows = write_rows(tmp_path / "rows", 2)
+    whole = [path for path in sorted(rows.parent.glob("*.png")) if "content" not in path.name]
+    check_pictures(Feature("latents", path=path) for path in whole)
+    damaged = rows.parent / "content-1.png"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    with pytest.raises(ConfigError, match=r"content-1\.png.*python -m uso train\.data check"):
+        check_pictures([Feature("latents", path=path) for path in [*whole, damaged]])

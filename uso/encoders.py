@@ -4,7 +4,7 @@
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -42,20 +42,25 @@ class Encoders:
     def work_device(self) -> torch.device:
         return self.residency.device
 
-    @torch.inference_mode()
     def encode_prompt(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """T5 features [1, L, text_dim] and CLIP's pooled vector [1, pooled_dim].
+        """T5 features [1, L, text_dim] and CLIP's pooled vector [1, pooled_dim]; see `encode_prompts`."""
+        return self.encode_prompts([prompt])
+
+    @torch.inference_mode()
+    def encode_prompts(self, prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """T5 features [B, L, text_dim] and CLIP's pooled vectors [B, pooled_dim].
 
         T5 is padded to the model's length without a mask: padding is a live input of the network.
 
         Raises:
-            RequestError: the prompt is longer than the model reads.
+            RequestError: a prompt is longer than the model reads.
         """
-        self.check_prompt(prompt)
-        length = self.model_config.max_sequence_length
-        ids_2 = self.tokenizer_2(prompt, padding="max_length", max_length=length, return_tensors="pt").input_ids
+        for prompt in prompts:
+            self.check_prompt(prompt)
+        texts, length = list(prompts), self.model_config.max_sequence_length
+        ids_2 = self.tokenizer_2(texts, padding="max_length", max_length=length, return_tensors="pt").input_ids
         ids = self.tokenizer(
-            prompt, padding="max_length", max_length=CLIP_LENGTH, truncation=True, return_tensors="pt"
+            texts, padding="max_length", max_length=CLIP_LENGTH, truncation=True, return_tensors="pt"
         ).input_ids
         self.residency.enter("text")
         with self.residency.visit(self.text_encoder):

@@ -178,7 +178,7 @@ def assemble(
         pipeline: as `load_for_training` gives it.
     """
     from uso.training.batches import Batches
-    from uso.training.features import FeatureCache
+    from uso.training.features import FeatureCache, check_pictures
     from uso.training.load import bring_to_device, encode_features
     from uso.training.reward import StyleScore, load_descriptor
     from uso.training.shard_source import ShardSample
@@ -195,6 +195,7 @@ def assemble(
         batches = Batches(samples, cache, config, process.process_index, process.num_processes)
         wanted += batches.all_features()
     missing = cache.missing(wanted)
+    check_pictures(missing[process.process_index :: process.num_processes])
     if missing and process.is_main_process:
         say(f"Encoding {len(missing)} prompts and pictures into {cache.folder}.")
     with _encoding_bar() as report:

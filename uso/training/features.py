@@ -8,6 +8,7 @@ autoencoder's posterior means, as references are in use.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import nn
 
 from uso.config import ROOT
 from uso.context import STYLE_LAYERS
-from uso.errors import CheckpointError
+from uso.errors import CheckpointError, ConfigError, USOError
 from uso.images import open_image
 from uso.pipeline import USOPipeline
 from uso.training.buckets import Size, crop_and_scale
@@ -45,6 +46,9 @@ KEPT: dict[Kind, tuple[str, ...]] = {
 
 _READ_BYTES = 2**22
 
+_LISTED = 5
+"""How many damaged pictures a message names before it only counts them."""
+
 
 @dataclass(frozen=True)
 class Feature:
@@ -59,6 +63,28 @@ class Feature:
     def content(self) -> str:
         """The source's SHA-256."""
         return hashlib.sha256(self.prompt.encode()).hexdigest() if self.path is None else file_sha256(self.path)
+
+
+def check_pictures(features: Iterable[Feature], workers: int = 2) -> None:
+    """Open every picture, before the first of them costs an encoder's time.
+
+    Raises:
+        ConfigError: some cannot be read; names the first ones and counts the others.
+    """
+    paths = list(dict.fromkeys(feature.path for feature in features if feature.path is not None))
+    with ThreadPoolExecutor(workers) as pool:
+        faults = [fault for fault in pool.map(_fault, paths) if fault]
+    if faults:
+        more = f" (and {len(faults) - _LISTED} more)" if len(faults) > _LISTED else ""
+        raise ConfigError(f"{'; '.join(faults[:_LISTED])}{more}. Look at all rows with: python -m uso train.data check")
+
+
+def _fault(path: Path) -> str:
+    try:
+        open_image(path.read_bytes(), path.name)
+    except (OSError, USOError) as error:
+        return f"{path}: {getattr(error, 'strerror', None) or error}"
+    return ""
 
 
 @cache

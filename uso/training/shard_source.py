@@ -66,7 +66,7 @@ class ShardSample:
 
 
 def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
-    """Every triplet of a folder.
+    """Every triplet of a folder. Where no content picture is read, words always say what the target shows.
 
     Raises:
         ConfigError: the shards hold no triplets, or pictures of another size than the run's.
@@ -82,7 +82,7 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
     samples = []
     for index, words in enumerate(shards.words):
         features = SampleFeatures(
-            prompt=ShardFeature("prompt", prompt=words["prompt"]),
+            prompt=ShardFeature("prompt", prompt=words["prompt" if content else "sentence"]),
             target=ShardFeature("latents", index, TARGET),
             content=ShardFeature("latents", index, CONTENT) if content else None,
             styles=(ShardFeature("style", index, STYLE),) if style else (),
@@ -112,20 +112,32 @@ class ShardFeatures:
     ) -> None:
         self.latents = latents_of(pipeline, shards, folder, compile=compile, on_progress=on_progress)
         self.styles = style_features_of(pipeline, shards, folder, on_progress=on_progress) if "style" in reads else None
-        texts = dict.fromkeys(["", *(words["prompt"] for words in shards.words)])
-        self.prompts = {text: pipeline.encode_prompt(text) for text in texts}
+        texts = dict.fromkeys(["", *(words[key] for words in shards.words for key in ("prompt", "sentence"))])
+        self.prompts = _encoded_prompts(pipeline, list(texts))
 
     def load(self, feature: ShardFeature) -> dict[str, torch.Tensor]:
         """A feature on the CPU, without a batch dimension, in float32."""
         if feature.kind == "prompt":
             embeds, pooled = self.prompts[feature.prompt]
-            return {"prompt_embeds": embeds[0], "pooled": pooled[0]}
+            return {"prompt_embeds": embeds, "pooled": pooled}
         if feature.kind == "latents":
             slot = (CONTENT, TARGET).index(feature.slot)
             return {"latents": torch.from_numpy(self.latents[feature.index][slot].astype(np.float32))}
         assert self.styles is not None
         layers = torch.from_numpy(self.styles[feature.index][0].astype(np.float32))
         return {str(layer): tensor for layer, tensor in zip(STYLE_LAYERS.values(), layers, strict=True)}
+
+
+def _encoded_prompts(
+    pipeline: USOPipeline, texts: list[str], batch: int = 128
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """T5 features [L, text_dim] and CLIP's vector [pooled_dim] of each text."""
+    found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    for start in range(0, len(texts), batch):
+        part = texts[start : start + batch]
+        embeds, pooled = (tensor.to("cpu", copy=True) for tensor in pipeline.encode_prompts(part))
+        found |= {text: (embeds[row], pooled[row]) for row, text in enumerate(part)}
+    return found
 
 
 def latents_of(

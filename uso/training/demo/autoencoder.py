@@ -4,7 +4,8 @@ Learned as an evidence bound: squared and absolute error of the pixels, and a di
 at what the pictures can bear, so that neighbouring latents are neighbouring pictures. Scale and shift of the latents
 are measured at the end and go to `vae.json`.
 
-`architecture`: `widths`, `blocks`, `groups`; `options`: `divergence`, `absolute`.
+`architecture`: `widths`, `blocks`, `groups`; `options`: `divergence`, `absolute`, `relative`: the last weighs the
+logarithm of each picture's squared error, by which a plain picture counts as much as one full of texture.
 """
 
 import logging
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 FILE = "ae.safetensors"
 _FIRST_LOG_VARIANCE = -6.0
+_LEAST = 1e-4
+"""Squared error below which a picture is good enough."""
 _MEASURED = 512
 """How many pictures the scale of the latents is measured on."""
 
@@ -83,13 +86,13 @@ class AutoencoderLoss(torch.nn.Module):
         self.vae = vae
 
     def forward(self, pixels: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Mean squared error, mean absolute error, divergence per latent value."""
+        """Each picture's mean squared error [B]; mean absolute error; divergence per latent value."""
         mean, log_variance = self.vae.encoder(pixels).float().chunk(2, dim=1)
         log_variance = log_variance.clamp(-30.0, 20.0)
         latents = mean + torch.exp(0.5 * log_variance) * noise
         error = self.vae.decoder(latents).float() - pixels
         divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
-        return (error**2).mean(), error.abs().mean(), divergence
+        return (error**2).mean(dim=(1, 2, 3)), error.abs().mean(), divergence
 
 
 @torch.inference_mode()
@@ -120,6 +123,7 @@ def train_autoencoder(config: PartConfig, resume: bool = False) -> Loop:
         compile_residuals(vae)
     weight_divergence = config.options.get("divergence", 2e-4)
     weight_absolute = config.options.get("absolute", 0.1)
+    weight_relative = config.options.get("relative", 0.0)
     cells = size // 2 ** (len(vae.config["block_out_channels"]) - 1)
 
     def losses(step: int) -> Losses:
@@ -129,8 +133,9 @@ def train_autoencoder(config: PartConfig, resume: bool = False) -> Loop:
         )
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
             squared, absolute, divergence = network(pixels, noise)
-        loss = squared + weight_absolute * absolute + weight_divergence * divergence
-        return {"loss": loss, "squared": squared, "divergence": divergence}
+        loss = squared.mean() + weight_absolute * absolute + weight_divergence * divergence
+        loss = loss + weight_relative * (squared + _LEAST).log().mean()
+        return {"loss": loss, "squared": squared.mean(), "divergence": divergence}
 
     seen = to_pixels_of_held_out(size)
 
