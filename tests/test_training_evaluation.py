@@ -32,7 +32,7 @@ from uso.training.evaluation.material import CONDITIONS, FIRST, Task, draw_task,
 from uso.training.evaluation.report import LEGEND, Figure, Score, as_json, as_text, mean, share
 from uso.training.evaluation.scores import DECODED, TRUTH, Batch, Tally, evaluate
 from uso.training.evaluation.sheet import ROWS, Album, SheetRow, contact_sheet
-from uso.training.evaluation.structure import agreement, edge_map
+from uso.training.evaluation.structure import agreement, edge_map, psnr
 from uso.training.release import write_safetensors
 
 HAS_FONT = any(path.is_file() for path in subjects_module.FONT_PLACES)
@@ -380,7 +380,9 @@ def test_album_writes_what_was_drawn(tmp_path: Path) -> None:
     results = np.stack([colour(number, SIZE) for number in range(14)])
     album = Album(tmp_path)
     for start, stop in ((0, 5), (5, 14)):
-        album.add(Batch(BY_NAME["text"], tasks[start:stop], {"result": results[start:stop]}, done=stop))
+        album.add(
+            Batch(BY_NAME["text"], tasks[start:stop], {"result": results[start:stop]}, results[start:stop], done=stop)
+        )
     files = sorted((tmp_path / "text" / "result").iterdir())
     assert [file.name for file in files] == [f"{FIRST + number}.png" for number in range(14)]
     assert [int(np.asarray(Image.open(file))[0, 0, 0]) for file in files] == list(range(14))
@@ -441,3 +443,10 @@ def test_command_measures_the_demo_model(tmp_path: Path, judge_file: Path, capsy
         assert score["models"]["before"] == pytest.approx(score["models"]["after"], abs=1e-6)
     assert len(list((tmp_path / "pictures").glob("*/*/*.png"))) == 6 * 2 * 2
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 6
+
+
+def test_psnr_is_that_of_bytes() -> None:
+    """An error of one step everywhere is 48.13 dB; plants a picture that is out by two."""
+    picture = np.full((8, 8, 3), 100, np.uint8)
+    assert psnr(picture + 1, picture) == pytest.approx(48.13, abs=0.01)
+    assert psnr(picture + 2, picture) == pytest.approx(42.11, abs=0.01) and psnr(picture, picture) == 100

@@ -116,6 +116,7 @@ def _evaluate(args: argparse.Namespace, configs: dict[str, ModelConfig], judge_f
     from uso.training.evaluation.report import Score, as_json, as_text
     from uso.training.evaluation.scores import evaluate
     from uso.training.evaluation.sheet import Album
+    from uso.training.evaluation.structure import psnr
     from uso.training.features import file_sha256
 
     began = time.perf_counter()
@@ -137,12 +138,14 @@ def _evaluate(args: argparse.Namespace, configs: dict[str, ModelConfig], judge_f
     judge = Judge(descriptor)
     album = Album(args.pictures) if args.pictures else None
     scores: list[Score] = []
+    fidelity: list[float] = []
     for event in evaluate(pipelines, judge, request, count=args.count, batch=args.batch):
         if isinstance(event, Score):
             scores.append(event)
             continue
         if album is not None:
             album.add(event)
+        fidelity += [psnr(made, task.truth) for made, task in zip(event.decoded, event.tasks, strict=True)]
         say(f"{event.condition.name}: {event.done} of {args.count}, {time.perf_counter() - began:.0f} s in all.")
     settings = {
         "models": {name: pipeline.provenance for name, pipeline in pipelines.items()},
@@ -154,6 +157,7 @@ def _evaluate(args: argparse.Namespace, configs: dict[str, ModelConfig], judge_f
         "guidance": request.guidance_scale,
         "schedule": request.schedule,
         "seed": FIRST,
+        "autoencoder_psnr": round(sum(fidelity) / len(fidelity), 2),
         "seconds": round(time.perf_counter() - began, 1),
     }
     sys.stdout.write(_heading(model, settings) + "\n\n" + as_text(scores) + "\n")
@@ -165,5 +169,6 @@ def _heading(model: ModelConfig, settings: dict[str, Any]) -> str:
     guided = "" if settings["guidance"] is None else f", guidance {settings['guidance']:g}"
     return (
         f"{model.title}: {settings['count']} pictures per condition, {settings['size']} x {settings['size']}, "
-        f"{settings['steps']} steps{guided}, {settings['seconds']:.0f} s"
+        f"{settings['steps']} steps{guided}, {settings['seconds']:.0f} s; "
+        f"autoencoder {settings['autoencoder_psnr']:.1f} dB"
     )

@@ -29,6 +29,8 @@ class Batch:
     condition: Condition
     tasks: list[Task]
     results: dict[str, Pixels]
+    decoded: Pixels
+    """The truth after the last model's autoencoder."""
     done: int
     """Tasks of the condition that are drawn, these included."""
 
@@ -59,7 +61,7 @@ def evaluate(
             truth = np.stack([task.truth for task in tasks])
             decoded = through_autoencoder(list(models.values())[-1], truth)
             tally.add(tasks, {**results, TRUTH: truth, DECODED: decoded})
-            yield Batch(condition, tasks, results, done=numbers.stop)
+            yield Batch(condition, tasks, results, decoded, done=numbers.stop)
         yield from tally.scores(list(models))
 
 
