@@ -47,6 +47,7 @@ format: $(VENV)/ready-dev
 examples: $(VENV)/ready-dev
 	$(VENV)/bin/python -m tools.draw_styles
 	$(VENV)/bin/python -m tools.example_photos
+	$(VENV)/bin/python -m tools.drawn_examples
 
 stress-load: $(VENV)/ready-dev
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tools.stress.load $(ARGS)

@@ -24,9 +24,12 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from tests.scripted import until
 from uso import output
 from uso.config import ROOT
-from uso.web.texts import EXAMPLES, EXAMPLES_FOLDER
+from uso.web import texts
+from uso.web.texts import EXAMPLES_FOLDER
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+EXAMPLES = texts.EXAMPLES["drawn"]
+"""The demo's."""
 PATIENCE_MS = 120_000
 FAST = "2"
 """Steps of a picture whose looks do not matter."""

@@ -10,19 +10,25 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
 import uso
+from tests.test_miniature import needs_font
+from tools.drawn_examples import PICTURES as DRAWN
+from tools.drawn_examples import SIZE, drawn
 from uso.web.process import LAST_SECONDS
 from uso.web.settings import ServerSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "assets" / "examples"
+PICTURES = {path.relative_to(EXAMPLES).as_posix(): path for path in sorted(EXAMPLES.rglob("*")) if path.is_file()}
 
 PACKAGES = {
     "PIL": "pillow",
@@ -99,20 +105,41 @@ def table_rows() -> dict[str, list[str]]:
 def test_every_example_has_a_source_and_a_licence() -> None:
     """Catches a picture of unknown origin, and a row whose picture is gone."""
     rows = table_rows()
-    assert set(rows) == {path.name for path in EXAMPLES.iterdir()}
+    assert set(rows) == set(PICTURES)
     for name, (_, source, licence) in rows.items():
         assert source, name
         assert re.match(r"public domain|CC0|Apache-2\.0", licence), name
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.iterdir()), ids=lambda path: path.name)
-def test_examples_are_pictures_of_a_useful_size(path: Path) -> None:
-    """Catches a broken file, one too small for the real model, or one that makes every clone heavy."""
-    assert path.stat().st_size < MAX_PICTURE_BYTES
-    with Image.open(path) as picture:
+@pytest.mark.parametrize("name", PICTURES)
+def test_examples_are_pictures_of_a_useful_size(name: str) -> None:
+    """Catches a broken file, one too small for its model, or one that makes every clone heavy."""
+    assert PICTURES[name].stat().st_size < MAX_PICTURE_BYTES
+    with Image.open(PICTURES[name]) as picture:
         picture.load()
-        assert max(picture.size) >= 448
+        assert picture.size == (SIZE, SIZE) if name.startswith("drawn/") else max(picture.size) >= 448
         assert not picture.getexif()
+
+
+@needs_font
+@pytest.mark.parametrize("name", DRAWN)
+def test_drawn_examples_are_what_the_tool_draws(name: str) -> None:
+    """Catches a change of the miniature data after which the tool would write other pictures under the same names.
+
+    Another build of OpenCV may round otherwise; pictures of neighbouring numbers are 20 levels apart or more."""
+    origin = DRAWN[name]
+    picture, labels = drawn(origin)
+    shown = labels.subject if origin.part == "content" else labels.style
+    assert shown == Path(name).stem.replace("-", " ")
+    with Image.open(EXAMPLES / "drawn" / name) as kept:
+        assert levels_apart(picture, kept) < 2
+    other, _ = drawn(replace(origin, number=origin.number + 1))
+    assert levels_apart(picture, other) > 20
+
+
+def levels_apart(one: Image.Image, other: Image.Image) -> float:
+    """Mean difference of two pictures' pixels, of 255 levels."""
+    return float(np.abs(np.asarray(one, np.float32) - np.asarray(other, np.float32)).mean())
 
 
 # Container and proxy

@@ -5,11 +5,12 @@ test_history.py; what programs may call is in test_programs.py).
 """
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import aclosing
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from PIL import Image
 from tests.scripted import PATIENCE, Script, until
 from tests.visitor import visitor
 from uso import output
-from uso.config import ModelConfig, load_model_config
+from uso.config import ExampleSet, ModelConfig, load_model_config
 from uso.errors import ImageError, MissingWeightsError, RequestError
+from uso.training.data.miniature.scenes import caption_words
+from uso.training.data.miniature.styles import STYLES
 from uso.web import snippets
 from uso.web.desk import Desk, Inputs, requested, uploaded
 from uso.web.engine import Engine, EngineStatus, JobStatus
@@ -257,10 +260,11 @@ def test_errors_are_escaped_and_announced() -> None:
 # Examples.
 
 
-def test_examples_show_every_mode() -> None:
+@pytest.mark.parametrize("examples", EXAMPLES)
+def test_examples_show_every_mode(examples: ExampleSet) -> None:
     """Catches a mode without an example, and a picture that is not there."""
     modes = set()
-    for example in EXAMPLES:
+    for example in EXAMPLES[examples]:
         styles = [name for name in (example.style, example.extra_style) if name]
         modes.add((bool(example.content), len(styles), bool(example.prompt)))
         for name in (example.content, *styles):
@@ -269,12 +273,36 @@ def test_examples_show_every_mode() -> None:
     text, subject, style, two_styles = (False, 0, True), (True, 0, True), (False, 1, True), (False, 2, True)
     with_prompt, layout_kept, with_two = (True, 1, True), (True, 1, False), (True, 2, True)
     assert modes >= {text, subject, style, two_styles, with_prompt, layout_kept, with_two}
-    assert any(example.prompt.startswith("Transform the style into") for example in EXAMPLES)
+    (by_words,) = (example for example in EXAMPLES[examples] if example.mode == "Restyled by words")
+    assert by_words.content and by_words.keep_input_size and not by_words.style
+    assert re.match(r"Transform the style into|an? [\w ]+ of an? ", by_words.prompt)
 
 
-def test_an_example_sets_every_field_and_can_be_made(handlers: Handlers, uploads: Path) -> None:
+def test_drawn_examples_are_in_words_that_the_demo_knows() -> None:
+    """Catches a prompt that the demo model can make nothing of: its captions hold a few hundred words and are short."""
+    known = caption_words(style.phrase for style in STYLES)
+    prompts = [re.findall(r"[\w-]+", example.prompt.lower()) for example in EXAMPLES["drawn"]]
+    assert all(len(words) <= 20 and known.issuperset(words) for words in prompts)
+    assert not known.issuperset(EXAMPLES["photographs"][1].prompt.lower().split())
+
+
+@pytest.mark.parametrize(("name", "examples"), [("demo", "drawn"), ("flux-dev", "photographs")])
+def test_the_page_offers_the_examples_of_its_model(name: str, examples: ExampleSet, engine: Engine) -> None:
+    """Catches the demo under sentences it cannot read, and cards that fill in something else than they show."""
+    config = load_model_config(name)
+    cards = [sample for (sample,) in fields(built(config, engine))["examples"].samples]
+    assert cards == [snippets.card(example) for example in EXAMPLES[examples]]
+    fill = Handlers(Desk(config, engine)).example
+    assert [fill(index).prompt for index in range(len(cards))] == [example.prompt for example in EXAMPLES[examples]]
+
+
+@pytest.mark.parametrize(("name", "examples"), [("demo", "drawn"), ("flux-dev", "photographs")])
+def test_an_example_sets_every_field_and_can_be_made(
+    name: str, examples: ExampleSet, engine: Engine, uploads: Path
+) -> None:
     """Catches a field that an earlier example filled and a later one leaves: old pictures in new requests."""
-    for index, example in enumerate(EXAMPLES):
+    handlers = Handlers(Desk(load_model_config(name), engine))
+    for index, example in enumerate(EXAMPLES[examples]):
         inputs = handlers.example(index)
         assert all(value is not None for name, value in inputs._asdict().items() if not name.endswith("_image"))
         for name in ("content", "style", "extra_style"):
@@ -569,6 +597,6 @@ def test_no_file_of_the_server_can_be_named(
 def test_example_pictures_are_served(engine: Engine, demo_config: ModelConfig) -> None:
     """Catches cards with broken pictures."""
     with served(demo_config, engine) as client:
-        for example in EXAMPLES:
+        for example in chain(*EXAMPLES.values()):
             for name in filter(None, (example.content, example.style, example.extra_style)):
                 assert client.get(f"/examples/{name}").headers["content-type"].startswith("image/")

@@ -29,6 +29,9 @@ ComponentName = Literal[
 COMPONENT_NAMES: tuple[ComponentName, ...] = ComponentName.__args__  # type: ignore[attr-defined]
 """Everything that is loaded from files, in diffusers' names plus USO's own two."""
 
+ExampleSet = Literal["photographs", "drawn"]
+"""The page's examples: photographs and long sentences, or pictures and words of the miniature training data."""
+
 Schedule = Literal["uso", "flux"] | float
 """`uso`: the released rule; `flux`: FLUX's own; a number: the shift mu itself (0 is no shift)."""
 
@@ -106,6 +109,8 @@ class ModelConfig(Strict):
     experimental: bool = False
     placeholder: bool = False
     """The weights are random: pictures mean nothing, and the page says so."""
+    examples: ExampleSet = "photographs"
+    """Which examples suit the model: what it has seen, and said in words that it knows."""
     licence_notice: str = ""
 
     @property

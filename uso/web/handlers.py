@@ -178,7 +178,7 @@ class Handlers:
 
     def example(self, index: int) -> Inputs:
         """All inputs of an example; what it does not name goes back to the model's default."""
-        example, defaults = EXAMPLES[index], self.config.defaults
+        example, defaults = EXAMPLES[self.config.examples][index], self.config.defaults
         return Inputs(
             prompt=example.prompt,
             content_image=_path(example.path(example.content)),

@@ -66,7 +66,7 @@ def build_page(desk: Desk, reason: str) -> gr.Blocks:
                 file, restored = _restore()
             with gr.Column(scale=6, min_width=320, elem_id="result"):
                 shown, actions = _result(generate, stop)
-        examples = _examples()
+        examples = _examples(config)
         gr.HTML(snippets.heading("Tips") + snippets.tips())
         timer = gr.Timer(TICK_SECONDS)
         controls = Controls(model_state, account, note, advanced, examples, file, restored, timer)
@@ -227,13 +227,15 @@ def _result(generate: gr.Button, stop: gr.Button) -> tuple[Shown, Actions]:
     return shown, actions
 
 
-def _examples() -> gr.Dataset:
+def _examples(config: ModelConfig) -> gr.Dataset:
+    """Those that suit the model."""
+    offered = EXAMPLES[config.examples]
     gr.HTML(snippets.heading("Examples", "One for every way of working: a click fills in all the fields."))
     return gr.Dataset(
         show_label=False,
         components=["html"],
-        samples=[[snippets.card(example)] for example in EXAMPLES],
-        samples_per_page=len(EXAMPLES),
+        samples=[[snippets.card(example)] for example in offered],
+        samples_per_page=len(offered),
         type="index",
         layout="gallery",
         elem_id="examples",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from uso.config import ROOT
+from uso.config import ROOT, ExampleSet
 
 EXAMPLES_FOLDER = ROOT / "assets" / "examples"
 
@@ -39,7 +39,9 @@ TIPS: tuple[tuple[str, str], ...] = (
 
 @dataclass(frozen=True)
 class Example:
-    """Inputs that show one mode; what is not named keeps the model's default."""
+    """Inputs that show one mode; what is not named keeps the model's default.
+
+    Pictures are paths in `EXAMPLES_FOLDER`."""
 
     mode: str
     prompt: str = ""
@@ -52,7 +54,7 @@ class Example:
         return None if name is None else EXAMPLES_FOLDER / name
 
 
-EXAMPLES: tuple[Example, ...] = (
+_PHOTOGRAPHS = (
     Example("Text only", "A lighthouse on a cliff at dusk, waves below, warm light in its windows."),
     Example(
         "Subject in a new scene",
@@ -82,3 +84,45 @@ EXAMPLES: tuple[Example, ...] = (
         extra_style="woodcut.jpg",
     ),
 )
+
+# Sentences as its captions are, of words and scenes that are in them: without a style they begin with "The", with one
+# they are no sentence and begin small.
+_DRAWN = (
+    Example("Text only", "an oil painting of a rocket in the sky at sunset"),
+    Example("Subject in a new scene", "The owl stands in the snow at night.", content="drawn/owl.png"),
+    Example(
+        "Restyled by words",
+        "a woodcut of a snowman in the mountains",
+        content="drawn/snowman.png",
+        keep_input_size=True,
+    ),
+    Example("One style", "The penguin stands on a beach.", style="drawn/pixel-art.png"),
+    Example(
+        "Two styles",
+        "The camel stands in a desert at sunset.",
+        style="drawn/mosaic.png",
+        extra_style="drawn/neon.png",
+    ),
+    Example(
+        "Subject, style and a scene",
+        "The robot stands in a forest.",
+        content="drawn/robot.png",
+        style="drawn/watercolour.png",
+    ),
+    Example(
+        "Layout kept, style changed",
+        content="drawn/castle.png",
+        style="drawn/stained-glass.png",
+        keep_input_size=True,
+    ),
+    Example(
+        "Subject and two styles",
+        "The fox stands on a road at night.",
+        content="drawn/fox.png",
+        style="drawn/woodcut.png",
+        extra_style="drawn/pixel-art.png",
+    ),
+)
+
+EXAMPLES: dict[ExampleSet, tuple[Example, ...]] = {"photographs": _PHOTOGRAPHS, "drawn": _DRAWN}
+"""Those of every model, by its config's `examples`: one for every way of working."""
