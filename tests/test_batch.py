@@ -339,7 +339,7 @@ def test_a_failing_job_does_not_stop_the_others(run: Callable[..., Ran]) -> None
     ran = run([{"prompt": "a"}, {"prompt": TOO_LONG}, {"prompt": "c"}])
     assert ran.status == 1 and len(ran.out) == 2
     first, last = ran.err.splitlines()
-    assert re.match(r"Job 2 failed: The prompt has \d+ tokens; this model reads 64\. Shorten it\.", first)
+    assert re.match(r"Job 2 failed: The prompt has \d+ tokens; this model reads 32\. Shorten it\.", first)
     assert last == "Pictures made: 2, there already: 0; jobs failed: 1."
 
 

@@ -106,7 +106,7 @@ def test_a_terminal_sees_model_size_seed_and_bars(
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     ran = uso("generate", *SMALL, "--seed", 5, "--images", 2)
-    assert "Demo (random weights): 128 x 128, seed 5." in ran.err
+    assert "Demo (miniature): 128 x 128, seed 5." in ran.err
     assert "Loading transformer" in ran.err and "denoise 2/2" in ran.err and "4/4" in ran.err
     assert len(ran.out) == 2
 
@@ -435,7 +435,7 @@ def test_info_shows_control_characters_instead_of_obeying_them(uso: Callable[...
 def test_models_are_listed_with_what_is_on_the_disk(uso: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(Path("empty-cache").absolute()))
     text = "\n".join(uso("models").out)
-    assert "demo: Demo (random weights). " in text and "FLUX.1-schnell (experimental). " in text
+    assert "demo: Demo (miniature). " in text and "FLUX.1-schnell (experimental). " in text
     assert text.count("not on this disk: transformer, vae,") == 3
     assert "(about 37.9 GB)" in text
 

@@ -388,7 +388,7 @@ def test_a_png_from_elsewhere_restores_what_it_can(handlers: Handlers, uploads: 
 
     told, inputs = restore(handlers, forged(uploads, picture.path, change), local=True)
     assert "Width is 2048; a whole number from 128 to 384" in told and "Number of steps is 900" in told
-    assert "It was made by FLUX.1-dev; Demo (random weights) runs here" in told
+    assert "It was made by FLUX.1-dev; Demo (miniature) runs here" in told
     assert "Add the content image “a.png” again" in told and "It used 3 style images; this page takes 2." in told
     assert inputs.width == inputs.num_inference_steps == KEEP and (inputs.seed, inputs.prompt) == (9, "x")
     assert inputs.content_image is None and len(hashes(inputs.style_image, inputs.extra_style_image)) == 2

@@ -110,7 +110,7 @@ def test_keep_input_size(demo_pipeline: USOPipeline) -> None:
 
 
 def test_a_too_long_prompt_is_refused(demo_pipeline: USOPipeline) -> None:
-    with pytest.raises(RequestError, match=r"The prompt has \d+ tokens; this model reads 64. Shorten it."):
+    with pytest.raises(RequestError, match=r"The prompt has \d+ tokens; this model reads 32. Shorten it."):
         demo_pipeline("fox and hound " * 60, **SMALL)
 
 

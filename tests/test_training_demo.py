@@ -106,6 +106,8 @@ def test_muon_goes_on_from_its_state_and_leaves_embeddings_and_vectors_alone() -
     for seed in (1, 2):
         step(parted, second, seed)
     assert all(torch.equal(one, other) for one, other in zip(whole, parted, strict=True))
+    alone = MuonAndAdamW([nn.Parameter(torch.ones(2, 2))], OptimizerConfig(kind="muon", lr=0.1))
+    alone.load_state_dict(alone.state_dict())  # no vectors at all, as of a LoRA
     forgetful, third = made()
     step(forgetful, third, 0)
     third = MuonAndAdamW(forgetful, OptimizerConfig(kind="muon", lr=0.1))
@@ -396,6 +398,7 @@ def test_guidance_is_between_with_and_without_words() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of what torch's own compiler imports and traces
 def test_compiled_blocks_have_the_gradients_of_eager_ones() -> None:
     """Catches a compiler that loses gradients, as a whole compiled autoencoder did: theirs would be zero."""
     torch.manual_seed(0)

@@ -107,8 +107,6 @@ class ModelConfig(Strict):
     """Length that T5 prompts are padded to, in tokens."""
     lora_scale: float = 1.0
     experimental: bool = False
-    placeholder: bool = False
-    """The weights are random: pictures mean nothing, and the page says so."""
     examples: ExampleSet = "photographs"
     """Which examples suit the model: what it has seen, and said in words that it knows."""
     licence_notice: str = ""

@@ -40,7 +40,7 @@ class Learners:
                 self.parts["transformer"] = dict(transformer.named_parameters())
         if "lora" in config.learns:
             lora = Lora(pipeline.transformer, config.lora.rank, config.seed)
-            if config.start.lora is not None:
+            if config.start.lora is not None and pipeline.transformer.device.type != "meta":
                 lora.load(load_file(ROOT / config.start.lora), config.start.lora)
             self.parts["lora"] = dict(lora.to(pipeline.work_device).named_parameters())
         for parameter in self.parameters.values():

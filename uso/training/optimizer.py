@@ -70,15 +70,13 @@ class MuonAndAdamW(torch.optim.Optimizer):
         matrices = [p for p in parameters if p.dim() >= 2 and p.shape[0] <= _EMBEDDING * p[0].numel()]
         own = {id(p) for p in matrices}
         rest = [p for p in parameters if id(p) not in own]
-        super().__init__([{"params": matrices}, {"params": rest}], {"lr": config.lr})
+        super().__init__([{"params": each} for each in (matrices, rest)], {"lr": config.lr})
         self.weight_decay = config.weight_decay
-        self._rest = torch.optim.AdamW(
-            self.param_groups[1]["params"],
-            lr=config.lr,
-            betas=config.betas,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-        )
+        self._rest: torch.optim.Optimizer | None = None
+        if rest:
+            self._rest = torch.optim.AdamW(
+                rest, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
+            )
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -94,15 +92,15 @@ class MuonAndAdamW(torch.optim.Optimizer):
             size = _ADAM_SIZE * max(direction.shape) ** 0.5
             parameter.mul_(1 - matrices["lr"] * self.weight_decay)
             parameter.add_(direction.reshape(parameter.shape), alpha=-matrices["lr"] * size)
-        self._rest.param_groups[0]["lr"] = rest["lr"]
-        if rest["params"]:
+        if self._rest is not None:
+            self._rest.param_groups[0]["lr"] = rest["lr"]
             self._rest.step()
 
     def state_dict(self) -> dict[str, Any]:
         """All states under one numbering, those of matrices first."""
         matrices = self.param_groups[0]["params"]
         state = {index: dict(self.state[p]) for index, p in enumerate(matrices) if self.state[p]}
-        rest = self._rest.state_dict()["state"]
+        rest = {} if self._rest is None else self._rest.state_dict()["state"]
         return {"state": state | {len(matrices) + index: values for index, values in rest.items()}, "param_groups": []}
 
     def load_state_dict(self, state_dict: Any) -> None:
@@ -113,7 +111,8 @@ class MuonAndAdamW(torch.optim.Optimizer):
                 self.state[matrices[index]] = {"momentum": values["momentum"].to(matrices[index])}
             else:
                 rest[index - len(matrices)] = values
-        self._rest.load_state_dict({"state": rest, "param_groups": self._rest.state_dict()["param_groups"]})
+        if self._rest is not None:
+            self._rest.load_state_dict({"state": rest, "param_groups": self._rest.state_dict()["param_groups"]})
 
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:

@@ -28,8 +28,6 @@ def banner(config: ModelConfig, reason: str) -> str:
     """Which model runs and why; for the demo, the command that gets the real one; licence notice."""
     lines = [f"<strong>{escape(config.title)}.</strong>", escape(config.description), escape(reason)]
     labels = []
-    if config.placeholder:
-        labels.append("Random weights: pictures mean nothing yet")
     if config.experimental:
         labels.append("Experimental")
     tags = "".join(f'<span class="uso-tag">{label}</span>' for label in labels)

@@ -95,6 +95,11 @@ class AutoencoderLoss(torch.nn.Module):
         return (error**2).mean(dim=(1, 2, 3)), error.abs().mean(), divergence
 
 
+def _as_convolution(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """The attention's matrices are convolutions of 1 x 1 in the released file."""
+    return tensor[:, :, None, None] if ".attn_1." in name and tensor.dim() == 2 else tensor
+
+
 @torch.inference_mode()
 def psnr(vae: AutoencoderKL, pixels: torch.Tensor, batch: int = 16) -> float:
     """Mean over pictures of the peak signal-to-noise ratio, in dB, of bytes decoded from posterior means."""
@@ -149,7 +154,8 @@ def train_autoencoder(config: PartConfig, resume: bool = False) -> Loop:
         values |= {"_class_name": "AutoencoderKL", "scaling_factor": scaling, "shift_factor": shift}
         levels = len(vae.config["block_out_channels"])
         tensors = by_source(lambda name: autoencoder_part(name, levels), dict(vae.named_parameters()), DTYPE)
-        write_safetensors(config.model / FILE, tensors)
+        as_released = {name: _as_convolution(name, tensor) for name, tensor in tensors.items()}
+        write_safetensors(config.model / FILE, as_released)
         write_config(config.model, "vae", values)
 
     loop = Loop(config, dict(vae.named_parameters()), losses, export)

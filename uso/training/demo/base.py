@@ -1,12 +1,12 @@
 """The base: FLUX's transformer and both text encoders, learned together from captioned pictures by the flow loss.
 
-It knows no references. Captions name the style. Text is left out now and then, so that the second run can learn
-guidance: the transformer is told a scale, and taught what the finished first run gives at that scale with and without
-words (guidance distillation, arXiv 2210.03142), as FLUX.1-dev was.
+It knows no references. Captions name the style. Text is left out now and then, and any guidance scale is told that the
+model allows, which means nothing yet: so that the second run can teach the transformer what the finished first run
+gives at a scale, with and without words (guidance distillation, arXiv 2210.03142), as FLUX.1-dev was.
 
 `architecture`: `transformer`, `text_encoder`, `text_encoder_2`: sizes by transformers' and diffusers' names, and
 `style_tokens`, for the projector that comes later. `options`: `no_text`, the chance that words are left out;
-`least_guidance` and `most_guidance`, which make it the second run.
+`distil`: 1 makes it the second run.
 """
 
 import copy
@@ -180,8 +180,8 @@ def train_base(config: PartConfig, resume: bool = False) -> Loop:
     arrays = latents_of(pipeline, shards, config.folder.parent, compile=config.compile, on_progress=report)
     length = pipeline.model_config.max_sequence_length
     data = captioned(shards, arrays, pipeline.tokenizer, pipeline.tokenizer_2, length)
-    least, most = config.options.get("least_guidance", 0.0), config.options.get("most_guidance", 0.0)
-    teacher = copy.deepcopy(pipeline) if most else None
+    limits = pipeline.model_config.limits
+    teacher = copy.deepcopy(pipeline) if config.options.get("distil") else None
     with pipeline.exchanged.stock() as transformer:
         parameters = {f"transformer/{name}": p for name, p in transformer.named_parameters()}
     encoders = {name: getattr(pipeline, name) for name in ("text_encoder", "text_encoder_2")}
@@ -214,13 +214,15 @@ def train_base(config: PartConfig, resume: bool = False) -> Loop:
             conditioning = pipeline.make_conditioning(
                 prompt_embeds, pooled, height=side, width=side, guidance_scale=1.0
             )
+            share = torch.rand(config.batch, generator=draw)
+            scales = limits.min_guidance + (limits.max_guidance - limits.min_guidance) * share
+            conditioning = replace(conditioning, guidance=scales)
             if teacher is None:
                 return {"loss": flow_error(pipeline, conditioning, latents, noise, levels)}
-            scales = least + (most - least) * torch.rand(config.batch, generator=draw)
             tokens = pack(noised(latents, noise, levels))
             with torch.no_grad():
                 wanted = guided_velocity(teacher, conditioning, empty, tokens, levels, scales)
-            velocity = predict(pipeline, replace(conditioning, guidance=scales), tokens, levels)
+            velocity = predict(pipeline, conditioning, tokens, levels)
         return {"loss": nn.functional.mse_loss(velocity, wanted)}
 
     def export() -> None:

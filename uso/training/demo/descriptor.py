@@ -49,12 +49,12 @@ def new_descriptor(architecture: dict[str, Any], seed: int) -> CSD:
 class LabelLoss(nn.Module):
     """How well vectors of pictures [B, 3, H, W] in [-1, 1] say their style and their subject: softmax of cosines."""
 
-    def __init__(self, model: CSD, styles: int, subjects: int) -> None:
+    def __init__(self, model: CSD, styles: int, subjects: int, seed: int) -> None:
         super().__init__()
         self.model = model
-        vector = model.last_layer_style.shape[1]
-        self.styles = nn.Parameter(torch.randn(styles, vector))
-        self.subjects = nn.Parameter(torch.randn(subjects, vector))
+        draw, vector = generator(seed, "labels"), model.last_layer_style.shape[1]
+        self.styles = nn.Parameter(torch.randn(styles, vector, generator=draw))
+        self.subjects = nn.Parameter(torch.randn(subjects, vector, generator=draw))
 
     def forward(self, pixels: torch.Tensor, style: torch.Tensor, subject: torch.Tensor) -> list[torch.Tensor]:
         """Losses of style and subject, and how often each is right."""
@@ -89,7 +89,7 @@ def train_descriptor(config: PartConfig, resume: bool = False) -> Loop:
     path = config.folder / FILE
     model = new_descriptor(config.architecture, config.seed) if config.fresh or not path.is_file() else load_csd(path)
     model.requires_grad_(True).train()
-    loss = LabelLoss(model, len(styles), len(subjects))
+    loss = LabelLoss(model, len(styles), len(subjects), config.seed)
     network: Any = torch.compile(loss) if config.compile else loss
 
     def losses(step: int) -> Losses:
