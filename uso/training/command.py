@@ -236,8 +236,12 @@ def _encoding_bar() -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def stopped_by_signals(trainer: "Trainer") -> Iterator[None]:
-    """While inside, Ctrl-C and SIGTERM end the run after the present step, with a checkpoint; a second one at once."""
+def stopped_by_signals(trainer: Any) -> Iterator[None]:
+    """While inside, Ctrl-C and SIGTERM end the run after the present step, with a checkpoint; a second one at once.
+
+    Args:
+        trainer: whatever runs until its `stopping` is set.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

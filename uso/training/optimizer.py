@@ -4,15 +4,12 @@ import importlib
 import importlib.util
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from uso.errors import ConfigError
 from uso.training.config import OptimizerConfig
-
-_EMBEDDING = 8
-"""A matrix with more rows per column than this is taken for an embedding."""
 
 _MOMENTUM = 0.95
 """Of Muon."""
@@ -40,7 +37,16 @@ def check_optimizer(config: OptimizerConfig, device: torch.device) -> None:
         raise ConfigError(f"optimizer.kind adamw8bit needs a CUDA device; this is {device.type}. Choose adamw.")
 
 
-def make_optimizer(config: OptimizerConfig, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+def make_optimizer(
+    config: OptimizerConfig,
+    parameters: Iterable[torch.nn.Parameter],
+    embeddings: Iterable[torch.nn.Parameter] = (),
+) -> torch.optim.Optimizer:
+    """The optimizer that a config names.
+
+    Args:
+        embeddings: which of the parameters are tables and no matrices (`embeddings_of`); `muon` asks.
+    """
     options: dict[str, Any] = {
         "lr": config.lr,
         "betas": config.betas,
@@ -53,8 +59,14 @@ def make_optimizer(config: OptimizerConfig, parameters: Iterable[torch.nn.Parame
         )
         return eight_bit
     if config.kind == "muon":
-        return MuonAndAdamW(list(parameters), config)
+        return MuonAndAdamW(list(parameters), config, embeddings)
     return torch.optim.AdamW(list(parameters), **options)
+
+
+def embeddings_of(*modules: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """The tables of modules, whose rows are no directions."""
+    found = (part for module in modules for part in module.modules() if isinstance(part, torch.nn.Embedding))
+    return [cast(torch.nn.Parameter, part.weight) for part in found]
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
@@ -62,12 +74,17 @@ class MuonAndAdamW(torch.optim.Optimizer):
 
     Muon takes steps in the direction of the momentum's nearest orthogonal matrix (Jordan et al., 2024), here scaled to
     the size of AdamW's (arXiv 2502.16982), so that the rate means the same for both. A convolution is a matrix of
-    output channels by all else, which torch's own Muon does not take. Embeddings, whose rows are no directions, are
-    told by having many more rows than columns, and left to AdamW.
+    output channels by all else, which torch's own Muon does not take. Embeddings are left to AdamW.
     """
 
-    def __init__(self, parameters: list[torch.nn.Parameter], config: OptimizerConfig) -> None:
-        matrices = [p for p in parameters if p.dim() >= 2 and p.shape[0] <= _EMBEDDING * p[0].numel()]
+    def __init__(
+        self,
+        parameters: list[torch.nn.Parameter],
+        config: OptimizerConfig,
+        embeddings: Iterable[torch.nn.Parameter] = (),
+    ) -> None:
+        tables = {id(p) for p in embeddings}
+        matrices = [p for p in parameters if p.dim() >= 2 and id(p) not in tables]
         own = {id(p) for p in matrices}
         rest = [p for p in parameters if id(p) not in own]
         super().__init__([{"params": each} for each in (matrices, rest)], {"lr": config.lr})

@@ -10,7 +10,6 @@ gives at a scale, with and without words (guidance distillation, arXiv 2210.0314
 """
 
 import copy
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +19,9 @@ from diffusers import FluxTransformer2DModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
+from uso.checkpoints import load_transformer
 from uso.encoders import CLIP_LENGTH
+from uso.errors import ConfigError
 from uso.latents import pack
 from uso.modulation import modulation_owners
 from uso.pipeline import USOPipeline
@@ -30,7 +31,7 @@ from uso.training.arrays import Arrays
 from uso.training.config import DataConfig, TrainingConfig
 from uso.training.data.shards import Shards
 from uso.training.demo.config import PartConfig
-from uso.training.demo.loop import Loop, Losses
+from uso.training.demo.loop import Loop, Losses, refuse_other_run
 from uso.training.demo.model import DTYPE, write_config, write_model_yaml, write_pretrained
 from uso.training.demo.pictures import pick
 from uso.training.demo.words import clip_ids, load_clip_tokenizer, load_t5_tokenizer, t5_ids
@@ -38,10 +39,9 @@ from uso.training.draws import generator
 from uso.training.flow import draw_levels, noised
 from uso.training.load import load_for_training
 from uso.training.network import flow_error, predict
+from uso.training.optimizer import embeddings_of
 from uso.training.release import released, write_safetensors
 from uso.training.shard_source import CONTENT, TARGET, latents_of
-
-logger = logging.getLogger(__name__)
 
 FILE = "flux1.safetensors"
 
@@ -172,16 +172,20 @@ def pipeline_of(config: PartConfig) -> USOPipeline:
 
 def train_base(config: PartConfig, resume: bool = False) -> Loop:
     """A run; its result is `flux1.safetensors`, `text_encoder` and `text_encoder_2` of the model's folder."""
+    shards = Shards.open(config.shards)
+    refuse_other_run(config, resume)
+    distil = bool(config.options.get("distil"))
     if config.fresh or not (config.model / FILE).is_file():
+        if distil:
+            raise ConfigError("Guidance is learned from a base that is there. Train it first: train.demo base.")
         new_base(config)
     pipeline = pipeline_of(config)
-    shards = Shards.open(config.shards)
     report = every_so_often("Encoded", 4096)
     arrays = latents_of(pipeline, shards, config.folder.parent, compile=config.compile, on_progress=report)
     length = pipeline.model_config.max_sequence_length
     data = captioned(shards, arrays, pipeline.tokenizer, pipeline.tokenizer_2, length)
     limits = pipeline.model_config.limits
-    teacher = copy.deepcopy(pipeline) if config.options.get("distil") else None
+    teacher = teacher_of(config, pipeline) if distil else None
     with pipeline.exchanged.stock() as transformer:
         parameters = {f"transformer/{name}": p for name, p in transformer.named_parameters()}
     encoders = {name: getattr(pipeline, name) for name in ("text_encoder", "text_encoder_2")}
@@ -221,7 +225,11 @@ def train_base(config: PartConfig, resume: bool = False) -> Loop:
                 return {"loss": flow_error(pipeline, conditioning, latents, noise, levels)}
             tokens = pack(noised(latents, noise, levels))
             with torch.no_grad():
-                wanted = guided_velocity(teacher, conditioning, empty, tokens, levels, scales)
+                no_words = (
+                    pipeline.text_encoder_2(empty[1]).last_hidden_state,
+                    pipeline.text_encoder(empty[0]).pooler_output,
+                )
+                wanted = guided_velocity(teacher, (prompt_embeds, pooled), no_words, tokens, levels, scales, side)
             velocity = predict(pipeline, conditioning, tokens, levels)
         return {"loss": nn.functional.mse_loss(velocity, wanted)}
 
@@ -233,34 +241,55 @@ def train_base(config: PartConfig, resume: bool = False) -> Loop:
             for encoder, module in encoders.items():
                 write_pretrained(config.model, encoder, module)
 
-    loop = Loop(config, parameters, losses, export)
+    loop = Loop(config, parameters, losses, export, embeddings_of(*encoders.values()))
     loop.begin(resume)
     loop.run()
     return loop
 
 
+def teacher_of(config: PartConfig, pipeline: USOPipeline) -> USOPipeline:
+    """A copy of the base as the run found it, kept in the run's folder: the run itself replaces the model's file."""
+    kept = config.folder / f"teacher-{FILE}"
+    teacher = copy.deepcopy(pipeline)
+    with teacher.exchanged.stock() as transformer:
+        named = dict(transformer.named_parameters())
+        if kept.is_file():
+            fresh = load_transformer(transformer.config, [kept], dtype=torch.float32)
+            transformer.load_state_dict(fresh.state_dict())
+        else:
+            write_safetensors(kept, released("transformer", named))
+    return teacher
+
+
 def guided_velocity(
     teacher: USOPipeline,
-    conditioning: Any,
-    empty: tuple[torch.Tensor, torch.Tensor],
+    words: tuple[torch.Tensor, torch.Tensor],
+    no_words: tuple[torch.Tensor, torch.Tensor],
     tokens: torch.Tensor,
     levels: torch.Tensor,
     scales: torch.Tensor,
+    side: int,
 ) -> torch.Tensor:
     """What a teacher without guidance gives at each picture's guidance scale: [B, tokens, 64].
 
     Args:
-        empty: CLIP's and T5's ids of no words, [1, L].
-        scales: [B]; 1 is the teacher's answer to the words.
+        words, no_words: T5's features [B or 1, L, text_dim] and CLIP's vectors [B or 1, pooled_dim].
+        scales: [B]; 1 is the teacher's answer to the words, 0 that without.
+        side: of the pictures, in pixels.
     """
-    count = len(scales)
-    without = teacher.make_conditioning(
-        teacher.text_encoder_2(empty[1]).last_hidden_state.expand(count, -1, -1),
-        teacher.text_encoder(empty[0]).pooler_output.expand(count, -1),
-        height=conditioning.height,
-        width=conditioning.width,
-        guidance_scale=1.0,
+    told, untold = (
+        predict(
+            teacher,
+            teacher.make_conditioning(
+                embeds.expand(len(scales), -1, -1),
+                pooled.expand(len(scales), -1),
+                height=side,
+                width=side,
+                guidance_scale=1.0,
+            ),
+            tokens,
+            levels,
+        )
+        for embeds, pooled in (words, no_words)
     )
-    unguided = predict(teacher, without, tokens, levels)
-    told = predict(teacher, conditioning, tokens, levels)
-    return unguided + scales[:, None, None] * (told - unguided)
+    return untold + scales[:, None, None] * (told - untold)

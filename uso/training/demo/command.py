@@ -46,7 +46,7 @@ def train_part(config: PartConfig, *, resume: bool = False) -> None:
 
         check_tensorboard()
     _trainers()[config.part](config, resume)
-    say(f"{config.name}: done; the model is in {config.model}.")
+    say(f"{config.name}: the result is in {config.folder if config.part == 'descriptor' else config.model}.")
 
 
 def _trainers() -> dict[Part, Callable[[PartConfig, bool], object]]:

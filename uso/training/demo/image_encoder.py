@@ -21,6 +21,7 @@ from uso.training.demo.loop import Loop, Losses
 from uso.training.demo.model import read_config, write_config, write_pretrained
 from uso.training.demo.pictures import open_samples, pick, pixels_of
 from uso.training.demo.words import caption_ids, load_t5_tokenizer
+from uso.training.optimizer import embeddings_of
 
 FOLDER = "siglip"
 
@@ -94,7 +95,7 @@ def _tower_state(model: SiglipVisionModel) -> dict[str, torch.Tensor]:
 
 
 def as_vision_model(model: SiglipModel) -> SiglipVisionModel:
-    """The picture tower by itself, sharing the numbers."""
+    """The picture tower by itself, with the same numbers."""
     alone = SiglipVisionModel(model.config.vision_config)
     names = {name.removeprefix("vision_model."): name for name in alone.state_dict()}
     tower: Any = model.vision_model
@@ -141,7 +142,7 @@ def train_image_encoder(config: PartConfig, resume: bool = False) -> Loop:
         write_pretrained(config.model, FOLDER, alone)
         write_config(config.model, "image_processor", image_processor_config(size))
 
-    loop = Loop(config, dict(model.named_parameters()), losses, export)
+    loop = Loop(config, dict(model.named_parameters()), losses, export, embeddings_of(model))
     loop.begin(resume)
     loop.run()
     return loop

@@ -7,7 +7,7 @@ does, since every random draw goes by the number of the step (`uso.training.draw
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from torch import nn
 
 from uso.errors import ConfigError, USOError
 from uso.training import state
+from uso.training.command import stopped_by_signals
 from uso.training.demo.config import PartConfig
 from uso.training.journal import Journal, duration
 from uso.training.optimizer import RunningMean, learning_rate, make_optimizer
@@ -22,8 +23,19 @@ from uso.training.optimizer import RunningMean, learning_rate, make_optimizer
 Losses = dict[str, torch.Tensor]
 """`loss` is what is minimised; the others are only written down."""
 
-FREE = {"name", "description", "output", "steps", "stop_after_minutes", "log_every", "tensorboard", "checkpoint"}
-"""Keys that may change when a run goes on; so may `compile` and `fresh`, which are of the start alone."""
+FREE = {
+    "name",
+    "description",
+    "output",
+    "steps",
+    "stop_after_minutes",
+    "log_every",
+    "tensorboard",
+    "checkpoint",
+    "compile",
+    "fresh",
+}
+"""Keys that may change when a run goes on."""
 
 
 class Loop:
@@ -33,6 +45,7 @@ class Loop:
         parameters: what learns, by name; float32.
         losses: of a step, counted from 0.
         export: writes the result; the parameters hold the running mean while it does.
+        embeddings: which of the parameters are tables (`embeddings_of`).
     """
 
     def __init__(
@@ -41,12 +54,13 @@ class Loop:
         parameters: Mapping[str, nn.Parameter],
         losses: Callable[[int], Losses],
         export: Callable[[], None],
+        embeddings: Iterable[nn.Parameter] = (),
     ) -> None:
         self.config = config
         self.parameters = dict(parameters)
         self.losses = losses
         self.export = export
-        self.optimizer = make_optimizer(config.optimizer, self.parameters.values())
+        self.optimizer = make_optimizer(config.optimizer, self.parameters.values(), embeddings)
         self.mean = None if config.ema is None else RunningMean(self.parameters, config.ema)
         self.progress = state.Progress()
         self.stopping = False
@@ -62,22 +76,10 @@ class Loop:
         Raises:
             ConfigError: there are checkpoints and nobody said to go on, or they are of another run.
         """
+        refuse_other_run(self.config, resume)
         found = state.checkpoints(self.checkpoints)
-        if not found:
-            return
-        if not resume:
-            raise ConfigError(
-                f"{self.config.folder} holds checkpoints of an earlier run. Say --resume to go on from the newest, or "
-                "begin in another folder: output=FOLDER."
-            )
-        then, now = state.read_record(found[-1])["config"], self.config.model_dump(mode="json")
-        changed = [key for key in now if key not in FREE | {"compile", "fresh"} and then.get(key) != now[key]]
-        if changed:
-            raise ConfigError(
-                f"{found[-1]} was made with another {changed[0]}. Go on with the same value, or begin anew in another "
-                "folder: output=FOLDER."
-            )
-        self.progress = state.restore(found[-1], self.parameters, self.optimizer, self.mean)
+        if found:
+            self.progress = state.restore(found[-1], self.parameters, self.optimizer, self.mean)
 
     def update(self) -> dict[str, float]:
         """One step; returns what to write down.
@@ -107,6 +109,11 @@ class Loop:
         return {**values, "gradient_norm": norm, "learning_rate": rate}
 
     def run(self) -> None:
+        """`_run`, which Ctrl-C and SIGTERM end after the present step, with a checkpoint."""
+        with stopped_by_signals(self):
+            self._run()
+
+    def _run(self) -> None:
         """Train to the last step, to the time limit, or until `stopping` is set; ends with checkpoint and result."""
         config, began, first = self.config, time.monotonic(), self.progress.step
         before, saved = self.progress.seconds, -1
@@ -159,3 +166,26 @@ class Loop:
             with torch.no_grad():
                 for name, parameter in self.parameters.items():
                     parameter.copy_(own[name])
+
+
+def refuse_other_run(config: PartConfig, resume: bool) -> None:
+    """Refuse a run whose folder holds checkpoints that it does not go on from; before anything is written.
+
+    Raises:
+        ConfigError: there are checkpoints and nobody said to go on, or they are of another run.
+    """
+    found = state.checkpoints(config.folder / "checkpoints")
+    if not found:
+        return
+    if not resume:
+        raise ConfigError(
+            f"{config.folder} holds checkpoints of an earlier run. Say --resume to go on from the newest, or begin in "
+            "another folder: output=FOLDER."
+        )
+    then, now = state.read_record(found[-1])["config"], config.model_dump(mode="json")
+    changed = [key for key in now if key not in FREE and then.get(key) != now[key]]
+    if changed:
+        raise ConfigError(
+            f"{found[-1]} was made with another {changed[0]}. Go on with the same value, or begin anew in another "
+            "folder: output=FOLDER."
+        )

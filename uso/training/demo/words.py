@@ -8,18 +8,30 @@ import torch
 from transformers import CLIPTokenizer, T5TokenizerFast
 
 from uso.encoders import CLIP_LENGTH
+from uso.errors import ConfigError
 from uso.training.data.shards import Shards
 
 
 def load_t5_tokenizer(model: Path) -> tuple[Any, int]:
     """T5's tokenizer of a model's folder, and the length that prompts are padded to."""
-    folder = model / "tokenizer_2"
+    folder = _present(model, "tokenizer_2")
     settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     return T5TokenizerFast.from_pretrained(folder), int(settings["model_max_length"])
 
 
 def load_clip_tokenizer(model: Path) -> Any:
-    return CLIPTokenizer.from_pretrained(model / "tokenizer")
+    return CLIPTokenizer.from_pretrained(_present(model, "tokenizer"))
+
+
+def _present(model: Path, name: str) -> Path:
+    """A tokenizer's folder.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    if not (model / name / "tokenizer_config.json").is_file():
+        raise ConfigError(f"{model} holds no {name}. Train it first: python -m uso train.demo tokenizers")
+    return model / name
 
 
 def t5_ids(tokenizer: Any, texts: list[str], length: int) -> torch.Tensor:
