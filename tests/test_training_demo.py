@@ -313,7 +313,7 @@ def test_the_whole_chain(tmp_path: Path, samples: Path) -> None:
     """Every part from nothing, then stage 1, stage 2 and the reward, at a few steps each; what comes out is loaded.
 
     The features that stages read of shards are those that the pipeline makes of the same pictures; a stage that was
-    interrupted ends with the bytes of one that was not.
+    interrupted ends with the numbers of one that was not.
     """
     triplets = shards(tmp_path / "triplets", "triplets")
     for name, data in (
@@ -345,7 +345,9 @@ def test_the_whole_chain(tmp_path: Path, samples: Path) -> None:
     whole = stage("stage2-mini", "whole", "steps=4", *reward)
     stage("stage2-mini", "parted", "steps=2", *reward)
     parted = stage("stage2-mini", "parted", "steps=4", *reward, resume=True)
-    assert (whole / "dit_lora.safetensors").read_bytes() == (parted / "dit_lora.safetensors").read_bytes()
+    # Tensors, not files: the order of a safetensors header's own notes is not fixed.
+    ended, resumed = (load_file(folder / "dit_lora.safetensors") for folder in (whole, parted))
+    assert ended.keys() == resumed.keys() and all(torch.equal(ended[name], resumed[name]) for name in ended)
     lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert "reward" in lines[-1]
     for file in (projector, whole / "dit_lora.safetensors"):
