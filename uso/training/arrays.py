@@ -6,14 +6,13 @@ An interrupted run goes on with the files that are there. They are known by the 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from uso.training.data.shards import Shards
+from uso.training.data.shards import Shards, mapped
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
 """Pixels [B, 3, H, W] in [-1, 1] -> [B, ...]."""
@@ -27,7 +26,7 @@ class Arrays:
     shard: int
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return _mapped(_file(self.folder, index // self.shard))[index % self.shard]
+        return mapped(_file(self.folder, index // self.shard))[index % self.shard]
 
     def take(self, places: list[tuple[int, int]]) -> torch.Tensor:
         """[B, ...], float32, of (index, slot) each."""
@@ -85,8 +84,3 @@ def numbers_of(module: nn.Module) -> str:
 
 def _file(folder: Path, number: int) -> Path:
     return folder / f"{number:05d}.npy"
-
-
-@lru_cache(maxsize=4096)
-def _mapped(path: Path) -> np.ndarray:
-    return np.asarray(np.load(path, mmap_mode="r"))

@@ -4,7 +4,7 @@ Features are arrays on disk, made in batches. Shards are square and of one size,
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -82,7 +82,7 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
     samples = []
     for index, words in enumerate(shards.words):
         features = SampleFeatures(
-            prompt=ShardFeature("prompt", prompt=words["prompt" if content else "sentence"]),
+            prompt=ShardFeature("prompt", prompt=words[_told(config.reads)]),
             target=ShardFeature("latents", index, TARGET),
             content=ShardFeature("latents", index, CONTENT) if content else None,
             styles=(ShardFeature("style", index, STYLE),) if style else (),
@@ -90,6 +90,11 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
         pictures = (ShardPicture(shards, index, STYLE),) if style else ()
         samples.append(ShardSample(shards, features, shape, pictures))
     return samples
+
+
+def _told(reads: Sequence[str]) -> str:
+    """Which of a triplet's texts is the prompt."""
+    return "prompt" if "content" in reads else "sentence"
 
 
 class ShardFeatures:
@@ -112,7 +117,7 @@ class ShardFeatures:
     ) -> None:
         self.latents = latents_of(pipeline, shards, folder, compile=compile, on_progress=on_progress)
         self.styles = style_features_of(pipeline, shards, folder, on_progress=on_progress) if "style" in reads else None
-        texts = dict.fromkeys(["", *(words[key] for words in shards.words for key in ("prompt", "sentence"))])
+        texts = dict.fromkeys(["", *(words[_told(reads)] for words in shards.words)])
         self.prompts = _encoded_prompts(pipeline, list(texts))
 
     def load(self, feature: ShardFeature) -> dict[str, torch.Tensor]:

@@ -148,7 +148,7 @@ class Shards:
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
         """[3 or 1, size, size, 3]: content, style, target; or the one picture."""
-        return _mapped(_shard_files(self.folder, index // self.shard)[0])[index % self.shard]
+        return mapped(_shard_files(self.folder, index // self.shard)[0])[index % self.shard]
 
     @cached_property
     def words(self) -> list[dict[str, Any]]:
@@ -161,5 +161,6 @@ class Shards:
 
 
 @lru_cache(maxsize=4096)
-def _mapped(path: Path) -> NDArray[np.uint8]:
+def mapped(path: Path) -> NDArray[Any]:
+    """An array's file, mapped and not read; opened once per process."""
     return np.asarray(np.load(path, mmap_mode="r"))

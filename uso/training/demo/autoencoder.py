@@ -18,7 +18,6 @@ from diffusers import AutoencoderKL
 from uso.checkpoints import load_autoencoder
 from uso.latents import LATENT_CHANNELS
 from uso.layouts import autoencoder_part
-from uso.training.arrays import to_pixels
 from uso.training.demo.config import PartConfig
 from uso.training.demo.loop import Loop, Losses
 from uso.training.demo.model import DTYPE, read_config, write_config
@@ -33,6 +32,8 @@ FILE = "ae.safetensors"
 _FIRST_LOG_VARIANCE = -6.0
 _LEAST = 1e-4
 """Squared error below which a picture is good enough."""
+_HELD_OUT = 64
+"""How many held-out pictures the running measure looks at."""
 _MEASURED = 512
 """How many pictures the scale of the latents is measured on."""
 
@@ -142,7 +143,7 @@ def train_autoencoder(config: PartConfig, resume: bool = False) -> Loop:
         loss = loss + weight_relative * (squared + _LEAST).log().mean()
         return {"loss": loss, "squared": squared.mean(), "divergence": divergence}
 
-    seen = to_pixels_of_held_out(size)
+    seen = held_out(size, _HELD_OUT)
 
     def export() -> None:
         vae.eval()
@@ -162,10 +163,3 @@ def train_autoencoder(config: PartConfig, resume: bool = False) -> Loop:
     loop.begin(resume)
     loop.run()
     return loop
-
-
-def to_pixels_of_held_out(size: int, count: int = 64) -> torch.Tensor:
-    """Held-out pictures, for a running measure."""
-    import numpy as np
-
-    return to_pixels(np.stack([sample.picture for sample in held_out(size, count)]))

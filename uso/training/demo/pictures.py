@@ -7,7 +7,7 @@ import torch
 
 from uso.errors import ConfigError
 from uso.training.arrays import to_pixels
-from uso.training.data.miniature.triplets import Miniature, Sample
+from uso.training.data.miniature.triplets import Miniature
 from uso.training.data.shards import Shards
 from uso.training.draws import generator
 
@@ -36,7 +36,7 @@ def pixels_of(shards: Shards, numbers: list[int]) -> torch.Tensor:
     return to_pixels(np.stack([shards.pixels(number)[0] for number in numbers]))
 
 
-def held_out(size: int, count: int, split: str = "seen") -> list[Sample]:
-    """New pictures that no part learns from: of seen subjects and styles, or of another split."""
-    data = Miniature(size=size, split=split)
-    return [data.sample(HELD_OUT + number) for number in range(count)]
+def held_out(size: int, count: int) -> torch.Tensor:
+    """New pictures of seen subjects and styles, which no part learns from: [count, 3, size, size] in [-1, 1]."""
+    data = Miniature(size=size, split="seen")
+    return to_pixels(np.stack([data.sample(HELD_OUT + number).picture for number in range(count)]))
