@@ -1,6 +1,7 @@
 """The demo model's own parts: each learns from drawn pictures and writes what the program loads; and the chain."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from uso.cli import REFUSED, main
 from uso.config import load_model_config
 from uso.errors import ConfigError
 from uso.loading import load_pipeline
-from uso.training.arrays import encoded, to_pixels
+from uso.training.arrays import encoded, name_of, to_pixels
 from uso.training.command import train
 from uso.training.config import OptimizerConfig, load_training_config
 from uso.training.csd import load_csd, published_tensors
@@ -32,13 +33,14 @@ from uso.training.demo.tokenizers import sentences
 from uso.training.optimizer import MuonAndAdamW, orthogonal
 from uso.training.release import write_safetensors
 from uso.training.shard_source import CONTENT, STYLE, TARGET, ShardFeature, ShardFeatures
-from uso.training.speed import compile_residuals
+from uso.training.speed import autocast, compile_residuals, compiling, multiplies_bfloat16
 
 SIDE = 64
 TINY: dict[str, str] = {
     "tokenizers": "{clip_vocabulary: 600, t5_pieces: 700, t5_length: 32}",
     "autoencoder": f"{{widths: [32, 32, 32, 32], blocks: 1, groups: 8, sample_size: {SIDE}}}",
     "image-encoder": f"{{width: 32, layers: 20, heads: 2, image_size: {SIDE}, patch_size: 16, text_layers: 1}}",
+    "decoder": "{}",
     "base": "{transformer: {num_layers: 1, num_single_layers: 1, attention_head_dim: 16, num_attention_heads: 2, "
     "axes_dims_rope: [4, 6, 6]}, text_encoder: {hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1, "
     "num_attention_heads: 2}, text_encoder_2: {d_model: 32, d_kv: 16, d_ff: 64, num_layers: 1, num_heads: 2}, "
@@ -164,12 +166,41 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
         (["base", "widht=3"], "There is no key widht"),
         (["judge", "tensorboard=false", "data=/nowhere/a,b"], "holds no shards of drawn data"),
         (["base", "tensorboard=false", "data=/nowhere/a"], "holds no shards of drawn data"),
+        (["base", "options.subject=2"], "options.subject is of another part; base has no_text, distil"),
+        (["base", "options.no_txt=0"], "There is no key options.no_txt. Did you mean options.no_text?"),
     ],
-    ids=["part", "key", "data", "base"],
+    ids=["part", "key", "data", "base", "option", "unknown option"],
 )
 def test_refusals(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
     assert main(["train.demo", *arguments]) == REFUSED
     assert said in capsys.readouterr().err
+
+
+def test_without_a_compiler_a_run_goes_uncompiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Catches a run of minutes that ends in a compiler's traceback."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    config = load_part_config("base")
+    assert config.compile and not compiling(config, "cpu").compile
+    assert "compile=false: No C compiler was found" in caplog.text
+
+
+def test_bfloat16_only_where_it_is_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor without instructions for it would be many times slower than in float32, and no more exact."""
+    for name, found in (("amx_bf16", True), ("avx2", False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=name: {name: True})
+        multiplies_bfloat16.cache_clear()
+        with autocast("cpu", "auto"):
+            assert torch.is_autocast_enabled("cpu") == found
+            product = torch.ones(2, 2) @ torch.ones(2, 2)
+            assert product.dtype == (torch.bfloat16 if found else torch.float32)
+        assert orthogonal(torch.eye(3)).dtype == torch.float32
+    for precision, wanted in (("bfloat16", True), ("float32", False)):
+        with autocast("cpu", precision):  # type: ignore[arg-type]
+            assert torch.is_autocast_enabled("cpu") == wanted
+    multiplies_bfloat16.cache_clear()
 
 
 # Parts
@@ -202,8 +233,19 @@ def test_autoencoder_measures() -> None:
     with torch.no_grad():
         vae.decoder.conv_out.weight.zero_()
         vae.decoder.conv_out.bias.fill_(0.0)
-    # Grey is (0 + 1) / 2 of white's range, so the error is half of it: 20 log10(2) dB.
-    assert psnr(vae, white, batch=2) == pytest.approx(6.02, abs=0.01) and psnr(vae, grey) == pytest.approx(100)
+    # Grey is 128 of 255 as bytes, so white is 127 away.
+    assert psnr(vae, white, batch=2) == pytest.approx(6.055, abs=0.01) and psnr(vae, grey) == pytest.approx(100)
+
+
+def test_the_decoder_alone_leaves_latents_as_they_are(tmp_path: Path, samples: Path) -> None:
+    """Catches an encoder that moves a little, or a scale that is measured again: every cached latent would be wrong."""
+    folder = tmp_path / "model"
+    train_part(tiny("autoencoder", tmp_path, samples))
+    before, scale = load_file(folder / "ae.safetensors"), (folder / "vae.json").read_text(encoding="utf-8")
+    train_part(tiny("decoder", tmp_path, samples))
+    after = load_file(folder / "ae.safetensors")
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"decoder"} and (folder / "vae.json").read_text(encoding="utf-8") == scale
 
 
 def test_the_divergence_is_that_of_two_normals() -> None:
@@ -288,24 +330,55 @@ def test_a_new_base_begins_as_nothing() -> None:
 # Features of shards
 
 
-def test_arrays_are_made_once_and_go_on(tmp_path: Path, samples: Path) -> None:
+def test_arrays_are_made_once_and_go_on(tmp_path: Path) -> None:
     """Catches files that are made again, and slots that are swapped."""
-    opened = Shards.open(samples)
+    opened = Shards.open(shards(tmp_path / "data", "triplets"))
     calls: list[int] = []
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
         calls.append(len(pixels))
         return pixels.mean(dim=(2, 3))
 
-    arrays = encoded(opened, (0,), tmp_path, encode, batch=5)
-    assert calls == [5, 5, 2]
-    again = encoded(opened, (0,), tmp_path, encode, batch=5)
-    assert len(calls) == 3
-    expected = to_pixels(np.stack([opened.pixels(7)[0]])).mean(dim=(2, 3))
-    assert torch.allclose(again.take([(7, 0)]), expected, atol=1e-3) and arrays == again
+    arrays = encoded(opened, (STYLE, CONTENT), tmp_path / "arrays", encode, batch=5)
+    assert calls == [5, 5, 5, 5, 4]
+    again = encoded(opened, (STYLE, CONTENT), tmp_path / "arrays", encode, batch=5)
+    assert len(calls) == 5 and arrays == again
+    for place, slot in enumerate((STYLE, CONTENT)):
+        expected = to_pixels(np.stack([opened.pixels(7)[slot]])).mean(dim=(2, 3))
+        assert torch.allclose(again.take([(7, place)]), expected, atol=1e-3)
+
+
+def test_arrays_are_known_by_what_made_them(tmp_path: Path) -> None:
+    """Catches features of other pictures, weights or settings under the same name; growing shards keep theirs."""
+    module, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    opened = Shards.open(shards(tmp_path / "a" / "data", "triplets", 2))
+    more = Shards.open(shards(tmp_path / "b" / "data", "triplets", 3))
+    name = name_of("latents", opened, (0, 2), module, 0.5)
+    assert name.startswith("latents-data-") and name == name_of("latents", more, (0, 2), module, 0.5)
+    for _ in make_shards(tmp_path / "c" / "data", Miniature(size=SIDE, seed=1), "triplets", 2):
+        pass
+    redrawn = Shards.open(tmp_path / "c" / "data")
+    others = {
+        name_of("latents", redrawn, (0, 2), module, 0.5),
+        name_of("latents", opened, (0,), module, 0.5),
+        name_of("latents", opened, (0, 2), other, 0.5),
+        name_of("latents", opened, (0, 2), module, 0.25),
+    }
+    assert name not in others and len(others) == 4
 
 
 # The whole chain
+
+
+def in_pieces(folder: Path, name: str, data: Path, stops: list[int]) -> Path:
+    """A copy of the model in `folder`, in which a part has learned to the last of `stops`, resting at the others."""
+    copy = folder / f"{name}-{'-'.join(map(str, stops))}"
+    shutil.copytree(folder / "model", copy / "model")
+    for number, stop in enumerate(stops):
+        sizes = [f"architecture={TINY['base']}", "optimizer.decay=constant", "optimizer.warm_up=1"]
+        config = tiny(name, copy, data, *sizes, f"steps={stop}")
+        train_part(config, resume=number > 0)
+    return copy / "model"
 
 
 @pytest.mark.slow
@@ -327,6 +400,11 @@ def test_the_whole_chain(tmp_path: Path, samples: Path) -> None:
         base = name in ("base", "guidance")
         sizes = [f"architecture={TINY['base']}"] if base else []
         train_part(tiny(name, tmp_path, data, *sizes))
+    for name in ("base", "guidance"):
+        ends = [in_pieces(tmp_path, name, triplets, stops) for stops in ([3], [1, 3], [1])]
+        whole_run, parted_run, short_run = (load_file(model / "flux1.safetensors") for model in ends)
+        assert all(torch.equal(whole_run[key], parted_run[key]) for key in whole_run), name
+        assert any(not torch.equal(whole_run[key], short_run[key]) for key in whole_run), name
     model = str(tmp_path / "model" / "model.yaml")
     descriptor = tmp_path / "reward-descriptor" / FILE
 

@@ -160,7 +160,12 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     trainer.run()
     (checkpoint,) = state.checkpoints(config.folder / "checkpoints")
     state.check_config(checkpoint, tiny_config(tmp_path, rows, steps=9, log_every=5))
-    for key, changes in (("seed", {"seed": 4}), ("lora", {"lora": {"rank": 2}})):
+    muon = config.optimizer.model_dump() | {"kind": "muon"}
+    for key, changes in (
+        ("seed", {"seed": 4}),
+        ("lora", {"lora": {"rank": 2}}),
+        ("optimizer.kind", {"optimizer": muon}),
+    ):
         with pytest.raises(ConfigError, match=f"was made with {key}=.*output=FOLDER"):
             state.check_config(checkpoint, tiny_config(tmp_path, rows, **changes))
     (checkpoint / "state.safetensors").write_bytes(b"")

@@ -1,9 +1,12 @@
 """What encoders make of shards, as arrays on disk: one file per shard, encoded once, mapped when read.
 
-An interrupted run goes on with the files that are there. They are known by the weights that made them.
+An interrupted run goes on with the files that are there. They are known by the weights that made
+them and by what the pictures are; several processes may fill one folder.
 """
 
 import hashlib
+import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +42,7 @@ def encoded(
     folder: Path,
     encode: Encode,
     *,
-    batch: int = 64,
+    batch: int = 16,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Arrays:
     """Encode some of the pictures of every sample, where that was not done before.
@@ -59,7 +62,7 @@ def encoded(
         with torch.inference_mode():
             parts = [encode(to_pixels(flat[start : start + batch])) for start in range(0, len(flat), batch)]
         values = torch.cat(parts).to(torch.float16).numpy()
-        draft = path.with_suffix(".part")
+        draft = path.with_suffix(f".{os.getpid()}.part")
         with draft.open("wb") as file:
             np.save(file, values.reshape(count, len(slots), *values.shape[1:]))
         draft.replace(path)
@@ -73,13 +76,19 @@ def to_pixels(pictures: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1)
 
 
-def numbers_of(module: nn.Module) -> str:
-    """A short name for a module's weights."""
-    digest = hashlib.sha256()
+def to_bytes(pixels: torch.Tensor) -> np.ndarray:
+    """[B, 3, H, W] -> [B, H, W, 3] bytes; what is beyond [-1, 1] is cut off."""
+    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+def name_of(what: str, shards: Shards, slots: tuple[int, ...], module: nn.Module, *settings: float) -> str:
+    """A folder's name for what a module makes of pictures: known by the pictures, the weights and the settings."""
+    drawn = {key: value for key, value in shards.definition.items() if key != "count"}
+    digest = hashlib.sha256(json.dumps([drawn, slots, settings], sort_keys=True).encode())
     for name, parameter in module.named_parameters():
         digest.update(name.encode())
         digest.update(parameter.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return f"{what}-{shards.folder.name}-{digest.hexdigest()[:16]}"
 
 
 def _file(folder: Path, number: int) -> Path:

@@ -152,6 +152,7 @@ class Batches:
                 micro_batch=self.config.micro_batch,
                 seed=self.config.seed,
                 epoch=epoch,
+                whole=self.config.compile,  # another size is another compilation
             )
             if len(batches) < self.processes:
                 raise ConfigError(

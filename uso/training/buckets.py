@@ -107,11 +107,11 @@ class Shape:
 
 
 def epoch_batches(
-    shapes: Sequence[Shape], dropout: DropoutConfig, *, micro_batch: int, seed: int, epoch: int
+    shapes: Sequence[Shape], dropout: DropoutConfig, *, micro_batch: int, seed: int, epoch: int, whole: bool = False
 ) -> list[list[Draw]]:
     """One epoch's micro-batches, in order: every sample once, all of a batch alike in number of tokens.
 
-    The last batch of a bucket may be smaller than the others.
+    The last batch of a bucket may be smaller than the others; `whole` leaves it out, unless it is all there is.
     """
     draw = generator(seed, "epoch", epoch)
     order = torch.randperm(len(shapes), generator=draw).tolist()
@@ -133,4 +133,6 @@ def epoch_batches(
         for bucket in buckets.values()
         for start in range(0, len(bucket), micro_batch)
     ]
+    if whole:
+        batches = [batch for batch in batches if len(batch) == micro_batch] or batches
     return [batches[index] for index in torch.randperm(len(batches), generator=draw).tolist()]

@@ -73,8 +73,10 @@ def train(config: TrainingConfig, *, resume: bool = False, offline: bool = False
     from accelerate import PartialState
 
     from uso.training.load import load_for_training
+    from uso.training.speed import compiling
 
     device, checkpoint = check(config, resume)
+    config = compiling(config, device)
     process = PartialState(cpu=device.type == "cpu", timeout=WAIT)
     if device.type == "cuda" and process.num_processes > 1:
         device = process.device

@@ -19,6 +19,7 @@ FOLDER = CONFIGS / "training"
 
 Learner = Literal["projector", "lora", "transformer"]
 Condition = Literal["style", "content"]
+Precision = Literal["auto", "bfloat16", "float32"]
 
 
 class StartConfig(Strict):
@@ -157,8 +158,12 @@ class RunConfig(Strict):
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)
     """Samples of one step, over all processes and accumulated micro-batches."""
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
-    """Of products: `bfloat16` is autocast where the base is float32. What learns is held in float32 in any case."""
+    precision: Precision = "auto"
+    """Of products: `bfloat16` is autocast where the base is float32; `auto` is bfloat16 but on a processor that only
+    imitates it, many times slower. What learns is held in float32 in any case."""
+    compile: bool = False
+    """Compile the network with torch.compile: some minutes at the start, faster steps after. For shapes that stay;
+    where there is no compiler, the run goes without."""
     tensorboard: bool = True
     log_every: int = Field(default=10, ge=1)
     stop_after_minutes: float | None = Field(default=None, gt=0)
@@ -192,8 +197,6 @@ class TrainingConfig(RunConfig):
     base: Literal["bfloat16", "float32", "int8"] = "bfloat16"
     """How frozen weights are held; `int8` is for 24 GB cards."""
     gradient_checkpointing: bool = True
-    compile: bool = False
-    """Compile the blocks with torch.compile: some minutes at the start, faster steps after. For shapes that stay."""
     export_dtype: Literal["bfloat16", "float32"] = "bfloat16"
     validation: ValidationConfig = ValidationConfig()
 

@@ -1,7 +1,6 @@
 """What learns in a pipeline: everything is frozen but the projector, a LoRA, or the transformer, as the run says."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -70,21 +69,6 @@ class Learners:
             part: released(part, {name: values[f"{part}/{name}"] for name in named}, dtype)
             for part, named in self.parts.items()
         }
-
-    @contextlib.contextmanager
-    def showing(self, values: Mapping[str, torch.Tensor] | None) -> Iterator[None]:
-        """While inside, the parameters hold other numbers (a running mean); their own come back."""
-        if values is None:
-            yield
-            return
-        own = {name: parameter.data for name, parameter in self.parameters.items()}
-        try:
-            for name, parameter in self.parameters.items():
-                parameter.data = values[name].to(parameter)
-            yield
-        finally:
-            for name, parameter in self.parameters.items():
-                parameter.data = own[name]
 
 
 @torch.no_grad()

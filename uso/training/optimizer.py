@@ -1,15 +1,17 @@
 """The optimizer, its learning rate, and the running mean of the weights."""
 
+import contextlib
 import importlib
 import importlib.util
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
 
 from uso.errors import ConfigError
 from uso.training.config import OptimizerConfig
+from uso.training.speed import multiplies_bfloat16
 
 _MOMENTUM = 0.95
 """Of Muon."""
@@ -133,11 +135,12 @@ class MuonAndAdamW(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
-    """About the nearest matrix with orthogonal rows or columns, by the quintic Newton-Schulz iteration, in bfloat16.
+    """About the nearest matrix with orthogonal rows or columns, by the quintic Newton-Schulz iteration.
 
-    Singular values come out between about 0.7 and 1.2. Coefficients: Jordan et al., 2024.
+    In bfloat16 where that is fast. Singular values come out between about 0.7 and 1.2. Coefficients: Jordan et al.,
+    2024.
     """
-    values = matrix.to(torch.bfloat16)
+    values = matrix.to(torch.bfloat16 if multiplies_bfloat16(matrix.device.type) else torch.float32)
     tall = values.shape[0] > values.shape[1]
     values = values.T if tall else values
     values = values / (values.norm() + 1e-7)
@@ -170,3 +173,19 @@ class RunningMean:
         decay = min(self.decay, (1 + step) / (_EMA_START + step))
         for name, mean in self.values.items():
             mean.lerp_(parameters[name].detach().to(mean), 1 - decay)
+
+
+@contextlib.contextmanager
+def showing(parameters: Mapping[str, torch.nn.Parameter], values: Mapping[str, torch.Tensor] | None) -> Iterator[None]:
+    """While inside, parameters hold other numbers, such as their running mean; their own come back. None: their own."""
+    if values is None:
+        yield
+        return
+    own = {name: parameter.data for name, parameter in parameters.items()}
+    try:
+        for name, parameter in parameters.items():
+            parameter.data = values[name].to(parameter)
+        yield
+    finally:
+        for name, parameter in parameters.items():
+            parameter.data = own[name]

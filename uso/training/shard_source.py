@@ -4,7 +4,7 @@ Features are arrays on disk, made in batches. Shards are square and of one size,
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,15 +17,21 @@ from uso.context import STYLE_LAYERS
 from uso.encoders import image_features
 from uso.errors import ConfigError
 from uso.pipeline import USOPipeline
-from uso.training.arrays import Arrays, encoded, numbers_of
+from uso.training.arrays import Arrays, encoded, name_of, to_bytes
 from uso.training.buckets import Shape
 from uso.training.config import TrainingConfig
 from uso.training.data.shards import Shards
 from uso.training.features import SampleFeatures
-from uso.training.speed import compile_residuals
+from uso.training.speed import autocast, compile_residuals
 
 CONTENT, STYLE, TARGET = 0, 1, 2
 """Places of a triplet's pictures."""
+
+STYLE_ONLY, TEXT_ONLY = 4, 8
+"""Where content is read, one triplet in so many is also learned without it."""
+
+TEXTS = ("prompt", "sentence", "caption")
+"""What is written of a triplet: told to the network; what the target shows; that, and in which style."""
 
 OnProgress = Callable[[int, int], None]
 
@@ -66,7 +72,11 @@ class ShardSample:
 
 
 def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
-    """Every triplet of a folder. Where no content picture is read, words always say what the target shows.
+    """Every triplet of a folder, in the ways of use that the run reads.
+
+    Where content is read: subject and style, layout kept without words or moved by them; plain triplets without a style
+    picture every other time (the subject alone); and, beside those, some triplets by style and words, and some by words
+    that name the style. Where it is not read, words always say what the target shows.
 
     Raises:
         ConfigError: the shards hold no triplets, or pictures of another size than the run's.
@@ -77,24 +87,29 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
     for key, size in (("resolution", config.data.resolution), ("content_size", config.data.content_size)):
         if size != side:
             raise ConfigError(f"{shards.folder} holds pictures of {side} pixels. Set data.{key}={side}, not {size}.")
-    content, style = "content" in config.reads, "style" in config.reads
-    shape = Shape((side, side), (side, side) if content else None, int(style))
-    samples = []
-    for index, words in enumerate(shards.words):
+
+    def sample(index: int, text: str, content: bool, style: bool) -> ShardSample:
         features = SampleFeatures(
-            prompt=ShardFeature("prompt", prompt=words[_told(config.reads)]),
+            prompt=ShardFeature("prompt", prompt=shards.words[index][text]),
             target=ShardFeature("latents", index, TARGET),
             content=ShardFeature("latents", index, CONTENT) if content else None,
             styles=(ShardFeature("style", index, STYLE),) if style else (),
         )
-        pictures = (ShardPicture(shards, index, STYLE),) if style else ()
-        samples.append(ShardSample(shards, features, shape, pictures))
+        shape = Shape((side, side), (side, side) if content else None, int(style))
+        return ShardSample(shards, features, shape, (ShardPicture(shards, index, STYLE),) if style else ())
+
+    reads_style = "style" in config.reads
+    if "content" not in config.reads:
+        return [sample(index, "sentence", False, reads_style) for index in range(len(shards))]
+    samples = []
+    for index, words in enumerate(shards.words):
+        alone = "style" not in words["labels"] and index % 2 == 0
+        samples.append(sample(index, "prompt", True, reads_style and not alone))
+        if index % STYLE_ONLY == 0 and reads_style:
+            samples.append(sample(index, "sentence", False, True))
+        if index % TEXT_ONLY == 1:
+            samples.append(sample(index, "caption", False, False))
     return samples
-
-
-def _told(reads: Sequence[str]) -> str:
-    """Which of a triplet's texts is the prompt."""
-    return "prompt" if "content" in reads else "sentence"
 
 
 class ShardFeatures:
@@ -117,7 +132,8 @@ class ShardFeatures:
     ) -> None:
         self.latents = latents_of(pipeline, shards, folder, compile=compile, on_progress=on_progress)
         self.styles = style_features_of(pipeline, shards, folder, on_progress=on_progress) if "style" in reads else None
-        texts = dict.fromkeys(["", *(words[_told(reads)] for words in shards.words)])
+        told = TEXTS if "content" in reads else ("sentence",)
+        texts = dict.fromkeys(["", *(words[text] for words in shards.words for text in told)])
         self.prompts = _encoded_prompts(pipeline, list(texts))
 
     def load(self, feature: ShardFeature) -> dict[str, torch.Tensor]:
@@ -155,17 +171,17 @@ def latents_of(
 ) -> Arrays:
     """Scaled posterior means of pictures, content and target of triplets: [slots, 16, H/8, W/8] each."""
     vae = copy.deepcopy(pipeline.vae).to(memory_format=torch.channels_last)
-    name = f"latents-{shards.folder.name}-{numbers_of(vae)}"
+    scale, shift = vae.config["scaling_factor"], vae.config["shift_factor"]
+    slots = (0,) if shards.kind == "samples" else (CONTENT, TARGET)
+    name = name_of("latents", shards, slots, vae.encoder, scale, shift)
     if compile:
         compile_residuals(vae)
-    scale, shift = vae.config["scaling_factor"], vae.config["shift_factor"]
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu", "auto"):
             mean = vae.encode(pixels).latent_dist.mean
         return scale * (mean.float() - shift)
 
-    slots = (0,) if shards.kind == "samples" else (CONTENT, TARGET)
     return encoded(shards, slots, folder / name, encode, on_progress=on_progress)
 
 
@@ -178,10 +194,9 @@ def style_features_of(
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
         if pixels.shape[-1] != size:
-            bytes_ = ((pixels + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-            pixels = torch.cat([pipeline.preprocess_style(Image.fromarray(picture)) for picture in bytes_])
+            pixels = torch.cat([pipeline.preprocess_style(Image.fromarray(picture)) for picture in to_bytes(pixels)])
         states: Any = image_features(encoder, pixels.to(encoder.dtype), STYLE_LAYERS.values())
         return torch.stack([states[layer] for layer in STYLE_LAYERS.values()], dim=1).float()
 
-    name = f"styles-{shards.folder.name}-{numbers_of(encoder)}"
+    name = name_of("styles", shards, (STYLE,), encoder, size)
     return encoded(shards, (STYLE,), folder / name, encode, on_progress=on_progress)

@@ -1,11 +1,56 @@
 """What makes training steps faster without changing what they compute; see `uso.speed` for the blocks."""
 
+import logging
+from functools import cache
+from typing import TypeVar
+
 import torch
 from diffusers import AutoencoderKL
 from diffusers.models.resnet import ResnetBlock2D
 
+from uso.speed import cache_folder, can_compile, use_cache_folder
+from uso.training.config import Precision, RunConfig
+
+logger = logging.getLogger(__name__)
+
+Run = TypeVar("Run", bound=RunConfig)
+
 _SHAPES = 256
 """Compiled forms allowed per kind of block, one for each shape and mode."""
+
+
+_CPU_BFLOAT16 = ("amx_bf16", "avx512_bf16", "avx10_2", "bf16", "sve_bf16")
+"""Names, in `torch.cpu.get_capabilities()`, of instructions that multiply bfloat16."""
+
+
+@cache
+def multiplies_bfloat16(device_type: str) -> bool:
+    """Whether a device has instructions for bfloat16 products. A CPU without any imitates them, up to 50 times slower
+    than float32."""
+    if device_type == "cpu":
+        known = torch.cpu.get_capabilities()
+        return any(known.get(name, False) for name in _CPU_BFLOAT16)
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return True
+
+
+def autocast(device_type: str, precision: Precision) -> torch.autocast:
+    """A new context in which float32 weights are multiplied as `precision` says."""
+    on = multiplies_bfloat16(device_type) if precision == "auto" else precision == "bfloat16"
+    return torch.autocast(device_type, torch.bfloat16, enabled=on)
+
+
+def compiling(config: Run, device: torch.device | str) -> Run:
+    """A run as it can be had on a device: uncompiled where there is no compiler, which is said."""
+    if not config.compile:
+        return config
+    use_cache_folder(cache_folder())
+    reason = can_compile(device)
+    if reason is None:
+        return config
+    logger.warning("compile=false: %s Steps take about twice as long.", reason)
+    return config.model_copy(update={"compile": False})
 
 
 def compile_residuals(vae: AutoencoderKL) -> None:

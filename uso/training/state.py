@@ -115,6 +115,7 @@ def check_config(checkpoint: Path, config: TrainingConfig) -> None:
     then, now = read_record(checkpoint)["config"], config.model_dump(mode="json")
     then_data, now_data = ({**values["data"], "cache": None, "memory_gib": None} for values in (then, now))
     pairs = [(key, then.get(key), now[key]) for key in FIXED]
+    pairs += [("optimizer.kind", then["optimizer"].get("kind"), now["optimizer"]["kind"])]
     pairs += [(f"data.{key}", then_data.get(key), now_data[key]) for key in now_data]
     for key, before, after in pairs:
         if before != after:

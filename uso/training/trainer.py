@@ -25,9 +25,10 @@ from uso.training.flow import draw_levels
 from uso.training.journal import Journal, duration
 from uso.training.learners import Learners
 from uso.training.network import conditioning_of, flow_error
-from uso.training.optimizer import RunningMean, learning_rate, make_optimizer
+from uso.training.optimizer import RunningMean, learning_rate, make_optimizer, showing
 from uso.training.release import FILES, write_safetensors
 from uso.training.reward import StyleReward, StyleScore
+from uso.training.speed import autocast
 from uso.training.validation import Validation, style_scores
 
 logger = logging.getLogger(__name__)
@@ -98,8 +99,8 @@ class Trainer:
 
         It is on where weights are float32 and products bfloat16. A base that is held in fewer bits runs as in use.
         """
-        on = (self.config.precision, self.config.base) == ("bfloat16", "float32")
-        return torch.autocast(self.pipeline.work_device.type, torch.bfloat16, enabled=on)
+        precision = self.config.precision if self.config.base == "float32" else "float32"
+        return autocast(self.pipeline.work_device.type, precision)
 
     # Steps.
 
@@ -248,7 +249,7 @@ class Trainer:
         step = self.progress.step
         folder = self.config.folder / "validation" / f"step-{step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
-        with self.learners.showing(None if self.mean is None else self.mean.values):
+        with showing(self.parameters, None if self.mean is None else self.mean.values):
             drawn = list(self.validation.draw(self.autocast))
         for picture in drawn:
             name = f"{picture.mode}-{picture.number}"

@@ -59,6 +59,9 @@ def _add_miniature(kinds: Any) -> None:
     )
     made.add_argument("--moved", type=float, default=0.5, metavar="SHARE", help="of triplets in a new layout (0.5)")
     made.add_argument("--plain", type=float, default=0.2, metavar="SHARE", help="of samples without a style (0.2)")
+    made.add_argument(
+        "--plain-triplets", type=float, default=0.0, metavar="SHARE", help="of triplets that are plain throughout (0)"
+    )
     made.add_argument("--part", default="1/1", metavar="K/N", help="of shards, make the K-th of N shares (1/1)")
     _add_drawing(made, "train")
     made.set_defaults(run=_make_miniature)
@@ -119,7 +122,7 @@ def _make_miniature(args: argparse.Namespace) -> int:
     _one_thread()
     if args.count < 1 or args.first < 0:
         raise ConfigError("--count must be at least 1, and --first at least 0.")
-    data = Miniature(args.seed, args.size, args.split, args.moved, args.plain)
+    data = Miniature(args.seed, args.size, args.split, args.moved, args.plain, args.plain_triplets)
     part, parts = _part(args.part)
     if args.form == "files":
         if parts > 1:

@@ -84,7 +84,7 @@ def _define(folder: Path, definition: dict[str, Any]) -> None:
     if not path.exists():
         _write(path, json.dumps(definition, indent=2).encode())
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = _read_definition(folder)
     whole = found.get("count", 0) % SHARD == 0
     if whole and found | {"count": definition["count"]} == definition and found["count"] < definition["count"]:
         _write(path, json.dumps(definition, indent=2).encode())  # grows by whole shards
@@ -96,6 +96,10 @@ def _define(folder: Path, definition: dict[str, Any]) -> None:
             f"{folder} holds other data: its {key} is {found.get(key)}, asked for is {definition[key]}. "
             "Name an empty folder, or repeat the first call's values."
         )
+
+
+def _read_definition(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / _DEFINITION).read_text(encoding="utf-8")))
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -124,7 +128,7 @@ class Shards:
             raise ConfigError(
                 f"{folder} holds no shards of drawn data. Make some: python -m uso train.data make-miniature"
             )
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = _read_definition(folder)
         shards = cls(folder, found["kind"], found["count"], found["shard"])
         missing = [
             n for n in range(-(-shards.count // shards.shard)) if not all(f.exists() for f in _shard_files(folder, n))
@@ -149,6 +153,11 @@ class Shards:
     def pixels(self, index: int) -> NDArray[np.uint8]:
         """[3 or 1, size, size, 3]: content, style, target; or the one picture."""
         return mapped(_shard_files(self.folder, index // self.shard)[0])[index % self.shard]
+
+    @cached_property
+    def definition(self) -> dict[str, Any]:
+        """The numbers that say what the shards hold: drawn anew with them, they are the same bytes."""
+        return _read_definition(self.folder)
 
     @cached_property
     def words(self) -> list[dict[str, Any]]:

@@ -4,12 +4,10 @@ Learned as an evidence bound: squared and absolute error of the pixels, and a di
 at what the pictures can bear, so that neighbouring latents are neighbouring pictures. Scale and shift of the latents
 are measured at the end and go to `vae.json`.
 
-`architecture`: `widths`, `blocks`, `groups`; `options`: `divergence`, `absolute`, `relative`: the last weighs the
-logarithm of each picture's squared error, by which a plain picture counts as much as one full of texture.
+`architecture`: `widths`, `blocks`, `groups`.
 """
 
 import logging
-import math
 from typing import Any
 
 import torch
@@ -18,13 +16,15 @@ from diffusers import AutoencoderKL
 from uso.checkpoints import load_autoencoder
 from uso.latents import LATENT_CHANNELS
 from uso.layouts import autoencoder_part
+from uso.training.arrays import to_bytes
 from uso.training.demo.config import PartConfig
 from uso.training.demo.loop import Loop, Losses
 from uso.training.demo.model import DTYPE, read_config, write_config
 from uso.training.demo.pictures import held_out, open_samples, pick, pixels_of
 from uso.training.draws import generator
+from uso.training.evaluation.structure import psnr as picture_psnr
 from uso.training.release import by_source, write_safetensors
-from uso.training.speed import compile_residuals
+from uso.training.speed import autocast, compile_residuals
 
 logger = logging.getLogger(__name__)
 
@@ -82,13 +82,15 @@ def make_autoencoder(config: PartConfig) -> AutoencoderKL:
 class AutoencoderLoss(torch.nn.Module):
     """Error and divergence of pictures [B, 3, H, W] in [-1, 1], given standard normal noise of the latents' shape."""
 
-    def __init__(self, vae: AutoencoderKL) -> None:
+    def __init__(self, vae: AutoencoderKL, *, decoder_only: bool = False) -> None:
         super().__init__()
         self.vae = vae
+        self.decoder_only = decoder_only
 
     def forward(self, pixels: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Each picture's mean squared error [B]; mean absolute error; divergence per latent value."""
-        mean, log_variance = self.vae.encoder(pixels).float().chunk(2, dim=1)
+        with torch.set_grad_enabled(not self.decoder_only and torch.is_grad_enabled()):
+            mean, log_variance = self.vae.encoder(pixels).float().chunk(2, dim=1)
         log_variance = log_variance.clamp(-30.0, 20.0)
         latents = mean + torch.exp(0.5 * log_variance) * noise
         error = self.vae.decoder(latents).float() - pixels
@@ -106,9 +108,8 @@ def psnr(vae: AutoencoderKL, pixels: torch.Tensor, batch: int = 16) -> float:
     """Mean over pictures of the peak signal-to-noise ratio, in dB, of bytes decoded from posterior means."""
     values = []
     for part in pixels.split(batch):
-        decoded = vae.decode(vae.encode(part).latent_dist.mode()).sample.clamp(-1, 1)
-        error = ((decoded * 127.5).round() / 127.5 - part).pow(2).mean(dim=(1, 2, 3)) / 4
-        values += [-10 * math.log10(max(float(one), 1e-10)) for one in error]
+        decoded = vae.decode(vae.encode(part).latent_dist.mode()).sample
+        values += [picture_psnr(one, truth) for one, truth in zip(to_bytes(decoded), to_bytes(part), strict=True)]
     return sum(values) / len(values)
 
 
@@ -124,12 +125,10 @@ def train_autoencoder(config: PartConfig, resume: bool = False) -> Loop:
     shards = open_samples(config.shards)
     vae = make_autoencoder(config)
     size = shards.pixels(0).shape[1]
-    network = AutoencoderLoss(vae)
+    options = config.options
+    network = AutoencoderLoss(vae, decoder_only=options.decoder_only)
     if config.compile:
         compile_residuals(vae)
-    weight_divergence = config.options.get("divergence", 2e-4)
-    weight_absolute = config.options.get("absolute", 0.1)
-    weight_relative = config.options.get("relative", 0.0)
     cells = size // 2 ** (len(vae.config["block_out_channels"]) - 1)
 
     def losses(step: int) -> Losses:
@@ -137,18 +136,21 @@ def train_autoencoder(config: PartConfig, resume: bool = False) -> Loop:
         noise = torch.randn(
             (config.batch, LATENT_CHANNELS, cells, cells), generator=generator(config.seed, "posterior", step)
         )
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
-            squared, absolute, divergence = network(pixels, noise)
-        loss = squared.mean() + weight_absolute * absolute + weight_divergence * divergence
-        loss = loss + weight_relative * (squared + _LEAST).log().mean()
+        with autocast("cpu", config.precision):
+            squared, absolute, divergence = network(pixels, options.noise * noise)
+        loss = squared.mean() + options.absolute * absolute + options.divergence * divergence
+        loss = loss + options.relative * (squared + _LEAST).log().mean()
         return {"loss": loss, "squared": squared.mean(), "divergence": divergence}
 
     seen = held_out(size, _HELD_OUT)
 
     def export() -> None:
         vae.eval()
-        measured = pixels_of(shards, pick(config.seed, "scale", 0, min(_MEASURED, len(shards)), len(shards)))
-        scaling, shift = measure_scale(vae, measured)
+        if options.decoder_only:
+            scaling, shift = vae.config["scaling_factor"], vae.config["shift_factor"]
+        else:
+            measured = pixels_of(shards, pick(config.seed, "scale", 0, min(_MEASURED, len(shards)), len(shards)))
+            scaling, shift = measure_scale(vae, measured)
         logger.info("Held-out pictures: %.2f dB.", psnr(vae, seen))
         vae.train()
         values = {key: value for key, value in vae.config.items() if key in autoencoder_config({"widths": [32]})}
@@ -159,7 +161,10 @@ def train_autoencoder(config: PartConfig, resume: bool = False) -> Loop:
         write_safetensors(config.model / FILE, as_released)
         write_config(config.model, "vae", values)
 
-    loop = Loop(config, dict(vae.named_parameters()), losses, export)
+    learned = {
+        name: p for name, p in vae.named_parameters() if not (options.decoder_only and name.startswith("encoder."))
+    }
+    loop = Loop(config, learned, losses, export)
     loop.begin(resume)
     loop.run()
     return loop

@@ -5,8 +5,7 @@ model allows, which means nothing yet: so that the second run can teach the tran
 gives at a scale, with and without words (guidance distillation, arXiv 2210.03142), as FLUX.1-dev was.
 
 `architecture`: `transformer`, `text_encoder`, `text_encoder_2`: sizes by transformers' and diffusers' names, and
-`style_tokens`, for the projector that comes later. `options`: `no_text`, the chance that words are left out;
-`distil`: 1 makes it the second run.
+`style_tokens`, for the projector that comes later.
 """
 
 import copy
@@ -42,6 +41,7 @@ from uso.training.network import flow_error, predict
 from uso.training.optimizer import embeddings_of
 from uso.training.release import released, write_safetensors
 from uso.training.shard_source import CONTENT, TARGET, latents_of
+from uso.training.speed import autocast
 
 FILE = "flux1.safetensors"
 
@@ -174,7 +174,7 @@ def train_base(config: PartConfig, resume: bool = False) -> Loop:
     """A run; its result is `flux1.safetensors`, `text_encoder` and `text_encoder_2` of the model's folder."""
     shards = Shards.open(config.shards)
     refuse_other_run(config, resume)
-    distil = bool(config.options.get("distil"))
+    distil = config.options.distil
     if config.fresh or not (config.model / FILE).is_file():
         if distil:
             raise ConfigError("Guidance is learned from a base that is there. Train it first: train.demo base.")
@@ -199,7 +199,7 @@ def train_base(config: PartConfig, resume: bool = False) -> Loop:
         if teacher is not None:
             compile_blocks(teacher.transformer, cache_folder())
     empty = (clip_ids(pipeline.tokenizer, [""]), t5_ids(pipeline.tokenizer_2, [""], length))
-    no_text = config.options.get("no_text", 0.1)
+    no_text = config.options.no_text
     side = 8 * arrays[0].shape[-1]
 
     def losses(step: int) -> Losses:
@@ -211,7 +211,7 @@ def train_base(config: PartConfig, resume: bool = False) -> Loop:
         silent = torch.rand(config.batch, generator=draw) < no_text
         ids, ids_2 = data.ids[numbers], data.ids_2[numbers]
         ids[silent], ids_2[silent] = empty
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
+        with autocast("cpu", config.precision):
             with torch.set_grad_enabled(teacher is None):
                 pooled = pipeline.text_encoder(ids).pooler_output
                 prompt_embeds = pipeline.text_encoder_2(ids_2).last_hidden_state

@@ -45,7 +45,9 @@ def train_part(config: PartConfig, *, resume: bool = False) -> None:
         from uso.training.journal import check_tensorboard
 
         check_tensorboard()
-    _trainers()[config.part](config, resume)
+    from uso.training.speed import compiling
+
+    _trainers()[config.part](compiling(config, "cpu"), resume)
     say(f"{config.name}: the result is in {config.folder if config.part == 'descriptor' else config.model}.")
 
 

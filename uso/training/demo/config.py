@@ -4,14 +4,43 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from uso.config import ROOT
+from uso.config import ROOT, Strict
 from uso.training.config import FOLDER, FlowConfig, RunConfig, load_run_config
 
 PARTS_FOLDER = FOLDER / "demo"
 
 Part = Literal["autoencoder", "tokenizers", "image-encoder", "base", "descriptor"]
+
+
+class PartOptions(Strict):
+    """Weights of losses and the like, for the parts that have them."""
+
+    divergence: float = Field(default=2e-4, ge=0)
+    """Autoencoder: weight of the divergence, which keeps the latents' noise at what the pictures can bear."""
+    absolute: float = Field(default=0.1, ge=0)
+    """Autoencoder: weight of the absolute error; the squared one has weight 1."""
+    relative: float = Field(default=0.0, ge=0)
+    """Autoencoder: weight of the logarithm of each picture's squared error, by which a plain picture counts as much as
+    one full of texture."""
+    noise: float = Field(default=1.0, ge=0)
+    """Autoencoder: share of the posterior's deviation that is added to latents."""
+    decoder_only: bool = False
+    """Autoencoder: leave encoder, scale and shift, and so every latent, as they are."""
+    no_text: float = Field(default=0.1, ge=0, le=1)
+    """Base: chance that words are left out."""
+    distil: bool = False
+    """Base: learn guidance from the base as it is, instead of pictures."""
+    subject: float = Field(default=1.0, ge=0)
+    """Descriptor: weight of the subject's loss; that of the style has weight 1."""
+
+
+OPTIONS: dict[Part, tuple[str, ...]] = {
+    "autoencoder": ("divergence", "absolute", "relative", "noise", "decoder_only"),
+    "base": ("no_text", "distil"),
+    "descriptor": ("subject",),
+}
 
 
 class PartConfig(RunConfig):
@@ -27,11 +56,17 @@ class PartConfig(RunConfig):
     data: str = "outputs/training/miniature/samples"
     """Shards of drawn samples (`python -m uso train.data make-miniature FOLDER --form samples`)."""
     compile: bool = True
-    """Compile the network with torch.compile (needs a C++ compiler): a minute at the start, then twice as fast."""
     flow: FlowConfig = FlowConfig()
     """Noise levels of the base."""
-    options: dict[str, float] = Field(default_factory=dict)
-    """Weights of losses and the like; each part's module says which."""
+    options: PartOptions = PartOptions()
+
+    @model_validator(mode="after")
+    def _options_of_its_part(self) -> "PartConfig":
+        known = OPTIONS.get(self.part, ())
+        for name in sorted(self.options.model_fields_set - set(known)):
+            has = f"has {', '.join(known)}" if known else "has none"
+            raise ValueError(f"options.{name} is of another part; {self.part} {has}")
+        return self
 
     @property
     def model(self) -> Path:

@@ -21,6 +21,7 @@ from uso.training.demo.loop import Loop, Losses
 from uso.training.demo.pictures import open_samples, pick
 from uso.training.draws import generator
 from uso.training.release import write_safetensors
+from uso.training.speed import autocast
 
 FILE = "descriptor.safetensors"
 _SHARPNESS = 16.0
@@ -98,10 +99,10 @@ def train_descriptor(config: PartConfig, resume: bool = False) -> Loop:
         numbers = pick(config.seed, "descriptor", step, config.batch, len(places))
         pixels = to_pixels(np.stack([shards.pixels(index)[0] for shards, index in (places[n] for n in numbers)]))
         pixels = softened(pixels, config.seed, step).contiguous()
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
+        with autocast("cpu", config.precision):
             style, style_right, subject, subject_right = network(pixels, style_of[numbers], subject_of[numbers])
         return {
-            "loss": style + config.options.get("subject", 1.0) * subject,
+            "loss": style + config.options.subject * subject,
             "style_right": style_right,
             "subject_right": subject_right,
         }

@@ -22,6 +22,7 @@ from uso.training.demo.model import read_config, write_config, write_pretrained
 from uso.training.demo.pictures import open_samples, pick, pixels_of
 from uso.training.demo.words import caption_ids, load_t5_tokenizer
 from uso.training.optimizer import embeddings_of
+from uso.training.speed import autocast
 
 FOLDER = "siglip"
 
@@ -133,7 +134,7 @@ def train_image_encoder(config: PartConfig, resume: bool = False) -> Loop:
         pixels = pixels_of(shards, numbers)
         if pixels.shape[-1] != size:
             pixels = nn.functional.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
+        with autocast("cpu", config.precision):
             loss, right = network(pixels.contiguous(), ids[numbers])
         return {"loss": loss, "right": right}
 

@@ -7,7 +7,7 @@ does, since every random draw goes by the number of the step (`uso.training.draw
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from uso.training import state
 from uso.training.command import stopped_by_signals
 from uso.training.demo.config import PartConfig
 from uso.training.journal import Journal, duration
-from uso.training.optimizer import RunningMean, learning_rate, make_optimizer
+from uso.training.optimizer import RunningMean, learning_rate, make_optimizer, showing
 
 Losses = dict[str, torch.Tensor]
 """`loss` is what is minimised; the others are only written down."""
@@ -147,25 +147,8 @@ class Loop:
     def save(self) -> None:
         """Write a checkpoint, and the result so far."""
         state.save(self.checkpoints, self.config, self.progress, self.parameters, self.optimizer, self.mean)
-        with self.showing_mean():
+        with showing(self.parameters, None if self.mean is None else self.mean.values):
             self.export()
-
-    @contextlib.contextmanager
-    def showing_mean(self) -> Iterator[None]:
-        """While inside, the parameters hold their running mean, if there is one."""
-        if self.mean is None:
-            yield
-            return
-        own = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
-        try:
-            with torch.no_grad():
-                for name, parameter in self.parameters.items():
-                    parameter.copy_(self.mean.values[name])
-            yield
-        finally:
-            with torch.no_grad():
-                for name, parameter in self.parameters.items():
-                    parameter.copy_(own[name])
 
 
 def refuse_other_run(config: PartConfig, resume: bool) -> None:

@@ -117,6 +117,7 @@ class Miniature:
         split: one of `SPLITS`.
         moved: share of triplets whose layout is moved.
         plain: share of single samples without style.
+        plain_triplets: share of triplets whose style image and target are plain too: the subject, and nothing else.
 
     Raises:
         ConfigError: an unknown split, or a size or share out of range.
@@ -127,12 +128,17 @@ class Miniature:
     split: str = "train"
     moved: float = 0.5
     plain: float = 0.2
+    plain_triplets: float = 0.0
 
     def __post_init__(self) -> None:
         split(self.split)
         if not MIN_SIZE <= self.size <= MAX_SIZE:
             raise ConfigError(f"Drawn pictures have {MIN_SIZE} to {MAX_SIZE} pixels a side, not {self.size}.")
-        for name, share in (("moved", self.moved), ("plain", self.plain)):
+        for name, share in (
+            ("moved", self.moved),
+            ("plain", self.plain),
+            ("plain_triplets", self.plain_triplets),
+        ):
             if not 0 <= share <= 1:
                 raise ConfigError(f"The share '{name}' is {share}; it must lie between 0 and 1.")
         if self.seed < 0:
@@ -153,6 +159,16 @@ class Miniature:
         plain = draw_scene(content, self.size)
         seen = plain if target is content else draw_scene(target, self.size)
         words = sentence(target)
+        if random.random() < self.plain_triplets:
+            return Triplet(
+                content=finished(plain.rgb),
+                style=draw_plain(other, self.size),
+                target=finished(seen.rgb),
+                prompt=words if layout == "moved" else "",
+                sentence=words,
+                caption=words,
+                labels=self._labels(index, target, None, layout, second.name),
+            )
         return Triplet(
             content=finished(plain.rgb),
             style=draw_styled(other, style, params, self.size, grain[0]),

@@ -1,0 +1,72 @@
+"""Drawn triplets as training samples: which ways of use are learned, and in which batches."""
+
+import pytest
+
+from uso.training.buckets import Shape, epoch_batches
+from uso.training.config import DropoutConfig, TrainingConfig, load_training_config
+from uso.training.data.miniature.triplets import Miniature
+from uso.training.data.shards import Shards, make_shards
+from uso.training.shard_source import TEXT_ONLY, ShardSample, shard_samples
+
+SIDE = 32
+COUNT = 16
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
+    folder = tmp_path_factory.mktemp("shards")
+    for _ in make_shards(folder, Miniature(size=SIDE, plain_triplets=0.5), "triplets", COUNT):
+        pass
+    return Shards.open(folder)
+
+
+def run(name: str) -> TrainingConfig:
+    return load_training_config(name, [f"data.resolution={SIDE}", f"data.content_size={SIDE}"])
+
+
+def way(sample: ShardSample) -> tuple[bool, bool]:
+    """(content, style)"""
+    assert len(sample.styles) == len(sample.features.styles) == sample.shape.styles
+    assert (sample.shape.content is None) == (sample.features.content is None)
+    return sample.features.content is not None, bool(sample.styles)
+
+
+def test_plain_triplets_show_the_subject_alone() -> None:
+    """The target of a plain triplet is the content picture itself where the layout is kept, in no style."""
+    data, styled = Miniature(size=SIDE, plain_triplets=1.0), Miniature(size=SIDE)
+    for index in range(8):
+        plain, other = data.triplet(index), styled.triplet(index)
+        assert plain.labels.style is None and plain.caption == plain.sentence == other.sentence
+        assert (plain.content == other.content).all() and (plain.target != other.target).any()
+        assert (plain.target == plain.content).all() == (plain.labels.layout == "kept")
+
+
+def test_every_way_of_use_is_learned(shards: Shards) -> None:
+    """Catches a way that nothing teaches, or one that is taught with words of another."""
+    samples = shard_samples(shards, run("stage2-mini"))
+    assert {way(sample) for sample in samples} == {(True, True), (True, False), (False, True), (False, False)}
+    assert sum(sample.features.content is not None for sample in samples) == COUNT
+    for sample in samples:
+        index = sample.features.target.index
+        words, told = shards.words[index], sample.features.prompt.prompt
+        expected = {(False, True): "sentence", (False, False): "caption"}.get(way(sample), "prompt")
+        assert told == words[expected]
+        if way(sample) == (True, False):
+            assert "style" not in words["labels"]  # else nothing would say in which style the target is
+    assert sum(way(sample) == (False, False) for sample in samples) == COUNT // TEXT_ONLY
+
+
+def test_without_content_words_say_what_is_there(shards: Shards) -> None:
+    samples = shard_samples(shards, run("stage1-mini"))
+    assert [way(sample) for sample in samples] == [(False, True)] * COUNT
+    assert all(s.features.prompt.prompt == words["sentence"] for s, words in zip(samples, shards.words, strict=True))
+
+
+@pytest.mark.parametrize(("whole", "sizes"), [(False, [1, 1, 4, 4, 4]), (True, [4, 4, 4])])
+def test_compiled_runs_take_whole_batches(whole: bool, sizes: list[int]) -> None:
+    """A batch of another size is another compilation."""
+    shapes = [Shape((SIDE, SIDE), None, index % 2) for index in range(10)] + [Shape((SIDE, SIDE), None, 0)] * 4
+    batches = epoch_batches(shapes, DropoutConfig(), micro_batch=4, seed=0, epoch=0, whole=whole)
+    assert sorted(map(len, batches)) == sizes
+    few = epoch_batches(shapes[:2], DropoutConfig(), micro_batch=4, seed=0, epoch=0, whole=whole)
+    assert sum(map(len, few)) == 2  # all that there is
