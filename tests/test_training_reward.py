@@ -142,7 +142,7 @@ def test_ascent_raises_the_reward(tmp_path: Path) -> None:
         found = trainer.reward.rewards(batch, trainer.autocast)
         assert found is not None
         (-found.mean()).backward()
-        trainer._apply(0.01)
+        trainer.apply(-float(found.detach().mean()))
         scores.append(float(found.detach().mean()))
     assert scores[-1] > scores[0] + 0.05
     trainer.batches.close()

@@ -76,7 +76,7 @@ def test_one_batch_is_learned_by_heart(tmp_path: Path) -> None:
     for _ in range(15):
         loss = trainer.flow_loss(batch)
         loss.backward()
-        trainer._apply(0.01)
+        trainer.apply(float(loss.detach()))
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.9 * losses[0]
     trainer.batches.close()
@@ -179,7 +179,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
     next(iter(trainer.parameters.values())).data.fill_(math.nan)
     with pytest.raises(USOError, match="Go on from the last checkpoint"):
         trainer.run()
-    assert state.checkpoints(trainer.checkpoint_folder) == []
+    assert state.checkpoints(trainer.checkpoints) == []
 
 
 def test_accumulated_micro_batches_are_one_batch(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_run_ends_when_it_is_told_to(tmp_path: Path) -> None:
     trainer = tiny_trainer(config)
     trainer.run()
     assert trainer.progress.step == 1
-    assert [path.name for path in state.checkpoints(trainer.checkpoint_folder)] == ["step-00000001"]
+    assert [path.name for path in state.checkpoints(trainer.checkpoints)] == ["step-00000001"]
     assert (config.folder / FILES["lora"]).is_file()
 
 

@@ -5,8 +5,6 @@ gradients are averaged once per update (`accelerate launch`).
 """
 
 import logging
-import math
-import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -15,20 +13,20 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
 
-from uso.errors import USOError
 from uso.pipeline import USOPipeline
 from uso.training import state
 from uso.training.batches import Batches, TrainingBatch
 from uso.training.config import TrainingConfig
 from uso.training.draws import generator
 from uso.training.flow import draw_levels
-from uso.training.journal import Journal, duration
+from uso.training.journal import Journal
 from uso.training.learners import Learners
 from uso.training.network import conditioning_of, flow_error
-from uso.training.optimizer import RunningMean, learning_rate, make_optimizer, showing
+from uso.training.optimizer import showing
 from uso.training.release import FILES, write_safetensors
 from uso.training.reward import StyleReward, StyleScore
 from uso.training.speed import autocast
+from uso.training.steps import Run
 from uso.training.validation import Validation, style_scores
 
 logger = logging.getLogger(__name__)
@@ -50,7 +48,7 @@ class Judges:
         return {name: score for name, score in named.items() if score is not None}
 
 
-class Trainer:
+class Trainer(Run):
     """One run.
 
     Args:
@@ -58,6 +56,8 @@ class Trainer:
         batches: of this process; all features cached.
         validation: pictures are made where there is one and `validation.every` says so.
     """
+
+    config: TrainingConfig
 
     def __init__(
         self,
@@ -69,30 +69,21 @@ class Trainer:
         validation: Validation | None = None,
         process: PartialState | None = None,
     ) -> None:
+        learners = Learners(pipeline, config)
+        super().__init__(config, learners.parameters)
         self.pipeline = pipeline
-        self.config = config
+        self.learners = learners
         self.batches = batches
         self.judges = judges or Judges()
         self.validation = validation
         self.process = process or PartialState(cpu=pipeline.work_device.type == "cpu")
-        self.learners = Learners(pipeline, config)
-        self.parameters = self.learners.parameters
-        self.optimizer = make_optimizer(config.optimizer, self.parameters.values())
-        self.mean = None if config.ema is None else RunningMean(self.parameters, config.ema)
         self.reward = None
         if self.judges.learned is not None:
             self.reward = StyleReward(pipeline, config.reward, self.judges.learned, config.seed)
         self.accumulation = config.accumulation(self.process.num_processes)
-        self.progress = state.Progress()
-        self.stopping = False
-        """Set it to end the run after the present step, with a checkpoint."""
         if config.gradient_checkpointing:
             pipeline.transformer.enable_gradient_checkpointing()
             pipeline.vae.enable_gradient_checkpointing()
-
-    @property
-    def checkpoint_folder(self) -> Any:
-        return self.config.folder / "checkpoints"
 
     def autocast(self) -> AbstractContextManager[Any]:
         """A new context for the network; one per pass, because its cache must not carry from one mode to another.
@@ -120,7 +111,6 @@ class Trainer:
             USOError: the loss is no number any more.
         """
         step = self.progress.step
-        rate = learning_rate(self.config.optimizer, step, self.config.steps)
         weight = 0.0 if self.reward is None else self.reward.weight(step)
         losses, rewards = [], []
         for _ in range(self.accumulation):
@@ -134,37 +124,21 @@ class Trainer:
             if reward is not None:
                 (-weight * reward.mean() / self.accumulation).backward()
                 rewards.append(reward.detach())
-        norm = self._apply(rate)
+        self._share_gradients()
         mean_loss = float(reduce(torch.stack(losses).mean(), "mean"))
-        if not (math.isfinite(mean_loss) and math.isfinite(norm)):
-            raise USOError(
-                f"The loss became {mean_loss} and the gradient's norm {norm} in step {step + 1}. Go on from the last "
-                "checkpoint with a smaller optimizer.lr."
-            )
-        values = {"loss": mean_loss, "gradient_norm": norm, "learning_rate": rate}
+        values = {"loss": mean_loss, **self.apply(mean_loss)}
         if rewards:
             together = torch.cat(rewards)
             values |= {"reward": float(together.mean()), "reward_spread": float(together.std(correction=0))}
         self.progress = state.Progress(step + 1, self.batches.position, self.progress.seconds)
         return values
 
-    def _apply(self, rate: float) -> float:
-        """Average gradients over processes, clip them, take the step; returns their norm before clipping."""
-        parameters = list(self.parameters.values())
+    def _share_gradients(self) -> None:
+        """Average gradients over processes."""
         if self.process.num_processes > 1:
-            for parameter in parameters:
+            for parameter in self.parameters.values():
                 gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 parameter.grad = reduce(gradient, "mean")
-        clip = math.inf if self.config.optimizer.clip is None else self.config.optimizer.clip
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip))
-        if math.isfinite(norm):
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.optimizer.step()
-            if self.mean is not None:
-                self.mean.update(self.parameters, self.progress.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        return norm
 
     # The run.
 
@@ -176,40 +150,18 @@ class Trainer:
                 self.config.folder, self.progress.step, self.config.steps, tensorboard=self.config.tensorboard
             )
         try:
-            self._run(journal)
+            self.take_steps(journal)
         finally:
             self.batches.close()
             if journal is not None:
                 journal.close()
 
-    def _run(self, journal: Journal | None) -> None:
-        config, began, first = self.config, time.monotonic(), self.progress.step
-        before = self.progress.seconds
-        limit = math.inf if config.stop_after_minutes is None else 60 * config.stop_after_minutes
-        saved = -1
-        while self.progress.step < config.steps:
-            if self.progress.step > first and self._must_stop(time.monotonic() - began > limit):
-                break
-            values = self.update()
-            step, seconds = self.progress.step, time.monotonic() - began
-            self.progress = state.Progress(step, self.progress.position, before + seconds)
-            last = step == config.steps
-            if journal is not None:
-                journal.step(values["loss"])
-                if step % config.log_every == 0 or last:
-                    pace = seconds / (step - first)
-                    journal.write(step, {**values, "seconds_per_step": pace})
-                    left = duration(pace * (config.steps - step))
-                    journal.say(f"step {step} of {config.steps}: {_readable(values)}; {pace:.2f} s a step, {left} left")
-            if step % config.checkpoint.every == 0 or last:
-                self.save()
-                saved = step
-            if config.validation.every is not None and (step % config.validation.every == 0 or last):
-                self.validate(journal)
-        if saved != self.progress.step:
-            self.save()
+    def after(self, journal: Journal | None, last: bool) -> None:
+        every = self.config.validation.every
+        if every is not None and (self.progress.step % every == 0 or last):
+            self.validate(journal)
 
-    def _must_stop(self, late: bool) -> bool:
+    def must_stop(self, late: bool) -> bool:
         """Whether any process wants to end: then all do."""
         if self.process.num_processes == 1:
             return late or self.stopping
@@ -219,16 +171,14 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint, and the results so far in the released layout."""
         if self.process.is_main_process:
-            state.save(self.checkpoint_folder, self.config, self.progress, self.parameters, self.optimizer, self.mean)
-            self.export()
+            super().save()
         self.process.wait_for_everyone()
 
     def export(self) -> None:
         """Write `dit_lora.safetensors`, `projector.safetensors`: the running mean where there is one."""
-        values = None if self.mean is None else self.mean.values
         dtype = DTYPES[self.config.export_dtype]
         record = {"run": self.config.name, "step": str(self.progress.step)}
-        for learner, tensors in self.learners.released(values, dtype).items():
+        for learner, tensors in self.learners.released(self.mean_values, dtype).items():
             write_safetensors(self.config.folder / FILES[learner], tensors, record)
 
     def resume(self, checkpoint: Any) -> None:
@@ -249,7 +199,7 @@ class Trainer:
         step = self.progress.step
         folder = self.config.folder / "validation" / f"step-{step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
-        with showing(self.parameters, None if self.mean is None else self.mean.values):
+        with showing(self.parameters, self.mean_values):
             drawn = list(self.validation.draw(self.autocast))
         for picture in drawn:
             name = f"{picture.mode}-{picture.number}"
@@ -259,7 +209,3 @@ class Trainer:
         if scores:
             journal.write(step, scores)
         self.process.wait_for_everyone()
-
-
-def _readable(values: dict[str, float]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items())

@@ -1,24 +1,18 @@
-"""The loop that every part shares: losses to updates, updates to checkpoints, records and a result.
-
-What is learned, on what, is the parts' business. A run that goes on from a checkpoint does what a run in one piece
-does, since every random draw goes by the number of the step (`uso.training.draws`).
-"""
+"""A run of a part of the demo model: losses by the number of a step, and a result."""
 
 import contextlib
-import math
-import time
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from uso.errors import ConfigError, USOError
+from uso.errors import ConfigError
 from uso.training import state
 from uso.training.command import stopped_by_signals
 from uso.training.demo.config import PartConfig
-from uso.training.journal import Journal, duration
-from uso.training.optimizer import RunningMean, learning_rate, make_optimizer, showing
+from uso.training.journal import Journal
+from uso.training.optimizer import showing
+from uso.training.steps import Run
 
 Losses = dict[str, torch.Tensor]
 """`loss` is what is minimised; the others are only written down."""
@@ -38,7 +32,7 @@ FREE = {
 """Keys that may change when a run goes on."""
 
 
-class Loop:
+class Loop(Run):
     """One run of one part.
 
     Args:
@@ -48,6 +42,8 @@ class Loop:
         embeddings: which of the parameters are tables (`embeddings_of`).
     """
 
+    config: PartConfig
+
     def __init__(
         self,
         config: PartConfig,
@@ -56,19 +52,9 @@ class Loop:
         export: Callable[[], None],
         embeddings: Iterable[nn.Parameter] = (),
     ) -> None:
-        self.config = config
-        self.parameters = dict(parameters)
+        super().__init__(config, parameters, embeddings)
         self.losses = losses
-        self.export = export
-        self.optimizer = make_optimizer(config.optimizer, self.parameters.values(), embeddings)
-        self.mean = None if config.ema is None else RunningMean(self.parameters, config.ema)
-        self.progress = state.Progress()
-        self.stopping = False
-        """Set it to end the run after the present step, with a checkpoint."""
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.config.folder / "checkpoints"
+        self.write = export
 
     def begin(self, resume: bool) -> None:
         """Go on from the newest checkpoint if asked for and there is one.
@@ -87,68 +73,24 @@ class Loop:
         Raises:
             USOError: the loss is no number any more.
         """
-        step, optimizer = self.progress.step, self.config.optimizer
+        step = self.progress.step
         losses = self.losses(step)
         losses["loss"].backward()
-        clip = math.inf if optimizer.clip is None else optimizer.clip
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), clip))
         values = {name: float(value.detach()) for name, value in losses.items()}
-        if not (math.isfinite(values["loss"]) and math.isfinite(norm)):
-            raise USOError(
-                f"The loss became {values['loss']} and the gradient's norm {norm} in step {step + 1}. Go on from the "
-                "last checkpoint with a smaller optimizer.lr."
-            )
-        rate = learning_rate(optimizer, step, self.config.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.mean is not None:
-            self.mean.update(self.parameters, step)
+        applied = self.apply(values["loss"])
         self.progress = state.Progress(step + 1, self.progress.position, self.progress.seconds)
-        return {**values, "gradient_norm": norm, "learning_rate": rate}
+        return values | applied
+
+    def export(self) -> None:
+        with showing(self.parameters, self.mean_values):
+            self.write()
 
     def run(self) -> None:
-        """`_run`, which Ctrl-C and SIGTERM end after the present step, with a checkpoint."""
-        with stopped_by_signals(self):
-            self._run()
-
-    def _run(self) -> None:
-        """Train to the last step, to the time limit, or until `stopping` is set; ends with checkpoint and result."""
-        config, began, first = self.config, time.monotonic(), self.progress.step
-        before, saved = self.progress.seconds, -1
-        limit = math.inf if config.stop_after_minutes is None else 60 * config.stop_after_minutes
-        sums: dict[str, float] = {}
-        with contextlib.closing(Journal(config.folder, first, config.steps, tensorboard=config.tensorboard)) as journal:
-            while self.progress.step < config.steps:
-                seconds = time.monotonic() - began
-                if self.progress.step > first and (self.stopping or seconds > limit):
-                    break
-                values = self.update()
-                step, seconds = self.progress.step, time.monotonic() - began
-                self.progress = state.Progress(step, self.progress.position, before + seconds)
-                journal.step(values["loss"])
-                sums = {name: sums.get(name, 0.0) + value for name, value in values.items()}
-                if step % config.log_every == 0 or step == config.steps:
-                    count = step - max(first, (step - 1) // config.log_every * config.log_every)
-                    means = {name: value / count for name, value in sums.items()}
-                    sums = {}
-                    pace = seconds / (step - first)
-                    journal.write(step, {**means, "seconds_per_step": pace})
-                    shown = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in means.items())
-                    left = duration(pace * (config.steps - step))
-                    journal.say(f"step {step} of {config.steps}: {shown}; {pace:.2f} s a step, {left} left")
-                if step % config.checkpoint.every == 0 or step == config.steps:
-                    self.save()
-                    saved = step
-            if saved != self.progress.step:
-                self.save()
-
-    def save(self) -> None:
-        """Write a checkpoint, and the result so far."""
-        state.save(self.checkpoints, self.config, self.progress, self.parameters, self.optimizer, self.mean)
-        with showing(self.parameters, None if self.mean is None else self.mean.values):
-            self.export()
+        """To the end; Ctrl-C and SIGTERM end it after the present step, with a checkpoint."""
+        config, begun = self.config, self.progress.step
+        journal = Journal(config.folder, begun, config.steps, tensorboard=config.tensorboard)
+        with stopped_by_signals(self), contextlib.closing(journal):
+            self.take_steps(journal)
 
 
 def refuse_other_run(config: PartConfig, resume: bool) -> None:

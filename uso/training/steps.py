@@ -1,0 +1,133 @@
+"""What every run is made of: gradients to updates, updates to records and checkpoints, until the last step or a stop.
+
+What is learned, and on what, is a subclass's business. A run that goes on from a checkpoint does what a run in one
+piece does, if every random draw goes by the number of the step (`uso.training.draws`).
+"""
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from uso.errors import USOError
+from uso.training import state
+from uso.training.config import RunConfig
+from uso.training.journal import Journal, duration
+from uso.training.optimizer import RunningMean, learning_rate, make_optimizer
+
+
+class Run:
+    """One run.
+
+    Args:
+        parameters: what learns, by name; float32.
+        embeddings: which of them are tables (`embeddings_of`).
+    """
+
+    config: RunConfig
+
+    def __init__(
+        self, config: RunConfig, parameters: Mapping[str, nn.Parameter], embeddings: Iterable[nn.Parameter] = ()
+    ) -> None:
+        self.config = config
+        self.parameters = dict(parameters)
+        self.optimizer = make_optimizer(config.optimizer, self.parameters.values(), embeddings)
+        self.mean = None if config.ema is None else RunningMean(self.parameters, config.ema)
+        self.progress = state.Progress()
+        self.stopping = False
+        """Set it to end the run after the present step, with a checkpoint."""
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.config.folder / "checkpoints"
+
+    @property
+    def mean_values(self) -> dict[str, torch.Tensor] | None:
+        """The running mean of the parameters, where there is one."""
+        return None if self.mean is None else self.mean.values
+
+    # What a subclass does.
+
+    def update(self) -> dict[str, float]:
+        """One step: gradients, then `apply`; moves `progress`. Returns what to write down, `loss` among it."""
+        raise NotImplementedError
+
+    def export(self) -> None:
+        """Write the result so far."""
+        raise NotImplementedError
+
+    def after(self, journal: Journal | None, last: bool) -> None:
+        """After a step and its checkpoint."""
+
+    # What it is given.
+
+    def apply(self, loss: float) -> dict[str, float]:
+        """Clip the gradients that are there and take a step; returns their norm before and the learning rate.
+
+        Raises:
+            USOError: the loss or the norm is no number any more; then there is no step.
+        """
+        step, optimizer = self.progress.step, self.config.optimizer
+        clip = math.inf if optimizer.clip is None else optimizer.clip
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), clip))
+        rate = learning_rate(optimizer, step, self.config.steps)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise USOError(
+                f"The loss became {loss} and the gradient's norm {norm} in step {step + 1}. Go on from the last "
+                "checkpoint with a smaller optimizer.lr."
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.mean is not None:
+            self.mean.update(self.parameters, step)
+        return {"gradient_norm": norm, "learning_rate": rate}
+
+    def save(self) -> None:
+        """Write a checkpoint, and the result so far."""
+        state.save(self.checkpoints, self.config, self.progress, self.parameters, self.optimizer, self.mean)
+        self.export()
+
+    def must_stop(self, late: bool) -> bool:
+        return late or self.stopping
+
+    def take_steps(self, journal: Journal | None) -> None:
+        """To the last step, to the time limit, or until `stopping` is set; ends with a checkpoint and the result.
+
+        What is written down is the mean since the last time.
+        """
+        config, began, first = self.config, time.monotonic(), self.progress.step
+        before, saved = self.progress.seconds, -1
+        limit = math.inf if config.stop_after_minutes is None else 60 * config.stop_after_minutes
+        seen: defaultdict[str, list[float]] = defaultdict(list)
+        while self.progress.step < config.steps:
+            if self.progress.step > first and self.must_stop(time.monotonic() - began > limit):
+                break
+            values = self.update()
+            step, seconds = self.progress.step, time.monotonic() - began
+            self.progress = state.Progress(step, self.progress.position, before + seconds)
+            last = step == config.steps
+            for name, value in values.items():
+                seen[name].append(value)
+            if journal is not None:
+                journal.step(values["loss"])
+                if step % config.log_every == 0 or last:
+                    pace = seconds / (step - first)
+                    means = {name: math.fsum(each) / len(each) for name, each in seen.items()}
+                    seen.clear()
+                    journal.write(step, {**means, "seconds_per_step": pace})
+                    shown = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in means.items())
+                    left = duration(pace * (config.steps - step))
+                    journal.say(f"step {step} of {config.steps}: {shown}; {pace:.2f} s a step, {left} left")
+            if step % config.checkpoint.every == 0 or last:
+                self.save()
+                saved = step
+            self.after(journal, last)
+        if saved != self.progress.step:
+            self.save()
