@@ -1,14 +1,18 @@
-"""The demo model's files: in the released layouts, small, and with tokenizers that read anything."""
+"""The demo model: files in the released layouts, small, tokenizers that read anything, and content that is kept."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from safetensors import safe_open
 
 from tests import layouts
 from uso.config import ModelConfig
+from uso.loading import load_pipeline
+from uso.training.data.miniature.triplets import Miniature
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "assets" / "demo-model"
@@ -105,3 +109,22 @@ def test_t5_tokenizer_agrees_with_its_sentencepiece_model(demo_config: ModelConf
     for text in TEXTS:
         assert tokenizer(text).input_ids == [*pieces.encode(text), 1]
     assert 2 not in tokenizer("The quick brown fox, 0123456789; Überraschung!").input_ids
+
+
+@pytest.mark.slow
+def test_demo_keeps_what_the_content_image_shows(demo_config: ModelConfig) -> None:
+    """Pictures made of a content image alone are nearest to their own one of six. Plants a model without its LoRA."""
+
+    def own(config: ModelConfig) -> int:
+        pipeline = load_pipeline(config, device="cpu", dtype="float32", offline=True)
+        contents = [Miniature(split="new-both").triplet(number).content for number in range(6)]
+        right = 0
+        for number, content in enumerate(contents):
+            made = pipeline(content_images=[Image.fromarray(content)], width=128, height=128, seed=number).images[0]
+            errors = [np.square(np.asarray(made, float) - one).mean() for one in contents]
+            right += int(np.argmin(errors)) == number
+        return right
+
+    bare = {name: source for name, source in demo_config.components.items() if name != "lora"}
+    assert own(demo_config) == 6
+    assert own(demo_config.model_copy(update={"components": bare})) <= 3
