@@ -1,7 +1,7 @@
 """What encoders make of shards, as arrays on disk: one file per shard, encoded once, mapped when read.
 
-An interrupted run goes on with the files that are there. They are known by the weights that made
-them and by what the pictures are; several processes may fill one folder.
+An interrupted run goes on with the files that are there. They are known by the weights that made them and by what the
+pictures are; several processes may fill one folder.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from uso.latents import tensor_to_image
 from uso.training.data.shards import Shards, mapped
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
@@ -78,7 +79,7 @@ def to_pixels(pictures: np.ndarray) -> torch.Tensor:
 
 def to_bytes(pixels: torch.Tensor) -> np.ndarray:
     """[B, 3, H, W] -> [B, H, W, 3] bytes; what is beyond [-1, 1] is cut off."""
-    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return np.stack([np.asarray(tensor_to_image(picture[None])) for picture in pixels])
 
 
 def name_of(what: str, shards: Shards, slots: tuple[int, ...], module: nn.Module, *settings: float) -> str:

@@ -3,14 +3,14 @@
 What a task brings is encoded picture by picture, as in use; denoising and decoding are batched.
 """
 
-import numpy as np
 import torch
 from PIL import Image
 
 from uso.images import fit_reference
-from uso.latents import draw_noise, tensor_to_image, unpack
+from uso.latents import draw_noise, unpack
 from uso.pipeline import USOPipeline
 from uso.request import GenerationRequest
+from uso.training.arrays import to_bytes
 from uso.training.data.miniature.triplets import Pixels
 from uso.training.evaluation.material import Task
 
@@ -51,15 +51,11 @@ def draw(pipeline: USOPipeline, tasks: list[Task], request: GenerationRequest) -
     for step in steps:
         latents = step.latents
     pipeline.remembered.clear()  # modulation tables of these prompts, large and of no use to the next
-    return _bytes(pipeline.decode(unpack(latents, request.height, request.width)))
+    return to_bytes(pipeline.decode(unpack(latents, request.height, request.width)))
 
 
 @torch.inference_mode()
 def through_autoencoder(pipeline: USOPipeline, pictures: Pixels) -> Pixels:
     """Pictures [B, H, W, 3], encoded and decoded: the best that the model could make of them."""
     latents = torch.cat([pipeline.encode_reference(Image.fromarray(picture)) for picture in pictures])
-    return _bytes(pipeline.decode(latents))
-
-
-def _bytes(pixels: torch.Tensor) -> Pixels:
-    return np.stack([np.asarray(tensor_to_image(picture[None])) for picture in pixels])
+    return to_bytes(pipeline.decode(latents))
