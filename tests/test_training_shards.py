@@ -6,7 +6,7 @@ from uso.training.buckets import Shape, epoch_batches
 from uso.training.config import DropoutConfig, TrainingConfig, load_training_config
 from uso.training.data.miniature.triplets import Miniature
 from uso.training.data.shards import Shards, make_shards
-from uso.training.shard_source import TEXT_ONLY, ShardSample, shard_samples
+from uso.training.shard_source import INSTRUCTED, TEXT_ONLY, ShardSample, said, shard_samples
 
 SIDE = 32
 COUNT = 16
@@ -45,14 +45,20 @@ def test_every_way_of_use_is_learned(shards: Shards) -> None:
     """Catches a way that nothing teaches, or one that is taught with words of another."""
     samples = shard_samples(shards, run("stage2-mini"))
     assert {way(sample) for sample in samples} == {(True, True), (True, False), (False, True), (False, False)}
-    assert sum(sample.features.content is not None for sample in samples) == COUNT
+    instructed = 0
     for sample in samples:
-        index = sample.features.target.index
-        words, told = shards.words[index], sample.features.prompt.prompt
+        words, told = shards.words[sample.features.target.index], sample.features.prompt.prompt
+        if way(sample) == (True, False) and "style" in words["labels"]:
+            assert words["labels"]["layout"] == "kept"  # nothing says where the subject would go
+            phrase = words["caption"].split(" of ")[0]
+            assert told == said(words, "instruction") == f"Transform the style into {phrase}."
+            instructed += 1
+            continue
         expected = {(False, True): "sentence", (False, False): "caption"}.get(way(sample), "prompt")
         assert told == words[expected]
-        if way(sample) == (True, False):
-            assert "style" not in words["labels"]  # else nothing would say in which style the target is
+    kept = [words["labels"] for words in shards.words[::INSTRUCTED] if words["labels"]["layout"] == "kept"]
+    assert instructed == sum("style" in labels for labels in kept) > 0
+    assert sum(sample.features.content is not None for sample in samples) == COUNT + instructed
     assert sum(way(sample) == (False, False) for sample in samples) == COUNT // TEXT_ONLY
 
 

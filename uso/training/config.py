@@ -7,7 +7,7 @@ are known; files and devices are looked at elsewhere.
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -304,21 +304,27 @@ def _sentence(text: str) -> str:
 
 
 def _lay_over(cls: type[BaseModel], values: dict[str, Any], override: str) -> None:
-    """Change `values` by one `key.key=value`; the value is read as YAML."""
+    """Change `values` by one `key.key=value`; the value is read as YAML. Keys below a free dictionary may be any."""
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
         raise ConfigError(f"'{override}' is no override. Write key=value, for example optimizer.lr=1e-4.")
     *owners, last = dotted.split(".")
     prefix = ""
+    level: type[BaseModel] | None = cls
+    """None below a free dictionary."""
     for owner in owners:
-        inner = _inner(cls.model_fields[owner].annotation) if owner in cls.model_fields else None
-        if inner is None:
-            raise ConfigError(_sentence(_unknown(cls, owner, prefix)))
+        if level is not None and owner not in level.model_fields:
+            raise ConfigError(_sentence(_unknown(level, owner, prefix)))
+        if level is not None:
+            annotation = level.model_fields[owner].annotation
+            level = _inner(annotation)
+            if level is None and get_origin(annotation) is not dict:
+                raise ConfigError(f"There is no key {dotted}: {prefix}{owner} has no keys of its own.")
         present = values.get(owner)
         values[owner] = dict(present) if isinstance(present, dict) else {}
-        values, cls, prefix = values[owner], inner, f"{prefix}{owner}."
-    if last not in cls.model_fields:
-        raise ConfigError(_sentence(_unknown(cls, last, prefix)))
+        values, prefix = values[owner], f"{prefix}{owner}."
+    if level is not None and last not in level.model_fields:
+        raise ConfigError(_sentence(_unknown(level, last, prefix)))
     try:
         values[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -20,6 +20,8 @@ from uso.pipeline import USOPipeline
 from uso.training.arrays import Arrays, encoded, name_of, to_bytes
 from uso.training.buckets import Shape
 from uso.training.config import TrainingConfig
+from uso.training.data.miniature.scenes import instruction
+from uso.training.data.miniature.styles import STYLES
 from uso.training.data.shards import Shards
 from uso.training.features import SampleFeatures
 from uso.training.speed import autocast, compile_residuals
@@ -30,8 +32,11 @@ CONTENT, STYLE, TARGET = 0, 1, 2
 STYLE_ONLY, TEXT_ONLY = 4, 8
 """Where content is read, one triplet in so many is also learned without it."""
 
-TEXTS = ("prompt", "sentence", "caption")
-"""What is written of a triplet: told to the network; what the target shows; that, and in which style."""
+INSTRUCTED = 2
+"""Where content is read, one triplet in so many that keep their layout is also learned from an instruction."""
+
+Text = Literal["prompt", "sentence", "caption", "instruction"]
+"""What is said of a triplet: told to the network; what the target shows; that, and in which style; that style alone."""
 
 OnProgress = Callable[[int, int], None]
 
@@ -75,8 +80,9 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
     """Every triplet of a folder, in the ways of use that the run reads.
 
     Where content is read: subject and style, layout kept without words or moved by them; plain triplets without a style
-    picture every other time (the subject alone); and, beside those, some triplets by style and words, and some by words
-    that name the style. Where it is not read, words always say what the target shows.
+    picture every other time (the subject alone); and, beside those, some triplets by style and words, some by words
+    that name the style, and some by their content and an instruction that does. Where content is not read, words always
+    say what the target shows.
 
     Raises:
         ConfigError: the shards hold no triplets, or pictures of another size than the run's.
@@ -88,9 +94,9 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
         if size != side:
             raise ConfigError(f"{shards.folder} holds pictures of {side} pixels. Set data.{key}={side}, not {size}.")
 
-    def sample(index: int, text: str, content: bool, style: bool) -> ShardSample:
+    def sample(index: int, text: Text, content: bool, style: bool) -> ShardSample:
         features = SampleFeatures(
-            prompt=ShardFeature("prompt", prompt=shards.words[index][text]),
+            prompt=ShardFeature("prompt", prompt=said(shards.words[index], text)),
             target=ShardFeature("latents", index, TARGET),
             content=ShardFeature("latents", index, CONTENT) if content else None,
             styles=(ShardFeature("style", index, STYLE),) if style else (),
@@ -103,13 +109,24 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
         return [sample(index, "sentence", False, reads_style) for index in range(len(shards))]
     samples = []
     for index, words in enumerate(shards.words):
-        alone = "style" not in words["labels"] and index % 2 == 0
+        plain = "style" not in words["labels"]
+        alone = plain and index % 2 == 0
         samples.append(sample(index, "prompt", True, reads_style and not alone))
         if index % STYLE_ONLY == 0 and reads_style:
             samples.append(sample(index, "sentence", False, True))
         if index % TEXT_ONLY == 1:
             samples.append(sample(index, "caption", False, False))
+        if index % INSTRUCTED == 0 and not plain and words["labels"]["layout"] == "kept":
+            samples.append(sample(index, "instruction", True, False))
     return samples
+
+
+_PHRASES = {style.name: style.phrase for style in STYLES}
+
+
+def said(words: dict[str, Any], text: Text) -> str:
+    """A text of a triplet; plain ones have no instruction."""
+    return instruction(_PHRASES[words["labels"]["style"]]) if text == "instruction" else str(words[text])
 
 
 class ShardFeatures:
@@ -132,9 +149,11 @@ class ShardFeatures:
     ) -> None:
         self.latents = latents_of(pipeline, shards, folder, compile=compile, on_progress=on_progress)
         self.styles = style_features_of(pipeline, shards, folder, on_progress=on_progress) if "style" in reads else None
-        told = TEXTS if "content" in reads else ("sentence",)
-        texts = dict.fromkeys(["", *(words[text] for words in shards.words for text in told)])
-        self.prompts = _encoded_prompts(pipeline, list(texts))
+        told: tuple[Text, ...] = ("prompt", "sentence", "caption") if "content" in reads else ("sentence",)
+        texts = ["", *(said(words, text) for words in shards.words for text in told)]
+        if "content" in reads:
+            texts += [instruction(phrase) for phrase in _PHRASES.values()]
+        self.prompts = _encoded_prompts(pipeline, list(dict.fromkeys(texts)))
 
     def load(self, feature: ShardFeature) -> dict[str, torch.Tensor]:
         """A feature on the CPU, without a batch dimension, in float32."""

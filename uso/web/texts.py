@@ -85,14 +85,14 @@ _PHOTOGRAPHS = (
     ),
 )
 
-# Sentences as its captions are, of words and scenes that are in them: without a style they begin with "The", with one
-# they are no sentence and begin small.
+# Sentences as it has learned them, of words and scenes that are in them: what is seen begins with "The"; where it names
+# a style too, it is no sentence and begins small.
 _DRAWN = (
     Example("Text only", "an oil painting of a rocket in the sky at sunset"),
     Example("Subject in a new scene", "The owl stands in the snow at night.", content="drawn/owl.png"),
     Example(
         "Restyled by words",
-        "a woodcut of a snowman in the mountains",
+        "Transform the style into a woodcut.",
         content="drawn/snowman.png",
         keep_input_size=True,
     ),

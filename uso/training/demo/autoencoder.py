@@ -19,7 +19,7 @@ from uso.layouts import autoencoder_part
 from uso.training.arrays import to_bytes
 from uso.training.demo.config import PartConfig
 from uso.training.demo.loop import Loop, Losses
-from uso.training.demo.model import DTYPE, read_config, write_config
+from uso.training.demo.model import DTYPE, read_config, refuse_other_sizes, write_config
 from uso.training.demo.pictures import held_out, open_samples, pick, pixels_of
 from uso.training.draws import generator
 from uso.training.evaluation.structure import psnr as picture_psnr
@@ -68,7 +68,11 @@ def make_autoencoder(config: PartConfig) -> AutoencoderKL:
     """The autoencoder to learn: a new one, or the folder's."""
     path = config.model / FILE
     if path.is_file() and not config.fresh:
-        vae = load_autoencoder(read_config(config.model, "vae"), [path])
+        present = read_config(config.model, "vae")
+        measured = ("scaling_factor", "shift_factor")
+        wanted = autoencoder_config(config.architecture)
+        refuse_other_sizes("autoencoder", {key: wanted[key] for key in wanted if key not in measured}, present)
+        vae = load_autoencoder(present, [path])
     else:
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)

@@ -56,6 +56,7 @@ def _trainers() -> dict[Part, Callable[[PartConfig, bool], object]]:
     from uso.training.demo.autoencoder import train_autoencoder
     from uso.training.demo.base import train_base
     from uso.training.demo.descriptor import train_descriptor
+    from uso.training.demo.guidance import train_guidance
     from uso.training.demo.image_encoder import train_image_encoder
     from uso.training.demo.tokenizers import train_tokenizers
 
@@ -64,5 +65,6 @@ def _trainers() -> dict[Part, Callable[[PartConfig, bool], object]]:
         "tokenizers": lambda config, _: train_tokenizers(config),
         "image-encoder": train_image_encoder,
         "base": train_base,
+        "guidance": train_guidance,
         "descriptor": train_descriptor,
     }

@@ -11,7 +11,7 @@ from uso.training.config import FOLDER, FlowConfig, RunConfig, load_run_config
 
 PARTS_FOLDER = FOLDER / "demo"
 
-Part = Literal["autoencoder", "tokenizers", "image-encoder", "base", "descriptor"]
+Part = Literal["autoencoder", "tokenizers", "image-encoder", "base", "guidance", "descriptor"]
 
 
 class PartOptions(Strict):
@@ -29,16 +29,15 @@ class PartOptions(Strict):
     decoder_only: bool = False
     """Autoencoder: leave encoder, scale and shift, and so every latent, as they are."""
     no_text: float = Field(default=0.1, ge=0, le=1)
-    """Base: chance that words are left out."""
-    distil: bool = False
-    """Base: learn guidance from the base as it is, instead of pictures."""
+    """Base, guidance: chance that words are left out."""
     subject: float = Field(default=1.0, ge=0)
     """Descriptor: weight of the subject's loss; that of the style has weight 1."""
 
 
 OPTIONS: dict[Part, tuple[str, ...]] = {
     "autoencoder": ("divergence", "absolute", "relative", "noise", "decoder_only"),
-    "base": ("no_text", "distil"),
+    "base": ("no_text",),
+    "guidance": ("no_text",),
     "descriptor": ("subject",),
 }
 
@@ -57,7 +56,7 @@ class PartConfig(RunConfig):
     """Shards of drawn samples (`python -m uso train.data make-miniature FOLDER --form samples`)."""
     compile: bool = True
     flow: FlowConfig = FlowConfig()
-    """Noise levels of the base."""
+    """Noise levels of base and guidance."""
     options: PartOptions = PartOptions()
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from uso.training.arrays import to_pixels
 from uso.training.csd import CSD, HEAD_WIDTH, load_csd, published_tensors
 from uso.training.demo.config import PartConfig
 from uso.training.demo.loop import Loop, Losses
+from uso.training.demo.model import TOWER_SIZES, refuse_other_sizes
 from uso.training.demo.pictures import open_samples, pick
 from uso.training.draws import generator
 from uso.training.release import write_safetensors
@@ -45,6 +46,11 @@ def new_descriptor(architecture: dict[str, Any], seed: int) -> CSD:
         for matrix in (model.last_layer_style, model.last_layer_content):
             nn.init.normal_(matrix, std=width**-0.5)
     return model
+
+
+def _sizes(model: CSD) -> dict[str, int]:
+    tower = model.backbone.config
+    return {key: getattr(tower, key) for key in TOWER_SIZES} | {"vector": model.last_layer_style.shape[1]}
 
 
 class LabelLoss(nn.Module):
@@ -88,7 +94,11 @@ def train_descriptor(config: PartConfig, resume: bool = False) -> Loop:
     style_of = torch.tensor([styles.index(label.get("style") or "") for label in labels])
     subject_of = torch.tensor([subjects.index(label["subject"]) for label in labels])
     path = config.folder / FILE
-    model = new_descriptor(config.architecture, config.seed) if config.fresh or not path.is_file() else load_csd(path)
+    model = new_descriptor(config.architecture, config.seed)
+    if path.is_file() and not config.fresh:
+        known = load_csd(path)
+        refuse_other_sizes("descriptor", _sizes(model), _sizes(known))
+        model = known
     model.requires_grad_(True).train()
     loss = LabelLoss(model, len(styles), len(subjects), config.seed)
     network: Any = torch.compile(loss) if config.compile else loss

@@ -31,6 +31,31 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
+TOWER_SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "image_size",
+    "patch_size",
+)
+"""What `architecture` says about a vision tower, in its config's words."""
+
+
+def refuse_other_sizes(what: str, wanted: Mapping[str, Any], present: Mapping[str, Any]) -> None:
+    """Refuse `architecture` of a part that is there with other sizes: a run goes on with what it finds.
+
+    Raises:
+        ConfigError: which value differs.
+    """
+    for key, value in wanted.items():
+        if key in present and present[key] != value:
+            raise ConfigError(
+                f"The {what} that is there has {key} {present[key]}, and architecture asks for {value}. Say fresh=true "
+                "to begin a new one, or leave architecture as it is."
+            )
+
+
 def write_config(folder: Path, name: str, values: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"

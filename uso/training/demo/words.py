@@ -35,19 +35,31 @@ def _present(model: Path, name: str) -> Path:
 
 
 def t5_ids(tokenizer: Any, texts: list[str], length: int) -> torch.Tensor:
-    """[N, length]."""
-    ids: torch.Tensor = tokenizer(
-        texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-    ).input_ids
-    return ids
+    """[N, length].
+
+    Raises:
+        ConfigError: a text is longer.
+    """
+    return _ids(tokenizer, texts, length)
 
 
 def clip_ids(tokenizer: Any, texts: list[str]) -> torch.Tensor:
-    """[N, 77]."""
-    ids: torch.Tensor = tokenizer(
-        texts, padding="max_length", max_length=CLIP_LENGTH, truncation=True, return_tensors="pt"
-    ).input_ids
-    return ids
+    """[N, 77].
+
+    Raises:
+        ConfigError: a text is longer.
+    """
+    return _ids(tokenizer, texts, CLIP_LENGTH)
+
+
+def _ids(tokenizer: Any, texts: list[str], length: int) -> torch.Tensor:
+    ids: list[list[int]] = tokenizer(texts, padding="max_length", max_length=length).input_ids
+    for text, row in zip(texts, ids, strict=True):
+        if len(row) > length:
+            raise ConfigError(
+                f"A caption has {len(row)} tokens, and the model reads {length}: {text[:80]!r}. Write shorter captions."
+            )
+    return torch.tensor(ids)
 
 
 def caption_ids(tokenizer: Any, shards: Shards, length: int) -> torch.Tensor:

@@ -193,6 +193,11 @@ def styled_sentence(scene: Scene, style_phrase: str) -> str:
     return f"{style_phrase} of {scene.subject.article} {scene.subject.name} {situation(scene)}"
 
 
+def instruction(style_phrase: str) -> str:
+    """What turns a picture into one of a style: "Transform the style into a woodcut." """
+    return f"Transform the style into {style_phrase}."
+
+
 def caption_words(style_phrases: Iterable[str]) -> set[str]:
     """Every word that captions can hold, in small letters: subjects and styles that are held out too."""
     texts = [*style_phrases, *(place.phrase for place in PLACES), *_TIME_WORDS.values(), *_VERBS.values()]

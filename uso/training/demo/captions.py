@@ -1,0 +1,107 @@
+"""Captioned pictures out of shards, as the base reads them: latents, noise, and words as token ids, by step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from uso.pipeline import USOPipeline
+from uso.terminal import say
+from uso.training.arrays import Arrays
+from uso.training.data.shards import Shards
+from uso.training.demo.config import PartConfig
+from uso.training.demo.pictures import pick
+from uso.training.demo.words import clip_ids, t5_ids
+from uso.training.draws import generator
+from uso.training.flow import draw_levels
+from uso.training.shard_source import CONTENT, TARGET, latents_of
+
+Words = tuple[torch.Tensor, torch.Tensor]
+"""T5's features [B or 1, L, text_dim] and CLIP's vectors [B or 1, pooled_dim]."""
+
+
+@dataclass(frozen=True)
+class CaptionedBatch:
+    latents: torch.Tensor
+    """[B, 16, H/8, W/8], float32, like the noise."""
+    noise: torch.Tensor
+    levels: torch.Tensor
+    """How much of the noise, [B]."""
+    ids: torch.Tensor
+    """CLIP's, [B, 77]; those of no words where they are left out."""
+    ids_2: torch.Tensor
+    """T5's, [B, length]; likewise."""
+    scales: torch.Tensor
+    """Guidance scales that the model is told, [B], drawn evenly from those that it allows."""
+
+
+class Captions:
+    """Every picture of a run's shards that has a caption, encoded.
+
+    Raises:
+        ConfigError: there are no shards, or a caption is longer than the model reads.
+    """
+
+    def __init__(self, config: PartConfig, shards: Shards, pipeline: USOPipeline) -> None:
+        self.config = config
+        folder, report = config.folder.parent, _every_so_often("Encoded", 4096)
+        self.arrays: Arrays = latents_of(pipeline, shards, folder, compile=config.compile, on_progress=report)
+        self.places, texts = captioned(shards)
+        self.side = 8 * self.arrays[0].shape[-1]
+        """Of the pictures, in pixels."""
+        clip, t5, length = pipeline.tokenizer, pipeline.tokenizer_2, pipeline.model_config.max_sequence_length
+        self.ids, self.ids_2 = clip_ids(clip, texts), t5_ids(t5, texts, length)
+        self.no_ids, self.no_ids_2 = clip_ids(clip, [""]), t5_ids(t5, [""], length)
+        self.limits = pipeline.model_config.limits
+
+    def batch(self, step: int) -> CaptionedBatch:
+        """What a step, counted from 0, reads; the same for the same step."""
+        config = self.config
+        numbers = pick(config.seed, "base", step, config.batch, len(self.places))
+        draw = generator(config.seed, "base-flow", step)
+        latents = self.arrays.take([self.places[number] for number in numbers])
+        noise = torch.randn(latents.shape, generator=draw)
+        levels = draw_levels(config.flow, config.batch, self.side, self.side, draw)
+        silent = torch.rand(config.batch, generator=draw) < config.options.no_text
+        ids, ids_2 = self.ids[numbers], self.ids_2[numbers]
+        ids[silent], ids_2[silent] = self.no_ids, self.no_ids_2
+        share = torch.rand(config.batch, generator=draw)
+        scales = self.limits.min_guidance + (self.limits.max_guidance - self.limits.min_guidance) * share
+        return CaptionedBatch(latents, noise, levels, ids, ids_2, scales)
+
+
+def encode_words(pipeline: USOPipeline, ids: torch.Tensor, ids_2: torch.Tensor) -> Words:
+    """Words as the transformer is told them; gradients reach the encoders."""
+    return pipeline.text_encoder_2(ids_2).last_hidden_state, pipeline.text_encoder(ids).pooler_output
+
+
+def captioned(shards: Shards) -> tuple[list[tuple[int, int]], list[str]]:
+    """(index, place in the arrays of latents) of each picture whose words were written down, and the words."""
+    places, texts = [], []
+    for index, words in enumerate(shards.words):
+        if shards.kind == "samples":
+            places.append((index, 0))
+            texts.append(words["caption"])
+            continue
+        for place, slot in enumerate((CONTENT, TARGET)):
+            caption = caption_of(words, slot)
+            if caption is not None:
+                places.append((index, place))
+                texts.append(caption)
+    return places, texts
+
+
+def caption_of(words: dict[str, Any], slot: int) -> str | None:
+    """The words that say what a picture of a row shows; None where nobody wrote them down."""
+    if slot == TARGET:
+        return str(words["caption"])
+    return str(words["sentence"]) if words["labels"]["layout"] == "kept" else None
+
+
+def _every_so_often(verb: str, count: int) -> Callable[[int, int], None]:
+    def report(done: int, total: int) -> None:
+        if done % count < 512 or done == total:
+            say(f"{verb} {done} of {total}.")
+
+    return report
