@@ -199,8 +199,8 @@ def instruction(style_phrase: str) -> str:
 
 
 def caption_words(style_phrases: Iterable[str]) -> set[str]:
-    """Every word that captions can hold, in small letters: subjects and styles that are held out too."""
+    """Every word that captions and instructions can hold, in small letters: subjects and styles held out too."""
     texts = [*style_phrases, *(place.phrase for place in PLACES), *_TIME_WORDS.values(), *_VERBS.values()]
     texts += [subject.name for subject in (*SUBJECTS, *PROPS)]
-    texts += ["the a an of on the left right, next to, stands swims floats"]
+    texts += ["the a an of on the left right, next to, stands swims floats", instruction("")]
     return {word.lower() for text in texts for word in re.findall(r"[\w-]+", text)}
