@@ -267,14 +267,18 @@ class Handlers:
     # What there is to see.
 
     def tick(self, job_id: str | None) -> tuple[str, Any, Any]:
-        """Once a second until the model is ready: (its state, the Generate button, the timer)."""
+        """Once a second until the model is ready: (its state, the Generate button, the timer).
+
+        It never frees the button: its answer may arrive after that of `come_back`, which locks it for a running job.
+        """
         status = self.engine.status
         device = str(self.engine.provenance.get("device", ""))
         state = snippets.model_state(status, self.engine.loading_seconds, device)
         settled = status.state in ("ready", "failed")
         over = all(worker.status.state in ("ready", "failed") for worker in self.engine.workers)
         words = "Generate" if settled else "Generate when ready"
-        button = gr.update(value=words) if job_id else gr.update(value=words, interactive=status.state != "failed")
+        useless = status.state == "failed" and not job_id
+        button = gr.update(value=words, interactive=False) if useless else gr.update(value=words)
         return state, button, gr.update(active=not over)
 
     def _history(self, asker: Asker, current: str = "") -> str:
