@@ -313,9 +313,9 @@ def _lay_over(cls: type[BaseModel], values: dict[str, Any], override: str) -> No
     level: type[BaseModel] | None = cls
     """None below a free dictionary."""
     for owner in owners:
-        if level is not None and owner not in level.model_fields:
-            raise ConfigError(_sentence(_unknown(level, owner, prefix)))
         if level is not None:
+            if owner not in level.model_fields:
+                raise ConfigError(_sentence(_unknown(level, owner, prefix)))
             annotation = level.model_fields[owner].annotation
             level = _inner(annotation)
             if level is None and get_origin(annotation) is not dict:

@@ -1,6 +1,5 @@
 """Captioned pictures out of shards, as the base reads them: latents, noise, and words as token ids, by step."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +44,8 @@ class Captions:
 
     def __init__(self, config: PartConfig, shards: Shards, pipeline: USOPipeline) -> None:
         self.config = config
-        folder, report = config.folder.parent, _every_so_often("Encoded", 4096)
-        self.arrays: Arrays = latents_of(pipeline, shards, folder, compile=config.compile, on_progress=report)
+        folder = config.folder.parent
+        self.arrays: Arrays = latents_of(pipeline, shards, folder, compile=config.compile, on_progress=_report)
         self.places, texts = captioned(shards)
         self.side = 8 * self.arrays[0].shape[-1]
         """Of the pictures, in pixels."""
@@ -99,9 +98,6 @@ def caption_of(words: dict[str, Any], slot: int) -> str | None:
     return str(words["sentence"]) if words["labels"]["layout"] == "kept" else None
 
 
-def _every_so_often(verb: str, count: int) -> Callable[[int, int], None]:
-    def report(done: int, total: int) -> None:
-        if done % count < 512 or done == total:
-            say(f"{verb} {done} of {total}.")
-
-    return report
+def _report(done: int, total: int) -> None:
+    if done % 4096 < 512 or done == total:
+        say(f"Encoded {done} of {total}.")

@@ -18,7 +18,7 @@ from uso.training.arrays import to_pixels
 from uso.training.csd import CSD, HEAD_WIDTH, load_csd, published_tensors
 from uso.training.demo.config import PartConfig
 from uso.training.demo.loop import Loop, Losses
-from uso.training.demo.model import TOWER_SIZES, refuse_other_sizes
+from uso.training.demo.model import refuse_other_sizes, tower_sizes
 from uso.training.demo.pictures import open_samples, pick
 from uso.training.draws import generator
 from uso.training.release import write_safetensors
@@ -29,9 +29,10 @@ _SHARPNESS = 16.0
 """Cosines are multiplied by this before the softmax over labels."""
 
 
-def new_descriptor(architecture: dict[str, Any], seed: int) -> CSD:
+def tower_config(architecture: dict[str, Any]) -> CLIPVisionConfig:
+    """Sizes of a new descriptor's tower."""
     width = int(architecture["width"])
-    config = CLIPVisionConfig(
+    return CLIPVisionConfig(
         hidden_size=width,
         intermediate_size=4 * width,
         num_hidden_layers=int(architecture["layers"]),
@@ -40,17 +41,16 @@ def new_descriptor(architecture: dict[str, Any], seed: int) -> CSD:
         patch_size=int(architecture["patch_size"]),
         hidden_act="quick_gelu",
     )
+
+
+def new_descriptor(architecture: dict[str, Any], seed: int) -> CSD:
+    config = tower_config(architecture)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = CSD(config, int(architecture["vector"]))
         for matrix in (model.last_layer_style, model.last_layer_content):
-            nn.init.normal_(matrix, std=width**-0.5)
+            nn.init.normal_(matrix, std=config.hidden_size**-0.5)
     return model
-
-
-def _sizes(model: CSD) -> dict[str, int]:
-    tower = model.backbone.config
-    return {key: getattr(tower, key) for key in TOWER_SIZES} | {"vector": model.last_layer_style.shape[1]}
 
 
 class LabelLoss(nn.Module):
@@ -94,11 +94,13 @@ def train_descriptor(config: PartConfig, resume: bool = False) -> Loop:
     style_of = torch.tensor([styles.index(label.get("style") or "") for label in labels])
     subject_of = torch.tensor([subjects.index(label["subject"]) for label in labels])
     path = config.folder / FILE
-    model = new_descriptor(config.architecture, config.seed)
     if path.is_file() and not config.fresh:
-        known = load_csd(path)
-        refuse_other_sizes("descriptor", _sizes(model), _sizes(known))
-        model = known
+        model = load_csd(path)
+        present = tower_sizes(model.backbone.config) | {"vector": model.last_layer_style.shape[1]}
+        wanted = tower_sizes(tower_config(config.architecture)) | {"vector": int(config.architecture["vector"])}
+        refuse_other_sizes("descriptor", wanted, present)
+    else:
+        model = new_descriptor(config.architecture, config.seed)
     model.requires_grad_(True).train()
     loss = LabelLoss(model, len(styles), len(subjects), config.seed)
     network: Any = torch.compile(loss) if config.compile else loss

@@ -18,7 +18,7 @@ from uso.context import STYLE_LAYERS
 from uso.errors import ConfigError
 from uso.training.demo.config import PartConfig
 from uso.training.demo.loop import Loop, Losses
-from uso.training.demo.model import TOWER_SIZES, read_config, refuse_other_sizes, write_config, write_pretrained
+from uso.training.demo.model import read_config, refuse_other_sizes, tower_sizes, write_config, write_pretrained
 from uso.training.demo.pictures import open_samples, pick, pixels_of
 from uso.training.demo.words import caption_ids, load_t5_tokenizer
 from uso.training.optimizer import embeddings_of
@@ -67,11 +67,10 @@ def image_processor_config(size: int) -> dict[str, Any]:
 def make_model(config: PartConfig, vocabulary: int, length: int) -> SiglipModel:
     """Both towers; the picture's is the folder's, or a new one."""
     fresh = config.fresh or not (config.model / FOLDER / "model.safetensors").is_file()
-    present = {} if fresh else read_config(config.model, "image_encoder")
     vision = vision_config(config.architecture)
     if not fresh:
-        refuse_other_sizes("image encoder", {key: getattr(vision, key) for key in TOWER_SIZES}, present)
-        vision = SiglipVisionConfig(**present)
+        wanted, vision = vision, SiglipVisionConfig(**read_config(config.model, "image_encoder"))
+        refuse_other_sizes("image encoder", tower_sizes(wanted), tower_sizes(vision))
     text = SiglipTextConfig(
         vocab_size=vocabulary,
         hidden_size=vision.hidden_size,

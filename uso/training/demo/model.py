@@ -31,15 +31,10 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-TOWER_SIZES = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "image_size",
-    "patch_size",
-)
-"""What `architecture` says about a vision tower, in its config's words."""
+def tower_sizes(tower: Any) -> dict[str, int]:
+    """What `architecture` says about a vision tower, out of its config."""
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size")
+    return {name: int(getattr(tower, name)) for name in names}
 
 
 def refuse_other_sizes(what: str, wanted: Mapping[str, Any], present: Mapping[str, Any]) -> None:
