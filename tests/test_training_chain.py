@@ -23,7 +23,8 @@ from uso.training.shard_source import CONTENT, STYLE, ShardFeature, ShardFeature
 def in_pieces(folder: Path, name: str, data: Path, stops: list[int]) -> Path:
     """A copy of the model in `folder`, in which a part has learned to the last of `stops`, resting at the others."""
     copy = folder / f"{name}-{'-'.join(map(str, stops))}"
-    shutil.copytree(folder / "model", copy / "model")
+    for each in ("model", "reward-descriptor"):
+        shutil.copytree(folder / each, copy / each)
     for number, stop in enumerate(stops):
         config = tiny(name, copy, data, "optimizer.decay=constant", "optimizer.warm_up=1", f"steps={stop}")
         train_part(config, resume=number > 0)
@@ -42,9 +43,9 @@ def test_the_whole_chain(tmp_path: Path) -> None:
         ("tokenizers", samples),
         ("autoencoder", samples),
         ("image-encoder", samples),
+        ("reward-descriptor", samples),
         ("base", triplets),
         ("guidance", triplets),
-        ("reward-descriptor", samples),
     ):
         train_part(tiny(name, tmp_path, data))
     for name in ("base", "guidance"):

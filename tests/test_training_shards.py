@@ -6,7 +6,7 @@ from uso.training.buckets import Shape, epoch_batches
 from uso.training.config import DropoutConfig, TrainingConfig, load_training_config
 from uso.training.data.miniature.triplets import Miniature
 from uso.training.data.shards import Shards, make_shards
-from uso.training.shard_source import INSTRUCTED, TEXT_ONLY, ShardSample, said, shard_samples
+from uso.training.shard_source import INSTRUCTED, NAMELESS, TEXT_ONLY, UNNAMED, ShardSample, said, shard_samples
 
 SIDE = 32
 COUNT = 16
@@ -45,7 +45,7 @@ def test_every_way_of_use_is_learned(shards: Shards) -> None:
     """Catches a way that nothing teaches, or one that is taught with words of another."""
     samples = shard_samples(shards, run("stage2-mini"))
     assert {way(sample) for sample in samples} == {(True, True), (True, False), (False, True), (False, False)}
-    instructed = 0
+    instructed, unnamed = 0, set()
     for sample in samples:
         words, told = shards.words[sample.features.target.index], sample.features.prompt.prompt
         if way(sample) == (True, False) and "style" in words["labels"]:
@@ -54,8 +54,14 @@ def test_every_way_of_use_is_learned(shards: Shards) -> None:
             assert told == said(words, "instruction") == f"Transform the style into {phrase}."
             instructed += 1
             continue
+        labels = words["labels"]
+        if sample.features.content is not None and labels["index"] // 2 % UNNAMED == 0 and labels["layout"] == "moved":
+            assert told.endswith(words["prompt"].removeprefix(f"The {labels['subject']}")) and told != words["prompt"]
+            unnamed.add(told.split()[1])
+            continue
         expected = {(False, True): "sentence", (False, False): "caption"}.get(way(sample), "prompt")
         assert told == words[expected]
+    assert 1 < len(unnamed) <= len(NAMELESS) and unnamed <= set(NAMELESS)
     kept = [words["labels"] for words in shards.words[::INSTRUCTED] if words["labels"]["layout"] == "kept"]
     assert instructed == sum("style" in labels for labels in kept) > 0
     assert sum(sample.features.content is not None for sample in samples) == COUNT + instructed

@@ -5,6 +5,7 @@ from pathlib import Path
 from uso.training.data.miniature.triplets import Miniature
 from uso.training.data.shards import Kind, make_shards
 from uso.training.demo.config import PartConfig, load_part_config
+from uso.training.demo.descriptor import FILE
 
 SIDE = 64
 TINY: dict[str, str] = {
@@ -30,6 +31,8 @@ def tiny(name: str, folder: Path, data: Path, *overrides: str) -> PartConfig:
     """A run of a part as it ships, but small."""
     extended = {"decoder": "autoencoder", "guidance": "base"}.get(name, name)
     sizes = [f"architecture={TINY[extended]}"] if extended in TINY else []
+    if name == "base":
+        sizes.append(f"alignment.descriptor={folder / 'reward-descriptor' / FILE}")
     common = [f"output={folder / name}", f"model_folder={folder / 'model'}", f"data={data}", "compile=false"]
     common += ["steps=2", "batch=2", "log_every=1", "tensorboard=false", "precision=float32"]
     return load_part_config(name, [*common, *sizes, *overrides])

@@ -35,8 +35,16 @@ STYLE_ONLY, TEXT_ONLY = 4, 8
 INSTRUCTED = 2
 """Where content is read, one triplet in so many that keep their layout is also learned from an instruction."""
 
-Text = Literal["prompt", "sentence", "caption", "instruction"]
-"""What is said of a triplet: told to the network; what the target shows; that, and in which style; that style alone."""
+UNNAMED = 2
+"""Where content is read, one pair of triplets in so many is told without the subject's name where its layout is moved:
+who it is must then be seen, as with subjects whose names no model has learned."""
+
+NAMELESS = ("subject", "thing", "figure", "object")
+"""Words that stand for the name."""
+
+Text = Literal["prompt", "unnamed", "sentence", "caption", "instruction"]
+"""What is said of a triplet: told to the network; that, without the subject's name; what the target shows; that, and in
+which style; that style alone."""
 
 OnProgress = Callable[[int, int], None]
 
@@ -79,10 +87,10 @@ class ShardSample:
 def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
     """Every triplet of a folder, in the ways of use that the run reads.
 
-    Where content is read: subject and style, layout kept without words or moved by them; plain triplets without a style
-    picture every other time (the subject alone); and, beside those, some triplets by style and words, some by words
-    that name the style, and some by their content and an instruction that does. Where content is not read, words always
-    say what the target shows.
+    Where content is read: subject and style, layout kept without words or moved by them, with the subject's name or
+    without; plain triplets without a style picture every other time (the subject alone); and, beside those, some
+    triplets by style and words, some by words that name the style, and some by their content and an instruction that
+    does. Where content is not read, words always say what the target shows.
 
     Raises:
         ConfigError: the shards hold no triplets, or pictures of another size than the run's.
@@ -111,12 +119,14 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
     for index, words in enumerate(shards.words):
         plain = "style" not in words["labels"]
         alone = plain and index % 2 == 0
-        samples.append(sample(index, "prompt", True, reads_style and not alone))
+        moved = words["labels"]["layout"] == "moved"
+        told: Text = "unnamed" if moved and index // 2 % UNNAMED == 0 else "prompt"
+        samples.append(sample(index, told, True, reads_style and not alone))
         if index % STYLE_ONLY == 0 and reads_style:
             samples.append(sample(index, "sentence", False, True))
         if index % TEXT_ONLY == 1:
             samples.append(sample(index, "caption", False, False))
-        if index % INSTRUCTED == 0 and not plain and words["labels"]["layout"] == "kept":
+        if index % INSTRUCTED == 0 and not plain and not moved:
             samples.append(sample(index, "instruction", True, False))
     return samples
 
@@ -126,7 +136,13 @@ _PHRASES = {style.name: style.phrase for style in STYLES}
 
 def said(words: dict[str, Any], text: Text) -> str:
     """A text of a triplet; plain ones have no instruction."""
-    return instruction(_PHRASES[words["labels"]["style"]]) if text == "instruction" else str(words[text])
+    labels = words["labels"]
+    if text == "instruction":
+        return instruction(_PHRASES[labels["style"]])
+    if text == "unnamed":
+        word = NAMELESS[labels["index"] // (2 * UNNAMED) % len(NAMELESS)]
+        return str(words["prompt"]).replace(f"The {labels['subject']} ", f"The {word} ", 1)
+    return str(words[text])
 
 
 class ShardFeatures:
@@ -149,7 +165,7 @@ class ShardFeatures:
     ) -> None:
         self.latents = latents_of(pipeline, shards, folder, compile=compile, on_progress=on_progress)
         self.styles = style_features_of(pipeline, shards, folder, on_progress=on_progress) if "style" in reads else None
-        told: tuple[Text, ...] = ("prompt", "sentence", "caption") if "content" in reads else ("sentence",)
+        told: tuple[Text, ...] = ("prompt", "unnamed", "sentence", "caption") if "content" in reads else ("sentence",)
         texts = ["", *(said(words, text) for words in shards.words for text in told)]
         if "content" in reads:
             texts += [instruction(phrase) for phrase in _PHRASES.values()]
@@ -180,6 +196,11 @@ def _encoded_prompts(
     return found
 
 
+def single_slots(shards: Shards) -> tuple[int, ...]:
+    """Places of the pictures that have latents."""
+    return (0,) if shards.kind == "samples" else (CONTENT, TARGET)
+
+
 def latents_of(
     pipeline: USOPipeline,
     shards: Shards,
@@ -191,7 +212,7 @@ def latents_of(
     """Scaled posterior means of pictures, content and target of triplets: [slots, 16, H/8, W/8] each."""
     vae = copy.deepcopy(pipeline.vae).to(memory_format=torch.channels_last)
     scale, shift = vae.config["scaling_factor"], vae.config["shift_factor"]
-    slots = (0,) if shards.kind == "samples" else (CONTENT, TARGET)
+    slots = single_slots(shards)
     name = name_of("latents", shards, slots, vae.encoder, scale, shift)
     if compile:
         compile_residuals(vae)

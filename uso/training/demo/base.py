@@ -9,6 +9,7 @@ model allows, which means nothing yet: `guidance` gives it its meaning.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,13 +18,16 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from uso.encoders import CLIP_LENGTH
+from uso.errors import ConfigError
 from uso.modulation import modulation_owners
 from uso.pipeline import USOPipeline
 from uso.speed import cache_folder, compile_blocks
 from uso.training.config import DataConfig, TrainingConfig
+from uso.training.csd import load_csd
 from uso.training.data.shards import Shards
+from uso.training.demo.alignment import Alignment, patches_of
 from uso.training.demo.captions import Captions, encode_words
-from uso.training.demo.config import PartConfig
+from uso.training.demo.config import AlignmentConfig, PartConfig
 from uso.training.demo.loop import Loop, Losses, refuse_other_run
 from uso.training.demo.model import (
     DTYPE,
@@ -127,6 +131,24 @@ def pipeline_of(config: PartConfig) -> USOPipeline:
     return load_for_training(run, torch.device("cpu"), offline=True)
 
 
+def alignment_of(config: AlignmentConfig, folder: Path, pipeline: USOPipeline, captions: Captions) -> Alignment:
+    """What lets the base foretell the features of the run's pictures.
+
+    Args:
+        folder: where features are kept.
+
+    Raises:
+        ConfigError: there is no descriptor yet, or it does not fit the base.
+    """
+    if not config.path.is_file():
+        raise ConfigError(
+            f"The base is aligned with a descriptor, and there is none at {config.path}. Train it first (train.demo "
+            "reward-descriptor), name another (alignment.descriptor=FILE), or go without (alignment=null)."
+        )
+    features = patches_of(load_csd(config.path), captions.shards, folder)
+    return Alignment(pipeline, features, captions.places, captions.tokens, captions.config.seed)
+
+
 def transformer_parameters(pipeline: USOPipeline) -> dict[str, nn.Parameter]:
     """The transformer's, by its own names, ready to learn."""
     with pipeline.exchanged.stock() as transformer:
@@ -156,6 +178,10 @@ def train_base(config: PartConfig, resume: bool = False) -> Loop:
         parameters |= {f"{encoder}/{name}": p.requires_grad_(True) for name, p in module.named_parameters()}
     if config.compile:
         compile_blocks(pipeline.transformer, cache_folder())
+    aligned, alignment = config.alignment, None
+    if aligned is not None:
+        alignment = alignment_of(aligned, config.folder.parent, pipeline, captions)
+        parameters |= {f"alignment/{name}": parameter for name, parameter in alignment.named_parameters()}
     side = captions.side
 
     def losses(step: int) -> Losses:
@@ -164,7 +190,11 @@ def train_base(config: PartConfig, resume: bool = False) -> Loop:
             words = encode_words(pipeline, batch.ids, batch.ids_2)
             conditioning = pipeline.make_conditioning(*words, height=side, width=side, guidance_scale=1.0)
             conditioning = replace(conditioning, guidance=batch.scales)
-            return {"loss": flow_error(pipeline, conditioning, batch.latents, batch.noise, batch.levels)}
+            flow = flow_error(pipeline, conditioning, batch.latents, batch.noise, batch.levels)
+            if aligned is None or alignment is None:
+                return {"loss": flow}
+            strange = alignment(batch.places)
+        return {"loss": flow + aligned.weight * strange, "flow": flow, "alignment": strange}
 
     def export() -> None:
         write_transformer(config, flux)

@@ -22,6 +22,8 @@ Words = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class CaptionedBatch:
+    places: list[tuple[int, int]]
+    """(index, slot) of each picture."""
     latents: torch.Tensor
     """[B, 16, H/8, W/8], float32, like the noise."""
     noise: torch.Tensor
@@ -43,12 +45,15 @@ class Captions:
     """
 
     def __init__(self, config: PartConfig, shards: Shards, pipeline: USOPipeline) -> None:
-        self.config = config
+        self.config, self.shards = config, shards
         folder = config.folder.parent
         self.arrays: Arrays = latents_of(pipeline, shards, folder, compile=config.compile, on_progress=_report)
         self.places, texts = captioned(shards)
-        self.side = 8 * self.arrays[0].shape[-1]
+        side = self.arrays[0].shape[-1]
+        self.side = 8 * side
         """Of the pictures, in pixels."""
+        self.tokens = (side // 2) ** 2
+        """Of a picture, packed."""
         clip, t5, length = pipeline.tokenizer, pipeline.tokenizer_2, pipeline.model_config.max_sequence_length
         self.ids, self.ids_2 = clip_ids(clip, texts), t5_ids(t5, texts, length)
         self.no_ids, self.no_ids_2 = clip_ids(clip, [""]), t5_ids(t5, [""], length)
@@ -59,7 +64,8 @@ class Captions:
         config = self.config
         numbers = pick(config.seed, "base", step, config.batch, len(self.places))
         draw = generator(config.seed, "base-flow", step)
-        latents = self.arrays.take([self.places[number] for number in numbers])
+        places = [self.places[number] for number in numbers]
+        latents = self.arrays.take(places)
         noise = torch.randn(latents.shape, generator=draw)
         levels = draw_levels(config.flow, config.batch, self.side, self.side, draw)
         silent = torch.rand(config.batch, generator=draw) < config.options.no_text
@@ -67,7 +73,7 @@ class Captions:
         ids[silent], ids_2[silent] = self.no_ids, self.no_ids_2
         share = torch.rand(config.batch, generator=draw)
         scales = self.limits.min_guidance + (self.limits.max_guidance - self.limits.min_guidance) * share
-        return CaptionedBatch(latents, noise, levels, ids, ids_2, scales)
+        return CaptionedBatch(places, latents, noise, levels, ids, ids_2, scales)
 
 
 def encode_words(pipeline: USOPipeline, ids: torch.Tensor, ids_2: torch.Tensor) -> Words:

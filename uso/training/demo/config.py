@@ -34,6 +34,19 @@ class PartOptions(Strict):
     """Descriptor: weight of the subject's loss; that of the style has weight 1."""
 
 
+class AlignmentConfig(Strict):
+    """What a base learns to foretell beside the flow; see `uso.training.demo.alignment`."""
+
+    descriptor: str
+    """File of the descriptor whose features are foretold."""
+    weight: float = Field(default=0.5, gt=0)
+    """Of that loss; the flow's has weight 1."""
+
+    @property
+    def path(self) -> Path:
+        return ROOT / Path(self.descriptor).expanduser()
+
+
 OPTIONS: dict[Part, tuple[str, ...]] = {
     "autoencoder": ("divergence", "absolute", "relative", "noise", "decoder_only"),
     "base": ("no_text",),
@@ -54,6 +67,8 @@ class PartConfig(RunConfig):
     """Sizes of a new part; each part's module says which."""
     data: str = "outputs/training/miniature/samples"
     """Shards of drawn samples (`python -m uso train.data make-miniature FOLDER --form samples`)."""
+    alignment: AlignmentConfig | None = None
+    """Of the base; null: it learns by the flow loss alone."""
     compile: bool = True
     flow: FlowConfig = FlowConfig()
     """Noise levels of base and guidance."""
@@ -65,6 +80,8 @@ class PartConfig(RunConfig):
         for name in sorted(self.options.model_fields_set - set(known)):
             has = f"has {', '.join(known)}" if known else "has none"
             raise ValueError(f"options.{name} is of another part; {self.part} {has}")
+        if self.alignment is not None and self.part != "base":
+            raise ValueError(f"alignment is of the base; leave it out of {self.part}, or say alignment=null")
         return self
 
     @property

@@ -1,0 +1,97 @@
+"""Alignment: the base's inner tokens learn to foretell what a descriptor sees of the clean picture at their place.
+
+Small bases learn subjects from the flow loss late: most of it is texture. The descriptor knows them from labels, and
+says so at every noise level (representation alignment, arXiv 2410.06940). The reading head is thrown away.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from uso.errors import ConfigError
+from uso.pipeline import USOPipeline
+from uso.training.arrays import Arrays, encoded, name_of
+from uso.training.csd import CSD
+from uso.training.data.shards import Shards
+from uso.training.shard_source import OnProgress, single_slots
+from uso.training.speed import autocast
+
+READ_AT = 0.5
+"""Share of the blocks after which tokens are read: the later ones are for detail."""
+
+_LAYER = -2
+"""The descriptor's hidden state that is foretold: what its last layer, which only sums up, reads."""
+
+_MEASURED = 512
+"""Pictures from which mean and deviation of features are taken."""
+
+
+def patches_of(descriptor: CSD, shards: Shards, folder: Path, on_progress: OnProgress | None = None) -> Arrays:
+    """What a descriptor sees of pictures, patch by patch: [slots, patches, width] each, slots as those of latents."""
+    slots = single_slots(shards)
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        with autocast("cpu", "auto"):
+            seen: Any = descriptor.backbone(descriptor.prepare(pixels), output_hidden_states=True)
+        return seen.hidden_states[_LAYER][:, 1:].float()  # without the class token
+
+    name = name_of("patches", shards, slots, descriptor.backbone, _LAYER)
+    return encoded(shards, slots, folder / name, encode, on_progress=on_progress)
+
+
+class Alignment(nn.Module):
+    """The head, and the loss of what it reads.
+
+    Args:
+        pipeline: whose transformer is read, at its next run.
+        features: of pictures, as `patches_of` gives them.
+        places: (index, slot) of the pictures of the run.
+        tokens: of a picture, in the transformer.
+        seed: of the head's first weights.
+
+    Raises:
+        ConfigError: there is not one feature for each token of a picture.
+    """
+
+    def __init__(
+        self, pipeline: USOPipeline, features: Arrays, places: list[tuple[int, int]], tokens: int, seed: int
+    ) -> None:
+        super().__init__()
+        some = features.take(places[:_MEASURED])
+        _, patches, width = some.shape
+        if patches != tokens:
+            raise ConfigError(
+                f"A picture has {tokens} tokens and the descriptor sees {patches} patches: alignment needs as many. "
+                "Train a descriptor with another architecture.patch_size, or set options.alignment=0."
+            )
+        self.features = features
+        self.deviation, self.mean = torch.std_mean(some, dim=(0, 1))
+        transformer = pipeline.transformer
+        blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+        hidden = transformer.config.num_attention_heads * transformer.config.attention_head_dim
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.head = nn.Sequential(nn.Linear(hidden, 2 * hidden), nn.SiLU(), nn.Linear(2 * hidden, width))
+        self._read: torch.Tensor | None = None
+        blocks[round(READ_AT * len(blocks)) - 1].register_forward_hook(self._keep)
+
+    def _keep(self, block: nn.Module, inputs: Any, output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        self._read = output[1]
+
+    def read(self) -> torch.Tensor:
+        """The tokens of the last run, [B, tokens, hidden].
+
+        Raises:
+            RuntimeError: there was none.
+        """
+        if self._read is None:
+            raise RuntimeError("The transformer did not run yet.")
+        return self._read
+
+    def forward(self, places: list[tuple[int, int]]) -> torch.Tensor:
+        """One less the mean cosine of what is read of the last run and the features of its pictures: a scalar."""
+        wanted = (self.features.take(places) - self.mean) / self.deviation
+        return 1 - functional.cosine_similarity(self.head(self.read()).float(), wanted, dim=-1).mean()
