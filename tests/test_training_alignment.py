@@ -77,7 +77,7 @@ def test_the_base_learns_from_it(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     features = written(tmp_path / "features", torch.randn(2, 1, 9, 5))
-    with pytest.raises(ConfigError, match="A picture has 4 tokens and the descriptor sees 9 patches"):
+    with pytest.raises(ConfigError, match="A picture has 4 tokens and the descriptor sees 9 patches.* alignment=null"):
         Alignment(training_pipeline(), features, [(0, 0), (1, 0)], 4, seed=0)
     with pytest.raises(ConfigError, match="alignment is of the base; leave it out of guidance"):
         load_part_config("guidance", ["alignment={descriptor: descriptor.safetensors}"])

@@ -65,7 +65,7 @@ class Alignment(nn.Module):
         if patches != tokens:
             raise ConfigError(
                 f"A picture has {tokens} tokens and the descriptor sees {patches} patches: alignment needs as many. "
-                "Train a descriptor with another architecture.patch_size, or set options.alignment=0."
+                "Train a descriptor with another architecture.patch_size, or go without: alignment=null."
             )
         self.features = features
         self.deviation, self.mean = torch.std_mean(some, dim=(0, 1))

@@ -26,7 +26,7 @@ from uso.training.config import DataConfig, TrainingConfig
 from uso.training.csd import load_csd
 from uso.training.data.shards import Shards
 from uso.training.demo.alignment import Alignment, patches_of
-from uso.training.demo.captions import Captions, encode_words
+from uso.training.demo.captions import Captions, encode_words, report_encoded
 from uso.training.demo.config import AlignmentConfig, PartConfig
 from uso.training.demo.loop import Loop, Losses, refuse_other_run
 from uso.training.demo.model import (
@@ -145,7 +145,7 @@ def alignment_of(config: AlignmentConfig, folder: Path, pipeline: USOPipeline, c
             f"The base is aligned with a descriptor, and there is none at {config.path}. Train it first (train.demo "
             "reward-descriptor), name another (alignment.descriptor=FILE), or go without (alignment=null)."
         )
-    features = patches_of(load_csd(config.path), captions.shards, folder)
+    features = patches_of(load_csd(config.path), captions.shards, folder, report_encoded)
     return Alignment(pipeline, features, captions.places, captions.tokens, captions.config.seed)
 
 

@@ -47,7 +47,7 @@ class Captions:
     def __init__(self, config: PartConfig, shards: Shards, pipeline: USOPipeline) -> None:
         self.config, self.shards = config, shards
         folder = config.folder.parent
-        self.arrays: Arrays = latents_of(pipeline, shards, folder, compile=config.compile, on_progress=_report)
+        self.arrays: Arrays = latents_of(pipeline, shards, folder, compile=config.compile, on_progress=report_encoded)
         self.places, texts = captioned(shards)
         side = self.arrays[0].shape[-1]
         self.side = 8 * side
@@ -104,6 +104,7 @@ def caption_of(words: dict[str, Any], slot: int) -> str | None:
     return str(words["sentence"]) if words["labels"]["layout"] == "kept" else None
 
 
-def _report(done: int, total: int) -> None:
+def report_encoded(done: int, total: int) -> None:
+    """Say now and then how many samples are encoded."""
     if done % 4096 < 512 or done == total:
         say(f"Encoded {done} of {total}.")
