@@ -51,15 +51,23 @@ class Alignment(nn.Module):
         places: (index, slot) of the pictures of the run.
         tokens: of a picture, in the transformer.
         seed: of the head's first weights.
+        weight: of this loss beside the flow's, for whoever adds them.
 
     Raises:
         ConfigError: there is not one feature for each token of a picture.
     """
 
     def __init__(
-        self, pipeline: USOPipeline, features: Arrays, places: list[tuple[int, int]], tokens: int, seed: int
+        self,
+        pipeline: USOPipeline,
+        features: Arrays,
+        places: list[tuple[int, int]],
+        tokens: int,
+        seed: int,
+        weight: float = 1.0,
     ) -> None:
         super().__init__()
+        self.weight = weight
         some = features.take(places[:_MEASURED])
         _, patches, width = some.shape
         if patches != tokens:

@@ -146,7 +146,7 @@ def alignment_of(config: AlignmentConfig, folder: Path, pipeline: USOPipeline, c
             "reward-descriptor), name another (alignment.descriptor=FILE), or go without (alignment=null)."
         )
     features = patches_of(load_csd(config.path), captions.shards, folder, report_encoded)
-    return Alignment(pipeline, features, captions.places, captions.tokens, captions.config.seed)
+    return Alignment(pipeline, features, captions.places, captions.tokens, captions.config.seed, config.weight)
 
 
 def transformer_parameters(pipeline: USOPipeline) -> dict[str, nn.Parameter]:
@@ -178,9 +178,9 @@ def train_base(config: PartConfig, resume: bool = False) -> Loop:
         parameters |= {f"{encoder}/{name}": p.requires_grad_(True) for name, p in module.named_parameters()}
     if config.compile:
         compile_blocks(pipeline.transformer, cache_folder())
-    aligned, alignment = config.alignment, None
-    if aligned is not None:
-        alignment = alignment_of(aligned, config.folder.parent, pipeline, captions)
+    alignment = None
+    if config.alignment is not None:
+        alignment = alignment_of(config.alignment, config.folder.parent, pipeline, captions)
         parameters |= {f"alignment/{name}": parameter for name, parameter in alignment.named_parameters()}
     side = captions.side
 
@@ -191,10 +191,10 @@ def train_base(config: PartConfig, resume: bool = False) -> Loop:
             conditioning = pipeline.make_conditioning(*words, height=side, width=side, guidance_scale=1.0)
             conditioning = replace(conditioning, guidance=batch.scales)
             flow = flow_error(pipeline, conditioning, batch.latents, batch.noise, batch.levels)
-            if aligned is None or alignment is None:
+            if alignment is None:
                 return {"loss": flow}
             strange = alignment(batch.places)
-        return {"loss": flow + aligned.weight * strange, "flow": flow, "alignment": strange}
+        return {"loss": flow + alignment.weight * strange, "flow": flow, "alignment": strange}
 
     def export() -> None:
         write_transformer(config, flux)
