@@ -9,6 +9,7 @@ import torch
 from uso import bench
 from uso.bench_command import measure
 from uso.config import load_memory_plan, load_model_config
+from uso.errors import ConfigError
 from uso.memory import Residency
 from uso.pipeline import USOPipeline
 from uso.random_model import random_pipeline
@@ -56,23 +57,67 @@ def test_time_outside_the_blocks_is_less_than_a_step(pipeline: USOPipeline) -> N
     inputs = bench.draw_inputs(pipeline, request)
     timings = []
 
-    def run() -> bench.Timing:
-        timings.append(bench.run_ours(pipeline, request, inputs))
+    def run(asked: bench.Request) -> bench.Timing:
+        timings.append(bench.run_ours(pipeline, asked, inputs))
         return timings[-1]
 
-    outside = bench.outside_blocks(pipeline, run)
+    outside = bench.outside_blocks(pipeline, request, run)
     assert 0 < outside < timings[-1].step_median
     assert not pipeline.transformer.transformer_blocks[0]._forward_hooks
+
+
+def test_repeat_makes_another_picture_and_encodes_nothing(pipeline: USOPipeline) -> None:
+    request = bench.Request("content+style", 128, 128, 64, 2, 4.0)
+    inputs = bench.draw_inputs(pipeline, request)
+    bench.run_ours(pipeline, request, inputs)
+    encoded: list[str] = []
+    for name in ("text_encoder", "text_encoder_2"):
+        getattr(pipeline, name).register_forward_pre_hook(lambda *_, name=name: encoded.append(name))
+    repeat = bench.run_repeat(pipeline, inputs)
+    assert repeat.total > repeat.denoise + repeat.decode > 0
+    assert 0 < repeat.share_outside < 1
+    assert encoded == []
+
+
+def arguments(**changed: Any) -> argparse.Namespace:
+    values = dict(
+        model="flux-dev", device="cpu", dtype="auto", memory="auto", speed=None, compile="off", mode="content+style",
+        size=128, content_size=64, steps=2, warm_up=0, baseline=False, cap_gib=None, real_weights=False,
+    )  # fmt: skip
+    return argparse.Namespace(**values | changed)
 
 
 @pytest.mark.slow
 def test_the_command_reports_both(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uso.bench_command.CPU_CHANGES", SMALLER)
-    args = argparse.Namespace(
-        model="flux-dev", device="cpu", dtype="auto", memory="auto", speed="exact", compile="off", mode="content+style",
-        size=128, content_size=64, steps=2, warm_up=0, baseline=True, cap_gib=None, real_weights=False,
-    )  # fmt: skip
-    line = measure(args)
+    (line,) = measure(arguments(baseline=True))
     assert line["memory"] == "cpu" and line["reduced"] is True and line["real_weights"] is False
     assert line["baseline"]["ratio"] == pytest.approx(line["baseline"]["step_median"] / line["step_median"], rel=0.01)
     assert line["share_of_matmul_rate"] == pytest.approx(line["floor_step"] / line["step_median"], rel=0.05)
+
+
+@pytest.mark.slow
+def test_plans_and_levels_are_run_side_by_side_on_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uso.bench_command.CPU_CHANGES", SMALLER)
+    lines = list(measure(arguments(memory="cpu,8gb", speed="exact,fast")))
+    assert [(line["speed"], line["memory"]) for line in lines] == [
+        ("exact", "cpu"), ("exact", "8gb"), ("fast", "cpu"), ("fast", "8gb"),
+    ]  # fmt: skip
+    assert "error_to_first" not in lines[0]
+    assert lines[1]["error_to_first"] == 0.0
+    assert 0 < lines[2]["error_to_first"] == lines[3]["error_to_first"] < 0.2
+    assert lines[1]["step_to_first"] == pytest.approx(lines[1]["step_median"] / lines[0]["step_median"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"speed": "exact,quick"}, "There is no speed 'quick'"),
+        ({"memory": "cpu,9gb"}, "9gb"),
+        ({"cap_gib": "7"}, "no CUDA device"),
+        ({"memory": "8gb", "baseline": True}, "Use full"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused_before_anything_is_drawn(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        next(measure(arguments(**wrong)))

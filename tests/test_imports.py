@@ -62,6 +62,7 @@ LAYERS: dict[str, set[str]] = {
         "forecast_command",
         "bench",
         "bench_command",
+        "bench_training",
         "cli",
         "__main__",
         "web",

@@ -50,6 +50,20 @@ def test_a_run_in_two_pieces_is_the_run_in_one(tmp_path: Path, samples: Path) ->
     assert not torch.equal(whole["last_layer_style"], earlier["last_layer_style"])
 
 
+def test_an_image_encoder_in_two_pieces_is_the_one_in_one(tmp_path: Path, samples: Path) -> None:
+    """Catches a tower that learns on in the numbers of its file, bfloat16."""
+
+    def run(folder: Path, stops: list[int]) -> dict[str, torch.Tensor]:
+        train_part(tiny("tokenizers", folder, samples))
+        for number, stop in enumerate(stops):
+            config = tiny("image-encoder", folder, samples, f"steps={stop}", "optimizer.decay=constant")
+            train_part(config, resume=number > 0)
+        return load_file(folder / "model" / "siglip" / "model.safetensors")
+
+    whole, parted = run(tmp_path / "whole", [2]), run(tmp_path / "parted", [1, 2])
+    assert all(torch.equal(whole[name], parted[name]) for name in whole)
+
+
 def test_checkpoints_are_not_written_over(tmp_path: Path, samples: Path) -> None:
     """Catches a run that begins anew on top of another, or goes on with other data."""
     train_part(tiny("reward-descriptor", tmp_path, samples))
@@ -57,6 +71,24 @@ def test_checkpoints_are_not_written_over(tmp_path: Path, samples: Path) -> None
         train_part(tiny("reward-descriptor", tmp_path, samples))
     with pytest.raises(ConfigError, match="made with another batch"):
         train_part(tiny("reward-descriptor", tmp_path, samples, "batch=3", "steps=4"), resume=True)
+
+
+def test_reading_ahead_changes_no_number(tmp_path: Path, samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a draw that goes by the order of reading, in a run that goes on too; and a device that must stay."""
+    import uso.training.demo.descriptor as part
+    from uso.training.ahead import Ahead
+
+    def run(folder: Path, *overrides: str) -> dict[str, torch.Tensor]:
+        for number, stop in enumerate((2, 4)):
+            config = tiny("reward-descriptor", folder, samples, "steps=4", "optimizer.decay=constant", *overrides)
+            train_part(config.model_copy(update={"steps": stop, "fresh": True}), resume=number > 0)
+            overrides = ("device=cpu",)
+        return load_file(folder / "reward-descriptor" / FILE)
+
+    here = run(tmp_path / "here", "device=cpu")
+    monkeypatch.setattr(part, "Ahead", lambda read, device: Ahead(read, torch.device("cuda")))
+    ahead = run(tmp_path / "ahead", "device=auto")
+    assert all(torch.equal(here[name], ahead[name]) for name in here)
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
@@ -78,10 +110,12 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
         (["base", "steps.now=3"], "There is no key steps.now: steps has no keys of its own."),
         (["judge", "tensorboard=false", "data=/nowhere/a,b"], "holds no shards of drawn data"),
         (["base", "tensorboard=false", "data=/nowhere/a"], "holds no shards of drawn data"),
+        (["base", "device=cuda:99", "tensorboard=false"], "There is no device 'cuda:99'"),
+        (["tokenizers", "device=gpu", "tensorboard=false"], "There is no device 'gpu'. Choose auto, cpu, mps, cuda"),
         (["base", "options.subject=2"], "options.subject is of another part; base has no_text"),
         (["base", "options.no_txt=0"], "There is no key options.no_txt. Did you mean options.no_text?"),
     ],
-    ids=["part", "key", "key below", "data", "base", "option", "unknown option"],
+    ids=["part", "key", "key below", "data", "base", "device", "device name", "option", "unknown option"],
 )
 def test_refusals(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
     assert main(["train.demo", *arguments]) == REFUSED

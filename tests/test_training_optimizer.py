@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from uso.training import optimizer as module
 from uso.training.config import OptimizerConfig
-from uso.training.optimizer import MuonAndAdamW, orthogonal
+from uso.training.optimizer import MuonAndAdamW, RunningMean, orthogonal, stacks
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -57,3 +58,51 @@ def test_muon_goes_on_from_its_state_and_leaves_embeddings_and_vectors_alone() -
     for seed in (1, 2):
         step(forgetful, third, seed)
     assert not any(torch.equal(one, other) for one, other in zip(whole, forgetful, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(40, 12), (12, 40), (14, 12), (12, 12)])
+def test_matrices_together_come_out_as_each_by_itself(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a norm that is taken over all matrices, and a matrix that is mixed with its neighbour."""
+    monkeypatch.setattr(module, "multiplies_bfloat16", lambda device_type: False)
+    sizes = torch.tensor([1.0, 100.0, 0.01])[:, None, None]
+    matrices = sizes * torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    for found, matrix in zip(orthogonal(matrices), matrices, strict=True):
+        alone = orthogonal(matrix)
+        assert float((found - alone).norm() / alone.norm()) < 1e-4
+
+
+def test_a_step_of_stacks_is_that_of_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a direction, or a momentum, that goes to another parameter of its shape, and stacks without bounds."""
+    monkeypatch.setattr(module, "multiplies_bfloat16", lambda device_type: False)
+    monkeypatch.setattr(module, "_STACKED", 100)
+    shapes = [(8, 4), (4, 3, 2, 2), (8, 4), (4, 12), (8, 2, 2, 1), (8, 4)]
+
+    def made() -> tuple[list[nn.Parameter], MuonAndAdamW]:
+        draw = torch.Generator().manual_seed(0)
+        parameters = [nn.Parameter(torch.randn(shape, generator=draw)) for shape in shapes]
+        return parameters, MuonAndAdamW(parameters, OptimizerConfig(kind="muon", lr=0.1, weight_decay=0.1))
+
+    (single, one_by_one), (stacked, together) = made(), made()
+    found = stacks(stacked)
+    assert [len(each) for each in found] == [3, 1, 2]
+    assert [{p.flatten(1).shape for p in each} for each in found] == [{(8, 4)}, {(8, 4)}, {(4, 12)}]
+    for seed in range(3):
+        draw = torch.Generator().manual_seed(seed)
+        for one, other in zip(single, stacked, strict=True):
+            one.grad = torch.randn(one.shape, generator=draw)
+            other.grad = one.grad.clone()
+        one_by_one.step()
+        with torch.no_grad():
+            for each in found:
+                together._step_together(each, 0.1)
+    assert all(torch.allclose(one, other, atol=1e-4) for one, other in zip(single, stacked, strict=True))
+    assert not torch.allclose(single[0], made()[0][0], atol=1e-2)
+
+
+def test_the_running_mean_follows_every_parameter_by_its_name() -> None:
+    """Catches means that are given to each other, and another rounding than that of one after the other."""
+    start = {"a": torch.zeros(3), "b": torch.ones(2, 2)}
+    now = {"b": torch.full((2, 2), 0.3), "a": torch.full((3,), 0.7)}
+    mean = RunningMean(start, decay=0.9)
+    mean.update(now, step=1000)
+    assert all(torch.equal(mean.values[name], start[name].lerp(now[name], 1 - 0.9)) for name in start)

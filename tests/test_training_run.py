@@ -152,6 +152,31 @@ def test_the_last_checkpoints_are_kept_whole(tmp_path: Path) -> None:
     assert not list(config.folder.rglob("*.part"))
 
 
+class Nesting(torch.optim.AdamW):
+    """Gives its moments as bitsandbytes' 8-bit optimizers do, in a dictionary of their own, and takes them flat."""
+
+    def state_dict(self) -> dict[str, Any]:
+        found = super().state_dict()
+        found["state"] = {
+            index: {"step": moments["step"], "nested": {key: moments[key] for key in ("exp_avg", "exp_avg_sq")}}
+            for index, moments in found["state"].items()
+        }
+        return found
+
+
+def test_moments_in_a_dictionary_are_kept(tmp_path: Path) -> None:
+    """Catches a run with `adamw8bit` that ends at its first checkpoint: the dictionary is no JSON."""
+    weight = torch.nn.Parameter(torch.ones(3, 2))
+    config = tiny_config(tmp_path, write_rows(tmp_path / "rows", 1))
+    first, second = Nesting([weight], lr=0.1), Nesting([weight], lr=0.1)
+    weight.square().sum().backward()
+    first.step()
+    kept = state.save(tmp_path / "kept", config, state.Progress(step=1), {"weight": weight}, first, None)
+    state.restore(kept, {"weight": weight}, second, None)
+    before, after = first.state[weight], second.state[weight]
+    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+
+
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     """Catches a run that goes on with another rank, seed or data and is no longer the run it says it is."""
     rows = write_rows(tmp_path / "rows")

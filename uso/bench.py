@@ -8,7 +8,7 @@ in every step, eager. Measures; prints nothing (`uso.bench_command` does).
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,8 +25,11 @@ from uso.latents import draw_noise, pack, picture_ids, unpack
 from uso.layouts import flux_part, lora_target
 from uso.memory import GIB
 from uso.pipeline import USOPipeline
+from uso.request import GenerationRequest, GenerationResult, ReferenceImage
 from uso.schedule import schedule_sigmas
+from uso.speed import uncompiled
 from uso.stages import Conditioning
+from uso.streaming import host_buffer
 
 MODES = {
     "text": (0, 0),
@@ -41,6 +44,12 @@ MODES = {
 LORA_RANK = 128
 _RATE_SIDE = {"cuda": 8192, "cpu": 1024, "mps": 4096}
 """Side of the square matrix product that the device's rate is measured with."""
+
+_LINK_BYTES = 2**28
+"""Copied at once to measure the link from page-locked host memory."""
+
+_WATCHED_STEPS = 4
+"""Of a run in which the device is waited for around every block."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,10 @@ class Inputs:
     prompt_embeds: torch.Tensor
     pooled: torch.Tensor
     content: Image.Image
+    """Fitted, whether the mode reads it or not."""
     styles: list[Image.Image]
+    whole: GenerationRequest
+    """The same as a person would ask for it; the prompt's text is empty."""
 
 
 def draw_inputs(pipeline: USOPipeline, request: Request) -> Inputs:
@@ -84,11 +96,27 @@ def draw_inputs(pipeline: USOPipeline, request: Request) -> Inputs:
         return Image.fromarray(pixels.integers(0, 256, (height, width, 3), dtype=np.uint8), "RGB")
 
     dtype = pipeline.transformer.dtype
+    content, styles = image(request.width, request.height), [image(384, 384) for _ in range(request.styles)]
     return Inputs(
         prompt_embeds=torch.randn(1, length, config.joint_attention_dim, generator=random).to(dtype),
         pooled=torch.randn(1, config.pooled_projection_dim, generator=random).to(dtype),
-        content=fit_reference(image(request.width, request.height), request.content_size),
-        styles=[image(384, 384) for _ in range(request.styles)],
+        content=fit_reference(content, request.content_size),
+        styles=styles,
+        whole=GenerationRequest(
+            prompt="",
+            content_images=(ReferenceImage.from_pil(content),) * request.contents,
+            style_images=tuple(map(ReferenceImage.from_pil, styles)),
+            width=request.width,
+            height=request.height,
+            keep_input_size=False,
+            num_inference_steps=request.steps,
+            guidance_scale=request.guidance,
+            content_size=request.content_size,
+            seed=0,
+            num_images=1,
+            schedule="uso",
+            tiled_decode=False,
+        ),
     )
 
 
@@ -143,6 +171,7 @@ def run_text_encoders(pipeline: USOPipeline) -> None:
 def run_ours(pipeline: USOPipeline, request: Request, inputs: Inputs) -> Timing:
     """The pipeline's own stages, nothing remembered."""
     pipeline.remembered.clear()
+    pipeline.residency.begin(inputs.whole)
     clock, steps = Clock(pipeline.work_device), []
     with clock.stage("text"):
         run_text_encoders(pipeline)
@@ -165,6 +194,32 @@ def run_ours(pipeline: USOPipeline, request: Request, inputs: Inputs) -> Timing:
     with clock.stage("decode"):
         pipeline.decode(unpack(latents, request.height, request.width))
     return Timing(clock.seconds, steps, latents)
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A whole request of which all but the seed was asked for before, in seconds."""
+
+    total: float
+    denoise: float
+    decode: float
+
+    @property
+    def share_outside(self) -> float:
+        """Of its time, how much is neither denoising nor decoding."""
+        return 1 - (self.denoise + self.decode) / self.total
+
+
+def run_repeat(pipeline: USOPipeline, inputs: Inputs) -> Repeat:
+    """The request through `USOPipeline.stream` with a new seed, after a run of `run_ours` with as many steps."""
+    pipeline.remember_prompt("", inputs.prompt_embeds, inputs.pooled)
+    pipeline.condition(inputs.whole)
+    clock = Clock(pipeline.work_device)
+    began = clock.now()
+    *_, result = pipeline.stream(replace(inputs.whole, seed=1))
+    total = clock.now() - began
+    assert isinstance(result, GenerationResult)
+    return Repeat(total, result.timings["denoise"], result.timings["decode"])
 
 
 def condition(
@@ -245,7 +300,7 @@ def run_baseline(pipeline: USOPipeline, request: Request, inputs: Inputs, rank: 
     embedder = pipeline.context_embedder
     with clock.stage("denoise"), torch.inference_mode(), pipeline.exchanged.stock() as transformer:
         embedder.text_projection, transformer.context_embedder = transformer.context_embedder, nn.Identity()
-        with unfolded(transformer, rank):
+        with uncompiled(transformer), unfolded(transformer, rank):
             for index in range(request.steps):
                 began = clock.now()
                 styles = [pipeline.encode_style(style) for style in inputs.styles]
@@ -267,8 +322,8 @@ def run_baseline(pipeline: USOPipeline, request: Request, inputs: Inputs, rank: 
     return Timing(clock.seconds, steps, tokens)
 
 
-def outside_blocks(pipeline: USOPipeline, run: Callable[[], Timing]) -> float:
-    """Seconds of a step that are not spent in the transformer's blocks, the median over a run's steps.
+def outside_blocks(pipeline: USOPipeline, request: Request, run: Callable[[Request], Timing]) -> float:
+    """Seconds of a step that are not spent in the transformer's blocks, the median over a few steps.
 
     The device is waited for around every block, so this is a run of its own and not the one that is timed.
     """
@@ -281,7 +336,7 @@ def outside_blocks(pipeline: USOPipeline, run: Callable[[], Timing]) -> float:
         hooks.append(block.register_forward_pre_hook(lambda *_: began.append(clock.now())))
         hooks.append(block.register_forward_hook(lambda *_: inside.append(clock.now() - began.pop())))
     try:
-        timing = run()
+        timing = run(replace(request, steps=min(request.steps, _WATCHED_STEPS)))
     finally:
         for hook in hooks:
             hook.remove()
@@ -317,6 +372,19 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
         left @ right
         best = min(best, clock.now() - began)
     return 2 * side**3 / best / 1e12
+
+
+def link_rate(device: torch.device) -> float:
+    """From page-locked host memory to a CUDA device, in 10^9 bytes per second: the best of five copies."""
+    source = host_buffer(_LINK_BYTES, device)
+    target = torch.empty_like(source, device=device)
+    clock = Clock(device)
+    best = float("inf")
+    for _ in range(6):
+        began = clock.now()
+        target.copy_(source, non_blocking=True)
+        best = min(best, clock.now() - began)
+    return _LINK_BYTES / best / 1e9
 
 
 def host_peak_gib() -> float:

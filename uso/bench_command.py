@@ -1,7 +1,10 @@
 """`python -m uso bench`: flags to figures, one JSON line per run. How each is measured is in `uso.bench`."""
 
 import argparse
+import gc
 import platform
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,14 +13,16 @@ from uso import __version__, bench
 from uso.choices import choose_device, choose_dtype, choose_plan
 from uso.config import MemoryPlan, ModelConfig, load_model_config
 from uso.errors import ConfigError
-from uso.forecast import RequestForecaster
+from uso.forecast import RequestForecaster, forecast
+from uso.latents import draw_noise, pack
 from uso.levels import SPEEDS
 from uso.loading import load_pipeline, tune
 from uso.memory import Residency
-from uso.meta_model import MetaModel
+from uso.meta_model import MetaModel, RequestShape
 from uso.pipeline import USOPipeline
 from uso.placement import GIB, budget_bytes
 from uso.random_model import random_pipeline
+from uso.speed import speed_error
 
 CPU_CHANGES: dict[str, dict[str, Any]] = {
     "transformer": {"num_attention_heads": 4, "num_layers": 4, "num_single_layers": 8},
@@ -32,9 +37,18 @@ CPU_CHANGES: dict[str, dict[str, Any]] = {
 CPU_SIZE = 256
 CPU_STEPS = 4
 
+WARM_UP_STEPS = 2
+"""Of a run that does not count: every step after the first is the same work."""
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure what the flags ask for: the values of one JSON line.
+OWN_CAP = "plan"
+"""`--cap-gib plan`: each plan's own figure."""
+
+
+def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Measure what the flags ask for, run by run: the values of a JSON line each.
+
+    `--memory` and `--speed` may name several, separated by commas: every plan is run at every level, on the same
+    numbers, and each line says how its step compares with the first one's.
 
     Raises:
         ConfigError: flags that do not go together.
@@ -44,57 +58,123 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(f"There is no mode '{args.mode}'. Choose one of: {', '.join(bench.MODES)}.")
     device = choose_device(args.device)
     dtype = choose_dtype(args.dtype, device)
-    _cap(args.cap_gib, device)
+    speeds = _speeds(args.speed)
+    plans = [choose_plan(name, device, 34 * GIB) for name in args.memory.split(",")]
+    caps = [_cap_of(args.cap_gib, plan, device) for plan in plans]
+    if args.baseline and all(plan.visit for plan in plans):
+        raise ConfigError(
+            f"--baseline keeps everything on the device; memory plan '{plans[0].name}' does not. Use full."
+        )
+    rate = bench.matmul_rate(device, dtype)
+    first: tuple[float, torch.Tensor] | None = None
+    for speed in speeds:
+        for plan, cap in zip(plans, caps, strict=True):
+            line, latents = _measure_one(args, config, plan, speed, cap, device, dtype, rate, first)
+            first = first or (line["step_median"], latents)
+            yield line
+
+
+def _measure_one(
+    args: argparse.Namespace,
+    config: ModelConfig,
+    plan: MemoryPlan,
+    speed: str,
+    cap: float | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    rate: float,
+    first: tuple[float, torch.Tensor] | None,
+) -> tuple[dict[str, Any], torch.Tensor]:
+    """One run's line, and its latents on the CPU; the device is empty afterwards."""
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(1.0 if cap is None else min(1.0, cap * GIB / total), device)
     torch.manual_seed(0)
-    pipeline, reduced = _pipeline(args, config, device, dtype)
-    plan = pipeline.residency.plan
-    if args.baseline and plan.visit:
-        raise ConfigError(f"--baseline keeps everything on the device; memory plan '{plan.name}' does not. Use full.")
+    pipeline, reduced = _pipeline(args, config, plan, speed, cap, device, dtype)
     size = args.size or (CPU_SIZE if reduced else config.defaults.width)
     steps = args.steps or (CPU_STEPS if reduced else config.defaults.num_inference_steps)
     guidance = config.defaults.guidance_scale if config.guidance else None
     request = bench.Request(args.mode, size, size, args.content_size or size // 2, steps, guidance)
     inputs = bench.draw_inputs(pipeline, request)
+    short = replace(request, steps=min(steps, WARM_UP_STEPS))
     for _ in range(args.warm_up):
-        bench.run_ours(pipeline, request, inputs)
+        bench.run_ours(pipeline, short, inputs)
     pipeline.residency.reset_peak()
     timing = bench.run_ours(pipeline, request, inputs)
-    line: dict[str, Any] = _figures(pipeline, request, inputs, timing) | {
+    line = _figures(pipeline, request, inputs, timing, rate) | {
         "reduced": reduced,
         "real_weights": args.real_weights,
-        "cap_gib": args.cap_gib,
-        "outside_blocks_ms": _ms(bench.outside_blocks(pipeline, lambda: bench.run_ours(pipeline, request, inputs))),
+        "cap_gib": cap,
     }
-    if args.baseline:
+    if not reduced and speed == SPEEDS[0]:
+        line |= _forecast(config, plan, dtype, inputs, cap)
+    repeat = bench.run_repeat(pipeline, inputs)
+    line |= {"repeat_seconds": round(repeat.total, 4), "repeat_outside": round(repeat.share_outside, 4)}
+    outside = bench.outside_blocks(pipeline, request, lambda run: bench.run_ours(pipeline, run, inputs))
+    line["outside_blocks_ms"] = _ms(outside)
+    latents = timing.latents.cpu()
+    if first is not None:
+        noise = pack(draw_noise(0, size, size))
+        line["step_to_first"] = round(timing.step_median / first[0], 4)
+        line["error_to_first"] = float(f"{speed_error(latents, first[1], noise):.3g}")
+    if plan.visit and device.type == "cuda":
+        pipeline.residency.release()
+        line["link_gb_per_s"] = round(bench.link_rate(device), 2)
+    if args.baseline and not plan.visit:
         line["baseline"] = _baseline(pipeline, request, inputs, timing, args.warm_up)
-    return line
+    del pipeline, timing
+    _empty(device)
+    return line, latents
 
 
-def _cap(cap_gib: float | None, device: torch.device) -> None:
-    if cap_gib is None:
-        return
+def _empty(device: torch.device) -> None:
+    """Let go of a pipeline's memory: compiled code holds on to what it was made for."""
+    torch.compiler.reset()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _speeds(asked: str | None) -> list[str]:
+    names = (asked or SPEEDS[0]).split(",")
+    for name in names:
+        if name not in SPEEDS:
+            raise ConfigError(f"There is no speed '{name}'. Choose one of: {', '.join(SPEEDS)}.")
+    return names
+
+
+def _cap_of(asked: str | None, plan: MemoryPlan, device: torch.device) -> float | None:
+    """GiB that CUDA may allocate under a plan; None for no cap."""
+    if asked is None:
+        return None
     if device.type != "cuda":
         raise ConfigError("--cap-gib caps CUDA's allocator; this run has no CUDA device.")
-    total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, cap_gib * GIB / total), device)
+    if asked == OWN_CAP:
+        return plan.device_gib
+    try:
+        return float(asked)
+    except ValueError as error:
+        raise ConfigError(
+            f"--cap-gib is a number of GiB, or '{OWN_CAP}' for each plan's own; not '{asked}'."
+        ) from error
 
 
 def _pipeline(
-    args: argparse.Namespace, config: ModelConfig, device: torch.device, dtype: torch.dtype
+    args: argparse.Namespace,
+    config: ModelConfig,
+    plan: MemoryPlan,
+    speed: Any,
+    cap: float | None,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> tuple[USOPipeline, bool]:
     """The pipeline to measure, and whether it was reduced for a processor."""
     if args.real_weights:
         ready = load_pipeline(
-            config,
-            memory=args.memory,
-            device=str(device),
-            dtype=args.dtype,
-            speed=args.speed or SPEEDS[0],
-            compile=args.compile,
+            config, memory=plan.name, device=str(device), dtype=args.dtype, speed=speed, compile=args.compile
         )
         return ready, False
     reduced = device.type == "cpu"
-    plan = choose_plan(args.memory, device, 34 * GIB)
     pipeline = random_pipeline(
         config,
         dtype=dtype,
@@ -103,22 +183,21 @@ def _pipeline(
         changes=CPU_CHANGES if reduced else None,
     )
     forecaster = RequestForecaster(MetaModel.from_config(config, dtype), config) if plan.visit else None
-    residency = Residency(plan, device, budget=_budget(plan, args.cap_gib), forecaster=forecaster)
-    pipeline.provenance |= tune(pipeline, residency, args.speed or SPEEDS[0], args.compile)
+    residency = Residency(plan, device, budget=_budget(plan, cap), forecaster=forecaster)
+    pipeline.provenance |= tune(pipeline, residency, speed, args.compile)
     return pipeline, reduced
 
 
-def _budget(plan: MemoryPlan, cap_gib: float | None) -> int | None:
+def _budget(plan: MemoryPlan, cap: float | None) -> int | None:
     own = budget_bytes(plan)
-    return own if cap_gib is None or own is None else min(own, int(cap_gib * GIB))
+    return own if cap is None or own is None else min(own, int(cap * GIB))
 
 
 def _figures(
-    pipeline: USOPipeline, request: bench.Request, inputs: bench.Inputs, timing: bench.Timing
+    pipeline: USOPipeline, request: bench.Request, inputs: bench.Inputs, timing: bench.Timing, rate: float
 ) -> dict[str, Any]:
     device, dtype = pipeline.work_device, pipeline.transformer.dtype
     tflop = bench.step_tflop(pipeline, request, inputs)
-    rate = bench.matmul_rate(device, dtype)
     return {
         "uso": __version__,
         "torch": torch.__version__,
@@ -137,6 +216,7 @@ def _figures(
         "total": round(timing.total, 4),
         "step_median": round(timing.step_median, 5),
         "peak_device_gib": pipeline.residency.peak_memory_gib(),
+        "host_pinned_gib": round(pipeline.residency.pinned / GIB, 2),
         "peak_host_gib": round(bench.host_peak_gib(), 3),
         "tflop_per_step": round(tflop, 4),
         "matmul_tflop_per_s": round(rate, 3),
@@ -145,15 +225,28 @@ def _figures(
     }
 
 
+def _forecast(
+    config: ModelConfig, plan: MemoryPlan, dtype: torch.dtype, inputs: bench.Inputs, cap: float | None
+) -> dict[str, Any]:
+    """What `python -m uso memory` would have said of the same request."""
+    shape = RequestShape.of(inputs.whole)
+    found = forecast(MetaModel.from_config(config, dtype), config, plan, shape, _budget(plan, cap))
+    return {
+        "forecast_device_gib": round(found.device_peak / GIB, 3),
+        "forecast_pinned_gib": round(found.host_pinned / GIB, 3),
+        "resident_blocks": next(stage.resident_blocks for stage in found.stages if stage.name == "denoise"),
+    }
+
+
 def _baseline(
     pipeline: USOPipeline, request: bench.Request, inputs: bench.Inputs, ours: bench.Timing, warm_up: int
 ) -> dict[str, Any]:
     for _ in range(warm_up):
-        bench.run_baseline(pipeline, request, inputs)
+        bench.run_baseline(pipeline, replace(request, steps=min(request.steps, WARM_UP_STEPS)), inputs)
     pipeline.residency.reset_peak()
     plain = bench.run_baseline(pipeline, request, inputs)
     peak = pipeline.residency.peak_memory_gib()
-    outside = bench.outside_blocks(pipeline, lambda: bench.run_baseline(pipeline, request, inputs))
+    outside = bench.outside_blocks(pipeline, request, lambda run: bench.run_baseline(pipeline, run, inputs))
     difference = (plain.latents - ours.latents).norm() / ours.latents.norm()
     return {
         "seconds": {stage: round(seconds, 4) for stage, seconds in plain.stages.items()},

@@ -259,7 +259,7 @@ def _add_bench(verbs: Any) -> argparse.ArgumentParser:
         "bench",
         help="measure this machine",
         description="Time one request stage by stage, on random weights of full size (reduced on a CPU), and print one "
-        "line of JSON.",
+        "line of JSON per run. --memory and --speed may name several, separated by commas, to be run side by side.",
         allow_abbrev=False,
     )
     parser.set_defaults(run=_bench)
@@ -269,17 +269,18 @@ def _add_bench(verbs: Any) -> argparse.ArgumentParser:
     parser.add_argument("--content-size", type=int, metavar="PIXELS", help="side of the reference (half the picture's)")
     parser.add_argument("--steps", type=int, metavar="N", help="denoising steps (25; on a CPU 4)")
     parser.add_argument("--baseline", action="store_true", help="measure the plain way too, and the ratio")
-    parser.add_argument("--warm-up", type=int, default=1, metavar="N", help="runs before the one that counts (1)")
-    parser.add_argument("--cap-gib", type=float, metavar="GIB", help="let CUDA allocate no more than this")
+    parser.add_argument("--warm-up", type=int, default=1, metavar="N", help="short runs before the one that counts (1)")
+    parser.add_argument("--cap-gib", metavar="GIB", help="let CUDA allocate no more; plan: what each plan says")
     parser.add_argument("--real-weights", action="store_true", help="load the model instead of drawing numbers")
-    add_machine_flags(parser)
+    add_machine_flags(parser, several=True)
     return parser
 
 
 def _bench(args: argparse.Namespace) -> int:
     from uso.bench_command import measure
 
-    print(json.dumps(measure(args)))
+    for line in measure(args):
+        print(json.dumps(line), flush=True)
     return 0
 
 
@@ -295,15 +296,26 @@ def _add_train(verbs: Any) -> argparse.ArgumentParser:
     parser.add_argument("config", metavar="CONFIG", help="a name (see configs/training/) or a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as optimizer.lr=1e-4 data.rows=FILE")
     parser.add_argument("--dry-run", action="store_true", help="forecast memory and time, load nothing")
+    parser.add_argument("--bench", type=int, metavar="N", help="time N steps on random weights (on a CPU reduced)")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint, or begin")
     parser.add_argument("--offline", action="store_true", help="use the weights on the disk, fetch none")
     return parser
 
 
 def _train(args: argparse.Namespace) -> int:
-    from uso.training.command import run_train
+    if args.bench is None:
+        from uso.training.command import run_train
 
-    return run_train(args, print)
+        return run_train(args, print)
+    if args.bench < 1 or args.dry_run or args.resume:
+        raise ConfigError("--bench takes 1 or more steps of a new run: it goes with neither --dry-run nor --resume.")
+    from uso.training.config import load_training_config
+
+    config = load_training_config(args.config, args.overrides)
+    from uso.bench_training import run_bench
+
+    run_bench(config, args.bench, print)
+    return 0
 
 
 def _add_account(verbs: Any) -> argparse.ArgumentParser:

@@ -26,8 +26,12 @@ DTYPES = (AUTO, "bfloat16", "float32")
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
-def add_machine_flags(parser: argparse.ArgumentParser) -> None:
-    """Add `--memory`, `--device`, `--dtype`, `--speed` and `--compile`: how a model runs on this machine."""
+def add_machine_flags(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add `--memory`, `--device`, `--dtype`, `--speed` and `--compile`: how a model runs on this machine.
+
+    Args:
+        several: `--speed` may be a list, separated by commas, which whoever reads it holds to `SPEEDS`.
+    """
     group = parser.add_argument_group("machine")
     group.add_argument(
         "--memory", default=AUTO, metavar="PLAN", help=f"auto, {', '.join(memory_names())}: how it fits the machine"
@@ -36,7 +40,8 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dtype", default=AUTO, metavar="TYPE", help=f"{', '.join(DTYPES)}: numbers to compute in")
     group.add_argument(
         "--speed",
-        choices=SPEEDS,
+        choices=None if several else SPEEDS,
+        metavar="LEVELS" if several else None,
         help="exact (the default), or a level that trades exactness for time",
     )
     group.add_argument(

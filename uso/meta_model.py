@@ -110,17 +110,20 @@ class MetaModel:
         self._traced = lru_cache(REMEMBERED_SHAPES)(self._trace)
 
     @classmethod
-    def from_config(cls, config: ModelConfig, dtype: torch.dtype) -> "MetaModel":
+    def from_config(
+        cls, config: ModelConfig, dtype: torch.dtype, changes: dict[str, dict[str, Any]] | None = None
+    ) -> "MetaModel":
         """The modules that `load_pipeline` would load, from their shipped configs.
 
         Args:
             dtype: of the transformer and the encoders; the autoencoder is float32.
+            changes: see `empty_pipeline`.
 
         Raises:
             ConfigError: a component's config cannot be read.
         """
 
-        pipeline = empty_pipeline(config, dtype)
+        pipeline = empty_pipeline(config, dtype, changes)
         with pipeline.exchanged.stock():
             for module in pipeline.components.values():
                 if isinstance(module, nn.Module):

@@ -3,6 +3,7 @@
 Same classes, same shapes, same dtypes as a loaded model; pictures mean nothing. Never used to make pictures for people.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ def random_pipeline(
     device: torch.device | str,
     fill_device: torch.device | str | None = None,
     changes: dict[str, dict[str, Any]] | None = None,
+    without: Collection[str] = (),
     seed: int = 0,
 ) -> USOPipeline:
     """A pipeline of a model's architecture with random weights and no tokenizers (prompts are given as embeddings).
@@ -28,17 +30,19 @@ def random_pipeline(
         device: where the weights end up.
         fill_device: where the numbers are drawn (a GPU draws twelve billion of them in seconds, a CPU in minutes).
         changes: see `empty_pipeline`.
+        without: components that are left out.
     """
     pipeline = empty_pipeline(config, dtype, changes)
+    pipeline.register_modules(**dict.fromkeys(without))
     draw = torch.Generator(fill_device or device).manual_seed(seed)
     with pipeline.exchanged.stock():
         for module in pipeline.components.values():
             if isinstance(module, nn.Module):
-                _fill(module, torch.device(device), draw)
+                fill(module, torch.device(device), draw)
     return pipeline
 
 
-def _fill(module: nn.Module, device: torch.device, draw: torch.Generator) -> None:
+def fill(module: nn.Module, device: torch.device, draw: torch.Generator) -> None:
     """Draw every parameter: matrices with the spread that keeps signals the same size, norms 1, biases 0."""
     drawn: dict[int, nn.Parameter] = {}
     for part in module.modules():

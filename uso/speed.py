@@ -175,6 +175,18 @@ def compile_blocks(transformer: Any, folder: Path | None, *, backend: str = "ind
         block.forward = _compiled(block, backend)
 
 
+@contextmanager
+def uncompiled(transformer: Any) -> Iterator[None]:
+    """While inside, the blocks of a transformer run as they are, compiled or not."""
+    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+    compiled = [(block, block.__dict__.pop("forward")) for block in blocks if "forward" in block.__dict__]
+    try:
+        yield
+    finally:
+        for block, forward in compiled:
+            block.forward = forward
+
+
 def _compiled(block: nn.Module, backend: str) -> Callable[..., Any]:
     options = _inductor_options(block) if backend == "inductor" else None
     compiled = torch.compile(  # type: ignore[call-overload] # its overloads do not know recompile_limit

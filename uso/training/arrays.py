@@ -15,11 +15,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from uso.encoders import exact_convolutions
 from uso.latents import tensor_to_image
+from uso.training.ahead import sent
 from uso.training.data.shards import Shards, mapped
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
-"""Pixels [B, 3, H, W] in [-1, 1] -> [B, ...]."""
+"""Pixels [B, 3, H, W] in [-1, 1] -> [B, ...], on one device."""
+
+HOST = torch.device("cpu")
+
+_HOST_BATCH, _DEVICE_BATCH = 16, 256
+"""Pictures that are encoded at once."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +50,18 @@ def encoded(
     folder: Path,
     encode: Encode,
     *,
-    batch: int = 16,
+    device: torch.device = HOST,
+    batch: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Arrays:
     """Encode some of the pictures of every sample, where that was not done before.
 
     Args:
         slots: which of a sample's pictures; their order is that of the arrays' first dimension.
+        device: where `encode` works.
+        batch: pictures at once; by the device if None.
     """
+    batch = batch or (_HOST_BATCH if device.type == "cpu" else _DEVICE_BATCH)
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(-(-len(shards) // shards.shard)):
         path = _file(folder, number)
@@ -60,9 +71,12 @@ def encoded(
         count = min(shards.shard, len(shards) - first)
         pictures = np.stack([shards.pixels(first + index)[list(slots)] for index in range(count)])
         flat = pictures.reshape(-1, *pictures.shape[2:])
-        with torch.inference_mode():
-            parts = [encode(to_pixels(flat[start : start + batch])) for start in range(0, len(flat), batch)]
-        values = torch.cat(parts).to(torch.float16).numpy()
+        with torch.inference_mode(), exact_convolutions():
+            parts = [
+                encode(to_pixels(flat[start : start + batch], device)).to("cpu", torch.float16)
+                for start in range(0, len(flat), batch)
+            ]
+        values = torch.cat(parts).numpy()
         draft = path.with_suffix(f".{os.getpid()}.part")
         with draft.open("wb") as file:
             np.save(file, values.reshape(count, len(slots), *values.shape[1:]))
@@ -72,14 +86,14 @@ def encoded(
     return Arrays(folder, shards.shard)
 
 
-def to_pixels(pictures: np.ndarray) -> torch.Tensor:
-    """[B, H, W, 3] bytes -> [B, 3, H, W] in [-1, 1], float32, channels last in memory."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1)
+def to_pixels(pictures: np.ndarray, device: torch.device = HOST) -> torch.Tensor:
+    """[B, H, W, 3] bytes -> [B, 3, H, W] in [-1, 1], float32, channels last in memory; bytes travel to the device."""
+    return sent(torch.from_numpy(pictures), device).permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1)
 
 
 def to_bytes(pixels: torch.Tensor) -> np.ndarray:
     """[B, 3, H, W] -> [B, H, W, 3] bytes; what is beyond [-1, 1] is cut off."""
-    return np.stack([np.asarray(tensor_to_image(picture[None])) for picture in pixels])
+    return np.stack([np.asarray(tensor_to_image(picture[None])) for picture in pixels.cpu()])
 
 
 def name_of(what: str, shards: Shards, slots: tuple[int, ...], module: nn.Module, *settings: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -79,6 +79,19 @@ class TrainingBatch:
             content=None if self.content is None else self.content[:count],
             style_pictures=self.style_pictures[:count],
         )
+
+
+class BatchSource(Protocol):
+    """What a run takes its micro-batches from."""
+
+    position: Position
+    """Of the batch that comes next."""
+
+    def take(self) -> TrainingBatch:
+        """The next batch."""
+
+    def close(self) -> None:
+        """No more will be taken."""
 
 
 class Batches:

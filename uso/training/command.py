@@ -7,7 +7,6 @@ import argparse
 import logging
 import signal
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -70,16 +69,12 @@ def train(config: TrainingConfig, *, resume: bool = False, offline: bool = False
     Raises:
         USOError: with the remedy.
     """
-    from accelerate import PartialState
-
     from uso.training.load import load_for_training
     from uso.training.speed import compiling
 
     device, checkpoint = check(config, resume)
     config = compiling(config, device)
-    process = PartialState(cpu=device.type == "cpu", timeout=WAIT)
-    if device.type == "cuda" and process.num_processes > 1:
-        device = process.device
+    device, process = processes_on(device)
     config.accumulation(process.num_processes)
     samples, held_out = read_rows(config)
     with loading_bar() as show:
@@ -93,11 +88,19 @@ def train(config: TrainingConfig, *, resume: bool = False, offline: bool = False
         trainer.resume(checkpoint)
         if process.is_main_process:
             say(f"Going on from {checkpoint}.")
-    # Norms keep float32 weights under autocast; torch says once that it does not fuse them.
-    warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
     with stopped_by_signals(trainer):
         trainer.run()
     return trainer
+
+
+def processes_on(device: "torch.device") -> "tuple[torch.device, PartialState]":
+    """The device of this process, and what it knows of the others."""
+    from accelerate import PartialState
+
+    process = PartialState(cpu=device.type == "cpu", timeout=WAIT)
+    if device.type == "cuda" and process.num_processes > 1:
+        device = process.device
+    return device, process
 
 
 def check(config: TrainingConfig, resume: bool) -> "tuple[torch.device, Path | None]":

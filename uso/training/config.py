@@ -158,6 +158,8 @@ class RunConfig(Strict):
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)
     """Samples of one step, over all processes and accumulated micro-batches."""
+    device: str = "auto"
+    """`cpu`, `mps`, `cuda` or `cuda:N`; `auto` is the first of CUDA, MPS and CPU that is there."""
     precision: Precision = "auto"
     """Of products: `bfloat16` is autocast where the base is float32; `auto` is bfloat16 but on a processor that only
     imitates it, many times slower. What learns is held in float32 in any case."""
@@ -193,7 +195,6 @@ class TrainingConfig(RunConfig):
     lora: LoraConfig = LoraConfig()
     micro_batch: int = Field(default=1, ge=1)
     """Samples that pass the network at once."""
-    device: str = "auto"
     base: Literal["bfloat16", "float32", "int8"] = "bfloat16"
     """How frozen weights are held; `int8` is for 24 GB cards."""
     gradient_checkpointing: bool = True

@@ -5,10 +5,10 @@ memory inside kernels, the allocator's gaps, and the descriptor of a reward.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from uso.architectures import architecture_file, read_component_config
 from uso.flops import step_flops
 from uso.memory import module_bytes
 from uso.meta_model import MetaModel
@@ -59,15 +59,18 @@ class DryRun:
         return fixed + max(self.activations, self.reward_activations)
 
 
-def dry_run(config: TrainingConfig) -> DryRun:
+def dry_run(config: TrainingConfig, changes: dict[str, dict[str, Any]] | None = None) -> DryRun:
     """Forecast a run.
+
+    Args:
+        changes: of the model's architecture, see `empty_pipeline`.
 
     Raises:
         ConfigError: the model or a value is refused.
     """
     model = training_model(config)
     dtype = torch.float32 if config.base == "float32" and config.precision == "float32" else torch.bfloat16
-    pipeline = MetaModel.from_config(model, dtype).pipeline
+    pipeline = MetaModel.from_config(model, dtype, changes).pipeline
     if config.base == "int8":
         quantize_base(pipeline)
     learners = Learners(pipeline, config)
@@ -75,7 +78,7 @@ def dry_run(config: TrainingConfig) -> DryRun:
     frozen = _frozen(pipeline, learners, _FLOAT32 if config.base == "float32" else None)
     for parameter in learners.parameters.values():
         parameter.data = parameter.data.to(dtype)  # what autocast, or the layer, makes of it for a product
-    target, content = _largest(config)
+    target, content = largest(config)
     batch = example_batch(pipeline, config, target, content, config.micro_batch)
     flow = activations(pipeline, batch, config, config.gradient_checkpointing)
     with_reward = config.reward.descriptor is not None
@@ -85,7 +88,7 @@ def dry_run(config: TrainingConfig) -> DryRun:
         same = rolled.size == batch.size
         reward = flow if same else activations(pipeline, rolled, config, config.gradient_checkpointing)
         reward += decoded(pipeline, rolled, config)
-    forward = _forward_flops(config, pipeline, batch)
+    forward = _forward_flops(pipeline, batch)
     again = 1 if config.gradient_checkpointing else 0
     passes = 2 + again + ("transformer" in config.learns)  # forwards, back to inputs, again, back to weights
     mean_steps = config.reward.steps - (config.reward.last + 1) / 2
@@ -122,17 +125,17 @@ def _frozen(pipeline: USOPipeline, learners: Learners, per_number: int | None) -
     return sized + module_bytes(pipeline.vae)
 
 
-def _largest(config: TrainingConfig) -> tuple[Size, Size]:
+def largest(config: TrainingConfig) -> tuple[Size, Size]:
     """(width, height) of the target bucket with the most pixels, and of its content reference."""
     targets = bucket_sizes(config.data.resolution, config.data.aspects)
     pairs = zip(targets, content_sizes(config.data.content_size, targets), strict=True)
     return max(pairs, key=lambda pair: pair[0][0] * pair[0][1] + pair[1][0] * pair[1][1])
 
 
-def _forward_flops(config: TrainingConfig, pipeline: USOPipeline, batch: TrainingBatch) -> int:
+def _forward_flops(pipeline: USOPipeline, batch: TrainingBatch) -> int:
     """Of the transformer, forwards, for one sample."""
     picture, references, context = tokens_of(pipeline, batch)
-    values = read_component_config(architecture_file(training_model(config), "transformer"))
+    values = {key: value for key, value in pipeline.transformer.config.items() if not key.startswith("_")}
     return step_flops(
         values, picture_tokens=picture, reference_tokens=references, context_tokens=context, modulation=True
     )

@@ -5,7 +5,8 @@ and CLIP stay on the host, since their features are cached.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -101,13 +102,23 @@ def encode_features(
         chosen = [feature for feature in features if feature.kind == kind]
         if not chosen:
             continue
-        for name in names:
-            getattr(pipeline, name).to(pipeline.work_device)
-        cache.encode(chosen, report)
-        for name in names:
-            getattr(pipeline, name).to(_HOST)
+        with visiting(pipeline, *names):
+            cache.encode(chosen, report)
         done += len(chosen)
     pipeline.residency.release()
+
+
+@contextmanager
+def visiting(pipeline: USOPipeline, *names: str) -> Iterator[None]:
+    """While inside, components of the pipeline are on its device; then they go back to where they were."""
+    homes = [(getattr(pipeline, name), getattr(pipeline, name).device) for name in names]
+    try:
+        for module, _ in homes:
+            module.to(pipeline.work_device)
+        yield
+    finally:
+        for module, home in homes:
+            module.to(home)
 
 
 def bring_to_device(pipeline: USOPipeline, config: TrainingConfig) -> None:

@@ -21,6 +21,9 @@ _ADAM_SIZE = 0.2
 _ITERATIONS = 5
 """Of Newton and Schulz."""
 
+_STACKED = 2**24
+"""Values of matrices that a GPU makes orthogonal together; larger ones keep it busy by themselves."""
+
 _EMA_START = 10
 """The running mean follows faster at first: its decay in step n is at most (1 + n) / (10 + n)."""
 
@@ -103,20 +106,28 @@ class MuonAndAdamW(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         matrices, rest = self.param_groups
-        for parameter in matrices["params"]:
-            if parameter.grad is None:
-                continue
-            state = self.state[parameter]
-            if not state:
-                state["momentum"] = torch.zeros_like(parameter)
-            momentum = state["momentum"].lerp_(parameter.grad, 1 - _MOMENTUM)
-            direction = orthogonal(parameter.grad.lerp(momentum, _MOMENTUM).flatten(1))
-            size = _ADAM_SIZE * max(direction.shape) ** 0.5
-            parameter.mul_(1 - matrices["lr"] * self.weight_decay)
-            parameter.add_(direction.reshape(parameter.shape), alpha=-matrices["lr"] * size)
+        learning = [p for p in matrices["params"] if p.grad is not None]
+        on_gpu = bool(learning) and learning[0].is_cuda
+        for together in stacks(learning) if on_gpu else [[p] for p in learning]:
+            self._step_together(together, matrices["lr"])
         if self._rest is not None:
             self._rest.param_groups[0]["lr"] = rest["lr"]
             self._rest.step()
+
+    def _step_together(self, parameters: list[torch.Tensor], rate: float) -> None:
+        """A step of one matrix, or of several of one shape."""
+        gradients = [cast(torch.Tensor, p.grad) for p in parameters]
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+        momenta = [self.state[p]["momentum"] for p in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - _MOMENTUM)
+        wanted = [each.flatten(1) for each in torch._foreach_lerp(gradients, momenta, _MOMENTUM)]
+        directions = orthogonal(torch.stack(wanted)) if len(wanted) > 1 else orthogonal(wanted[0])[None]
+        size = _ADAM_SIZE * max(directions.shape[1:]) ** 0.5
+        updates = [direction.reshape(p.shape) for direction, p in zip(directions, parameters, strict=True)]
+        torch._foreach_mul_(parameters, 1 - rate * self.weight_decay)
+        torch._foreach_add_(parameters, updates, alpha=-rate * size)
 
     def state_dict(self) -> dict[str, Any]:
         """All states under one numbering, those of matrices first."""
@@ -137,22 +148,40 @@ class MuonAndAdamW(torch.optim.Optimizer):
             self._rest.load_state_dict({"state": rest, "param_groups": self._rest.state_dict()["param_groups"]})
 
 
+def stacks(matrices: Iterable[torch.Tensor]) -> list[list[torch.Tensor]]:
+    """Matrices and convolutions in lists that can be stacked: of one shape, and not too large together.
+
+    For GPUs, which would wait for the host between the many small products of one matrix after the other.
+    """
+    by_shape: dict[torch.Size, list[torch.Tensor]] = {}
+    for matrix in matrices:
+        by_shape.setdefault(matrix.flatten(1).shape, []).append(matrix)
+    found = []
+    for alike in by_shape.values():
+        most = max(1, _STACKED // alike[0].numel())
+        found += [alike[start : start + most] for start in range(0, len(alike), most)]
+    return found
+
+
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     """About the nearest matrix with orthogonal rows or columns, by the quintic Newton-Schulz iteration.
 
     In bfloat16 where that is fast; else oblong matrices are iterated on by their square of products, which is less work
     and takes float32. Singular values come out between about 0.7 and 1.2. Coefficients: Jordan et al., 2024.
+
+    Args:
+        matrix: [rows, columns], or [N, rows, columns] for several at once, which agree up to rounding.
     """
     half = multiplies_bfloat16(matrix.device.type)
     values = matrix.to(torch.bfloat16 if half else torch.float32)
-    tall = values.shape[0] > values.shape[1]
-    values = values.T if tall else values
-    values = values / (values.norm() + 1e-7)
-    if half or values.shape[1] < 2 * values.shape[0]:
+    tall = values.shape[-2] > values.shape[-1]
+    values = values.mT if tall else values
+    values = values / (values.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    if half or values.shape[-1] < 2 * values.shape[-2]:
         for _ in range(_ITERATIONS):
-            values = _polynomial(values @ values.T) @ values
+            values = _polynomial(values @ values.mT) @ values
     else:
-        products = values @ values.T
+        products = values @ values.mT
         factor = _polynomial(products)
         whole = factor
         for _ in range(_ITERATIONS - 1):
@@ -160,13 +189,14 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
             factor = _polynomial(products)
             whole = factor @ whole
         values = whole @ values
-    return (values.T if tall else values).to(matrix)
+    return (values.mT if tall else values).to(matrix)
 
 
 def _polynomial(products: torch.Tensor) -> torch.Tensor:
-    """What one iteration multiplies a matrix with, of its products with itself [N, N]."""
-    factor = torch.addmm(products, products, products, beta=-4.7750, alpha=2.0315)
-    factor.diagonal().add_(3.4445)
+    """What one iteration multiplies a matrix with, of its products with itself [rows, rows], or [N, rows, rows]."""
+    add_products = torch.addmm if products.dim() == 2 else torch.baddbmm
+    factor = add_products(products, products, products, beta=-4.7750, alpha=2.0315)
+    factor.diagonal(dim1=-2, dim2=-1).add_(3.4445)
     return factor
 
 
@@ -191,8 +221,8 @@ class RunningMean:
     def update(self, parameters: Mapping[str, torch.Tensor], step: int) -> None:
         """Take in the parameters after step `step`, counted from 0."""
         decay = min(self.decay, (1 + step) / (_EMA_START + step))
-        for name, mean in self.values.items():
-            mean.lerp_(parameters[name].detach().to(mean), 1 - decay)
+        taken = [parameters[name].detach().to(mean) for name, mean in self.values.items()]
+        torch._foreach_lerp_(list(self.values.values()), taken, 1 - decay)
 
 
 @contextlib.contextmanager

@@ -50,9 +50,9 @@ def by_source(
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a file so that it is there wholly or not at all."""
+    """Write a file, of tensors on any device, so that it is there wholly or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    save_file(dict(tensors), part, metadata)
+    save_file({name: tensor.cpu() for name, tensor in tensors.items()}, part, metadata)
     part.chmod(0o644)  # safetensors writes files that only their owner may read
     part.replace(path)

@@ -24,6 +24,7 @@ from uso.training.data.miniature.scenes import instruction
 from uso.training.data.miniature.styles import STYLES
 from uso.training.data.shards import Shards
 from uso.training.features import SampleFeatures
+from uso.training.load import visiting
 from uso.training.speed import autocast, compile_residuals
 
 CONTENT, STYLE, TARGET = 0, 1, 2
@@ -189,10 +190,11 @@ def _encoded_prompts(
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """T5 features [L, text_dim] and CLIP's vector [pooled_dim] of each text."""
     found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-    for start in range(0, len(texts), batch):
-        part = texts[start : start + batch]
-        embeds, pooled = (tensor.to("cpu", copy=True) for tensor in pipeline.encode_prompts(part))
-        found |= {text: (embeds[row], pooled[row]) for row, text in enumerate(part)}
+    with visiting(pipeline, "text_encoder", "text_encoder_2"):
+        for start in range(0, len(texts), batch):
+            part = texts[start : start + batch]
+            embeds, pooled = (tensor.to("cpu", copy=True) for tensor in pipeline.encode_prompts(part))
+            found |= {text: (embeds[row], pooled[row]) for row, text in enumerate(part)}
     return found
 
 
@@ -209,20 +211,25 @@ def latents_of(
     compile: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Arrays:
-    """Scaled posterior means of pictures, content and target of triplets: [slots, 16, H/8, W/8] each."""
-    vae = copy.deepcopy(pipeline.vae).to(memory_format=torch.channels_last)
+    """Scaled posterior means of pictures, content and target of triplets: [slots, 16, H/8, W/8] each.
+
+    Args:
+        compile: on a CPU; a GPU is done before a compiler is.
+    """
+    device = pipeline.work_device
+    vae = copy.deepcopy(pipeline.vae).to(device).to(memory_format=torch.channels_last)
     scale, shift = vae.config["scaling_factor"], vae.config["shift_factor"]
     slots = single_slots(shards)
     name = name_of("latents", shards, slots, vae.encoder, scale, shift)
-    if compile:
+    if compile and device.type == "cpu":
         compile_residuals(vae)
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
-        with autocast("cpu", "auto"):
-            mean = vae.encode(pixels).latent_dist.mean
+        with autocast(device.type, "auto"):
+            mean = vae.encode(pixels.to(vae.dtype)).latent_dist.mean
         return scale * (mean.float() - shift)
 
-    return encoded(shards, slots, folder / name, encode, on_progress=on_progress)
+    return encoded(shards, slots, folder / name, encode, device=device, on_progress=on_progress)
 
 
 def style_features_of(
@@ -231,12 +238,14 @@ def style_features_of(
     """What the projector reads of triplets' style pictures: [1, layers, tokens, width] each."""
     encoder: Any = pipeline.image_encoder
     size = encoder.config.image_size
+    device = pipeline.work_device
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
         if pixels.shape[-1] != size:
             pixels = torch.cat([pipeline.preprocess_style(Image.fromarray(picture)) for picture in to_bytes(pixels)])
-        states: Any = image_features(encoder, pixels.to(encoder.dtype), STYLE_LAYERS.values())
+        states: Any = image_features(encoder, pixels.to(device, encoder.dtype), STYLE_LAYERS.values())
         return torch.stack([states[layer] for layer in STYLE_LAYERS.values()], dim=1).float()
 
     name = name_of("styles", shards, (STYLE,), encoder, size)
-    return encoded(shards, (STYLE,), folder / name, encode, on_progress=on_progress)
+    with visiting(pipeline, "image_encoder"):
+        return encoded(shards, (STYLE,), folder / name, encode, device=device, on_progress=on_progress)

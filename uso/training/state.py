@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ def save(
         tensors |= {f"mean/{name}": _host(value) for name, value in mean.values.items()}
     values: dict[str, Any] = {}
     for index, moments in optimizer.state_dict()["state"].items():
-        for key, value in moments.items():
+        for key, value in _flat(moments):
             name = f"optimizer/{index}/{key}"
             if isinstance(value, torch.Tensor):
                 tensors[name] = _host(value)
@@ -166,6 +166,15 @@ def _copy(
             found = "nothing" if value is None else list(value.shape)
             raise CheckpointError(f"{checkpoint}: {name} should be {list(parameter.shape)} and is {found}.")
         parameter.copy_(value)
+
+
+def _flat(moments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What an optimizer keeps for a parameter; bitsandbytes gives a part of it in a dictionary, and takes it flat."""
+    for key, value in moments.items():
+        if isinstance(value, Mapping):
+            yield from value.items()
+        else:
+            yield key, value
 
 
 def _host(tensor: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 Few blocks of each kind are run, forwards and backwards; all blocks of a kind add the same, so the rest follows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,27 +24,40 @@ FEW = 2
 """Blocks of a kind in the shortest trace."""
 
 
+def _shape_alone(*shape: int) -> torch.Tensor:
+    return torch.empty(shape, device=META)
+
+
 def example_batch(
-    pipeline: USOPipeline, config: TrainingConfig, target: Size, content: Size, count: int
+    pipeline: USOPipeline,
+    config: TrainingConfig,
+    target: Size,
+    content: Size,
+    count: int,
+    make: Callable[..., torch.Tensor] = _shape_alone,
 ) -> TrainingBatch:
-    """A micro-batch with all conditions, on the meta device."""
+    """A micro-batch with all conditions.
+
+    Args:
+        make: gives a float32 tensor of a shape; left out, one on the meta device.
+    """
     values = pipeline.context_embedder.config
     text, transformer = pipeline.model_config.max_sequence_length, pipeline.transformer.config
     dtype = pipeline.transformer.dtype
 
     def latents(size: Size) -> torch.Tensor:
-        return torch.empty(count, LATENT_CHANNELS, size[1] // CELL, size[0] // CELL, device=META)
+        return make(count, LATENT_CHANNELS, size[1] // CELL, size[0] // CELL)
 
     def features() -> dict[int, torch.Tensor]:
         shape = (count, values.image_tokens, values.image_dim)
-        return {layer: torch.empty(shape, dtype=dtype, device=META) for layer in STYLE_LAYERS.values()}
+        return {layer: make(*shape).to(dtype) for layer in STYLE_LAYERS.values()}
 
     styles = config.data.max_styles if "style" in config.reads else 0
     return TrainingBatch(
         number=0,
         latents=latents(target),
-        prompt_embeds=torch.empty(count, text, transformer.joint_attention_dim, dtype=dtype, device=META),
-        pooled=torch.empty(count, transformer.pooled_projection_dim, dtype=dtype, device=META),
+        prompt_embeds=make(count, text, transformer.joint_attention_dim).to(dtype),
+        pooled=make(count, transformer.pooled_projection_dim).to(dtype),
         styles=tuple(features() for _ in range(styles)),
         content=latents(content) if "content" in config.reads else None,
         style_pictures=(),

@@ -5,6 +5,7 @@ gradients are averaged once per update (`accelerate launch`).
 """
 
 import logging
+import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from accelerate.utils import reduce
 
 from uso.pipeline import USOPipeline
 from uso.training import state
-from uso.training.batches import Batches, TrainingBatch
+from uso.training.batches import BatchSource, TrainingBatch
 from uso.training.config import TrainingConfig
 from uso.training.draws import generator
 from uso.training.flow import draw_levels
@@ -63,7 +64,7 @@ class Trainer(Run):
         self,
         pipeline: USOPipeline,
         config: TrainingConfig,
-        batches: Batches,
+        batches: BatchSource,
         *,
         judges: Judges | None = None,
         validation: Validation | None = None,
@@ -81,6 +82,8 @@ class Trainer(Run):
         if self.judges.learned is not None:
             self.reward = StyleReward(pipeline, config.reward, self.judges.learned, config.seed)
         self.accumulation = config.accumulation(self.process.num_processes)
+        # Norms keep float32 weights under autocast; torch says once that it does not fuse them.
+        warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
         if config.gradient_checkpointing:
             pipeline.transformer.enable_gradient_checkpointing()
             pipeline.vae.enable_gradient_checkpointing()

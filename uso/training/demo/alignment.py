@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from uso.errors import ConfigError
 from uso.pipeline import USOPipeline
+from uso.training.ahead import sent
 from uso.training.arrays import Arrays, encoded, name_of
 from uso.training.csd import CSD
 from uso.training.data.shards import Shards
@@ -32,18 +33,19 @@ _MEASURED = 512
 def patches_of(descriptor: CSD, shards: Shards, folder: Path, on_progress: OnProgress | None = None) -> Arrays:
     """What a descriptor sees of pictures, patch by patch: [slots, patches, width] each, slots as those of latents."""
     slots = single_slots(shards)
+    device = descriptor.last_layer_style.device
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
-        with autocast("cpu", "auto"):
+        with autocast(device.type, "auto"):
             seen: Any = descriptor.backbone(descriptor.prepare(pixels), output_hidden_states=True)
         return seen.hidden_states[_LAYER][:, 1:].float()  # without the class token
 
     name = name_of("patches", shards, slots, descriptor.backbone, _LAYER)
-    return encoded(shards, slots, folder / name, encode, on_progress=on_progress)
+    return encoded(shards, slots, folder / name, encode, device=device, on_progress=on_progress)
 
 
 class Alignment(nn.Module):
-    """The head, and the loss of what it reads.
+    """The head, and the loss of what it reads, on the pipeline's device.
 
     Args:
         pipeline: whose transformer is read, at its next run.
@@ -76,13 +78,15 @@ class Alignment(nn.Module):
                 "Train a descriptor with another architecture.patch_size, or go without: alignment=null."
             )
         self.features = features
-        self.deviation, self.mean = torch.std_mean(some, dim=(0, 1))
+        self.device = pipeline.work_device
+        self.deviation, self.mean = (each.to(self.device) for each in torch.std_mean(some, dim=(0, 1)))
         transformer = pipeline.transformer
         blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
         hidden = transformer.config.num_attention_heads * transformer.config.attention_head_dim
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.head = nn.Sequential(nn.Linear(hidden, 2 * hidden), nn.SiLU(), nn.Linear(2 * hidden, width))
+        self.head.to(self.device)
         self._read: torch.Tensor | None = None
         blocks[round(READ_AT * len(blocks)) - 1].register_forward_hook(self._keep)
 
@@ -99,7 +103,10 @@ class Alignment(nn.Module):
             raise RuntimeError("The transformer did not run yet.")
         return self._read
 
-    def forward(self, places: list[tuple[int, int]]) -> torch.Tensor:
-        """One less the mean cosine of what is read of the last run and the features of its pictures: a scalar."""
-        wanted = (self.features.take(places) - self.mean) / self.deviation
+    def wanted(self, places: list[tuple[int, int]]) -> torch.Tensor:
+        """The features of pictures, with mean 0 and deviation 1: [B, tokens, width]."""
+        return (sent(self.features.take(places), self.device) - self.mean) / self.deviation
+
+    def forward(self, wanted: torch.Tensor) -> torch.Tensor:
+        """One less the mean cosine of what is read of the last run and what is wanted of its pictures: a scalar."""
         return 1 - functional.cosine_similarity(self.head(self.read()).float(), wanted, dim=-1).mean()

@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL
 from uso.checkpoints import load_autoencoder
 from uso.latents import LATENT_CHANNELS
 from uso.layouts import autoencoder_part
+from uso.training.ahead import Ahead, sent
 from uso.training.arrays import to_bytes
 from uso.training.demo.config import PartConfig
 from uso.training.demo.loop import Loop, Losses
@@ -124,10 +125,10 @@ def measure_scale(vae: AutoencoderKL, pixels: torch.Tensor, batch: int = 16) -> 
     return 1 / float(latents.std()), float(latents.mean())
 
 
-def train_autoencoder(config: PartConfig, resume: bool = False) -> Loop:
+def train_autoencoder(config: PartConfig, device: torch.device, resume: bool = False) -> Loop:
     """A run; its result is `ae.safetensors` and `vae.json` in the model's folder."""
     shards = open_samples(config.shards)
-    vae = make_autoencoder(config)
+    vae = make_autoencoder(config).to(device)
     size = shards.pixels(0).shape[1]
     options = config.options
     network = AutoencoderLoss(vae, decoder_only=options.decoder_only)
@@ -135,26 +136,33 @@ def train_autoencoder(config: PartConfig, resume: bool = False) -> Loop:
         compile_residuals(vae)
     cells = size // 2 ** (len(vae.config["block_out_channels"]) - 1)
 
-    def losses(step: int) -> Losses:
-        pixels = pixels_of(shards, pick(config.seed, "autoencoder", step, config.batch, len(shards)))
+    def read(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pixels, and noise of the latents' shape."""
+        pixels = pixels_of(shards, pick(config.seed, "autoencoder", step, config.batch, len(shards)), device)
         noise = torch.randn(
             (config.batch, LATENT_CHANNELS, cells, cells), generator=generator(config.seed, "posterior", step)
         )
-        with autocast("cpu", config.precision):
+        return pixels, sent(noise, device)
+
+    batches = Ahead(read, device)
+
+    def losses(step: int) -> Losses:
+        pixels, noise = batches.take(step)
+        with autocast(device.type, config.precision):
             squared, absolute, divergence = network(pixels, options.noise * noise)
         loss = squared.mean() + options.absolute * absolute + options.divergence * divergence
         loss = loss + options.relative * (squared + _LEAST).log().mean()
         return {"loss": loss, "squared": squared.mean(), "divergence": divergence}
 
-    seen = held_out(size, _HELD_OUT)
+    seen = held_out(size, _HELD_OUT, device)
 
     def export() -> None:
         vae.eval()
         if options.decoder_only:
             scaling, shift = vae.config["scaling_factor"], vae.config["shift_factor"]
         else:
-            measured = pixels_of(shards, pick(config.seed, "scale", 0, min(_MEASURED, len(shards)), len(shards)))
-            scaling, shift = measure_scale(vae, measured)
+            some = pick(config.seed, "scale", 0, min(_MEASURED, len(shards)), len(shards))
+            scaling, shift = measure_scale(vae, pixels_of(shards, some, device))
         logger.info("Held-out pictures: %.2f dB.", psnr(vae, seen))
         vae.train()
         values = {key: value for key, value in vae.config.items() if key in autoencoder_config({"widths": [32]})}
@@ -170,5 +178,6 @@ def train_autoencoder(config: PartConfig, resume: bool = False) -> Loop:
     }
     loop = Loop(config, learned, losses, export)
     loop.begin(resume)
-    loop.run()
+    with batches:
+        loop.run()
     return loop

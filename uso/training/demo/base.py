@@ -22,11 +22,12 @@ from uso.errors import ConfigError
 from uso.modulation import modulation_owners
 from uso.pipeline import USOPipeline
 from uso.speed import cache_folder, compile_blocks
+from uso.training.ahead import Ahead
 from uso.training.config import DataConfig, TrainingConfig
 from uso.training.csd import load_csd
 from uso.training.data.shards import Shards
 from uso.training.demo.alignment import Alignment, patches_of
-from uso.training.demo.captions import Captions, encode_words, report_encoded
+from uso.training.demo.captions import CaptionedBatch, Captions, encode_words, report_encoded
 from uso.training.demo.config import AlignmentConfig, PartConfig
 from uso.training.demo.loop import Loop, Losses, refuse_other_run
 from uso.training.demo.model import (
@@ -38,7 +39,7 @@ from uso.training.demo.model import (
     write_pretrained,
 )
 from uso.training.demo.words import load_clip_tokenizer, load_t5_tokenizer
-from uso.training.load import load_for_training
+from uso.training.load import bring_to_device, load_for_training
 from uso.training.network import flow_error
 from uso.training.optimizer import embeddings_of
 from uso.training.release import released, write_safetensors
@@ -114,8 +115,8 @@ def refuse_other_base(config: PartConfig) -> None:
     refuse_other_sizes("projector", tokens, read_config(config.model, "projector"))
 
 
-def pipeline_of(config: PartConfig) -> USOPipeline:
-    """The folder's model in float32, without LoRA and projector."""
+def pipeline_of(config: PartConfig, device: torch.device) -> USOPipeline:
+    """The folder's model in float32 on a device, without LoRA and projector."""
     run = TrainingConfig(
         name=config.name,
         description="",
@@ -128,7 +129,11 @@ def pipeline_of(config: PartConfig) -> USOPipeline:
         steps=1,
         batch=1,
     )
-    return load_for_training(run, torch.device("cpu"), offline=True)
+    pipeline = load_for_training(run, device, offline=True)
+    bring_to_device(pipeline, run)
+    for encoder in (pipeline.text_encoder, pipeline.text_encoder_2):
+        encoder.to(device)
+    return pipeline
 
 
 def alignment_of(config: AlignmentConfig, folder: Path, pipeline: USOPipeline, captions: Captions) -> Alignment:
@@ -145,7 +150,8 @@ def alignment_of(config: AlignmentConfig, folder: Path, pipeline: USOPipeline, c
             f"The base is aligned with a descriptor, and there is none at {config.path}. Train it first (train.demo "
             "reward-descriptor), name another (alignment.descriptor=FILE), or go without (alignment=null)."
         )
-    features = patches_of(load_csd(config.path), captions.shards, folder, report_encoded)
+    descriptor = load_csd(config.path).to(pipeline.work_device)
+    features = patches_of(descriptor, captions.shards, folder, report_encoded)
     return Alignment(pipeline, features, captions.places, captions.tokens, captions.config.seed, config.weight)
 
 
@@ -161,7 +167,7 @@ def write_transformer(config: PartConfig, parameters: Mapping[str, nn.Parameter]
     write_safetensors(config.model / FILE, released("transformer", named, DTYPE))
 
 
-def train_base(config: PartConfig, resume: bool = False) -> Loop:
+def train_base(config: PartConfig, device: torch.device, resume: bool = False) -> Loop:
     """A run; its result is `flux1.safetensors`, `text_encoder` and `text_encoder_2` of the model's folder."""
     shards = Shards.open(config.shards)
     refuse_other_run(config, resume)
@@ -169,7 +175,7 @@ def train_base(config: PartConfig, resume: bool = False) -> Loop:
         new_base(config)
     else:
         refuse_other_base(config)
-    pipeline = pipeline_of(config)
+    pipeline = pipeline_of(config, device)
     captions = Captions(config, shards, pipeline)
     flux = transformer_parameters(pipeline)
     encoders = {name: getattr(pipeline, name) for name in ("text_encoder", "text_encoder_2")}
@@ -184,16 +190,22 @@ def train_base(config: PartConfig, resume: bool = False) -> Loop:
         parameters |= {f"alignment/{name}": parameter for name, parameter in alignment.named_parameters()}
     side = captions.side
 
-    def losses(step: int) -> Losses:
+    def read(step: int) -> tuple[CaptionedBatch, torch.Tensor | None]:
         batch = captions.batch(step)
-        with autocast("cpu", config.precision):
+        return batch, None if alignment is None else alignment.wanted(batch.places)
+
+    batches = Ahead(read, device)
+
+    def losses(step: int) -> Losses:
+        batch, wanted = batches.take(step)
+        with autocast(device.type, config.precision):
             words = encode_words(pipeline, batch.ids, batch.ids_2)
             conditioning = pipeline.make_conditioning(*words, height=side, width=side, guidance_scale=1.0)
             conditioning = replace(conditioning, guidance=batch.scales)
             flow = flow_error(pipeline, conditioning, batch.latents, batch.noise, batch.levels)
             if alignment is None:
                 return {"loss": flow}
-            strange = alignment(batch.places)
+            strange = alignment(wanted)
         return {"loss": flow + alignment.weight * strange, "flow": flow, "alignment": strange}
 
     def export() -> None:
@@ -203,5 +215,6 @@ def train_base(config: PartConfig, resume: bool = False) -> Loop:
 
     loop = Loop(config, parameters, losses, export, embeddings_of(*encoders.values()))
     loop.begin(resume)
-    loop.run()
+    with batches:
+        loop.run()
     return loop

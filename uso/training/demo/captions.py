@@ -7,6 +7,7 @@ import torch
 
 from uso.pipeline import USOPipeline
 from uso.terminal import say
+from uso.training.ahead import sent
 from uso.training.arrays import Arrays
 from uso.training.data.shards import Shards
 from uso.training.demo.config import PartConfig
@@ -22,6 +23,8 @@ Words = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class CaptionedBatch:
+    """Tensors on the device of the run."""
+
     places: list[tuple[int, int]]
     """(index, slot) of each picture."""
     latents: torch.Tensor
@@ -46,6 +49,7 @@ class Captions:
 
     def __init__(self, config: PartConfig, shards: Shards, pipeline: USOPipeline) -> None:
         self.config, self.shards = config, shards
+        self.device = pipeline.work_device
         folder = config.folder.parent
         self.arrays: Arrays = latents_of(pipeline, shards, folder, compile=config.compile, on_progress=report_encoded)
         self.places, texts = captioned(shards)
@@ -73,11 +77,13 @@ class Captions:
         ids[silent], ids_2[silent] = self.no_ids, self.no_ids_2
         share = torch.rand(config.batch, generator=draw)
         scales = self.limits.min_guidance + (self.limits.max_guidance - self.limits.min_guidance) * share
-        return CaptionedBatch(places, latents, noise, levels, ids, ids_2, scales)
+        drawn = (latents, noise, levels, ids, ids_2, scales)
+        return CaptionedBatch(places, *(sent(tensor, self.device) for tensor in drawn))
 
 
 def encode_words(pipeline: USOPipeline, ids: torch.Tensor, ids_2: torch.Tensor) -> Words:
-    """Words as the transformer is told them; gradients reach the encoders."""
+    """Words as the transformer is told them, of ids on any device; gradients reach the encoders."""
+    ids, ids_2 = (each.to(pipeline.work_device) for each in (ids, ids_2))
     return pipeline.text_encoder_2(ids_2).last_hidden_state, pipeline.text_encoder(ids).pooler_output
 
 

@@ -6,11 +6,14 @@ and the stages after it. `reward-descriptor` and `judge` need no other part.
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uso.terminal import say
 from uso.training.config import training_names
 from uso.training.demo.config import PARTS_FOLDER, Part, PartConfig, load_part_config
+
+if TYPE_CHECKING:
+    import torch
 
 
 def add_train_demo(verbs: Any) -> argparse.ArgumentParser:
@@ -40,18 +43,24 @@ def run_train_demo(args: argparse.Namespace) -> int:
 
 
 def train_part(config: PartConfig, *, resume: bool = False) -> None:
-    """Run one part to its end."""
+    """Run one part to its end.
+
+    Raises:
+        USOError: with the remedy.
+    """
     if config.tensorboard:
         from uso.training.journal import check_tensorboard
 
         check_tensorboard()
+    from uso.choices import choose_device
     from uso.training.speed import compiling
 
-    _trainers()[config.part](compiling(config, "cpu"), resume)
+    device = choose_device(config.device)
+    _trainers()[config.part](compiling(config, device), device, resume)
     say(f"{config.name}: the result is in {config.folder if config.part == 'descriptor' else config.model}.")
 
 
-def _trainers() -> dict[Part, Callable[[PartConfig, bool], object]]:
+def _trainers() -> dict[Part, Callable[[PartConfig, "torch.device", bool], object]]:
     """By part; importing them imports torch."""
     from uso.training.demo.autoencoder import train_autoencoder
     from uso.training.demo.base import train_base
@@ -62,7 +71,7 @@ def _trainers() -> dict[Part, Callable[[PartConfig, bool], object]]:
 
     return {
         "autoencoder": train_autoencoder,
-        "tokenizers": lambda config, _: train_tokenizers(config),
+        "tokenizers": lambda config, *_: train_tokenizers(config),
         "image-encoder": train_image_encoder,
         "base": train_base,
         "guidance": train_guidance,

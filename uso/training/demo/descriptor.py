@@ -9,11 +9,13 @@ folders of shards, separated by commas.
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 from transformers import CLIPVisionConfig
 
+from uso.training.ahead import Ahead, sent
 from uso.training.arrays import to_pixels
 from uso.training.csd import CSD, HEAD_WIDTH, load_csd, published_tensors
 from uso.training.demo.config import PartConfig
@@ -81,10 +83,10 @@ def softened(pixels: torch.Tensor, seed: int, step: int) -> torch.Tensor:
     """Pictures blurred by a random share, as those of a small autoencoder are."""
     share = torch.rand((len(pixels), 1, 1, 1), generator=generator(seed, "softened", step))
     blurred = functional.avg_pool2d(functional.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    return torch.lerp(pixels, blurred, share)
+    return torch.lerp(pixels, blurred, sent(share, pixels.device))
 
 
-def train_descriptor(config: PartConfig, resume: bool = False) -> Loop:
+def train_descriptor(config: PartConfig, device: torch.device, resume: bool = False) -> Loop:
     """A run; its result is `descriptor.safetensors` in the run's folder, by the names of CSD's published file."""
     folders = [open_samples(config.shards.parent / name.strip()) for name in config.shards.name.split(",")]
     places = [(shards, number) for shards in folders for number in range(len(shards))]
@@ -102,17 +104,22 @@ def train_descriptor(config: PartConfig, resume: bool = False) -> Loop:
     else:
         model = new_descriptor(config.architecture, config.seed)
     model.requires_grad_(True).train()
-    loss = LabelLoss(model, len(styles), len(subjects), config.seed)
+    loss = LabelLoss(model, len(styles), len(subjects), config.seed).to(device)
     network: Any = torch.compile(loss) if config.compile else loss
 
-    def losses(step: int) -> Losses:
-        import numpy as np
-
+    def read(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Pixels, and the numbers of their styles and subjects."""
         numbers = pick(config.seed, "descriptor", step, config.batch, len(places))
-        pixels = to_pixels(np.stack([shards.pixels(index)[0] for shards, index in (places[n] for n in numbers)]))
-        pixels = softened(pixels, config.seed, step).contiguous()
-        with autocast("cpu", config.precision):
-            style, style_right, subject, subject_right = network(pixels, style_of[numbers], subject_of[numbers])
+        pictures = np.stack([shards.pixels(index)[0] for shards, index in (places[n] for n in numbers)])
+        pixels = softened(to_pixels(pictures, device), config.seed, step).contiguous()
+        return pixels, sent(style_of[numbers], device), sent(subject_of[numbers], device)
+
+    batches = Ahead(read, device)
+
+    def losses(step: int) -> Losses:
+        pixels, style_numbers, subject_numbers = batches.take(step)
+        with autocast(device.type, config.precision):
+            style, style_right, subject, subject_right = network(pixels, style_numbers, subject_numbers)
         return {
             "loss": style + config.options.subject * subject,
             "style_right": style_right,
@@ -124,5 +131,6 @@ def train_descriptor(config: PartConfig, resume: bool = False) -> Loop:
 
     loop = Loop(config, dict(loss.named_parameters()), losses, export)
     loop.begin(resume)
-    loop.run()
+    with batches:
+        loop.run()
     return loop

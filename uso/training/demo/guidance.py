@@ -15,6 +15,7 @@ from uso.errors import ConfigError
 from uso.latents import pack
 from uso.pipeline import USOPipeline
 from uso.speed import cache_folder, compile_blocks
+from uso.training.ahead import Ahead
 from uso.training.data.shards import Shards
 from uso.training.demo.base import FILE, pipeline_of, refuse_other_base, transformer_parameters, write_transformer
 from uso.training.demo.captions import Captions, Words, encode_words
@@ -26,7 +27,7 @@ from uso.training.release import released, write_safetensors
 from uso.training.speed import autocast
 
 
-def train_guidance(config: PartConfig, resume: bool = False) -> Loop:
+def train_guidance(config: PartConfig, device: torch.device, resume: bool = False) -> Loop:
     """A run; its result is `flux1.safetensors` of the model's folder.
 
     Raises:
@@ -37,21 +38,22 @@ def train_guidance(config: PartConfig, resume: bool = False) -> Loop:
     if config.fresh or not (config.model / FILE).is_file():
         raise ConfigError("Guidance is learned from a base that is there. Train it first: train.demo base.")
     refuse_other_base(config)
-    pipeline = pipeline_of(config)
+    pipeline = pipeline_of(config, device)
     captions = Captions(config, shards, pipeline)
     teacher = teacher_of(config, pipeline)
     parameters = transformer_parameters(pipeline)
     if config.compile:
         for each in (pipeline, teacher):
             compile_blocks(each.transformer, cache_folder())
-    with torch.no_grad(), autocast("cpu", config.precision):
+    with torch.no_grad(), autocast(device.type, config.precision):
         no_words = encode_words(pipeline, captions.no_ids, captions.no_ids_2)
     side = captions.side
+    batches = Ahead(captions.batch, device)
 
     def losses(step: int) -> Losses:
-        batch = captions.batch(step)
+        batch = batches.take(step)
         tokens = pack(noised(batch.latents, batch.noise, batch.levels))
-        with autocast("cpu", config.precision):
+        with autocast(device.type, config.precision):
             with torch.no_grad():
                 words = encode_words(pipeline, batch.ids, batch.ids_2)
                 wanted = guided_velocity(teacher, words, no_words, tokens, batch.levels, batch.scales, side)
@@ -61,7 +63,8 @@ def train_guidance(config: PartConfig, resume: bool = False) -> Loop:
 
     loop = Loop(config, parameters, losses, lambda: write_transformer(config, parameters))
     loop.begin(resume)
-    loop.run()
+    with batches:
+        loop.run()
     return loop
 
 

@@ -16,6 +16,7 @@ from transformers import SiglipConfig, SiglipModel, SiglipTextConfig, SiglipVisi
 from uso.checkpoints import load_image_encoder
 from uso.context import STYLE_LAYERS
 from uso.errors import ConfigError
+from uso.training.ahead import Ahead, sent
 from uso.training.demo.config import PartConfig
 from uso.training.demo.loop import Loop, Losses
 from uso.training.demo.model import read_config, refuse_other_sizes, tower_sizes, write_config, write_pretrained
@@ -69,7 +70,7 @@ def make_model(config: PartConfig, vocabulary: int, length: int) -> SiglipModel:
     fresh = config.fresh or not (config.model / FOLDER / "model.safetensors").is_file()
     vision = vision_config(config.architecture)
     if not fresh:
-        wanted, vision = vision, SiglipVisionConfig(**read_config(config.model, "image_encoder"))
+        wanted, vision = vision, SiglipVisionConfig(**_learning(read_config(config.model, "image_encoder")))
         refuse_other_sizes("image encoder", tower_sizes(wanted), tower_sizes(vision))
     text = SiglipTextConfig(
         vocab_size=vocabulary,
@@ -91,6 +92,11 @@ def make_model(config: PartConfig, vocabulary: int, length: int) -> SiglipModel:
         tower: Any = model.vision_model
         tower.load_state_dict(_tower_state(kept))
     return model
+
+
+def _learning(values: dict[str, Any]) -> dict[str, Any]:
+    """A written config without the dtype of the file: what learns is float32."""
+    return {name: value for name, value in values.items() if name != "dtype"}
 
 
 def _tower_state(model: SiglipVisionModel) -> dict[str, torch.Tensor]:
@@ -120,24 +126,31 @@ class ContrastiveLoss(nn.Module):
         return output.loss.float(), (logits.argmax(dim=1) == own).float().mean()
 
 
-def train_image_encoder(config: PartConfig, resume: bool = False) -> Loop:
+def train_image_encoder(config: PartConfig, device: torch.device, resume: bool = False) -> Loop:
     """A run; its result is the folder `siglip`, `image_encoder.json` and `image_processor.json`."""
     shards = open_samples(config.shards)
     tokenizer, length = load_t5_tokenizer(config.model)
     ids = caption_ids(tokenizer, shards, length)
-    model = make_model(config, len(tokenizer), length)
+    model = make_model(config, len(tokenizer), length).to(device)
     network: Any = ContrastiveLoss(model)
     if config.compile:
         network = torch.compile(network)
     size = model.config.vision_config.image_size
 
-    def losses(step: int) -> Losses:
+    def read(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pixels, and the ids of their captions."""
         numbers = pick(config.seed, "image-encoder", step, config.batch, len(shards))
-        pixels = pixels_of(shards, numbers)
+        pixels = pixels_of(shards, numbers, device)
         if pixels.shape[-1] != size:
             pixels = nn.functional.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
-        with autocast("cpu", config.precision):
-            loss, right = network(pixels.contiguous(), ids[numbers])
+        return pixels.contiguous(), sent(ids[numbers], device)
+
+    batches = Ahead(read, device)
+
+    def losses(step: int) -> Losses:
+        pixels, words = batches.take(step)
+        with autocast(device.type, config.precision):
+            loss, right = network(pixels, words)
         return {"loss": loss, "right": right}
 
     def export() -> None:
@@ -147,5 +160,6 @@ def train_image_encoder(config: PartConfig, resume: bool = False) -> Loop:
 
     loop = Loop(config, dict(model.named_parameters()), losses, export, embeddings_of(model))
     loop.begin(resume)
-    loop.run()
+    with batches:
+        loop.run()
     return loop

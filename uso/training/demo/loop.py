@@ -27,6 +27,7 @@ FREE = {
     "tensorboard",
     "checkpoint",
     "compile",
+    "device",
     "fresh",
 }
 """Keys that may change when a run goes on."""

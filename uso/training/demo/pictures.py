@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from uso.errors import ConfigError
-from uso.training.arrays import to_pixels
+from uso.training.arrays import HOST, to_pixels
 from uso.training.data.miniature.triplets import Miniature
 from uso.training.data.shards import Shards
 from uso.training.draws import generator
@@ -32,11 +32,11 @@ def pick(seed: int, purpose: str, step: int, batch: int, count: int) -> list[int
     return [int(number) for number in torch.randint(count, (batch,), generator=generator(seed, purpose, step))]
 
 
-def pixels_of(shards: Shards, numbers: list[int]) -> torch.Tensor:
-    return to_pixels(np.stack([shards.pixels(number)[0] for number in numbers]))
+def pixels_of(shards: Shards, numbers: list[int], device: torch.device = HOST) -> torch.Tensor:
+    return to_pixels(np.stack([shards.pixels(number)[0] for number in numbers]), device)
 
 
-def held_out(size: int, count: int) -> torch.Tensor:
+def held_out(size: int, count: int, device: torch.device = HOST) -> torch.Tensor:
     """New pictures of seen subjects and styles, which no part learns from: [count, 3, size, size] in [-1, 1]."""
     data = Miniature(size=size, split="seen")
-    return to_pixels(np.stack([data.sample(HELD_OUT + number).picture for number in range(count)]))
+    return to_pixels(np.stack([data.sample(HELD_OUT + number).picture for number in range(count)]), device)
