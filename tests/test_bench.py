@@ -80,10 +80,11 @@ def test_repeat_makes_another_picture_and_encodes_nothing(pipeline: USOPipeline)
 
 
 def arguments(**changed: Any) -> argparse.Namespace:
-    values = dict(
-        model="flux-dev", device="cpu", dtype="auto", memory="auto", speed=None, compile="off", mode="content+style",
-        size=128, content_size=64, steps=2, warm_up=0, baseline=False, cap_gib=None, real_weights=False,
-    )  # fmt: skip
+    values = {
+        "model": "flux-dev", "device": "cpu", "dtype": "auto", "memory": "auto", "speed": None, "compile": "off",
+        "mode": "content+style", "size": 128, "content_size": 64, "steps": 2, "warm_up": 0, "baseline": False,
+        "cap_gib": None, "real_weights": False,
+    }  # fmt: skip
     return argparse.Namespace(**values | changed)
 
 

@@ -159,6 +159,19 @@ def test_import_uso_brings_nothing_along() -> None:
     assert {name.split(".")[0] for name in run_python(code).split()} <= {"uso", *sys.stdlib_module_names}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="PyTorch has it on Linux alone")
+def test_memory_of_a_gpu_is_taken_in_segments_that_grow_unless_the_user_says_how(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Catches the gaps that leave a plan of memory without room."""
+    code = "import os, uso; print(os.environ.get('PYTORCH_ALLOC_CONF'))"
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.delenv(name, raising=False)
+    assert run_python(code).split() == ["expandable_segments:True"]
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:128")
+    assert run_python(code).split() == ["None"]
+
+
 def test_the_lazy_front_door_opens() -> None:
     """Catches a name that moved away from the module the front door looks in."""
     assert run_python("import uso; print(*(getattr(uso, name).__name__ for name in uso.__all__))").split()

@@ -12,7 +12,13 @@ from uso.training.arrays import to_pixels
 from uso.training.demo.autoencoder import AutoencoderLoss, autoencoder_config
 from uso.training.demo.config import load_part_config
 from uso.training.optimizer import orthogonal
-from uso.training.speed import autocast, compile_residuals, compiling, multiplies_bfloat16
+from uso.training.speed import (
+    autocast,
+    avoid_faulty_kernels,
+    compile_residuals,
+    compiling,
+    multiplies_bfloat16,
+)
 
 
 def test_bfloat16_only_where_it_is_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,3 +70,16 @@ def test_compiled_blocks_have_the_gradients_of_eager_ones() -> None:
     compiled = gradients()
     for name in ("encoder.conv_in.weight", "decoder.conv_in.weight", "decoder.conv_out.weight"):
         assert float((eager[name] - compiled[name]).norm() / eager[name].norm()) < 0.2
+
+
+def test_gradients_on_a_gpu_do_without_attention_of_cudnn() -> None:
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        avoid_faulty_kernels("cpu")
+        assert torch.backends.cuda.cudnn_sdp_enabled()
+        avoid_faulty_kernels("cuda:0")
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert torch.backends.cuda.flash_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)

@@ -4,10 +4,17 @@
 names is used, so that `import uso` and `--help` stay fast.
 """
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if sys.platform == "linux" and not any(name.endswith("_ALLOC_CONF") for name in os.environ):
+    # PyTorch reads it when it first allocates on a GPU. Blocks that come and go would leave gaps between segments of
+    # fixed size: under the plan `16gb` 1 GiB of gaps, and no room for the blocks that stream.
+    os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
 
 _HOMES = {
     "GenerationRequest": "uso.request",

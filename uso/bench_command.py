@@ -70,6 +70,7 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for speed in speeds:
         for plan, cap in zip(plans, caps, strict=True):
             line, latents = _measure_one(args, config, plan, speed, cap, device, dtype, rate, first)
+            _empty(device)
             first = first or (line["step_median"], latents)
             yield line
 
@@ -85,7 +86,7 @@ def _measure_one(
     rate: float,
     first: tuple[float, torch.Tensor] | None,
 ) -> tuple[dict[str, Any], torch.Tensor]:
-    """One run's line, and its latents on the CPU; the device is empty afterwards."""
+    """One run's line, and its latents on the CPU."""
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(1.0 if cap is None else min(1.0, cap * GIB / total), device)
@@ -122,13 +123,11 @@ def _measure_one(
         line["link_gb_per_s"] = round(bench.link_rate(device), 2)
     if args.baseline and not plan.visit:
         line["baseline"] = _baseline(pipeline, request, inputs, timing, args.warm_up)
-    del pipeline, timing
-    _empty(device)
     return line, latents
 
 
 def _empty(device: torch.device) -> None:
-    """Let go of a pipeline's memory: compiled code holds on to what it was made for."""
+    """Give back the memory of a pipeline that nobody holds: compiled code holds on to what it was made for."""
     torch.compiler.reset()
     gc.collect()
     if device.type == "cuda":

@@ -94,9 +94,12 @@ def train(config: TrainingConfig, *, resume: bool = False, offline: bool = False
 
 
 def processes_on(device: "torch.device") -> "tuple[torch.device, PartialState]":
-    """The device of this process, and what it knows of the others."""
+    """The device of this process, ready for gradients, and what it knows of the others."""
     from accelerate import PartialState
 
+    from uso.training.speed import avoid_faulty_kernels
+
+    avoid_faulty_kernels(device)
     process = PartialState(cpu=device.type == "cpu", timeout=WAIT)
     if device.type == "cuda" and process.num_processes > 1:
         device = process.device

@@ -41,6 +41,16 @@ def autocast(device_type: str, precision: Precision) -> torch.autocast:
     return torch.autocast(device_type, torch.bfloat16, enabled=on)
 
 
+def avoid_faulty_kernels(device: torch.device | str) -> None:
+    """Leave out, in this process, what computes gradients wrongly on a device: cuDNN's attention.
+
+    Its way back reads memory that is not its own (PyTorch 2.11 with CUDA 13.0 on an H200: "illegal memory access", at
+    full size and at the demo's). PyTorch's flash attention takes its place.
+    """
+    if torch.device(device).type == "cuda":
+        torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def compiling(config: Run, device: torch.device | str) -> Run:
     """A run as it can be had on a device: uncompiled where there is no compiler, which is said."""
     if not config.compile:

@@ -53,9 +53,10 @@ def train_part(config: PartConfig, *, resume: bool = False) -> None:
 
         check_tensorboard()
     from uso.choices import choose_device
-    from uso.training.speed import compiling
+    from uso.training.speed import avoid_faulty_kernels, compiling
 
     device = choose_device(config.device)
+    avoid_faulty_kernels(device)
     _trainers()[config.part](compiling(config, device), device, resume)
     say(f"{config.name}: the result is in {config.folder if config.part == 'descriptor' else config.model}.")
 
