@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.tiny_parts import SIDE, shards
-from uso.training.arrays import encoded, name_of, to_pixels
+from uso.training.arrays import HOST, Held, encoded, name_of, to_pixels
 from uso.training.data.miniature.triplets import Miniature
 from uso.training.data.shards import Shards, make_shards
 from uso.training.shard_source import CONTENT, STYLE
@@ -29,6 +29,19 @@ def test_arrays_are_made_once_and_go_on(tmp_path: Path) -> None:
     for place, slot in enumerate((STYLE, CONTENT)):
         expected = to_pixels(np.stack([opened.pixels(7)[slot]])).mean(dim=(2, 3))
         assert torch.allclose(again.take([(7, place)]), expected, atol=1e-3)
+
+
+def test_arrays_that_a_device_holds_are_those_of_the_files(tmp_path: Path) -> None:
+    """Catches samples beyond the first shard, and slots, that are mixed up on the way to a device."""
+    data = tmp_path / "data"
+    for _ in make_shards(data, Miniature(size=SIDE), "samples", 514):
+        pass
+    arrays = encoded(Shards.open(data), (0,), tmp_path / "arrays", lambda pixels: pixels.mean(dim=(2, 3)), batch=64)
+    places = [(513, 0), (0, 0), (511, 0), (512, 0), (7, 0)]
+    held = Held.of(arrays, 514, HOST)
+    assert held.values.dtype == torch.float16 and held.values.shape == (514, 1, 3)
+    assert torch.equal(held.take(places), arrays.take(places))
+    assert arrays.near(HOST, 514) is arrays
 
 
 def test_arrays_are_known_by_what_made_them(tmp_path: Path) -> None:

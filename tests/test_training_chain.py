@@ -85,15 +85,14 @@ def test_the_whole_chain(tmp_path: Path) -> None:
 
     content, style, _ = (Image.fromarray(np.asarray(picture)) for picture in opened.pixels(3))
     latents = pipeline.encode_reference(content)[0]
-    kept = features.load(ShardFeature("latents", 3, CONTENT))["latents"]
+    kept, other = features.stacked([ShardFeature("latents", index, CONTENT) for index in (3, 4)])["latents"]
     assert float((kept - latents).norm() / latents.norm()) < 0.03  # bfloat16 and float16 against float32
-    other = features.load(ShardFeature("latents", 4, CONTENT))["latents"]
     assert float((other - latents).norm() / latents.norm()) > 0.1
     states = pipeline.style_features(style)
-    kept_states = features.load(ShardFeature("style", 3, STYLE))
+    kept_states = features.stacked([ShardFeature("style", 3, STYLE)])
     for layer in ("-2", "-11", "-20"):
         state = states[int(layer)]
-        assert state is not None and torch.allclose(kept_states[layer], state[0], atol=0.02)
+        assert state is not None and torch.allclose(kept_states[layer], state, atol=0.02)
     result = pipeline(
         prompt="The fox stands.", content_images=[content], style_images=[style], width=128, height=128, seed=1
     )

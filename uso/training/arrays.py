@@ -7,7 +7,7 @@ pictures are; several processes may fill one folder.
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +23,21 @@ from uso.training.data.shards import Shards, mapped
 Encode = Callable[[torch.Tensor], torch.Tensor]
 """Pixels [B, 3, H, W] in [-1, 1] -> [B, ...], on one device."""
 
+Places = Sequence[tuple[int, int]]
+"""(index of a sample, slot) each."""
+
 HOST = torch.device("cpu")
+
+_HELD_SHARE = 0.25
+"""Of a device's free memory, the most that one kind of feature may take."""
 
 _HOST_BATCH, _DEVICE_BATCH = 16, 256
 """Pictures that are encoded at once."""
+
+
+def can_hold(device: torch.device, size: int) -> bool:
+    """Whether features of `size` bytes are to lie on a device: on a CUDA device that has room for them."""
+    return device.type == "cuda" and size <= _HELD_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 @dataclass(frozen=True)
@@ -39,9 +50,32 @@ class Arrays:
     def __getitem__(self, index: int) -> np.ndarray:
         return mapped(_file(self.folder, index // self.shard))[index % self.shard]
 
-    def take(self, places: list[tuple[int, int]]) -> torch.Tensor:
+    def take(self, places: Places) -> torch.Tensor:
         """[B, ...], float32, of (index, slot) each."""
         return torch.from_numpy(np.stack([self[index][slot] for index, slot in places])).float()
+
+    def near(self, device: torch.device, count: int) -> "Arrays | Held":
+        """Where `take` is quickest: all `count` samples on a CUDA device that has room for them, else these files."""
+        return Held.of(self, count, device) if can_hold(device, count * self[0].nbytes) else self
+
+
+@dataclass(frozen=True)
+class Held:
+    """Arrays that lie on a device as a whole."""
+
+    values: torch.Tensor
+    """[samples, slots, ...], float16."""
+
+    @classmethod
+    def of(cls, arrays: Arrays, count: int, device: torch.device) -> "Held":
+        """The first `count` samples of arrays."""
+        files = [mapped(_file(arrays.folder, number)) for number in range(-(-count // arrays.shard))]
+        return cls(torch.cat([torch.from_numpy(np.array(file)).to(device) for file in files])[:count])
+
+    def take(self, places: Places) -> torch.Tensor:
+        """[B, ...], float32, of (index, slot) each, on the device."""
+        index, slot = torch.tensor(places).T.to(self.values.device)
+        return self.values[index, slot].float()
 
 
 def encoded(

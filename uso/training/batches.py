@@ -36,7 +36,7 @@ class Position(Strict):
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """Samples with as many tokens each; tensors on the CPU."""
+    """Samples with as many tokens each; tensors on the CPU, or on the GPU that holds a run's features."""
 
     number: int
     """Of the micro-batch in the whole run."""
@@ -182,33 +182,38 @@ class Batches:
     def collate(self, draws: list[Draw], number: int) -> TrainingBatch:
         """Stack the features of samples that are alike in number of tokens."""
         chosen = [self.features[draw.index] for draw in draws]
-        prompts = [
-            self._load(features.prompt if draw.text else self.empty_prompt)
-            for features, draw in zip(chosen, draws, strict=True)
-        ]
+        prompts = self._stacked(
+            [features.prompt if draw.text else self.empty_prompt for features, draw in zip(chosen, draws, strict=True)]
+        )
         with_style, with_content = draws[0].style, draws[0].content
         slots = list(zip(*(features.styles for features in chosen), strict=True)) if with_style else []
-        loaded = [[self._load(style) for style in slot] for slot in slots]
-        contents = [self._load(features.content)["latents"] for features in chosen if features.content is not None]
+        content = self._stacked([features.content for features in chosen])["latents"] if with_content else None
         return TrainingBatch(
             number=number,
-            latents=torch.stack([self._load(features.target)["latents"] for features in chosen]),
-            prompt_embeds=torch.stack([prompt["prompt_embeds"] for prompt in prompts]),
-            pooled=torch.stack([prompt["pooled"] for prompt in prompts]),
+            latents=self._stacked([features.target for features in chosen])["latents"],
+            prompt_embeds=prompts["prompt_embeds"],
+            pooled=prompts["pooled"],
             styles=tuple(
-                {layer: torch.stack([style[str(layer)] for style in slot]) for layer in STYLE_LAYERS.values()}
-                for slot in loaded
+                {layer: states[str(layer)] for layer in STYLE_LAYERS.values()}
+                for states in (self._stacked(slot) for slot in slots)
             ),
-            content=torch.stack(contents) if with_content else None,
+            content=content,
             style_pictures=tuple(self.samples[draw.index].styles if with_style else () for draw in draws),
         )
 
-    def _load(self, feature: Any) -> dict[str, torch.Tensor]:
+    def _stacked(self, features: Sequence[Any]) -> dict[str, torch.Tensor]:
+        """Features of one kind by name, [B, ...] each."""
+        if isinstance(self.cache, ShardFeatures):
+            return self.cache.stacked(features)
+        loaded = [self._load(self.cache, feature) for feature in features]
+        return {key: torch.stack([tensors[key] for tensors in loaded]) for key in loaded[0]}
+
+    def _load(self, cache: FeatureCache, feature: Feature) -> dict[str, torch.Tensor]:
         """From memory, or from the cache's file."""
         keys = KEPT[feature.kind]
 
         def read() -> tuple[torch.Tensor, ...]:
-            tensors = self.cache.load(feature)
+            tensors = cache.load(feature)
             return tuple(tensors[key] for key in keys)
 
         return dict(zip(keys, self._remembered.get(feature, _CPU, read), strict=True))

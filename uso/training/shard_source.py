@@ -4,7 +4,7 @@ Features are arrays on disk, made in batches. Shards are square and of one size,
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from uso.context import STYLE_LAYERS
 from uso.encoders import image_features
 from uso.errors import ConfigError
 from uso.pipeline import USOPipeline
-from uso.training.arrays import Arrays, encoded, name_of, to_bytes
+from uso.training.arrays import Arrays, can_hold, encoded, name_of, to_bytes
 from uso.training.buckets import Shape
 from uso.training.config import TrainingConfig
 from uso.training.data.miniature.scenes import instruction
@@ -164,38 +164,47 @@ class ShardFeatures:
         compile: bool = False,
         on_progress: OnProgress | None = None,
     ) -> None:
-        self.latents = latents_of(pipeline, shards, folder, compile=compile, on_progress=on_progress)
-        self.styles = style_features_of(pipeline, shards, folder, on_progress=on_progress) if "style" in reads else None
+        device, count = pipeline.work_device, len(shards)
+        latents = latents_of(pipeline, shards, folder, compile=compile, on_progress=on_progress)
+        self.latents = latents.near(device, count)
+        self.styles = None
+        if "style" in reads:
+            self.styles = style_features_of(pipeline, shards, folder, on_progress=on_progress).near(device, count)
         told: tuple[Text, ...] = ("prompt", "unnamed", "sentence", "caption") if "content" in reads else ("sentence",)
         texts = ["", *(said(words, text) for words in shards.words for text in told)]
         if "content" in reads:
             texts += [instruction(phrase) for phrase in _PHRASES.values()]
-        self.prompts = _encoded_prompts(pipeline, list(dict.fromkeys(texts)))
+        self._rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        self.prompts = _encoded_prompts(pipeline, list(self._rows))
 
-    def load(self, feature: ShardFeature) -> dict[str, torch.Tensor]:
-        """A feature on the CPU, without a batch dimension, in float32."""
-        if feature.kind == "prompt":
-            embeds, pooled = self.prompts[feature.prompt]
-            return {"prompt_embeds": embeds, "pooled": pooled}
-        if feature.kind == "latents":
-            slot = (CONTENT, TARGET).index(feature.slot)
-            return {"latents": torch.from_numpy(self.latents[feature.index][slot].astype(np.float32))}
+    def stacked(self, features: Sequence[ShardFeature]) -> dict[str, torch.Tensor]:
+        """Features of one kind by name, [B, ...] each, float32: on a GPU that holds them, else on the CPU."""
+        kind = features[0].kind
+        if kind == "prompt":
+            rows = torch.tensor([self._rows[feature.prompt] for feature in features]).to(self.prompts[0].device)
+            embeds, pooled = self.prompts
+            return {"prompt_embeds": embeds[rows], "pooled": pooled[rows]}
+        if kind == "latents":
+            slots = (CONTENT, TARGET)
+            return {"latents": self.latents.take([(feature.index, slots.index(feature.slot)) for feature in features])}
         assert self.styles is not None
-        layers = torch.from_numpy(self.styles[feature.index][0].astype(np.float32))
-        return {str(layer): tensor for layer, tensor in zip(STYLE_LAYERS.values(), layers, strict=True)}
+        layers = self.styles.take([(feature.index, 0) for feature in features])
+        return {str(layer): layers[:, place].contiguous() for place, layer in enumerate(STYLE_LAYERS.values())}
 
 
-def _encoded_prompts(
-    pipeline: USOPipeline, texts: list[str], batch: int = 128
-) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """T5 features [L, text_dim] and CLIP's vector [pooled_dim] of each text."""
-    found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+def _encoded_prompts(pipeline: USOPipeline, texts: list[str], batch: int = 128) -> tuple[torch.Tensor, torch.Tensor]:
+    """T5 features [texts, L, text_dim] and CLIP's vectors [texts, pooled_dim]."""
+    embeds: list[torch.Tensor] = []
+    pooled: list[torch.Tensor] = []
     with visiting(pipeline, "text_encoder", "text_encoder_2"):
         for start in range(0, len(texts), batch):
-            part = texts[start : start + batch]
-            embeds, pooled = (tensor.to("cpu", copy=True) for tensor in pipeline.encode_prompts(part))
-            found |= {text: (embeds[row], pooled[row]) for row, text in enumerate(part)}
-    return found
+            found = pipeline.encode_prompts(texts[start : start + batch])
+            for kept, tensor in zip((embeds, pooled), found, strict=True):
+                kept.append(tensor.to("cpu", copy=True))
+    tables = torch.cat(embeds), torch.cat(pooled)
+    if can_hold(pipeline.work_device, sum(table.nbytes for table in tables)):
+        return tables[0].to(pipeline.work_device), tables[1].to(pipeline.work_device)
+    return tables
 
 
 def single_slots(shards: Shards) -> tuple[int, ...]:

@@ -101,8 +101,9 @@ class Trainer(Run):
     def flow_loss(self, batch: TrainingBatch) -> torch.Tensor:
         """The mean squared error of the velocity at levels drawn for this micro-batch: a scalar, float32."""
         draw = generator(self.config.seed, "flow", batch.number)
-        levels = draw_levels(self.config.flow, batch.size, batch.height, batch.width, draw)
-        noise = torch.randn(batch.latents.shape, generator=draw)
+        device = batch.latents.device
+        levels = draw_levels(self.config.flow, batch.size, batch.height, batch.width, draw).to(device)
+        noise = torch.randn(batch.latents.shape, generator=draw).to(device)
         with self.autocast():
             conditioning = conditioning_of(self.pipeline, batch, self.config.guidance)
             return flow_error(self.pipeline, conditioning, batch.latents, noise, levels)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from uso.errors import ConfigError
 from uso.pipeline import USOPipeline
 from uso.training.ahead import sent
-from uso.training.arrays import Arrays, encoded, name_of
+from uso.training.arrays import Arrays, Held, Places, encoded, name_of
 from uso.training.csd import CSD
 from uso.training.data.shards import Shards
 from uso.training.shard_source import OnProgress, single_slots
@@ -62,8 +62,8 @@ class Alignment(nn.Module):
     def __init__(
         self,
         pipeline: USOPipeline,
-        features: Arrays,
-        places: list[tuple[int, int]],
+        features: Arrays | Held,
+        places: Places,
         tokens: int,
         seed: int,
         weight: float = 1.0,
@@ -103,7 +103,7 @@ class Alignment(nn.Module):
             raise RuntimeError("The transformer did not run yet.")
         return self._read
 
-    def wanted(self, places: list[tuple[int, int]]) -> torch.Tensor:
+    def wanted(self, places: Places) -> torch.Tensor:
         """The features of pictures, with mean 0 and deviation 1: [B, tokens, width]."""
         return (sent(self.features.take(places), self.device) - self.mean) / self.deviation
 

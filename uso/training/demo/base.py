@@ -151,7 +151,8 @@ def alignment_of(config: AlignmentConfig, folder: Path, pipeline: USOPipeline, c
             "reward-descriptor), name another (alignment.descriptor=FILE), or go without (alignment=null)."
         )
     descriptor = load_csd(config.path).to(pipeline.work_device)
-    features = patches_of(descriptor, captions.shards, folder, report_encoded)
+    patches = patches_of(descriptor, captions.shards, folder, report_encoded)
+    features = patches.near(pipeline.work_device, len(captions.shards))
     return Alignment(pipeline, features, captions.places, captions.tokens, captions.config.seed, config.weight)
 
 

@@ -8,7 +8,6 @@ import torch
 from uso.pipeline import USOPipeline
 from uso.terminal import say
 from uso.training.ahead import sent
-from uso.training.arrays import Arrays
 from uso.training.data.shards import Shards
 from uso.training.demo.config import PartConfig
 from uso.training.demo.pictures import pick
@@ -51,9 +50,10 @@ class Captions:
         self.config, self.shards = config, shards
         self.device = pipeline.work_device
         folder = config.folder.parent
-        self.arrays: Arrays = latents_of(pipeline, shards, folder, compile=config.compile, on_progress=report_encoded)
+        arrays = latents_of(pipeline, shards, folder, compile=config.compile, on_progress=report_encoded)
+        self.latents = arrays.near(self.device, len(shards))
         self.places, texts = captioned(shards)
-        side = self.arrays[0].shape[-1]
+        side = arrays[0].shape[-1]
         self.side = 8 * side
         """Of the pictures, in pixels."""
         self.tokens = (side // 2) ** 2
@@ -69,7 +69,7 @@ class Captions:
         numbers = pick(config.seed, "base", step, config.batch, len(self.places))
         draw = generator(config.seed, "base-flow", step)
         places = [self.places[number] for number in numbers]
-        latents = self.arrays.take(places)
+        latents = self.latents.take(places)
         noise = torch.randn(latents.shape, generator=draw)
         levels = draw_levels(config.flow, config.batch, self.side, self.side, draw)
         silent = torch.rand(config.batch, generator=draw) < config.options.no_text
