@@ -52,6 +52,8 @@ class TrainingBatch:
     """Content references, [B, 16, h, w], float32."""
     style_pictures: tuple[tuple[Path | ShardPicture, ...], ...]
     """Of each sample, the style pictures themselves."""
+    named: tuple[torch.Tensor, torch.Tensor] | None = None
+    """Where the run learns from them, prompts that name the style: as `prompt_embeds` and `pooled`."""
 
     @property
     def size(self) -> int:
@@ -78,6 +80,7 @@ class TrainingBatch:
             styles=tuple({layer: tensor[:count] for layer, tensor in style.items()} for style in self.styles),
             content=None if self.content is None else self.content[:count],
             style_pictures=self.style_pictures[:count],
+            named=None if self.named is None else (self.named[0][:count], self.named[1][:count]),
         )
 
 
@@ -199,7 +202,14 @@ class Batches:
             ),
             content=content,
             style_pictures=tuple(self.samples[draw.index].styles if with_style else () for draw in draws),
+            named=self._named([features.named for features in chosen]),
         )
+
+    def _named(self, features: list[Any]) -> tuple[torch.Tensor, torch.Tensor] | None:
+        if features[0] is None:
+            return None
+        prompts = self._stacked(features)
+        return prompts["prompt_embeds"], prompts["pooled"]
 
     def _stacked(self, features: Sequence[Any]) -> dict[str, torch.Tensor]:
         """Features of one kind by name, [B, ...] each."""

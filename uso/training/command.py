@@ -165,6 +165,8 @@ def read_rows(config: TrainingConfig) -> "tuple[Sequence[Sample | ShardSample], 
         if config.validation.every is not None and config.validation.rows is None:
             raise ConfigError("validation.rows must name a file of rows where data.rows is a folder of shards.")
     else:
+        if config.words > 0:
+            raise ConfigError("words must be 0 where data.rows are files: rows do not say which style they show.")
         samples = read_samples(path, config.data, config.reads)
     if config.validation.every is None:
         return samples, []
@@ -227,7 +229,15 @@ def _shard_features(pipeline: "USOPipeline", config: TrainingConfig, shards: "Sh
 
     folder = ROOT / Path(config.data.cache).expanduser()
     with _encoding_bar() as report:
-        return ShardFeatures(pipeline, shards, folder, config.reads, compile=config.compile, on_progress=report)
+        return ShardFeatures(
+            pipeline,
+            shards,
+            folder,
+            config.reads,
+            named=config.words > 0,
+            compile=config.compile,
+            on_progress=report,
+        )
 
 
 @contextmanager

@@ -191,6 +191,10 @@ class TrainingConfig(RunConfig):
     data: DataConfig
     dropout: DropoutConfig = DropoutConfig()
     flow: FlowConfig = FlowConfig()
+    words: float = Field(default=0.0, ge=0)
+    """Weight of a second loss: how far the velocity is from what the same network gives to words that name the style,
+    without the style's picture. For a projector that learns alone, on a base that knows its styles by name: the answer
+    has none of the noise of a target. Of shards of drawn triplets, which have such words."""
     reward: RewardConfig = RewardConfig()
     lora: LoraConfig = LoraConfig()
     micro_batch: int = Field(default=1, ge=1)
@@ -227,6 +231,8 @@ class TrainingConfig(RunConfig):
             raise ValueError("reads must name style where the projector learns")
         if "style" in self.reads and "projector" not in self.learns and self.start.projector is None:
             raise ValueError("start.projector must name a file where style is read and the projector does not learn")
+        if self.words > 0 and (self.learns != ("projector",) or self.reads != ("style",)):
+            raise ValueError("words must be 0 where more than the projector learns, or content is read")
         if self.precision == "float32" and self.base != "float32":
             raise ValueError(f"base must be float32 where precision is (it is {self.base})")
         if self.reward.descriptor is not None and "style" not in self.reads:

@@ -105,6 +105,8 @@ class SampleFeatures:
     target: Any
     content: Any | None
     styles: tuple[Any, ...]
+    named: Any | None = None
+    """A prompt that names the style too, where the run learns from one (`TrainingConfig.words`)."""
 
     @classmethod
     def of(cls, sample: Sample) -> "SampleFeatures":

@@ -109,6 +109,7 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
             target=ShardFeature("latents", index, TARGET),
             content=ShardFeature("latents", index, CONTENT) if content else None,
             styles=(ShardFeature("style", index, STYLE),) if style else (),
+            named=ShardFeature("prompt", prompt=said(shards.words[index], "caption")) if config.words else None,
         )
         shape = Shape((side, side), (side, side) if content else None, int(style))
         return ShardSample(shards, features, shape, (ShardPicture(shards, index, STYLE),) if style else ())
@@ -152,6 +153,7 @@ class ShardFeatures:
     Args:
         folder: where arrays are kept.
         reads: conditions whose features are needed; prompts and targets always are.
+        named: prompts that name the style are needed too.
     """
 
     def __init__(
@@ -161,6 +163,7 @@ class ShardFeatures:
         folder: Path,
         reads: tuple[str, ...],
         *,
+        named: bool = False,
         compile: bool = False,
         on_progress: OnProgress | None = None,
     ) -> None:
@@ -170,7 +173,9 @@ class ShardFeatures:
         self.styles = None
         if "style" in reads:
             self.styles = style_features_of(pipeline, shards, folder, on_progress=on_progress).near(device, count)
-        told: tuple[Text, ...] = ("prompt", "unnamed", "sentence", "caption") if "content" in reads else ("sentence",)
+        told: tuple[Text, ...] = ("sentence", "caption") if named else ("sentence",)
+        if "content" in reads:
+            told = ("prompt", "unnamed", "sentence", "caption")
         texts = ["", *(said(words, text) for words in shards.words for text in told)]
         if "content" in reads:
             texts += [instruction(phrase) for phrase in _PHRASES.values()]

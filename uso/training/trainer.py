@@ -7,22 +7,24 @@ gradients are averaged once per update (`accelerate launch`).
 import logging
 import warnings
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
+from torch.nn.functional import mse_loss
 
+from uso.latents import pack
 from uso.pipeline import USOPipeline
 from uso.training import state
 from uso.training.batches import BatchSource, TrainingBatch
 from uso.training.config import TrainingConfig
 from uso.training.draws import generator
-from uso.training.flow import draw_levels
+from uso.training.flow import draw_levels, noised, target_velocity
 from uso.training.journal import Journal
 from uso.training.learners import Learners
-from uso.training.network import conditioning_of, flow_error
+from uso.training.network import conditioning_of, flow_error, predict
 from uso.training.optimizer import showing
 from uso.training.release import FILES, write_safetensors
 from uso.training.reward import StyleReward, StyleScore
@@ -99,14 +101,28 @@ class Trainer(Run):
     # Steps.
 
     def flow_loss(self, batch: TrainingBatch) -> torch.Tensor:
-        """The mean squared error of the velocity at levels drawn for this micro-batch: a scalar, float32."""
+        """The mean squared error of the velocity at levels drawn for this micro-batch: a scalar, float32.
+
+        Where the run learns from words that name the style, the error against their answer is added.
+        """
         draw = generator(self.config.seed, "flow", batch.number)
         device = batch.latents.device
         levels = draw_levels(self.config.flow, batch.size, batch.height, batch.width, draw).to(device)
         noise = torch.randn(batch.latents.shape, generator=draw).to(device)
         with self.autocast():
             conditioning = conditioning_of(self.pipeline, batch, self.config.guidance)
-            return flow_error(self.pipeline, conditioning, batch.latents, noise, levels)
+            if batch.named is None:
+                return flow_error(self.pipeline, conditioning, batch.latents, noise, levels)
+            tokens = pack(noised(batch.latents, noise, levels))
+            velocity = predict(self.pipeline, conditioning, tokens, levels)
+            with torch.no_grad():
+                embeds, pooled = batch.named
+                told = replace(batch, prompt_embeds=embeds, pooled=pooled, styles=(), content=None)
+                answer = predict(
+                    self.pipeline, conditioning_of(self.pipeline, told, self.config.guidance), tokens, levels
+                )
+        flow = mse_loss(velocity, pack(target_velocity(batch.latents, noise)).to(velocity))
+        return flow + self.config.words * mse_loss(velocity, answer)
 
     def update(self) -> dict[str, float]:
         """One step: gradients of `accumulation` micro-batches, clipped, and an update. Returns what to log.
