@@ -1,0 +1,63 @@
+"""Words that name the style as a second teacher of the projector."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import mse_loss
+
+from tests.tiny_parts import SIDE, shards
+from tests.tiny_training import tiny_config, tiny_trainer, write_rows
+from uso.errors import ConfigError
+from uso.latents import pack
+from uso.training.command import read_rows
+from uso.training.config import load_training_config
+from uso.training.data.shards import Shards
+from uso.training.draws import generator
+from uso.training.flow import draw_levels, noised
+from uso.training.network import conditioning_of, predict
+from uso.training.shard_source import said, shard_samples
+
+
+def test_the_error_against_the_answer_to_words_is_added(tmp_path: Path) -> None:
+    """Catches an answer that sees the style's picture, that is given at other levels, or that gradients go through."""
+    config = tiny_config(tmp_path, write_rows(tmp_path / "rows"), "stage1", words=0.5)
+    trainer = tiny_trainer(config)
+    pipeline, batch = trainer.pipeline, trainer.batches.take()
+    trainer.batches.close()
+    assert batch.named is None
+    flow = trainer.flow_loss(batch)
+    words = (0.5 * batch.prompt_embeds, 0.5 * batch.pooled)
+    both = trainer.flow_loss(replace(batch, named=words))
+    draw = generator(config.seed, "flow", batch.number)
+    levels = draw_levels(config.flow, batch.size, batch.height, batch.width, draw)
+    tokens = pack(noised(batch.latents, torch.randn(batch.latents.shape, generator=draw), levels))
+    told = replace(batch, prompt_embeds=words[0], pooled=words[1], styles=())
+    seen, answer = (
+        predict(pipeline, conditioning_of(pipeline, one, config.guidance), tokens, levels) for one in (batch, told)
+    )
+    assert not answer.requires_grad
+    assert torch.allclose(both, flow + 0.5 * mse_loss(seen, answer), rtol=1e-5)
+    assert (both > flow + 1e-4).item()
+    both.backward()
+    assert all(parameter.grad is not None for parameter in trainer.parameters.values())
+
+
+def test_the_words_are_those_of_the_target_with_its_style(tmp_path: Path) -> None:
+    opened = Shards.open(shards(tmp_path / "triplets", "triplets", 4))
+    sides = [f"data.resolution={SIDE}", f"data.content_size={SIDE}"]
+    samples = shard_samples(opened, load_training_config("stage1-mini", ["words=1.0", *sides]))
+    for sample, words in zip(samples, opened.words, strict=True):
+        assert sample.features.prompt.prompt == words["sentence"]
+        assert sample.features.named.prompt == said(words, "caption") == words["caption"]
+    without = shard_samples(opened, load_training_config("stage1-mini", sides))
+    assert all(sample.features.named is None for sample in without)
+
+
+def test_words_are_refused_where_there_are_none_or_no_projector_learns_alone(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="words must be 0 where more than the projector learns"):
+        load_training_config("joint-mini", ["words=1.0"])
+    config = tiny_config(tmp_path, write_rows(tmp_path / "rows"), "stage1", words=0.5)
+    with pytest.raises(ConfigError, match=r"words must be 0 where data\.rows are files"):
+        read_rows(config)
