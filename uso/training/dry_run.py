@@ -90,7 +90,8 @@ def dry_run(config: TrainingConfig, changes: dict[str, dict[str, Any]] | None = 
         reward += decoded(pipeline, rolled, config)
     forward = _forward_flops(pipeline, batch)
     again = 1 if config.gradient_checkpointing else 0
-    passes = 2 + again + ("transformer" in config.learns)  # forwards, back to inputs, again, back to weights
+    # Forwards, back to inputs, again, back to weights, the answer to words.
+    passes = 2 + again + ("transformer" in config.learns) + (config.words > 0)
     mean_steps = config.reward.steps - (config.reward.last + 1) / 2
     samples = min(config.reward.samples or config.micro_batch, config.micro_batch) * config.batch // config.micro_batch
     return DryRun(
