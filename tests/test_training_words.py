@@ -50,7 +50,8 @@ def test_the_words_are_those_of_the_target_with_its_style(tmp_path: Path) -> Non
     samples = shard_samples(opened, load_training_config("stage1-mini", ["words=1.0", *sides]))
     for sample, words in zip(samples, opened.words, strict=True):
         assert sample.features.prompt.prompt == words["sentence"]
-        assert sample.features.named.prompt == said(words, "caption") == words["caption"]
+        named = sample.features.named
+        assert named is not None and named.prompt == said(words, "caption") == words["caption"]
     without = shard_samples(opened, load_training_config("stage1-mini", sides))
     assert all(sample.features.named is None for sample in without)
 
