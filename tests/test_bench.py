@@ -66,17 +66,39 @@ def test_time_outside_the_blocks_is_less_than_a_step(pipeline: USOPipeline) -> N
     assert not pipeline.transformer.transformer_blocks[0]._forward_hooks
 
 
-def test_repeat_makes_another_picture_and_encodes_nothing(pipeline: USOPipeline) -> None:
+def test_repeat_is_another_picture_and_encodes_nothing(pipeline: USOPipeline) -> None:
+    """Catches a repeat that pays for what was encoded before, or that takes the same seed."""
     request = bench.Request("content+style", 128, 128, 64, 2, 4.0)
     inputs = bench.draw_inputs(pipeline, request)
     bench.run_ours(pipeline, request, inputs)
-    encoded: list[str] = []
-    for name in ("text_encoder", "text_encoder_2"):
-        getattr(pipeline, name).register_forward_pre_hook(lambda *_, name=name: encoded.append(name))
-    repeat = bench.run_repeat(pipeline, inputs)
+    seeds: list[int] = []
+    worked: list[str] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda *_, name=name: worked.append(name))
+        for name, module in {
+            "text": pipeline.text_encoder_2,
+            "style": pipeline.image_encoder.encoder.layers[0],
+            "reference": pipeline.vae.encoder,
+            "modulation": pipeline.exchanged.modulation.embedding,
+        }.items()
+    ]
+    stream = pipeline.stream
+
+    def watched(whole: Any) -> Any:
+        worked.clear()
+        seeds.append(whole.seed)
+        return stream(whole)
+
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pipeline, "stream", watched)
+            repeat = bench.run_repeat(pipeline, inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert worked == [] and seeds == [1] != [inputs.whole.seed]
     assert repeat.total > repeat.denoise + repeat.decode > 0
     assert 0 < repeat.share_outside < 1
-    assert encoded == []
 
 
 def arguments(**changed: Any) -> argparse.Namespace:

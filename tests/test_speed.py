@@ -53,6 +53,15 @@ def graphs(transformer: Any, **request: Any) -> int:
     return counters["stats"]["unique_graphs"] - before
 
 
+def test_blocks_run_as_they_are_for_a_while(compiled: Any) -> None:
+    """Catches a plain way that is compiled after all, and blocks that stay uncompiled afterwards."""
+    blocks = [*compiled.transformer_blocks, *compiled.single_transformer_blocks]
+    with speed.uncompiled(compiled):
+        assert graphs(compiled, seed=0) == 0
+    assert all("forward" in block.__dict__ for block in blocks)
+    assert graphs(compiled, seed=0) == KINDS
+
+
 def test_one_graph_for_each_kind_of_block(compiled: Any) -> None:
     """Not one for each block, and none more for other words, guidance, seeds, or a second step."""
     assert graphs(compiled, seed=0) == KINDS

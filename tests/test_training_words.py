@@ -11,13 +11,17 @@ from tests.tiny_parts import SIDE, shards
 from tests.tiny_training import tiny_config, tiny_trainer, write_rows
 from uso.errors import ConfigError
 from uso.latents import pack
+from uso.meta_model import MetaModel
 from uso.training.command import read_rows
 from uso.training.config import load_training_config
 from uso.training.data.shards import Shards
 from uso.training.draws import generator
+from uso.training.dry_run import dry_run
 from uso.training.flow import draw_levels, noised
+from uso.training.load import training_model
 from uso.training.network import conditioning_of, predict
 from uso.training.shard_source import said, shard_samples
+from uso.training.trace import example_batch
 
 
 def test_the_error_against_the_answer_to_words_is_added(tmp_path: Path) -> None:
@@ -52,8 +56,19 @@ def test_the_words_are_those_of_the_target_with_its_style(tmp_path: Path) -> Non
         assert sample.features.prompt.prompt == words["sentence"]
         named = sample.features.named
         assert named is not None and named.prompt == said(words, "caption") == words["caption"]
-    without = shard_samples(opened, load_training_config("stage1-mini", sides))
+    without = shard_samples(opened, load_training_config("stage1-mini", ["words=0", *sides]))
     assert all(sample.features.named is None for sample in without)
+
+
+def test_the_forecast_counts_the_answer_to_words() -> None:
+    """Catches a forecast, and a benchmark, of a run without it: one pass more, without the style's tokens."""
+    plain = load_training_config("stage1-mini", ["words=0"])
+    flops, base = dry_run(load_training_config("stage1-mini")).flops, dry_run(plain).flops
+    assert base < flops < 1.5 * base
+    pipeline = MetaModel.from_config(training_model(plain), torch.float32).pipeline
+    for config in (plain, load_training_config("stage1-mini")):
+        batch = example_batch(pipeline, config, (128, 128), (128, 128), 4)
+        assert (batch.named is not None) == (config.words > 0)
 
 
 def test_words_are_refused_where_there_are_none_or_no_projector_learns_alone(tmp_path: Path) -> None:

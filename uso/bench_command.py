@@ -48,7 +48,8 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Measure what the flags ask for, run by run: the values of a JSON line each.
 
     `--memory` and `--speed` may name several, separated by commas: every plan is run at every level, on the same
-    numbers, and each line says how its step compares with the first one's.
+    numbers, and each line says how its step compares with the first one's. The plain way is run beside the plans that
+    keep everything on the device.
 
     Raises:
         ConfigError: flags that do not go together.

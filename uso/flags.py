@@ -30,11 +30,14 @@ def add_machine_flags(parser: argparse.ArgumentParser, *, several: bool = False)
     """Add `--memory`, `--device`, `--dtype`, `--speed` and `--compile`: how a model runs on this machine.
 
     Args:
-        several: `--speed` may be a list, separated by commas, which whoever reads it holds to `SPEEDS`.
+        several: `--memory` and `--speed` may be lists, separated by commas, which whoever reads them verifies.
     """
     group = parser.add_argument_group("machine")
     group.add_argument(
-        "--memory", default=AUTO, metavar="PLAN", help=f"auto, {', '.join(memory_names())}: how it fits the machine"
+        "--memory",
+        default=AUTO,
+        metavar="PLANS" if several else "PLAN",
+        help=f"auto, {', '.join(memory_names())}: how it fits the machine",
     )
     group.add_argument("--device", default=AUTO, help="auto, cpu, cuda, cuda:N or mps")
     group.add_argument("--dtype", default=AUTO, metavar="TYPE", help=f"{', '.join(DTYPES)}: numbers to compute in")

@@ -165,7 +165,7 @@ def read_rows(config: TrainingConfig) -> "tuple[Sequence[Sample | ShardSample], 
         if config.validation.every is not None and config.validation.rows is None:
             raise ConfigError("validation.rows must name a file of rows where data.rows is a folder of shards.")
     else:
-        if config.words > 0:
+        if config.words > 0 and path.is_file():
             raise ConfigError("words must be 0 where data.rows are files: rows do not say which style they show.")
         samples = read_samples(path, config.data, config.reads)
     if config.validation.every is None:

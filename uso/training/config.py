@@ -46,7 +46,7 @@ class DataConfig(Strict):
     max_styles: int = Field(default=1, ge=1)
     """Of a row's style pictures, how many are read."""
     memory_gib: float = Field(default=4.0, ge=0)
-    """Host memory for what was read from the cache."""
+    """Host memory for what was read from the cache; shards are mapped instead."""
 
 
 class DropoutConfig(Strict):

@@ -4,7 +4,7 @@ What a step keeps is traced with the run's own code (`uso.training.trace`), the 
 memory inside kernels, the allocator's gaps, and the descriptor of a reward.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -90,8 +90,8 @@ def dry_run(config: TrainingConfig, changes: dict[str, dict[str, Any]] | None = 
         reward += decoded(pipeline, rolled, config)
     forward = _forward_flops(pipeline, batch)
     again = 1 if config.gradient_checkpointing else 0
-    # Forwards, back to inputs, again, back to weights, the answer to words.
-    passes = 2 + again + ("transformer" in config.learns) + (config.words > 0)
+    passes = 2 + again + ("transformer" in config.learns)  # forwards, back to inputs, again, back to weights
+    told = _forward_flops(pipeline, replace(batch, styles=())) if config.words > 0 else 0
     mean_steps = config.reward.steps - (config.reward.last + 1) / 2
     samples = min(config.reward.samples or config.micro_batch, config.micro_batch) * config.batch // config.micro_batch
     return DryRun(
@@ -105,7 +105,7 @@ def dry_run(config: TrainingConfig, changes: dict[str, dict[str, Any]] | None = 
         activations=flow,
         activations_stored=activations(pipeline, batch, config, checkpointing=False),
         reward_activations=reward,
-        flops=forward * passes * config.batch,
+        flops=(forward * passes + told) * config.batch,
         reward_flops=round(forward * (mean_steps + passes) * samples) if with_reward else 0,
     )
 

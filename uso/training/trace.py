@@ -52,15 +52,23 @@ def example_batch(
         shape = (count, values.image_tokens, values.image_dim)
         return {layer: make(*shape).to(dtype) for layer in STYLE_LAYERS.values()}
 
+    def prompts() -> tuple[torch.Tensor, torch.Tensor]:
+        return (
+            make(count, text, transformer.joint_attention_dim).to(dtype),
+            make(count, transformer.pooled_projection_dim).to(dtype),
+        )
+
     styles = config.data.max_styles if "style" in config.reads else 0
+    embeds, pooled = prompts()
     return TrainingBatch(
         number=0,
         latents=latents(target),
-        prompt_embeds=make(count, text, transformer.joint_attention_dim).to(dtype),
-        pooled=make(count, transformer.pooled_projection_dim).to(dtype),
+        prompt_embeds=embeds,
+        pooled=pooled,
         styles=tuple(features() for _ in range(styles)),
         content=latents(content) if "content" in config.reads else None,
         style_pictures=(),
+        named=prompts() if config.words > 0 else None,
     )
 
 
