@@ -5,6 +5,7 @@ the baseline: diffusers' stock transformer with the LoRA unfolded, image encoder
 in every step, eager. Measures; prints nothing (`uso.bench_command` does).
 """
 
+import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,6 +63,10 @@ class Request:
     content_size: int
     steps: int
     guidance: float | None
+
+    def at_most(self, steps: int) -> "Request":
+        """The same in no more than so many steps."""
+        return replace(self, steps=min(self.steps, steps))
 
     @property
     def contents(self) -> int:
@@ -336,7 +341,7 @@ def outside_blocks(pipeline: USOPipeline, request: Request, run: Callable[[Reque
         hooks.append(block.register_forward_pre_hook(lambda *_: began.append(clock.now())))
         hooks.append(block.register_forward_hook(lambda *_: inside.append(clock.now() - began.pop())))
     try:
-        timing = run(replace(request, steps=min(request.steps, _WATCHED_STEPS)))
+        timing = run(request.at_most(_WATCHED_STEPS))
     finally:
         for hook in hooks:
             hook.remove()
@@ -365,26 +370,31 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     """The device's rate on one large matrix product of random numbers, in TFLOP/s: the best of five."""
     side = _RATE_SIDE.get(device.type, 1024)
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    clock = Clock(device)
-    best = float("inf")
-    for _ in range(6):  # the first one warms up
-        began = clock.now()
-        left @ right
-        best = min(best, clock.now() - began)
-    return 2 * side**3 / best / 1e12
+    return 2 * side**3 / _best(device, lambda: left @ right) / 1e12
 
 
 def link_rate(device: torch.device) -> float:
     """From page-locked host memory to a CUDA device, in 10^9 bytes per second: the best of five copies."""
     source = host_buffer(_LINK_BYTES, device)
     target = torch.empty_like(source, device=device)
-    clock = Clock(device)
-    best = float("inf")
+    return _LINK_BYTES / _best(device, lambda: target.copy_(source, non_blocking=True)) / 1e9
+
+
+def _best(device: torch.device, work: Callable[[], object]) -> float:
+    """Seconds of a piece of work, the best of five after one to warm up."""
+    clock, seconds = Clock(device), []
     for _ in range(6):
         began = clock.now()
-        target.copy_(source, non_blocking=True)
-        best = min(best, clock.now() - began)
-    return _LINK_BYTES / best / 1e9
+        work()
+        seconds.append(clock.now() - began)
+    return min(seconds)
+
+
+def device_name(device: torch.device) -> str:
+    """What a line of figures calls a device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or device.type
 
 
 def host_peak_gib() -> float:

@@ -2,9 +2,7 @@
 
 import argparse
 import gc
-import platform
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -98,9 +96,8 @@ def _measure_one(
     guidance = config.defaults.guidance_scale if config.guidance else None
     request = bench.Request(args.mode, size, size, args.content_size or size // 2, steps, guidance)
     inputs = bench.draw_inputs(pipeline, request)
-    short = replace(request, steps=min(steps, WARM_UP_STEPS))
     for _ in range(args.warm_up):
-        bench.run_ours(pipeline, short, inputs)
+        bench.run_ours(pipeline, request.at_most(WARM_UP_STEPS), inputs)
     pipeline.residency.reset_peak()
     timing = bench.run_ours(pipeline, request, inputs)
     line = _figures(pipeline, request, inputs, timing, rate) | {
@@ -201,7 +198,7 @@ def _figures(
     return {
         "uso": __version__,
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type,
+        "device": bench.device_name(device),
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "dtype": str(dtype).removeprefix("torch."),
         "memory": pipeline.residency.plan.name,
@@ -242,7 +239,7 @@ def _baseline(
     pipeline: USOPipeline, request: bench.Request, inputs: bench.Inputs, ours: bench.Timing, warm_up: int
 ) -> dict[str, Any]:
     for _ in range(warm_up):
-        bench.run_baseline(pipeline, replace(request, steps=min(request.steps, WARM_UP_STEPS)), inputs)
+        bench.run_baseline(pipeline, request.at_most(WARM_UP_STEPS), inputs)
     pipeline.residency.reset_peak()
     plain = bench.run_baseline(pipeline, request, inputs)
     peak = pipeline.residency.peak_memory_gib()

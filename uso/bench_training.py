@@ -6,7 +6,6 @@ random CSD of the published size, whatever descriptor is named, and runs where `
 """
 
 import json
-import platform
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from transformers import CLIPVisionConfig
 
 from uso import __version__
 from uso.architectures import architecture_file, read_component_config
-from uso.bench import Clock, host_peak_gib
+from uso.bench import Clock, device_name, host_peak_gib
 from uso.bench_command import CPU_CHANGES
 from uso.choices import choose_device
 from uso.config import load_memory_plan
@@ -145,7 +144,7 @@ def measure(config: TrainingConfig, steps: int) -> dict[str, Any]:
         "model": config.model,
         "uso": __version__,
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type,
+        "device": device_name(device),
         "processes": process.num_processes,
         "reduced": changes is not None,
         "learns": list(config.learns),

@@ -21,10 +21,10 @@ from uso.training import state
 from uso.training.batches import BatchSource, TrainingBatch
 from uso.training.config import TrainingConfig
 from uso.training.draws import generator
-from uso.training.flow import draw_levels, noised, target_velocity
+from uso.training.flow import draw_levels, noised
 from uso.training.journal import Journal
 from uso.training.learners import Learners
-from uso.training.network import conditioning_of, flow_error, predict
+from uso.training.network import conditioning_of, predict, velocity_error
 from uso.training.optimizer import showing
 from uso.training.release import FILES, write_safetensors
 from uso.training.reward import StyleReward, StyleScore
@@ -110,19 +110,20 @@ class Trainer(Run):
         levels = draw_levels(self.config.flow, batch.size, batch.height, batch.width, draw).to(device)
         noise = torch.randn(batch.latents.shape, generator=draw).to(device)
         with self.autocast():
-            conditioning = conditioning_of(self.pipeline, batch, self.config.guidance)
-            if batch.named is None:
-                return flow_error(self.pipeline, conditioning, batch.latents, noise, levels)
             tokens = pack(noised(batch.latents, noise, levels))
-            velocity = predict(self.pipeline, conditioning, tokens, levels)
+            velocity = self._velocity(batch, tokens, levels)
+            flow = velocity_error(velocity, batch.latents, noise)
+            if batch.named is None:
+                return flow
             with torch.no_grad():
                 embeds, pooled = batch.named
                 told = replace(batch, prompt_embeds=embeds, pooled=pooled, styles=(), content=None)
-                answer = predict(
-                    self.pipeline, conditioning_of(self.pipeline, told, self.config.guidance), tokens, levels
-                )
-        flow = mse_loss(velocity, pack(target_velocity(batch.latents, noise)).to(velocity))
+                answer = self._velocity(told, tokens, levels)
         return flow + self.config.words * mse_loss(velocity, answer)
+
+    def _velocity(self, batch: TrainingBatch, tokens: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        """`predict` under a batch's conditions."""
+        return predict(self.pipeline, conditioning_of(self.pipeline, batch, self.config.guidance), tokens, levels)
 
     def update(self) -> dict[str, float]:
         """One step: gradients of `accumulation` micro-batches, clipped, and an update. Returns what to log.
