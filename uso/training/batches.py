@@ -54,6 +54,8 @@ class TrainingBatch:
     """Of each sample, the style pictures themselves."""
     named: tuple[torch.Tensor, torch.Tensor] | None = None
     """Where the run learns from them, prompts that name the style: as `prompt_embeds` and `pooled`."""
+    silent: tuple[torch.Tensor, torch.Tensor] | None = None
+    """Where the run learns guidance, the empty prompt for each sample: likewise."""
 
     @property
     def size(self) -> int:
@@ -81,6 +83,7 @@ class TrainingBatch:
             content=None if self.content is None else self.content[:count],
             style_pictures=self.style_pictures[:count],
             named=None if self.named is None else (self.named[0][:count], self.named[1][:count]),
+            silent=None if self.silent is None else (self.silent[0][:count], self.silent[1][:count]),
         )
 
 
@@ -202,12 +205,11 @@ class Batches:
             ),
             content=content,
             style_pictures=tuple(self.samples[draw.index].styles if with_style else () for draw in draws),
-            named=self._named([features.named for features in chosen]),
+            named=None if chosen[0].named is None else self._prompts([features.named for features in chosen]),
+            silent=self._prompts([self.empty_prompt] * len(chosen)) if self.config.guided.share > 0 else None,
         )
 
-    def _named(self, features: list[Any]) -> tuple[torch.Tensor, torch.Tensor] | None:
-        if features[0] is None:
-            return None
+    def _prompts(self, features: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
         prompts = self._stacked(features)
         return prompts["prompt_embeds"], prompts["pooled"]
 

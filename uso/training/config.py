@@ -69,6 +69,21 @@ class FlowConfig(Strict):
     """Bends levels towards noise: `flux` by the true number of tokens, `uso` as inference does, a number, or none."""
 
 
+class GuidedConfig(Strict):
+    """Learning what a guidance scale does to a picture's conditions, from the network itself (arXiv 2502.12154).
+
+    Some micro-batches are told a scale g, and their target is moved by g - 1 times what words and content change in the
+    network's own answer. Content must be left out at times (`dropout`), or the answer without it is no good.
+    """
+
+    share: float = Field(default=0.0, ge=0, le=1)
+    """Of micro-batches; the others are told `guidance`, which must be 1."""
+    most: float = Field(default=5.0, gt=1)
+    """Scales are drawn between 1 and it, for each sample."""
+    without_style: float = Field(default=0.5, ge=0, le=1)
+    """How often the answer that is moved away from has not the style picture either."""
+
+
 class RewardConfig(Strict):
     """Style reward learning: a roll-out, one step with gradients, and how near the picture is to its style."""
 
@@ -195,6 +210,7 @@ class TrainingConfig(RunConfig):
     """Weight of a second loss: how far the velocity is from what the same network gives to words that name the style,
     without the style's picture. For a projector that learns alone, on a base that knows its styles by name: the answer
     has none of the noise of a target. Of shards of drawn triplets, which have such words."""
+    guided: GuidedConfig = GuidedConfig()
     reward: RewardConfig = RewardConfig()
     lora: LoraConfig = LoraConfig()
     micro_batch: int = Field(default=1, ge=1)
@@ -233,6 +249,8 @@ class TrainingConfig(RunConfig):
             raise ValueError("start.projector must name a file where style is read and the projector does not learn")
         if self.words > 0 and (self.learns != ("projector",) or self.reads != ("style",)):
             raise ValueError("words must be 0 where more than the projector learns, or content is read")
+        if self.guided.share > 0 and self.guidance != 1:
+            raise ValueError(f"guidance must be 1 where guided.share is not 0 (it is {self.guidance})")
         if self.precision == "float32" and self.base != "float32":
             raise ValueError(f"base must be float32 where precision is (it is {self.base})")
         if self.reward.descriptor is not None and "style" not in self.reads:

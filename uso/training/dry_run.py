@@ -91,7 +91,8 @@ def dry_run(config: TrainingConfig, changes: dict[str, dict[str, Any]] | None = 
     forward = _forward_flops(pipeline, batch)
     again = 1 if config.gradient_checkpointing else 0
     passes = 2 + again + ("transformer" in config.learns)  # forwards, back to inputs, again, back to weights
-    told = _forward_flops(pipeline, replace(batch, styles=())) if config.words > 0 else 0
+    answers = _forward_flops(pipeline, replace(batch, styles=())) if config.words > 0 else 0
+    answers += round(config.guided.share * (forward + _forward_flops(pipeline, replace(batch, content=None))))
     mean_steps = config.reward.steps - (config.reward.last + 1) / 2
     samples = min(config.reward.samples or config.micro_batch, config.micro_batch) * config.batch // config.micro_batch
     return DryRun(
@@ -105,7 +106,7 @@ def dry_run(config: TrainingConfig, changes: dict[str, dict[str, Any]] | None = 
         activations=flow,
         activations_stored=activations(pipeline, batch, config, checkpointing=False),
         reward_activations=reward,
-        flops=(forward * passes + told) * config.batch,
+        flops=(forward * passes + answers) * config.batch,
         reward_flops=round(forward * (mean_steps + passes) * samples) if with_reward else 0,
     )
 

@@ -62,9 +62,4 @@ def flow_error(
         levels: how much of it, [B].
     """
     velocity = predict(pipeline, conditioning, pack(noised(latents, noise, levels)), levels)
-    return velocity_error(velocity, latents, noise)
-
-
-def velocity_error(velocity: torch.Tensor, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """The mean squared error of a velocity, [B, tokens, 64], that `predict` gave: a scalar, float32."""
     return torch.nn.functional.mse_loss(velocity, pack(target_velocity(latents, noise)).to(velocity))

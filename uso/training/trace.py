@@ -69,6 +69,7 @@ def example_batch(
         content=latents(content) if "content" in config.reads else None,
         style_pictures=(),
         named=prompts() if config.words > 0 else None,
+        silent=prompts() if config.guided.share > 0 else None,
     )
 
 

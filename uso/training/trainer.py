@@ -21,10 +21,11 @@ from uso.training import state
 from uso.training.batches import BatchSource, TrainingBatch
 from uso.training.config import TrainingConfig
 from uso.training.draws import generator
-from uso.training.flow import draw_levels, noised
+from uso.training.flow import draw_levels, noised, target_velocity
+from uso.training.guided import guided
 from uso.training.journal import Journal
 from uso.training.learners import Learners
-from uso.training.network import conditioning_of, predict, velocity_error
+from uso.training.network import conditioning_of, predict
 from uso.training.optimizer import showing
 from uso.training.release import FILES, write_safetensors
 from uso.training.reward import StyleReward, StyleScore
@@ -103,7 +104,8 @@ class Trainer(Run):
     def flow_loss(self, batch: TrainingBatch) -> torch.Tensor:
         """The mean squared error of the velocity at levels drawn for this micro-batch: a scalar, float32.
 
-        Where the run learns from words that name the style, the error against their answer is added.
+        Where the run learns from words that name the style, the error against their answer is added; where it learns
+        guidance, some micro-batches are told a scale and what it does.
         """
         draw = generator(self.config.seed, "flow", batch.number)
         device = batch.latents.device
@@ -111,8 +113,17 @@ class Trainer(Run):
         noise = torch.randn(batch.latents.shape, generator=draw).to(device)
         with self.autocast():
             tokens = pack(noised(batch.latents, noise, levels))
-            velocity = self._velocity(batch, tokens, levels)
-            flow = velocity_error(velocity, batch.latents, noise)
+            learned = guided(batch, self.config.guided, self.config.seed)
+            wanted = pack(target_velocity(batch.latents, noise))
+            if learned is None:
+                velocity = self._velocity(batch, tokens, levels)
+            else:
+                scales, untold = learned
+                velocity = self._velocity(batch, tokens, levels, scales)
+                with torch.no_grad():
+                    change = self._velocity(batch, tokens, levels) - self._velocity(untold, tokens, levels)
+                wanted = wanted.to(change) + (scales.to(change) - 1)[:, None, None] * change
+            flow = mse_loss(velocity, wanted.to(velocity))
             if batch.named is None:
                 return flow
             with torch.no_grad():
@@ -121,9 +132,14 @@ class Trainer(Run):
                 answer = self._velocity(told, tokens, levels)
         return flow + self.config.words * mse_loss(velocity, answer)
 
-    def _velocity(self, batch: TrainingBatch, tokens: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-        """`predict` under a batch's conditions."""
-        return predict(self.pipeline, conditioning_of(self.pipeline, batch, self.config.guidance), tokens, levels)
+    def _velocity(
+        self, batch: TrainingBatch, tokens: torch.Tensor, levels: torch.Tensor, scales: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """`predict` under a batch's conditions; guidance scales [B] in the place of the run's."""
+        conditioning = conditioning_of(self.pipeline, batch, self.config.guidance)
+        if scales is not None and conditioning.guidance is not None:
+            conditioning = replace(conditioning, guidance=scales.to(conditioning.guidance))
+        return predict(self.pipeline, conditioning, tokens, levels)
 
     def update(self) -> dict[str, float]:
         """One step: gradients of `accumulation` micro-batches, clipped, and an update. Returns what to log.
