@@ -374,7 +374,7 @@ def test_a_guidance_scale_is_not_carried_over_to_a_model_that_takes_none(uso: Ca
     """It would be refused with "leave it out", which nobody could do."""
     picture = output.read(uso("generate", *SMALL, "--output", "out").pictures[0])
     values = generate_module.repeated_values(picture, {}, load_model_config("flux-schnell"), Path("out"))
-    assert (values["guidance_scale"], picture.values()["guidance_scale"]) == (None, 4.0)
+    assert (values["guidance_scale"], picture.values()["guidance_scale"]) == (None, 2.0)
 
 
 def test_recorded_device_that_is_not_here_is_refused_with_the_choice(uso: Callable[..., Ran]) -> None:

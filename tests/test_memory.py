@@ -165,7 +165,7 @@ def test_encoders_run_once_for_a_request_that_comes_again(demo_config: Any, monk
         ({"seed": 9}, []),
         ({"prompt": "Other."}, ["encode_prompt", "table"]),
         ({"num_inference_steps": 3}, ["table"]),
-        ({"guidance_scale": 2.0}, ["table"]),
+        ({"guidance_scale": 3.0}, ["table"]),
         ({"content_size": 96}, ["encode_reference", "embed_reference"]),
         ({"width": 144}, []),
     ):
