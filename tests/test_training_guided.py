@@ -39,7 +39,7 @@ def test_the_target_is_moved_by_what_words_and_content_change(tmp_path: Path, wi
     config, pipeline, batch = trainer.config, trainer.pipeline, whole_batch(trainer)
     with torch.no_grad():  # a LoRA that has learned nothing changes nothing
         for name, parameter in trainer.parameters.items():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator(0, name))
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator(0, name)))
     loss = trainer.flow_loss(batch)
     draw = generator(config.seed, "flow", batch.number)
     levels = draw_levels(config.flow, batch.size, batch.height, batch.width, draw)
