@@ -92,7 +92,10 @@ def dry_run(config: TrainingConfig, changes: dict[str, dict[str, Any]] | None = 
     again = 1 if config.gradient_checkpointing else 0
     passes = 2 + again + ("transformer" in config.learns)  # forwards, back to inputs, again, back to weights
     answers = _forward_flops(pipeline, replace(batch, styles=())) if config.words > 0 else 0
-    answers += round(config.guided.share * (forward + _forward_flops(pipeline, replace(batch, content=None))))
+    guided, alone = config.guided, replace(batch, content=None)
+    nothing = guided.without_style * _forward_flops(pipeline, replace(alone, styles=()))
+    untold = nothing + (1 - guided.without_style) * _forward_flops(pipeline, alone)
+    answers += round(guided.share * (forward + untold))
     mean_steps = config.reward.steps - (config.reward.last + 1) / 2
     samples = min(config.reward.samples or config.micro_batch, config.micro_batch) * config.batch // config.micro_batch
     return DryRun(
