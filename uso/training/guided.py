@@ -1,6 +1,6 @@
 """What a run learns guidance from: which micro-batches, at which scales, and away from what.
 
-Without it, a LoRA that has learned from a flow loss alone answers a guidance scale as if it were 1.
+Without it, a LoRA that has learned from a flow loss alone hardly answers a guidance scale where content is given.
 """
 
 from dataclasses import replace

@@ -111,7 +111,7 @@ class Trainer(Run):
         device = batch.latents.device
         levels = draw_levels(self.config.flow, batch.size, batch.height, batch.width, draw).to(device)
         noise = torch.randn(batch.latents.shape, generator=draw).to(device)
-        with self.autocast():
+        with self.autocast():  # what learns passes first: casts that are kept without gradient would have none later
             tokens = pack(noised(batch.latents, noise, levels))
             learned = guided(batch, self.config.guided, self.config.seed)
             wanted = pack(target_velocity(batch.latents, noise))
@@ -137,8 +137,8 @@ class Trainer(Run):
     ) -> torch.Tensor:
         """`predict` under a batch's conditions; guidance scales [B] in the place of the run's."""
         conditioning = conditioning_of(self.pipeline, batch, self.config.guidance)
-        if scales is not None and conditioning.guidance is not None:
-            conditioning = replace(conditioning, guidance=scales.to(conditioning.guidance))
+        if scales is not None:
+            conditioning = replace(conditioning, guidance=scales.to(self.pipeline.work_device))
         return predict(self.pipeline, conditioning, tokens, levels)
 
     def update(self) -> dict[str, float]:
