@@ -24,6 +24,7 @@ from uso.training.data.miniature.places import PLACES, Place, draw_place
 from uso.training.data.miniature.scenes import Scene, caption_words, compose, draw_look, draw_scene
 from uso.training.data.miniature.sheet import style_sheet, triplet_sheet
 from uso.training.data.miniature.sketch import TIMES
+from uso.training.data.miniature.strangers import MOST_LETTERS, STRANGERS
 from uso.training.data.miniature.styles import STYLES, Style, draw_styled
 from uso.training.data.miniature.subjects import PROPS, SUBJECTS, Subject, glyph
 from uso.training.data.miniature.triplets import SPLITS, Miniature, Triplet, split
@@ -88,6 +89,30 @@ def test_no_split_shows_what_is_not_its_own(name: str) -> None:
         assert single.style is None or (single.style in NEW_STYLES) == new_styles
 
 
+def test_strangers_are_neither_known_nor_held_out() -> None:
+    """Catches a stranger that a base model was taught, and one that training must not show."""
+    glyphs = {subject.glyph for subject in STRANGERS}
+    assert len(glyphs) == len(STRANGERS) > 500
+    assert not glyphs & {subject.glyph for subject in (*SUBJECTS, *PROPS)}
+    names = {subject.name for subject in STRANGERS}
+    assert not names & NEW_SUBJECTS and all(name.isalpha() and len(name) <= MOST_LETTERS for name in names)
+
+
+def test_strangers_come_in_their_share_and_in_training_alone() -> None:
+    """Catches a label that says nothing, and data drawn before that would be other data now."""
+    names = {subject.name for subject in STRANGERS}
+    drawn = [Miniature(size=32, strangers=0.5).triplet(index).labels for index in range(60)]
+    strange = [labels for labels in drawn if labels.stranger]
+    assert 15 < len(strange) < 45
+    assert all({labels.subject, labels.style_subject} <= names for labels in strange)
+    known = {subject.name for subject in SUBJECTS}
+    assert all({labels.subject, labels.style_subject} <= known for labels in drawn if not labels.stranger)
+    assert "stranger" not in Miniature(size=32).triplet(0).labels.as_json()
+    for name in SPLITS[1:]:
+        with pytest.raises(ConfigError, match=f"none in the split '{name}'"):
+            Miniature(size=32, split=name, strangers=0.5)
+
+
 def test_an_unknown_split_is_refused() -> None:
     """Catches a typo that would quietly draw the training data."""
     with pytest.raises(ConfigError, match=r"no split 'test'\. Choose one of: train, seen, new-subjects"):
@@ -96,7 +121,9 @@ def test_an_unknown_split_is_refused() -> None:
         Miniature(split="held-out")
 
 
-@pytest.mark.parametrize("wrong", [{"size": 16}, {"size": 4096}, {"seed": -1}, {"moved": 1.5}, {"plain": -0.1}])
+@pytest.mark.parametrize(
+    "wrong", [{"size": 16}, {"size": 4096}, {"seed": -1}, {"moved": 1.5}, {"plain": -0.1}, {"strangers": 2.0}]
+)
 def test_values_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     """Catches a number that would fail deep inside, or draw something else."""
     with pytest.raises(ConfigError):
@@ -201,6 +228,13 @@ def test_articles() -> None:
 
 
 # Pictures
+
+
+def test_every_stranger_has_a_glyph_and_colours() -> None:
+    for subject in STRANGERS:
+        pixels = glyph(subject)
+        cover = pixels[..., 3] > 0.5
+        assert 0.04 < cover.mean() < 0.98 and pixels[..., :3][cover].std() > 0.02, subject.glyph
 
 
 @pytest.mark.parametrize("subject", [*SUBJECTS, *PROPS], ids=lambda subject: subject.name)

@@ -285,7 +285,7 @@ def test_pictures_are_held_against_their_own_names(judge_file: Path) -> None:
     judge.styles |= {str(task.style_name): vector for task, vector in zip(tasks, vectors.style, strict=True)}
     judge.subjects |= {task.subject: vector for task, vector in zip(tasks, vectors.subject, strict=True)}
     right, wrong = scored(judge, tasks, truth), scored(judge, tasks, np.roll(truth, 1, axis=0))
-    for measure in ("style", "subject"):
+    for measure in ("style", "subject", "subject, kept", "subject, moved"):
         assert right[measure].models["result"].value == 1
         assert wrong[measure].models["result"].value < 0.7
 
@@ -303,9 +303,10 @@ def test_every_condition_is_scored(pipeline: USOPipeline, judge: Judge) -> None:
         (name, done) for name in BY_NAME for done in (2, 3)
     ]
     measures = [(score.condition, score.measure, score.truth.n) for score in scores]
-    assert measures[:3] == [("seen", "style", 3), ("seen", "subject", 3), ("seen", "layout", 2)]
+    assert measures[:3] == [("seen", "style", 3), ("seen", "subject", 3), ("seen", "subject, kept", 2)]
+    assert measures[3:5] == [("seen", "subject, moved", 1), ("seen", "layout", 2)]
     assert measures[-3:] == [("style+prompt", "style", 3), ("style+prompt", "subject", 3), ("text", "subject", 3)]
-    assert len(measures) == 15
+    assert len(measures) == 23
     for score in scores:
         before, after = score.models["before"], score.models["after"]
         assert (before.value, before.low) == pytest.approx((after.value, after.low), abs=1e-6)

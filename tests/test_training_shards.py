@@ -1,5 +1,7 @@
 """Drawn triplets as training samples: which ways of use are learned, and in which batches."""
 
+from pathlib import Path
+
 import pytest
 
 from uso.training.buckets import Shape, epoch_batches
@@ -66,6 +68,18 @@ def test_every_way_of_use_is_learned(shards: Shards) -> None:
     assert instructed == sum("style" in labels for labels in kept) > 0
     assert sum(sample.features.content is not None for sample in samples) == COUNT + instructed
     assert sum(way(sample) == (False, False) for sample in samples) == COUNT // TEXT_ONLY
+
+
+def test_strangers_are_never_told_by_words_alone(tmp_path: Path) -> None:
+    """Catches the name of a stranger being learned, where the picture should be looked at."""
+    for _ in make_shards(tmp_path, Miniature(size=SIDE, strangers=0.5), "triplets", 2 * COUNT):
+        pass
+    shards = Shards.open(tmp_path)
+    strange = {index for index, words in enumerate(shards.words) if words["labels"].get("stranger")}
+    samples = shard_samples(shards, run("stage2-mini"))
+    assert {way(s) for s in samples if s.features.target.index in strange} <= {(True, True), (True, False)}
+    assert {way(s) for s in samples if s.features.target.index not in strange} >= {(False, True), (False, False)}
+    assert strange <= {s.features.target.index for s in samples}
 
 
 def test_without_content_words_say_what_is_there(shards: Shards) -> None:

@@ -90,8 +90,9 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
 
     Where content is read: subject and style, layout kept without words or moved by them, with the subject's name or
     without; plain triplets without a style picture every other time (the subject alone); and, beside those, some
-    triplets by style and words, some by words that name the style, and some by their content and an instruction that
-    does. Where content is not read, words always say what the target shows.
+    triplets by style and words, some by words that name the style (neither of strangers: no words can say who they
+    are), and some by their content and an instruction that does. Where content is not read, words always say what the
+    target shows.
 
     Raises:
         ConfigError: the shards hold no triplets, or pictures of another size than the run's.
@@ -124,9 +125,10 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
         moved = words["labels"]["layout"] == "moved"
         told: Text = "unnamed" if moved and index // 2 % UNNAMED == 0 else "prompt"
         samples.append(sample(index, told, True, reads_style and not alone))
-        if index % STYLE_ONLY == 0 and reads_style:
+        known = not words["labels"].get("stranger")
+        if index % STYLE_ONLY == 0 and reads_style and known:
             samples.append(sample(index, "sentence", False, True))
-        if index % TEXT_ONLY == 1:
+        if index % TEXT_ONLY == 1 and known:
             samples.append(sample(index, "caption", False, False))
         if index % INSTRUCTED == 0 and not plain and not moved:
             samples.append(sample(index, "instruction", True, False))

@@ -62,6 +62,13 @@ def _add_miniature(kinds: Any) -> None:
     made.add_argument(
         "--plain-triplets", type=float, default=0.0, metavar="SHARE", help="of triplets that are plain throughout (0)"
     )
+    made.add_argument(
+        "--strangers",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of triplets, with subjects whose names no base model learns (0)",
+    )
     made.add_argument("--part", default="1/1", metavar="K/N", help="of shards, make the K-th of N shares (1/1)")
     _add_drawing(made, "train")
     made.set_defaults(run=_make_miniature)
@@ -122,7 +129,7 @@ def _make_miniature(args: argparse.Namespace) -> int:
     _one_thread()
     if args.count < 1 or args.first < 0:
         raise ConfigError("--count must be at least 1, and --first at least 0.")
-    data = Miniature(args.seed, args.size, args.split, args.moved, args.plain, args.plain_triplets)
+    data = Miniature(args.seed, args.size, args.split, args.moved, args.plain, args.plain_triplets, args.strangers)
     part, parts = _part(args.part)
     if args.form == "files":
         if parts > 1:

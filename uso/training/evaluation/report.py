@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Measure = Literal["style", "subject", "layout"]
+Measure = Literal["style", "subject", "subject, kept", "subject, moved", "layout"]
 
 _Z = 1.959964
 """Deviations of a normal distribution that hold 95 % of it."""
 
 LEGEND = (
-    "style, subject: share of pictures that the judge finds nearer to their own than to 9 others.\n"
+    "style, subject: share of pictures that the judge finds nearer to their own than to 9 others;\n"
+    "kept, moved: of those with the content image's layout, and of those with a new one.\n"
     "layout: how far edges agree with the content image's, at most 1; chance: with another content image's.\n"
     "95 %: interval of the figure before it.\n"
     "truth: the drawn pictures that a perfect model would make; decoded: those after the model's autoencoder."

@@ -6,6 +6,7 @@ Progress, pictures on disk and stopping are the caller's loop. Every model draws
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from uso.training.evaluation.report import Measure, Score, mean, share
 from uso.training.evaluation.structure import agreement, edge_map
 
 TRUTH, DECODED = "truth", "decoded"
+
+_SHARES: tuple[Measure, ...] = ("style", "subject", "subject, kept", "subject, moved")
 
 
 @dataclass(frozen=True)
@@ -81,21 +84,25 @@ class Tally:
             vectors = self.judge.vectors(made)
             for task, style, subject in zip(tasks, vectors.style, vectors.subject, strict=True):
                 others = rivals(self.judge.subjects, task.subject, self._question("subject"), task.index)
-                self._right["subject", name].append(nearest(subject, self.judge.subjects, task.subject, others))
+                right = nearest(subject, self.judge.subjects, task.subject, others)
+                self._right["subject", name].append(right)
+                if self.condition.content:
+                    self._right["subject, kept" if task.kept else "subject, moved", name].append(right)
                 if task.style_name is not None:
                     others = rivals(self.judge.styles, task.style_name, self._question("style"), task.index)
                     self._right["style", name].append(nearest(style, self.judge.styles, task.style_name, others))
             self._edges[name] += [edge_map(picture) for task, picture in zip(tasks, made, strict=True) if task.kept]
         self._content_edges += [edge_map(task.content) for task in tasks if task.kept and task.content is not None]
 
-    def _question(self, measure: Measure) -> str:
+    def _question(self, measure: Literal["style", "subject"]) -> str:
         return f"{self.condition.name}/{measure}"
 
     def scores(self, models: Sequence[str]) -> list[Score]:
         """The condition's scores; `models` are the makers that are judged, the last one gives the chance level."""
         found: list[Score] = []
-        measures: list[Measure] = ["style", "subject"] if self.condition.style else ["subject"]
-        for measure in measures:
+        for measure in _SHARES:
+            if (measure, TRUTH) not in self._right:
+                continue
             figures = {name: share(self._right[measure, name]) for name in (*models, TRUTH, DECODED)}
             found.append(
                 Score(

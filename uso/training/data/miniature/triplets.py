@@ -6,7 +6,7 @@ references. Nothing is written here, and nothing is remembered but glyphs.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -23,6 +23,7 @@ from uso.training.data.miniature.scenes import (
     sentence,
     styled_sentence,
 )
+from uso.training.data.miniature.strangers import STRANGERS
 from uso.training.data.miniature.styles import STYLES, Style, draw_plain, draw_styled, paint
 from uso.training.data.miniature.subjects import SUBJECTS, Subject
 
@@ -62,7 +63,10 @@ def split(name: str) -> Split:
 
 @dataclass(frozen=True)
 class Labels:
-    """What a sample shows, for losses, evaluation and files; `params` are the style's numbers."""
+    """What a sample shows, for losses, evaluation and files; `params` are the style's numbers.
+
+    `stranger` says that no base model has learned the subject's name.
+    """
 
     split: str
     seed: int
@@ -71,6 +75,7 @@ class Labels:
     style: str | None
     layout: Layout | None = None
     style_subject: str | None = None
+    stranger: bool | None = None
     place: str = ""
     time: str = ""
     params: dict[str, Any] = field(default_factory=dict)
@@ -118,9 +123,10 @@ class Miniature:
         moved: share of triplets whose layout is moved.
         plain: share of single samples without style.
         plain_triplets: share of triplets whose style image and target are plain too: the subject, and nothing else.
+        strangers: share of triplets whose subjects are `STRANGERS`, for training alone.
 
     Raises:
-        ConfigError: an unknown split, or a size or share out of range.
+        ConfigError: an unknown split, a size or share out of range, or strangers in another split than `train`.
     """
 
     seed: int = 0
@@ -129,6 +135,7 @@ class Miniature:
     moved: float = 0.5
     plain: float = 0.2
     plain_triplets: float = 0.0
+    strangers: float = 0.0
 
     def __post_init__(self) -> None:
         split(self.split)
@@ -138,9 +145,12 @@ class Miniature:
             ("moved", self.moved),
             ("plain", self.plain),
             ("plain_triplets", self.plain_triplets),
+            ("strangers", self.strangers),
         ):
             if not 0 <= share <= 1:
                 raise ConfigError(f"The share '{name}' is {share}; it must lie between 0 and 1.")
+        if self.strangers and self.split != "train":
+            raise ConfigError(f"Strangers are for training; there are none in the split '{self.split}'. Set 0.")
         if self.seed < 0:
             raise ConfigError(f"The seed of drawn data is {self.seed}; it must be 0 or more.")
 
@@ -148,9 +158,11 @@ class Miniature:
         """Triplet number `index`. All three pictures together take about 20 ms on one core at 128 pixels."""
         random = self._random("triplet", index)
         part = split(self.split)
+        stranger = self.strangers > 0 and bool(random.random() < self.strangers)
+        subjects = STRANGERS if stranger else part.subjects
         style = part.styles[int(random.integers(len(part.styles)))]
         params = style.draw(random)
-        first, second = (part.subjects[int(number)] for number in random.choice(len(part.subjects), 2, replace=False))
+        first, second = (subjects[int(number)] for number in random.choice(len(subjects), 2, replace=False))
         content = compose(draw_look(first, random), random)
         layout: Layout = "moved" if random.random() < self.moved else "kept"
         target = moved(content, random) if layout == "moved" else content
@@ -159,6 +171,8 @@ class Miniature:
         plain = draw_scene(content, self.size)
         seen = plain if target is content else draw_scene(target, self.size)
         words = sentence(target)
+        labels = self._labels(index, target, style, params)
+        labels = replace(labels, layout=layout, style_subject=second.name, stranger=stranger or None)
         if random.random() < self.plain_triplets:
             return Triplet(
                 content=finished(plain.rgb),
@@ -167,7 +181,7 @@ class Miniature:
                 prompt=words if layout == "moved" else "",
                 sentence=words,
                 caption=words,
-                labels=self._labels(index, target, None, layout, second.name),
+                labels=replace(labels, style=None, params={}),
             )
         return Triplet(
             content=finished(plain.rgb),
@@ -176,7 +190,7 @@ class Miniature:
             prompt=words if layout == "moved" else "",
             sentence=words,
             caption=styled_sentence(target, style.phrase),
-            labels=self._labels(index, target, style, layout, second.name, params),
+            labels=labels,
         )
 
     def sample(self, index: int) -> Sample:
@@ -191,7 +205,7 @@ class Miniature:
         params = style.draw(random)
         grain = np.random.default_rng(int(random.integers(2**62)))
         picture = draw_styled(scene, style, params, self.size, grain)
-        labels = self._labels(index, scene, style, params=params)
+        labels = self._labels(index, scene, style, params)
         return Sample(picture, styled_sentence(scene, style.phrase), labels)
 
     def _random(self, purpose: str, index: int) -> Random:
@@ -205,8 +219,6 @@ class Miniature:
         index: int,
         scene: Scene,
         style: Style | None,
-        layout: Layout | None = None,
-        style_subject: str | None = None,
         params: dict[str, Any] | None = None,
     ) -> Labels:
         return Labels(
@@ -215,8 +227,6 @@ class Miniature:
             index=index,
             subject=scene.subject.name,
             style=style.name if style else None,
-            layout=layout,
-            style_subject=style_subject,
             place=scene.place.name,
             time=scene.time,
             params=params or {},
