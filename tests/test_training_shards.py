@@ -80,6 +80,8 @@ def test_strangers_are_never_told_by_words_alone(tmp_path: Path) -> None:
     assert {way(s) for s in samples if s.features.target.index in strange} <= {(True, True), (True, False)}
     assert {way(s) for s in samples if s.features.target.index not in strange} >= {(False, True), (False, False)}
     assert strange <= {s.features.target.index for s in samples}
+    told = {s.features.target.index for s in shard_samples(shards, run("stage1-mini"))}
+    assert told == set(range(2 * COUNT)) - strange
 
 
 def test_without_content_words_say_what_is_there(shards: Shards) -> None:

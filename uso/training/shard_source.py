@@ -86,13 +86,12 @@ class ShardSample:
 
 
 def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
-    """Every triplet of a folder, in the ways of use that the run reads.
+    """Triplets of a folder, in the ways of use that the run reads; those of strangers only with their content.
 
     Where content is read: subject and style, layout kept without words or moved by them, with the subject's name or
     without; plain triplets without a style picture every other time (the subject alone); and, beside those, some
-    triplets by style and words, some by words that name the style (neither of strangers: no words can say who they
-    are), and some by their content and an instruction that does. Where content is not read, words always say what the
-    target shows.
+    triplets by style and words, some by words that name the style, and some by their content and an instruction that
+    does. Where content is not read, words always say what the target shows, and no words can say it of a stranger.
 
     Raises:
         ConfigError: the shards hold no triplets, or pictures of another size than the run's.
@@ -116,8 +115,9 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
         return ShardSample(shards, features, shape, (ShardPicture(shards, index, STYLE),) if style else ())
 
     reads_style = "style" in config.reads
+    known = [not words["labels"].get("stranger") for words in shards.words]
     if "content" not in config.reads:
-        return [sample(index, "sentence", False, reads_style) for index in range(len(shards))]
+        return [sample(index, "sentence", False, reads_style) for index in range(len(shards)) if known[index]]
     samples = []
     for index, words in enumerate(shards.words):
         plain = "style" not in words["labels"]
@@ -125,10 +125,9 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
         moved = words["labels"]["layout"] == "moved"
         told: Text = "unnamed" if moved and index // 2 % UNNAMED == 0 else "prompt"
         samples.append(sample(index, told, True, reads_style and not alone))
-        known = not words["labels"].get("stranger")
-        if index % STYLE_ONLY == 0 and reads_style and known:
+        if index % STYLE_ONLY == 0 and reads_style and known[index]:
             samples.append(sample(index, "sentence", False, True))
-        if index % TEXT_ONLY == 1 and known:
+        if index % TEXT_ONLY == 1 and known[index]:
             samples.append(sample(index, "caption", False, False))
         if index % INSTRUCTED == 0 and not plain and not moved:
             samples.append(sample(index, "instruction", True, False))
