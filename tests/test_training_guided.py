@@ -16,6 +16,7 @@ from uso.training.draws import generator
 from uso.training.dry_run import dry_run
 from uso.training.flow import draw_levels, noised, target_velocity
 from uso.training.guided import guided
+from uso.training.load import training_model
 from uso.training.network import conditioning_of, predict
 from uso.training.trainer import Trainer
 
@@ -106,3 +107,9 @@ def test_the_forecast_counts_the_answers_without_gradient() -> None:
 def test_other_guidance_beside_it_is_refused() -> None:
     with pytest.raises(ConfigError, match="guidance must be 1 where guided.share is not 0"):
         load_training_config("joint-mini", ["guided.share=0.5", "guidance=2.0"])
+
+
+def test_scales_that_the_model_refuses_are_not_learned() -> None:
+    training_model(load_training_config("joint-mini"))
+    with pytest.raises(ConfigError, match=r"guided\.most is 50\. Set guided\.most="):
+        training_model(load_training_config("joint-mini", ["guided.most=50"]))
