@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from uso.errors import ConfigError
 from uso.training.buckets import Shape, epoch_batches
 from uso.training.config import DropoutConfig, TrainingConfig, load_training_config
 from uso.training.data.miniature.triplets import Miniature
@@ -82,6 +83,14 @@ def test_strangers_are_never_told_by_words_alone(tmp_path: Path) -> None:
     assert strange <= {s.features.target.index for s in samples}
     told = {s.features.target.index for s in shard_samples(shards, run("stage1-mini"))}
     assert told == set(range(2 * COUNT)) - strange
+
+
+def test_strangers_alone_are_refused_where_nobody_sees_them(tmp_path: Path) -> None:
+    for _ in make_shards(tmp_path, Miniature(size=SIDE, strangers=1.0), "triplets", 2):
+        pass
+    assert shard_samples(Shards.open(tmp_path), run("stage2-mini"))
+    with pytest.raises(ConfigError, match="shows strangers alone"):
+        shard_samples(Shards.open(tmp_path), run("stage1-mini"))
 
 
 def test_without_content_words_say_what_is_there(shards: Shards) -> None:

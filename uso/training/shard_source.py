@@ -94,7 +94,7 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
     does. Where content is not read, words always say what the target shows, and no words can say it of a stranger.
 
     Raises:
-        ConfigError: the shards hold no triplets, or pictures of another size than the run's.
+        ConfigError: the shards hold no triplets, none that the run can use, or pictures of another size than its own.
     """
     if shards.kind != "triplets":
         raise ConfigError(f"{shards.folder} holds {shards.kind}, and a run needs triplets. Make them: --form triplets.")
@@ -117,6 +117,11 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
     reads_style = "style" in config.reads
     known = [not words["labels"].get("stranger") for words in shards.words]
     if "content" not in config.reads:
+        if not any(known):
+            raise ConfigError(
+                f"{shards.folder} shows strangers alone, and a run without content images needs subjects that words can "
+                "name. Make others: --strangers 0.5 or less."
+            )
         return [sample(index, "sentence", False, reads_style) for index in range(len(shards)) if known[index]]
     samples = []
     for index, words in enumerate(shards.words):

@@ -67,7 +67,7 @@ def _add_miniature(kinds: Any) -> None:
         type=float,
         default=0.0,
         metavar="SHARE",
-        help="of triplets, with subjects whose names no base model learns (0)",
+        help="of triplets, with subjects that a base model is not taught (0)",
     )
     made.add_argument("--part", default="1/1", metavar="K/N", help="of shards, make the K-th of N shares (1/1)")
     _add_drawing(made, "train")

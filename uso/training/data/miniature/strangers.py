@@ -1,7 +1,6 @@
-"""Subjects whose names no base model learns, for the stages that read a content image.
+"""Subjects that a base model is not taught, for the stages that read a content image: whom to draw must be seen there.
 
-Few subjects with well-learned names teach a network to draw a name; many of which it knows no more than a picture teach
-it to look. None of them shows what a held-out subject shows.
+None of them shows what a held-out subject shows.
 """
 
 import unicodedata
@@ -70,4 +69,5 @@ STRANGERS: tuple[Subject, ...] = (
         "⛩⛪⛰🎡🎢🏔🏕🏘🏙🏚🏛🏟🏡🏢🏣🏤🏥🏦🏨🏩🏪🏫🏬🏭💒🕋🕌🕍🗻🛕🛖🌋",
     )
 )
-"""Glyphs of Noto Color Emoji beside those of `SUBJECTS` and `PROPS`. Names are single words, and not unique."""
+"""Glyphs of Noto Color Emoji beside those of `SUBJECTS` and `PROPS`. Names are single words, not unique, and some
+are those of known subjects in another drawing."""

@@ -65,7 +65,7 @@ def split(name: str) -> Split:
 class Labels:
     """What a sample shows, for losses, evaluation and files; `params` are the style's numbers.
 
-    `stranger` says that no base model has learned the subject's name.
+    `stranger` says that the subject is one of `STRANGERS`.
     """
 
     split: str
