@@ -119,8 +119,8 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
     if "content" not in config.reads:
         if not any(known):
             raise ConfigError(
-                f"{shards.folder} shows strangers alone, and a run without content images needs subjects that words can "
-                "name. Make others: --strangers 0.5 or less."
+                f"{shards.folder} shows strangers alone, and a run without content images needs subjects that words "
+                "can name. Make others: --strangers 0.5 or less."
             )
         return [sample(index, "sentence", False, reads_style) for index in range(len(shards)) if known[index]]
     samples = []
