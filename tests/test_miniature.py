@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from uso.errors import ConfigError
 from uso.training.data.miniature import subjects as subjects_module
 from uso.training.data.miniature.places import PLACES, Place, draw_place
-from uso.training.data.miniature.scenes import Scene, caption_words, compose, draw_look, draw_scene
+from uso.training.data.miniature.scenes import Scene, caption_words, compose, draw_look, draw_scene, moved
 from uso.training.data.miniature.sheet import style_sheet, triplet_sheet
 from uso.training.data.miniature.sketch import TIMES
 from uso.training.data.miniature.strangers import MOST_LETTERS, STRANGERS
@@ -113,6 +113,26 @@ def test_strangers_come_in_their_share_and_in_training_alone() -> None:
             Miniature(size=32, split=name, strangers=0.5)
 
 
+def test_a_same_pose_is_another_place_around_the_same_subject() -> None:
+    """Catches a subject that moves though it was told not to, one that stays where it was, and a label that lies."""
+    for number in range(60):
+        random = np.random.default_rng(number)
+        before = scene(SUBJECTS[number % len(SUBJECTS)], number)
+        after = moved(before, random, same_pose=True)
+        assert after.place != before.place and after.place.floating == before.place.floating
+        assert replace(after, place=before.place, time=before.time, prop=before.prop, seed=before.seed) == before
+        assert before.prop is not None or after.prop is None
+        assert moved(before, random).scale != before.scale
+
+
+def test_same_poses_come_in_their_share_of_moved_triplets() -> None:
+    """Catches a share of all triplets, and data drawn before that would be other data now."""
+    drawn = [Miniature(size=32, same_pose=0.5).triplet(index).labels for index in range(60)]
+    still = [labels for labels in drawn if labels.same_pose]
+    assert 5 < len(still) < 25 and all(labels.layout == "moved" for labels in still)
+    assert "same_pose" not in Miniature(size=32, moved=1.0).triplet(0).labels.as_json()
+
+
 def test_an_unknown_split_is_refused() -> None:
     """Catches a typo that would quietly draw the training data."""
     with pytest.raises(ConfigError, match=r"no split 'test'\. Choose one of: train, seen, new-subjects"):
@@ -122,7 +142,8 @@ def test_an_unknown_split_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"size": 16}, {"size": 4096}, {"seed": -1}, {"moved": 1.5}, {"plain": -0.1}, {"strangers": 2.0}]
+    "wrong",
+    [{"size": 16}, {"size": 4096}, {"seed": -1}, {"moved": 1.5}, {"plain": -0.1}, {"strangers": 2.0}, {"same_pose": 2}],
 )
 def test_values_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     """Catches a number that would fail deep inside, or draw something else."""

@@ -228,6 +228,20 @@ def test_shards_go_on_and_grow(tmp_path: Path) -> None:
         Shards.open(tmp_path / "elsewhere")
 
 
+@needs_font
+@pytest.mark.usefixtures("small_shards")
+def test_shards_of_before_a_number_existed_go_on(tmp_path: Path) -> None:
+    """Catches a folder that cannot grow any more because the program has learned to draw more kinds of data."""
+    list(make_shards(tmp_path, Miniature(size=32), "triplets", 4))
+    path = tmp_path / "definition.json"
+    definition = json.loads(path.read_text())
+    del definition["data"]["same_pose"]
+    path.write_text(json.dumps(definition))
+    with pytest.raises(ConfigError, match="holds other data: its data is"):
+        list(make_shards(tmp_path, Miniature(size=32, same_pose=0.5), "triplets", 8))
+    assert list(make_shards(tmp_path, Miniature(size=32), "triplets", 8)) == [4]
+
+
 # The command
 
 

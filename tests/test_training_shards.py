@@ -9,6 +9,7 @@ from uso.training.buckets import Shape, epoch_batches
 from uso.training.config import DropoutConfig, TrainingConfig, load_training_config
 from uso.training.data.miniature.triplets import Miniature
 from uso.training.data.shards import Shards, make_shards
+from uso.training.demo.captions import captioned
 from uso.training.shard_source import INSTRUCTED, NAMELESS, TEXT_ONLY, UNNAMED, ShardSample, said, shard_samples
 
 SIDE = 32
@@ -82,7 +83,7 @@ def test_strangers_are_never_told_by_words_alone(tmp_path: Path) -> None:
     assert {way(s) for s in samples if s.features.target.index not in strange} >= {(False, True), (False, False)}
     assert strange <= {s.features.target.index for s in samples}
     told = {s.features.target.index for s in shard_samples(shards, run("stage1-mini"))}
-    assert told == set(range(2 * COUNT)) - strange
+    assert told == {index for index, _ in captioned(shards)[0]} == set(range(2 * COUNT)) - strange
 
 
 def test_strangers_alone_are_refused_where_nobody_sees_them(tmp_path: Path) -> None:

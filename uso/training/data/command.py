@@ -69,6 +69,13 @@ def _add_miniature(kinds: Any) -> None:
         metavar="SHARE",
         help="of triplets, with subjects that a base model is not taught (0)",
     )
+    made.add_argument(
+        "--same-pose",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of moved triplets, with the subject's pose and size kept in the new place (0)",
+    )
     made.add_argument("--part", default="1/1", metavar="K/N", help="of shards, make the K-th of N shares (1/1)")
     _add_drawing(made, "train")
     made.set_defaults(run=_make_miniature)
@@ -129,7 +136,16 @@ def _make_miniature(args: argparse.Namespace) -> int:
     _one_thread()
     if args.count < 1 or args.first < 0:
         raise ConfigError("--count must be at least 1, and --first at least 0.")
-    data = Miniature(args.seed, args.size, args.split, args.moved, args.plain, args.plain_triplets, args.strangers)
+    data = Miniature(
+        seed=args.seed,
+        size=args.size,
+        split=args.split,
+        moved=args.moved,
+        plain=args.plain,
+        plain_triplets=args.plain_triplets,
+        strangers=args.strangers,
+        same_pose=args.same_pose,
+    )
     part, parts = _part(args.part)
     if args.form == "files":
         if parts > 1:

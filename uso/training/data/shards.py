@@ -47,7 +47,7 @@ def make_shards(
     if count < 1 or first < 0 or not 0 <= part < parts:
         raise ConfigError(f"Cannot make {count} samples from number {first} as part {part} of {parts}.")
     folder.mkdir(parents=True, exist_ok=True)
-    definition = {"kind": kind, "count": count, "first": first, "shard": SHARD, "data": asdict(data)}
+    definition = {"kind": kind, "first": first, "shard": SHARD, "data": asdict(data), "count": count}
     _define(folder, definition)
     made = 0
     for number in range(part, -(-count // SHARD), parts):
@@ -99,7 +99,9 @@ def _define(folder: Path, definition: dict[str, Any]) -> None:
 
 
 def _read_definition(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / _DEFINITION).read_text(encoding="utf-8")))
+    """With defaults for the numbers of `Miniature` that are newer than the folder."""
+    found = dict(json.loads((folder / _DEFINITION).read_text(encoding="utf-8")))
+    return found | {"data": asdict(Miniature()) | found["data"]}
 
 
 def _write(path: Path, content: bytes) -> None:

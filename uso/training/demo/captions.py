@@ -88,9 +88,14 @@ def encode_words(pipeline: USOPipeline, ids: torch.Tensor, ids_2: torch.Tensor) 
 
 
 def captioned(shards: Shards) -> tuple[list[tuple[int, int]], list[str]]:
-    """(index, place in the arrays of latents) of each picture whose words were written down, and the words."""
+    """(index, place in the arrays of latents) of each picture whose words were written down, and the words.
+
+    Strangers are left out: they are there to be unknown to what is learned here.
+    """
     places, texts = [], []
     for index, words in enumerate(shards.words):
+        if words["labels"].get("stranger"):
+            continue
         if shards.kind == "samples":
             places.append((index, 0))
             texts.append(words["caption"])

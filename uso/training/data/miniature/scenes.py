@@ -87,12 +87,16 @@ def compose(look: Look, random: Random) -> Scene:
     return Scene(look, place, time, x, scale, angle, bool(random.random() < 0.5), prop, int(random.integers(2**31)))
 
 
-def moved(scene: Scene, random: Random) -> Scene:
-    """The same individual in another place, pose and size."""
+def moved(scene: Scene, random: Random, *, same_pose: bool = False) -> Scene:
+    """The same individual in another place; in another pose and size too, or in the same ones."""
     other = compose(scene.look, random)
-    while other.place == scene.place:
+    while other.place == scene.place or (same_pose and other.place.floating != scene.place.floating):
         other = compose(scene.look, random)
-    return replace(other, flip=scene.flip ^ bool(random.random() < FLIP_CHANCE))
+    other = replace(other, flip=scene.flip ^ bool(random.random() < FLIP_CHANCE))
+    if not same_pose:
+        return other
+    prop = other.prop if scene.prop else None  # only where the pose leaves room for one
+    return replace(other, x=scene.x, scale=scene.scale, angle=scene.angle, flip=scene.flip, prop=prop)
 
 
 def draw_scene(scene: Scene, side: int) -> Picture:

@@ -65,7 +65,7 @@ def split(name: str) -> Split:
 class Labels:
     """What a sample shows, for losses, evaluation and files; `params` are the style's numbers.
 
-    `stranger` says that the subject is one of `STRANGERS`.
+    `stranger` says that the subject is one of `STRANGERS`, `same_pose` that it is in a new place as it was in the old.
     """
 
     split: str
@@ -76,6 +76,7 @@ class Labels:
     layout: Layout | None = None
     style_subject: str | None = None
     stranger: bool | None = None
+    same_pose: bool | None = None
     place: str = ""
     time: str = ""
     params: dict[str, Any] = field(default_factory=dict)
@@ -124,6 +125,7 @@ class Miniature:
         plain: share of single samples without style.
         plain_triplets: share of triplets whose style image and target are plain too: the subject, and nothing else.
         strangers: share of triplets whose subjects are `STRANGERS`, for training alone.
+        same_pose: share of the moved triplets whose subject keeps its pose and size in the new place.
 
     Raises:
         ConfigError: an unknown split, a size or share out of range, or strangers in another split than `train`.
@@ -136,6 +138,7 @@ class Miniature:
     plain: float = 0.2
     plain_triplets: float = 0.0
     strangers: float = 0.0
+    same_pose: float = 0.0
 
     def __post_init__(self) -> None:
         split(self.split)
@@ -146,6 +149,7 @@ class Miniature:
             ("plain", self.plain),
             ("plain_triplets", self.plain_triplets),
             ("strangers", self.strangers),
+            ("same_pose", self.same_pose),
         ):
             if not 0 <= share <= 1:
                 raise ConfigError(f"The share '{name}' is {share}; it must lie between 0 and 1.")
@@ -165,14 +169,16 @@ class Miniature:
         first, second = (subjects[int(number)] for number in random.choice(len(subjects), 2, replace=False))
         content = compose(draw_look(first, random), random)
         layout: Layout = "moved" if random.random() < self.moved else "kept"
-        target = moved(content, random) if layout == "moved" else content
+        posed = layout == "moved" and self.same_pose > 0 and bool(random.random() < self.same_pose)
+        target = moved(content, random, same_pose=posed) if layout == "moved" else content
         other = compose(draw_look(second, random), random)
         grain = [np.random.default_rng(int(number)) for number in random.integers(2**62, size=2)]
         plain = draw_scene(content, self.size)
         seen = plain if target is content else draw_scene(target, self.size)
         words = sentence(target)
         labels = self._labels(index, target, style, params)
-        labels = replace(labels, layout=layout, style_subject=second.name, stranger=stranger or None)
+        labels = replace(labels, layout=layout, style_subject=second.name)
+        labels = replace(labels, stranger=stranger or None, same_pose=posed or None)
         if random.random() < self.plain_triplets:
             return Triplet(
                 content=finished(plain.rgb),
