@@ -288,6 +288,12 @@ def test_pictures_are_held_against_their_own_names(judge_file: Path) -> None:
     for measure in ("style", "subject", "subject, kept", "subject, moved"):
         assert right[measure].models["result"].value == 1
         assert wrong[measure].models["result"].value < 0.7
+    each = wrong["style"].each
+    assert set(each) == {task.style_name for task in tasks}
+    assert [figure.value for figure in each.values()] == sorted(figure.value for figure in each.values())
+    assert sum(figure.value for figure in each.values()) / len(tasks) == pytest.approx(
+        wrong["style"].models["result"].value
+    )
 
 
 # Everything together.
@@ -311,6 +317,7 @@ def test_every_condition_is_scored(pipeline: USOPipeline, judge: Judge) -> None:
         before, after = score.models["before"], score.models["after"]
         assert (before.value, before.low) == pytest.approx((after.value, after.low), abs=1e-6)
         assert score.measure == "layout" or score.chance == pytest.approx(0.1)
+        assert sum(figure.n for figure in score.each.values()) == (0 if score.measure == "layout" else score.truth.n)
 
 
 def test_batch_size_changes_nothing(pipeline: USOPipeline, judge: Judge) -> None:

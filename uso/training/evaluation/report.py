@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Measure = Literal["style", "subject", "subject, kept", "subject, moved", "layout"]
@@ -45,6 +45,8 @@ class Score:
     truth: Figure
     decoded: Figure
     """Of the truth after the model's autoencoder."""
+    each: dict[str, Figure] = field(default_factory=dict)
+    """Of shares, those of the last model's pictures of every style or subject, the lowest first; for programs."""
 
 
 def share(right: Sequence[bool]) -> Figure:

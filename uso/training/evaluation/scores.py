@@ -17,7 +17,7 @@ from uso.training.data.miniature.triplets import Pixels
 from uso.training.evaluation.draw import draw, through_autoencoder
 from uso.training.evaluation.judge import CHANCE, Judge, nearest, rivals
 from uso.training.evaluation.material import CONDITIONS, Condition, Task, draw_task
-from uso.training.evaluation.report import Measure, Score, mean, share
+from uso.training.evaluation.report import Figure, Measure, Score, mean, share
 from uso.training.evaluation.structure import agreement, edge_map
 
 TRUTH, DECODED = "truth", "decoded"
@@ -74,7 +74,7 @@ class Tally:
     def __init__(self, condition: Condition, judge: Judge) -> None:
         self.condition = condition
         self.judge = judge
-        self._right: dict[tuple[Measure, str], list[bool]] = defaultdict(list)
+        self._right: dict[tuple[Measure, str], list[tuple[str, bool]]] = defaultdict(list)
         self._edges: dict[str, list[Array]] = defaultdict(list)
         self._content_edges: list[Array] = []
 
@@ -84,13 +84,14 @@ class Tally:
             vectors = self.judge.vectors(made)
             for task, style, subject in zip(tasks, vectors.style, vectors.subject, strict=True):
                 others = rivals(self.judge.subjects, task.subject, self._question("subject"), task.index)
-                right = nearest(subject, self.judge.subjects, task.subject, others)
-                self._right["subject", name].append(right)
+                found = task.subject, nearest(subject, self.judge.subjects, task.subject, others)
+                self._right["subject", name].append(found)
                 if self.condition.content:
-                    self._right["subject, kept" if task.kept else "subject, moved", name].append(right)
+                    self._right["subject, kept" if task.kept else "subject, moved", name].append(found)
                 if task.style_name is not None:
                     others = rivals(self.judge.styles, task.style_name, self._question("style"), task.index)
-                    self._right["style", name].append(nearest(style, self.judge.styles, task.style_name, others))
+                    found = task.style_name, nearest(style, self.judge.styles, task.style_name, others)
+                    self._right["style", name].append(found)
             self._edges[name] += [edge_map(picture) for task, picture in zip(tasks, made, strict=True) if task.kept]
         self._content_edges += [edge_map(task.content) for task in tasks if task.kept and task.content is not None]
 
@@ -103,7 +104,9 @@ class Tally:
         for measure in _SHARES:
             if (measure, TRUTH) not in self._right:
                 continue
-            figures = {name: share(self._right[measure, name]) for name in (*models, TRUTH, DECODED)}
+            figures = {
+                name: share([right for _, right in self._right[measure, name]]) for name in (*models, TRUTH, DECODED)
+            }
             found.append(
                 Score(
                     condition=self.condition.name,
@@ -112,6 +115,7 @@ class Tally:
                     chance=CHANCE,
                     truth=figures[TRUTH],
                     decoded=figures[DECODED],
+                    each=_by_name(self._right[measure, models[-1]]),
                 )
             )
         return [*found, self._layout(models)] if self._content_edges else found
@@ -132,3 +136,12 @@ class Tally:
             truth=figures[TRUTH],
             decoded=figures[DECODED],
         )
+
+
+def _by_name(found: Sequence[tuple[str, bool]]) -> dict[str, Figure]:
+    """The share of each style or subject, the lowest first."""
+    by_name: dict[str, list[bool]] = defaultdict(list)
+    for name, right in found:
+        by_name[name].append(right)
+    shares = {name: share(right) for name, right in by_name.items()}
+    return dict(sorted(shares.items(), key=lambda item: item[1].value))
