@@ -14,6 +14,8 @@ from uso.config import load_model_config
 from uso.loading import load_pipeline
 from uso.training.command import train
 from uso.training.config import load_training_config
+from uso.training.data.files import ROWS, make_files
+from uso.training.data.miniature.triplets import Miniature
 from uso.training.data.shards import Shards
 from uso.training.demo.command import train_part
 from uso.training.demo.descriptor import FILE
@@ -66,16 +68,22 @@ def test_the_whole_chain(tmp_path: Path) -> None:
 
     projector = stage("stage1-mini", "stage1", "steps=2") / "projector.safetensors"
     start = f"start.projector={projector}"
-    reward = ["reward.descriptor=uso.training.csd:csd_descriptor", f"reward.descriptor_weights={descriptor}"]
-    reward += ["reward.start_step=2", "reward.steps=3", "reward.last=2", "reward.samples=1", start]
-    whole = stage("stage2-mini", "whole", "steps=4", *reward)
-    stage("stage2-mini", "parted", "steps=2", *reward)
-    parted = stage("stage2-mini", "parted", "steps=4", *reward, resume=True)
+    stage("stage2-mini", "stage2", "steps=1", start)
+    joint = stage("joint-mini", "joint", "steps=2", start)
+    for _ in make_files(tmp_path / "validation", Miniature(size=SIDE, split="seen"), 1):
+        pass
+    reward = [f"start.projector={joint / 'projector.safetensors'}", f"start.lora={joint / 'dit_lora.safetensors'}"]
+    reward += [f"reward.descriptor_weights={descriptor}", f"reward.held_out_weights={descriptor}"]
+    reward += ["reward.start_step=2", "reward.steps=3", "reward.last=2", "reward.samples=1", "guided.share=1.0"]
+    reward += [f"validation.rows={tmp_path / 'validation' / ROWS}", "validation.every=4", "validation.steps=1"]
+    whole = stage("reward-mini", "whole", "steps=4", *reward)
+    stage("reward-mini", "parted", "steps=2", *reward)
+    parted = stage("reward-mini", "parted", "steps=4", *reward, resume=True)
     # Tensors, not files: the order of a safetensors header's own notes is not fixed.
     ended, resumed = (load_file(folder / "dit_lora.safetensors") for folder in (whole, parted))
     assert ended.keys() == resumed.keys() and all(torch.equal(ended[name], resumed[name]) for name in ended)
     lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert "reward" in lines[-1]
+    assert any("reward" in line for line in lines) and "validation/style_held_out/content_style" in lines[-1]
     for file in (projector, whole / "dit_lora.safetensors"):
         (tmp_path / "model" / file.name).write_bytes(file.read_bytes())
     pipeline = load_pipeline(load_model_config(model), device="cpu", dtype="float32", offline=True)

@@ -25,7 +25,8 @@ from uso.meta_model import MetaModel
 from uso.training import trace
 from uso.training.command import stopped_by_signals, train
 from uso.training.config import TrainingConfig, load_training_config, training_names
-from uso.training.dry_run import dry_run
+from uso.training.dry_run import DryRun, as_text, dry_run
+from uso.training.journal import duration
 from uso.training.learners import Learners
 from uso.training.network import conditioning_of, predict
 from uso.training.optimizer import check_optimizer
@@ -69,6 +70,7 @@ def test_shipped_configs_are_the_papers() -> None:
         (["reads=[]"], "reads must name style where the projector learns"),
         (["learns=[lora]"], "start.projector must name a file"),
         (["precision=float32"], "base must be float32"),
+        (["dropout.style=0.1"], "dropout.style must be 0 where the projector learns alone"),
         (["reward.last=30"], "last must be at most steps"),
     ],
 )
@@ -151,6 +153,17 @@ def test_every_shipped_config_has_a_forecast(name: str, capsys: pytest.CaptureFi
     said = capsys.readouterr().out
     assert said.startswith(f"{name}: ")
     assert all(line in said for line in ("frozen weights", "optimizer", "activations", "One step:"))
+
+
+def test_a_forecast_counts_the_steps_with_a_reward() -> None:
+    """Catches a total of the flow's steps alone: the reward of the last 30 % takes longer than all of them."""
+    config = load_training_config("stage1", ["steps=10", "reward.start_step=4", "reward.every=2"])
+    sizes = ("learned_parameters", "frozen", "learned", "gradients", "optimizer", "mean", "activations")
+    nothing = dict.fromkeys((*sizes, "activations_stored", "reward_activations"), 0)
+    said = as_text(config, DryRun(tokens=(1, 0, 1), **nothing, flops=10**17, reward_flops=3 * 10**17))
+    assert "One step with reward: 3e+05 TFLOP more. 3 of 10 steps have one." in said
+    seconds = (10 + 3 * 3) * 10**17 / 165e12
+    assert f"the least: 606 s a step, {duration(seconds)} for 10 steps on one card." in said
 
 
 @pytest.mark.slow

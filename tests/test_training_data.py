@@ -258,6 +258,10 @@ def test_the_command_draws_checks_and_shows(tmp_path: Path, capsys: pytest.Captu
     assert "3 of 3 rows cannot be used:" in capsys.readouterr().out
     assert main(["train.data", "sheet", str(sheet), "--of", "triplets", "--count", "2", "--size", "32"]) == 0
     assert open_image(sheet.read_bytes()).height == 2 * (32 + 4 + 16)
+    strange = ["--strangers", "1", "--moved", "1", "--same-pose", "1"]
+    assert main(["train.data", "make-miniature", str(folder), "--count", "2", "--size", "64", *strange]) == 0
+    assert main(["train.data", "check", str(rows)]) == 0
+    assert all(row.stranger and row.same_pose for row in read_rows(rows))
     form = ["--form", "samples", "--part", "1/1"]
     assert main(["train.data", "make-miniature", str(tmp_path / "shards"), "--count", "3", "--size", "32", *form]) == 0
     assert len(Shards.open(tmp_path / "shards")) == 3

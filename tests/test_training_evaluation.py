@@ -288,6 +288,7 @@ def test_pictures_are_held_against_their_own_names(judge_file: Path) -> None:
     for measure in ("style", "subject", "subject, kept", "subject, moved"):
         assert right[measure].models["result"].value == 1
         assert wrong[measure].models["result"].value < 0.7
+        assert right[measure].reference == wrong[measure].reference
     each = wrong["style"].each
     assert set(each) == {task.style_name for task in tasks}
     assert [figure.value for figure in each.values()] == sorted(figure.value for figure in each.values())
@@ -317,6 +318,9 @@ def test_every_condition_is_scored(pipeline: USOPipeline, judge: Judge) -> None:
         before, after = score.models["before"], score.models["after"]
         assert (before.value, before.low) == pytest.approx((after.value, after.low), abs=1e-6)
         assert score.measure == "layout" or score.chance == pytest.approx(0.1)
+        given = {"style": BY_NAME[score.condition].style, "layout": False}
+        assert (score.reference is not None) == given.get(score.measure, BY_NAME[score.condition].content)
+        assert score.reference is None or score.reference.n == score.truth.n
         assert sum(figure.n for figure in score.each.values()) == (0 if score.measure == "layout" else score.truth.n)
 
 
@@ -348,10 +352,12 @@ def test_table_and_json_say_the_same() -> None:
     """Catches a column under another's head, and a share printed as a correlation."""
     scores = [a_score("seen", "style", 0.825), a_score("new-subjects", "layout", 0.5, chance=None)]
     head, first, second = as_text(scores).removesuffix(LEGEND).splitlines()[:3]
-    assert " ".join(head.split()) == "condition measure n before 95 % after 95 % chance truth decoded"
+    assert " ".join(head.split()) == "condition measure n before 95 % after 95 % chance reference truth decoded"
     assert first.split("  ")[0] == "seen" and "82.5 %" in first and "77.5 % to 87.5 %" in first and "10.0 %" in first
     assert "0.50" in second and "0.45 to 0.55" in second and "%" not in second
-    assert second.split()[-3:] == ["-", "0.50", "0.50"]
+    assert second.split()[-4:] == ["-", "-", "0.50", "0.50"]
+    seen = replace(scores[0], reference=Figure(0.975, 0.9, 1.0, 40))
+    assert as_text([seen]).splitlines()[1].split()[-6:] == ["97.5", "%", "82.5", "%", "82.5", "%"]
     assert len(head) == len(first) == len(second)
     values = json.loads(json.dumps(as_json(scores, {"count": 40})))
     assert values["settings"] == {"count": 40}

@@ -157,7 +157,7 @@ def test_nothing_of_it_before_its_first_step(tmp_path: Path) -> None:
         trainer.run()
     assert differing(list(with_reward.parameters.values()), list(without.parameters.values())) == 0
     assert with_reward.reward is not None
-    assert [with_reward.reward.weight(step) for step in (0, 1, 2, 3)] == [0.0, 0.0, 1.0, 1.0]
+    assert [with_reward.config.reward.weight_at(step) for step in (0, 1, 2, 3)] == [0.0, 0.0, 1.0, 1.0]
 
 
 def test_reward_changes_the_run_and_is_logged(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_every_so_many_steps_and_no_styles(tmp_path: Path) -> None:
     """Catches a reward for a sample whose style was left out: it would be judged against nothing."""
     trainer = rewarded(tmp_path, reward=reward_config(start_step=4, every=3), dropout={"style": 1.0})
     assert trainer.reward is not None
-    assert [bool(trainer.reward.weight(step)) for step in range(4, 11)] == [True, False, False] * 2 + [True]
+    assert [bool(trainer.config.reward.weight_at(step)) for step in range(4, 11)] == [True, False, False] * 2 + [True]
     assert trainer.reward.rewards(trainer.batches.take(), trainer.autocast) is None
     trainer.batches.close()
 

@@ -189,6 +189,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     for key, changes in (
         ("seed", {"seed": 4}),
         ("lora", {"lora": {"rank": 2}}),
+        ("dropout", {"dropout": {"style": 0.5}}),
         ("optimizer.kind", {"optimizer": muon}),
     ):
         with pytest.raises(ConfigError, match=f"was made with {key}=.*output=FOLDER"):
@@ -196,6 +197,30 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     (checkpoint / "state.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match="Delete it to go on from the one before"):
         trainer.resume(checkpoint)
+
+
+def test_a_run_goes_on_among_its_own_samples(tmp_path: Path) -> None:
+    """Catches an index beyond the last batch, and a run that goes on with other rows in silence.
+
+    Of more processes each takes a batch at once, so what is left of an epoch may be too little for all.
+    """
+    config = tiny_config(tmp_path, write_rows(tmp_path / "rows", 6))
+    pipeline = training_pipeline()
+    alone = tiny_batches(pipeline, config)
+    for _ in range(2):
+        alone.take()
+    left = alone.position
+    assert (left.epoch, left.index, left.taken, left.samples) == (0, 2, 2, 6)
+    pair = tiny_batches(pipeline, config, rank=1, processes=2)
+    pair.position = left
+    assert (pair.position.epoch, pair.position.index, pair.position.taken) == (1, 0, 2)
+    assert pair.take().number == 3
+    fewer = tiny_config(tmp_path, write_rows(tmp_path / "fewer", 5))
+    others = tiny_batches(pipeline, fewer)
+    with pytest.raises(ConfigError, match="began with 6 samples, and the data now hold 5"):
+        others.position = left
+    for batches in (alone, pair, others):
+        batches.close()
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ class Position(Strict):
     """Micro-batches of this epoch that were taken."""
     taken: int = 0
     """... of the whole run: what random draws go by."""
+    samples: int = 0
+    """How many there are in an epoch; 0 where nobody counted."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Batches:
         self.cache = cache
         self.config = config
         self.rank, self.processes = rank, processes
-        self._position = Position()
+        self._position = Position(samples=len(samples))
         self._remembered = Remembered(int(config.data.memory_gib * 2**30))
         self._epoch: tuple[int, list[list[Draw]]] | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="batches")
@@ -135,12 +137,21 @@ class Batches:
 
     @property
     def position(self) -> Position:
-        """Of the batch that comes next; set it to go on from there."""
+        """Of the batch that comes next; set it to go on from there, in the next epoch where too little of this is left.
+
+        Raises:
+            ConfigError: (on setting) it was reached among other samples.
+        """
         return self._position
 
     @position.setter
     def position(self, position: Position) -> None:
-        self._position = position
+        if position.samples not in (0, len(self.samples)):
+            raise ConfigError(
+                f"The run began with {position.samples} samples, and the data now hold {len(self.samples)}. Go on with "
+                "the same rows, or begin anew in another folder: output=FOLDER."
+            )
+        self._position = self._begun(position.model_copy(update={"samples": len(self.samples)}))
 
     def take(self) -> TrainingBatch:
         """The next batch."""
@@ -158,9 +169,13 @@ class Batches:
 
     def _after(self, position: Position) -> Position:
         index, taken = position.index + self.processes, position.taken + self.processes
-        if index + self.processes > len(self._batches(position.epoch)):
-            return Position(epoch=position.epoch + 1, index=0, taken=taken)
-        return Position(epoch=position.epoch, index=index, taken=taken)
+        return self._begun(position.model_copy(update={"index": index, "taken": taken}))
+
+    def _begun(self, position: Position) -> Position:
+        """The position itself, or the next epoch's first one where too few batches are left for every process."""
+        if position.index + self.processes > len(self._batches(position.epoch)):
+            return position.model_copy(update={"epoch": position.epoch + 1, "index": 0})
+        return position
 
     def _batches(self, epoch: int) -> list[list[Draw]]:
         held = self._epoch

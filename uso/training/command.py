@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from uso.config import ROOT
 from uso.errors import ConfigError
 from uso.terminal import loading_bar, on_terminal, say
-from uso.training.config import TrainingConfig, load_training_config
+from uso.training.config import CSD_HOME, TrainingConfig, load_training_config
 
 if TYPE_CHECKING:
     import torch
@@ -134,8 +134,8 @@ def check(config: TrainingConfig, resume: bool) -> "tuple[torch.device, Path | N
             find_descriptor(name)
         if weights is not None and not (ROOT / weights).exists():
             raise ConfigError(
-                f"reward.{key}_weights: there is no file {ROOT / weights}. Name it, or go without: reward.{key}=null "
-                f"reward.{key}_weights=null."
+                f"reward.{key}_weights: there is no file {ROOT / weights}. Name it (CSD's is pytorch_model.bin of "
+                f"{CSD_HOME}), or go without: reward.{key}=null reward.{key}_weights=null."
             )
     found = checkpoints(config.folder / "checkpoints")
     if found and not resume:
@@ -167,12 +167,25 @@ def read_rows(config: TrainingConfig) -> "tuple[Sequence[Sample | ShardSample], 
     else:
         if config.words > 0 and path.is_file():
             raise ConfigError("words must be 0 where data.rows are files: rows do not say which style they show.")
-        samples = read_samples(path, config.data, config.reads)
+        samples = _usable(read_samples(path, config.data, config.reads), config)
     if config.validation.every is None:
         return samples, []
+    if config.reward.descriptor is not None and config.validation.rows is None:
+        say("validation.rows names no file: pictures and scores will be of rows that the run learns from.")
     rows = rows_path(config.validation.rows or config.data.rows)
     both = config.data.model_copy(update={"max_styles": max(2, config.data.max_styles)})
-    return samples, read_samples(rows, both, ("style", "content"))[: config.validation.count]
+    return samples, read_samples(rows, both, ("style", "content"), first=config.validation.count)
+
+
+def _usable(samples: "list[Sample]", config: TrainingConfig) -> "list[Sample]":
+    """Without the rows that teach a run nothing: where the projector learns alone, those without a style picture."""
+    if config.learns != ("projector",):
+        return samples
+    styled = [sample for sample in samples if sample.styles]
+    if len(styled) < len(samples):
+        left = len(samples) - len(styled)
+        say(f"{left} of {len(samples)} rows have no style picture and are left out: the projector learns alone.")
+    return styled
 
 
 def assemble(
@@ -205,11 +218,13 @@ def assemble(
         batches = Batches(samples, cache, config, process.process_index, process.num_processes)
         wanted += batches.all_features()
     missing = cache.missing(wanted)
-    check_pictures(missing[process.process_index :: process.num_processes])
+    own = missing[process.process_index :: process.num_processes]
+    check_pictures(own)
+    process.wait_for_everyone()  # who looks after another has begun to write would share out a shorter list
     if missing and process.is_main_process:
         say(f"Encoding {len(missing)} prompts and pictures into {cache.folder}.")
     with _encoding_bar() as report:
-        encode_features(pipeline, cache, missing[process.process_index :: process.num_processes], report)
+        encode_features(pipeline, cache, own, report)
     process.wait_for_everyone()
     bring_to_device(pipeline, config)
 

@@ -17,6 +17,9 @@ from uso.errors import ConfigError
 
 FOLDER = CONFIGS / "training"
 
+CSD_HOME = "huggingface.co/tomg-group-umd/CSD-ViT-L"
+"""Where CSD's weights are published, as `pytorch_model.bin`."""
+
 Learner = Literal["projector", "lora", "transformer"]
 Condition = Literal["style", "content"]
 Precision = Literal["auto", "bfloat16", "float32"]
@@ -110,6 +113,11 @@ class RewardConfig(Strict):
     """Of a batch, how many are rolled out; all if null."""
     decode_size: int | None = Field(default=None, ge=32)
     """Long side, in pixels, at which the clean estimate is decoded; the picture's own if null."""
+
+    def weight_at(self, step: int) -> float:
+        """The lambda of a step (counted from 0): 0 before `start_step` and in steps between `every`."""
+        due = step >= self.start_step and (step - self.start_step) % self.every == 0
+        return self.weight if due else 0.0
 
     @model_validator(mode="after")
     def _in_order(self) -> "RewardConfig":
@@ -247,6 +255,8 @@ class TrainingConfig(RunConfig):
             raise ValueError("reads must name style where the projector learns")
         if "style" in self.reads and "projector" not in self.learns and self.start.projector is None:
             raise ValueError("start.projector must name a file where style is read and the projector does not learn")
+        if self.learns == ("projector",) and self.dropout.style > 0:
+            raise ValueError("dropout.style must be 0 where the projector learns alone: without a style it has no part")
         if self.words > 0 and (self.learns != ("projector",) or self.reads != ("style",)):
             raise ValueError("words must be 0 where more than the projector learns, or content is read")
         if self.guided.share > 0 and self.guidance != 1:

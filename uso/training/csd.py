@@ -21,6 +21,7 @@ from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from uso.errors import CheckpointError
+from uso.training.config import CSD_HOME
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -161,13 +162,13 @@ def csd_descriptor(weights: str | None) -> CSD:
         CheckpointError: no file is named, or it does not load.
     """
     if weights is None:
-        raise CheckpointError("CSD needs its weights: pytorch_model.bin from huggingface.co/tomg-group-umd/CSD-ViT-L.")
+        raise CheckpointError(f"CSD needs its weights: pytorch_model.bin from {CSD_HOME}.")
     return load_csd(weights)
 
 
 def _tensors(path: Path) -> Mapping[str, torch.Tensor]:
     if not path.is_file():
-        raise CheckpointError(f"{path} is not there. CSD's weights: huggingface.co/tomg-group-umd/CSD-ViT-L.")
+        raise CheckpointError(f"{path} is not there. CSD's weights: {CSD_HOME}.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

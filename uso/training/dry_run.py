@@ -178,10 +178,15 @@ def as_text(config: TrainingConfig, found: DryRun) -> str:
     ]
     if found.reward_flops:
         lines.append(f"One step with reward: {found.reward_flops / 1e12:.3g} TFLOP more.")
+    rewarded = 0
+    if found.reward_flops:
+        rewarded = sum(config.reward.weight_at(step) > 0 for step in range(config.steps))
+        lines[-1] += f" {rewarded} of {config.steps} steps have one."
     for card, speed in CARDS.items():
         seconds = found.flops / speed
+        whole = seconds * config.steps + found.reward_flops / speed * rewarded
         lines.append(
             f"At {speed / 1e12:.0f} TFLOP/s ({card}), the least: {seconds:.3g} s a step, "
-            f"{duration(seconds * config.steps)} for {config.steps} steps on one card."
+            f"{duration(whole)} for {config.steps} steps on one card."
         )
     return "\n".join(lines)

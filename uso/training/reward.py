@@ -85,12 +85,6 @@ class StyleReward:
         self.score = score
         self.seed = seed
 
-    def weight(self, step: int) -> float:
-        """The lambda of a step (counted from 0): 0 before `start_step` and in steps between `every`."""
-        config = self.config
-        due = step >= config.start_step and (step - config.start_step) % config.every == 0
-        return config.weight if due else 0.0
-
     def rewards(self, batch: TrainingBatch, autocast: Any) -> torch.Tensor | None:
         """A reward in [-1, 1] for each picture, with gradients: [B]; None for a batch without styles.
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from uso.config import ROOT
-from uso.errors import ConfigError, ImageError
+from uso.errors import ConfigError, ImageError, RequestError
 from uso.images import identify
 from uso.training.buckets import Shape, Size, bucket_sizes, content_sizes, nearest_bucket
 from uso.training.config import Condition, DataConfig
+from uso.training.data.rows import numbered_lines
 
 _LISTED = 5
 """How many wrong rows a message names before it only counts them."""
@@ -34,29 +35,28 @@ def rows_path(rows: str) -> Path:
     return ROOT / Path(rows).expanduser()
 
 
-def read_samples(path: Path, config: DataConfig, reads: Sequence[Condition]) -> list[Sample]:
-    """Every row of a file, with what the network will read of it.
+def read_samples(
+    path: Path, config: DataConfig, reads: Sequence[Condition], *, first: int | None = None
+) -> list[Sample]:
+    """The rows of a file, with what the network will read of them.
 
     Args:
         path: JSON lines, `{"prompt", "content", "styles": [...], "target"}`; other keys are labels.
-        reads: conditions that are read; the pictures of others are not looked at.
+        reads: conditions that are read; the pictures of others are not looked at. Where content is not read, a row's
+            `sentence`, if it has one, is its prompt: an empty prompt says that the content's layout is kept.
+        first: only so many rows, to look at and not to learn from: those may lack what is read.
 
     Raises:
         ConfigError: the file or pictures are missing; names the rows.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"The rows {path} could not be read ({getattr(error, 'strerror', None) or error}). Name a file of rows: "
-            "data.rows=FILE."
-        ) from error
+        lines = numbered_lines(path)[:first]
+    except RequestError as error:
+        raise ConfigError(f"{error} Name a file of rows: data.rows=FILE.") from error
     targets = bucket_sizes(config.resolution, config.aspects)
     contents = content_sizes(config.content_size, targets)
     samples, wrong = [], []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, line in lines:
         try:
             samples.append(_sample(line, path.parent, config, reads, targets, contents))
         except (ConfigError, ImageError) as error:
@@ -64,9 +64,7 @@ def read_samples(path: Path, config: DataConfig, reads: Sequence[Condition]) -> 
     if wrong:
         more = f" (and {len(wrong) - _LISTED} more)" if len(wrong) > _LISTED else ""
         raise ConfigError(f"{path}: {'; '.join(wrong[:_LISTED])}{more}")
-    if not samples:
-        raise ConfigError(f"{path} holds no rows.")
-    for condition in reads:
+    for condition in reads if first is None else ():
         if not any(sample.styles if condition == "style" else sample.content for sample in samples):
             raise ConfigError(f"{path}: no row has a {condition} picture, and the run reads one.")
     return samples
@@ -87,6 +85,8 @@ def _sample(
     if not isinstance(row, dict):
         raise ConfigError("no object with names and values")
     prompt, styles = row.get("prompt", ""), row.get("styles") or []
+    if "content" not in reads:
+        prompt = row.get("sentence") or prompt
     if not isinstance(prompt, str):
         raise ConfigError("prompt is no text")
     if not isinstance(styles, list):

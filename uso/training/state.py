@@ -27,7 +27,10 @@ from uso.training.release import write_safetensors
 _NAME = re.compile(r"step-(\d{8})")
 _PART = ".part"
 
-FIXED = ("model", "learns", "reads", "lora", "seed", "batch", "micro_batch", "base", "precision", "ema", "start")
+FIXED = (
+    *("model", "start", "learns", "reads", "lora", "dropout"),
+    *("seed", "batch", "micro_batch", "base", "precision", "ema"),
+)
 """Keys of a config that a run cannot change when it goes on; `data` neither, but for where the cache is."""
 
 

@@ -148,7 +148,7 @@ class Trainer(Run):
             USOError: the loss is no number any more.
         """
         step = self.progress.step
-        weight = 0.0 if self.reward is None else self.reward.weight(step)
+        weight = 0.0 if self.reward is None else self.reward.config.weight_at(step)
         losses, rewards = [], []
         for _ in range(self.accumulation):
             batch = self.batches.take()

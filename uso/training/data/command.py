@@ -176,11 +176,12 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def _make(args: argparse.Namespace) -> int:
+    from uso.training.config import CSD_HOME
     from uso.training.data.expert_config import load_experts_config
 
     config = load_experts_config(args.experts)
     if not args.csd.is_file():
-        raise ConfigError(f"{args.csd} is not there. CSD's weights: huggingface.co/tomg-group-umd/CSD-ViT-L.")
+        raise ConfigError(f"{args.csd} is not there. CSD's weights: {CSD_HOME}.")
     from uso.choices import choose_device
     from uso.training.data.expert_models import experts_from
     from uso.training.data.experts import REPORT_TEXT, ROWS, make_triplets

@@ -37,6 +37,8 @@ class Row(Strict):
     subject: str | None = None
     style: str | None = None
     style_subject: str | None = None
+    stranger: bool | None = None
+    same_pose: bool | None = None
     place: str | None = None
     time: str | None = None
     split: str | None = None

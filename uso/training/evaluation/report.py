@@ -15,6 +15,7 @@ LEGEND = (
     "kept, moved: of those with the content image's layout, and of those with a new one.\n"
     "layout: how far edges agree with the content image's, at most 1; chance: with another content image's.\n"
     "95 %: interval of the figure before it.\n"
+    "reference: the style images' own style, the content images' own subject.\n"
     "truth: the drawn pictures that a perfect model would make; decoded: those after the model's autoencoder."
 )
 
@@ -45,6 +46,8 @@ class Score:
     truth: Figure
     decoded: Figure
     """Of the truth after the model's autoencoder."""
+    reference: Figure | None = None
+    """Of the image that the model was given: of the style images their style, of the content images their subject."""
     each: dict[str, Figure] = field(default_factory=dict)
     """Of shares, those of the last model's pictures of every style or subject, the lowest first; for programs."""
 
@@ -76,12 +79,13 @@ def as_text(scores: Sequence[Score]) -> str:
     head = ["condition", "measure", "n"]
     for name in models:
         head += [name, "95 %"]
-    rows = [[*head, "chance", "truth", "decoded"]]
+    rows = [[*head, "chance", "reference", "truth", "decoded"]]
     for score in scores:
         figures = [cell for name in models for cell in _with_interval(score.models[name], score.measure)]
         known = "-" if score.chance is None else _shown(score.chance, score.measure)
+        own = "-" if score.reference is None else _shown(score.reference.value, score.measure)
         best = [_shown(figure.value, score.measure) for figure in (score.truth, score.decoded)]
-        rows.append([score.condition, score.measure, str(score.truth.n), *figures, known, *best])
+        rows.append([score.condition, score.measure, str(score.truth.n), *figures, known, own, *best])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(

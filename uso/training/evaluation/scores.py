@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 
 from uso.pipeline import USOPipeline
 from uso.request import GenerationRequest
@@ -20,7 +21,7 @@ from uso.training.evaluation.material import CONDITIONS, Condition, Task, draw_t
 from uso.training.evaluation.report import Figure, Measure, Score, mean, share
 from uso.training.evaluation.structure import agreement, edge_map
 
-TRUTH, DECODED = "truth", "decoded"
+TRUTH, DECODED, REFERENCE = "truth", "decoded", "reference"
 
 _SHARES: tuple[Measure, ...] = ("style", "subject", "subject, kept", "subject, moved")
 
@@ -82,18 +83,31 @@ class Tally:
         """Judge each maker's pictures [B, H, W, 3] of some tasks."""
         for name, made in pictures.items():
             vectors = self.judge.vectors(made)
-            for task, style, subject in zip(tasks, vectors.style, vectors.subject, strict=True):
-                others = rivals(self.judge.subjects, task.subject, self._question("subject"), task.index)
-                found = task.subject, nearest(subject, self.judge.subjects, task.subject, others)
-                self._right["subject", name].append(found)
-                if self.condition.content:
-                    self._right["subject, kept" if task.kept else "subject, moved", name].append(found)
-                if task.style_name is not None:
-                    others = rivals(self.judge.styles, task.style_name, self._question("style"), task.index)
-                    found = task.style_name, nearest(style, self.judge.styles, task.style_name, others)
-                    self._right["style", name].append(found)
+            self._add_subjects(name, tasks, vectors.subject)
+            self._add_styles(name, tasks, vectors.style)
             self._edges[name] += [edge_map(picture) for task, picture in zip(tasks, made, strict=True) if task.kept]
         self._content_edges += [edge_map(task.content) for task in tasks if task.kept and task.content is not None]
+        contents = [task.content for task in tasks if task.content is not None]
+        if contents:
+            self._add_subjects(REFERENCE, tasks, self.judge.vectors(np.stack(contents)).subject)
+        styles = [task.style for task in tasks if task.style is not None]
+        if styles:
+            self._add_styles(REFERENCE, tasks, self.judge.vectors(np.stack(styles)).style)
+
+    def _add_subjects(self, name: str, tasks: list[Task], vectors: torch.Tensor) -> None:
+        for task, vector in zip(tasks, vectors, strict=True):
+            others = rivals(self.judge.subjects, task.subject, self._question("subject"), task.index)
+            found = task.subject, nearest(vector, self.judge.subjects, task.subject, others)
+            self._right["subject", name].append(found)
+            if self.condition.content:
+                self._right["subject, kept" if task.kept else "subject, moved", name].append(found)
+
+    def _add_styles(self, name: str, tasks: list[Task], vectors: torch.Tensor) -> None:
+        for task, vector in zip(tasks, vectors, strict=True):
+            if task.style_name is not None:
+                others = rivals(self.judge.styles, task.style_name, self._question("style"), task.index)
+                found = task.style_name, nearest(vector, self.judge.styles, task.style_name, others)
+                self._right["style", name].append(found)
 
     def _question(self, measure: Literal["style", "subject"]) -> str:
         return f"{self.condition.name}/{measure}"
@@ -105,7 +119,9 @@ class Tally:
             if (measure, TRUTH) not in self._right:
                 continue
             figures = {
-                name: share([right for _, right in self._right[measure, name]]) for name in (*models, TRUTH, DECODED)
+                name: share([right for _, right in self._right[measure, name]])
+                for name in (*models, TRUTH, DECODED, REFERENCE)
+                if (measure, name) in self._right
             }
             found.append(
                 Score(
@@ -115,6 +131,7 @@ class Tally:
                     chance=CHANCE,
                     truth=figures[TRUTH],
                     decoded=figures[DECODED],
+                    reference=figures.get(REFERENCE),
                     each=_by_name(self._right[measure, models[-1]]),
                 )
             )

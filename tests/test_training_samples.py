@@ -1,0 +1,79 @@
+"""Rows as training samples: what the checker lets through can be learned from, and each stage reads what it can use."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from accelerate import PartialState
+
+from tests.tiny_training import tiny_config, training_pipeline, write_rows
+from uso.errors import ConfigError
+from uso.training.command import assemble, read_rows
+from uso.training.data.check import check_rows
+from uso.training.samples import read_samples
+
+
+def changed(rows: Path, number: int, **values: Any) -> None:
+    """One row of a file, with other values."""
+    lines = rows.read_text(encoding="utf-8").splitlines()
+    lines[number] = json.dumps(json.loads(lines[number]) | values)
+    rows.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def test_what_the_checker_passes_is_read(tmp_path: Path) -> None:
+    """Catches two readers of one file: a mark at its beginning, and a line separator inside a prompt."""
+    rows = write_rows(tmp_path / "rows", 2)
+    lines = rows.read_text(encoding="utf-8").replace("a red house 1", "a red\u2028house 1")
+    rows.write_text("\ufeff" + lines, encoding="utf-8")
+    assert not check_rows(rows, 16, lambda done, total: None, 1).problems
+    config = tiny_config(tmp_path, rows)
+    samples = read_samples(rows, config.data, config.reads)
+    assert [sample.prompt for sample in samples] == ["a red house 0", "a red\u2028house 1"]
+    with pytest.raises(ConfigError, match=r"could not be read \(No such file or directory\)\. Name a file of rows"):
+        read_samples(tmp_path / "none.jsonl", config.data, config.reads)
+
+
+def test_without_content_the_sentence_is_the_prompt(tmp_path: Path) -> None:
+    """Catches a style alignment that is told nothing: an empty prompt means a layout that it cannot see."""
+    rows = write_rows(tmp_path / "rows", 2)
+    changed(rows, 0, prompt="", sentence="A house stands.")
+    told = {}
+    for stage in ("stage1", "stage2"):
+        config = tiny_config(tmp_path, rows, stage)
+        told[stage] = [sample.prompt for sample in read_samples(rows, config.data, config.reads)]
+    assert told == {"stage1": ["A house stands.", "a red house 1"], "stage2": ["", "a red house 1"]}
+
+
+def test_a_projector_alone_learns_from_styles_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a step without anything to learn, hours after the start, and validation that asks for content."""
+    rows = write_rows(tmp_path / "rows", 4)
+    changed(rows, 1, styles=[])
+    changed(rows, 2, content=None)
+    options = {"validation": {"every": 1, "count": 3}}
+    samples, drawn = read_rows(tiny_config(tmp_path, rows, "stage1", **options))
+    assert [bool(sample.styles) for sample in samples] == [True] * 3
+    assert "1 of 4 rows have no style picture and are left out" in capsys.readouterr().err
+    assert len(drawn) == 3 and drawn[2].content is None
+    samples, _ = read_rows(tiny_config(tmp_path, rows, "stage2", **options))
+    assert len(samples) == 4
+    for number in range(4):
+        changed(rows, number, content=None)
+    assert len(read_rows(tiny_config(tmp_path, rows, "stage1", **options))[1]) == 3
+    with pytest.raises(ConfigError, match="no row has a content picture, and the run reads one"):
+        read_rows(tiny_config(tmp_path, rows, "stage2"))
+
+
+def test_nobody_encodes_before_all_have_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a process that shares out what another has begun to encode: some features would be nobody's."""
+    config = tiny_config(tmp_path, write_rows(tmp_path / "rows", 2))
+    waits = []
+
+    def wait(process: PartialState) -> None:
+        waits.append(sum(path.is_file() for path in (tmp_path / "cache").rglob("*.safetensors")))
+
+    monkeypatch.setattr(PartialState, "wait_for_everyone", wait)
+    samples, held_out = read_rows(config)
+    trainer = assemble(training_pipeline(), config, samples, held_out, PartialState(cpu=True))
+    trainer.batches.close()
+    assert waits[0] == 0 < waits[1]
