@@ -35,7 +35,7 @@ class StartConfig(Strict):
 
 
 class DataConfig(Strict):
-    rows: str = "data/train.jsonl"
+    rows: str = "data/rows.jsonl"
     """JSON lines: {"prompt", "content", "styles": [...], "target"}, paths relative to the file; or a folder of shards
     of drawn triplets."""
     cache: str = "outputs/training/cache"
