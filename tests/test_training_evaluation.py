@@ -453,6 +453,7 @@ def test_command_measures_the_demo_model(tmp_path: Path, judge_file: Path, capsy
     report = json.loads((tmp_path / "numbers" / "report.json").read_text(encoding="utf-8"))
     assert (report["settings"]["steps"], report["settings"]["guidance"], report["settings"]["seed"]) == (1, 2, FIRST)
     assert set(report["settings"]["models"]) == {"before", "after"}
+    assert 26 < report["settings"]["autoencoder_psnr_of_all_kinds"] < 29  # the shipped one's; README says 27.3
     for score in report["scores"]:
         assert score["models"]["before"] == pytest.approx(score["models"]["after"], abs=1e-6)
     assert len(list((tmp_path / "pictures").glob("*/*/*.png"))) == 6 * 2 * 2

@@ -33,8 +33,6 @@ FILE = "ae.safetensors"
 _FIRST_LOG_VARIANCE = -6.0
 _LEAST = 1e-4
 """Squared error below which a picture is good enough."""
-_HELD_OUT = 64
-"""How many held-out pictures the running measure looks at."""
 _MEASURED = 512
 """How many pictures the scale of the latents is measured on."""
 
@@ -154,7 +152,7 @@ def train_autoencoder(config: PartConfig, device: torch.device, resume: bool = F
         loss = loss + options.relative * (squared + _LEAST).log().mean()
         return {"loss": loss, "squared": squared.mean(), "divergence": divergence}
 
-    seen = held_out(size, _HELD_OUT, device)
+    seen = held_out(size, device)
 
     def export() -> None:
         vae.eval()

@@ -36,7 +36,8 @@ def pixels_of(shards: Shards, numbers: list[int], device: torch.device = HOST) -
     return to_pixels(np.stack([shards.pixels(number)[0] for number in numbers]), device)
 
 
-def held_out(size: int, count: int, device: torch.device = HOST) -> torch.Tensor:
-    """New pictures of seen subjects and styles, which no part learns from: [count, 3, size, size] in [-1, 1]."""
+def held_out(size: int, device: torch.device = HOST, count: int = 64) -> torch.Tensor:
+    """New pictures of seen subjects, in seen styles and plain, which no part learns from: [count, 3, size, size] in
+    [-1, 1]."""
     data = Miniature(size=size, split="seen")
     return to_pixels(np.stack([data.sample(HELD_OUT + number).picture for number in range(count)]), device)

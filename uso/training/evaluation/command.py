@@ -109,8 +109,11 @@ def _load(config: ModelConfig) -> "USOPipeline":
 def _evaluate(args: argparse.Namespace, configs: dict[str, ModelConfig], judge_file: Path) -> None:
     import cv2
 
+    from uso.training.arrays import to_bytes
     from uso.training.csd import load_csd
     from uso.training.data.miniature.subjects import font
+    from uso.training.demo.pictures import held_out
+    from uso.training.evaluation.draw import through_autoencoder
     from uso.training.evaluation.judge import EXAMPLES, Judge
     from uso.training.evaluation.material import FIRST, SIZE
     from uso.training.evaluation.report import Score, as_json, as_text
@@ -147,6 +150,9 @@ def _evaluate(args: argparse.Namespace, configs: dict[str, ModelConfig], judge_f
             album.add(event)
         fidelity += [psnr(made, task.truth) for made, task in zip(event.decoded, event.tasks, strict=True)]
         say(f"{event.condition.name}: {event.done} of {args.count}, {time.perf_counter() - began:.0f} s in all.")
+    single = to_bytes(held_out(SIZE))
+    again = through_autoencoder(list(pipelines.values())[-1], single)
+    kinds = [psnr(made, truth) for made, truth in zip(again, single, strict=True)]
     settings = {
         "models": {name: pipeline.provenance for name, pipeline in pipelines.items()},
         "judge": {"file": str(args.judge), "sha256": file_sha256(judge_file), "examples": EXAMPLES},
@@ -158,6 +164,7 @@ def _evaluate(args: argparse.Namespace, configs: dict[str, ModelConfig], judge_f
         "schedule": request.schedule,
         "seed": FIRST,
         "autoencoder_psnr": round(sum(fidelity) / len(fidelity), 2),
+        "autoencoder_psnr_of_all_kinds": round(sum(kinds) / len(kinds), 2),
         "seconds": round(time.perf_counter() - began, 1),
     }
     sys.stdout.write(_heading(model, settings) + "\n\n" + as_text(scores) + "\n")
@@ -170,5 +177,6 @@ def _heading(model: ModelConfig, settings: dict[str, Any]) -> str:
     return (
         f"{model.title}: {settings['count']} pictures per condition, {settings['size']} x {settings['size']}, "
         f"{settings['steps']} steps{guided}, {settings['seconds']:.0f} s; "
-        f"autoencoder {settings['autoencoder_psnr']:.1f} dB"
+        f"autoencoder {settings['autoencoder_psnr']:.1f} dB, and {settings['autoencoder_psnr_of_all_kinds']:.1f} dB on "
+        "pictures of all kinds, plain ones too"
     )
