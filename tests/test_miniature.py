@@ -130,7 +130,13 @@ def test_same_poses_come_in_their_share_of_moved_triplets() -> None:
     drawn = [Miniature(size=32, same_pose=0.5).triplet(index).labels for index in range(60)]
     still = [labels for labels in drawn if labels.same_pose]
     assert 5 < len(still) < 25 and all(labels.layout == "moved" for labels in still)
-    assert "same_pose" not in Miniature(size=32, moved=1.0).triplet(0).labels.as_json()
+    plain = [Miniature(size=32, moved=1.0).triplet(index) for index in range(3)]
+    assert [triplet.prompt for triplet in plain] == [
+        "The backpack is on a stage.",
+        "The elephant stands in front of a plain wall.",
+        "The pig swims on the sea in fog.",
+    ]  # as before there were same poses
+    assert not any("same_pose" in triplet.labels.as_json() for triplet in plain)
 
 
 def test_an_unknown_split_is_refused() -> None:

@@ -80,12 +80,14 @@ def test_the_whole_chain(tmp_path: Path) -> None:
     stage("reward-mini", "parted", "steps=2", *reward)
     parted = stage("reward-mini", "parted", "steps=4", *reward, resume=True)
     # Tensors, not files: the order of a safetensors header's own notes is not fixed.
-    ended, resumed = (load_file(folder / "dit_lora.safetensors") for folder in (whole, parted))
-    assert ended.keys() == resumed.keys() and all(torch.equal(ended[name], resumed[name]) for name in ended)
+    results = ("dit_lora.safetensors", "projector.safetensors")
+    for file in results:
+        ended, resumed = (load_file(folder / file) for folder in (whole, parted))
+        assert ended.keys() == resumed.keys() and all(torch.equal(ended[name], resumed[name]) for name in ended), file
     lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert any("reward" in line for line in lines) and "validation/style_held_out/content_style" in lines[-1]
-    for file in (projector, whole / "dit_lora.safetensors"):
-        (tmp_path / "model" / file.name).write_bytes(file.read_bytes())
+    for file in results:
+        shutil.copy(whole / file, tmp_path / "model" / file)
     pipeline = load_pipeline(load_model_config(model), device="cpu", dtype="float32", offline=True)
     opened = Shards.open(triplets)
     features = ShardFeatures(pipeline, opened, tmp_path / "float32", ("style",))

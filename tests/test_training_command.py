@@ -121,7 +121,11 @@ def test_what_is_missing_is_named_before_anything_loads(
     assert "start.lora: there is no file" in refused(capsys, *mini, "start.lora=none.safetensors")
     assert "There is no model" in refused(capsys, *mini, "model=flux-pro")
     assert "The descriptor 'none:none' was not found" in refused(capsys, *mini, "reward.descriptor=none:none")
-    assert "reward.held_out_weights: there is no" in refused(capsys, *mini, "reward.held_out_weights=/none")
+    held_out = "reward.held_out_weights="
+    assert "there is no file /none (train.demo reward-desc" in refused(capsys, *mini, held_out + "/none")
+    assert "there is no file /none.bin (CSD's is at hugging" in refused(capsys, *mini, held_out + "/none.bin")
+    validated = ["validation.every=1", "validation.rows=/none.jsonl"]
+    assert "Name a file of rows: validation.rows=FILE." in refused(capsys, *mini, "words=0", *validated)
     assert "There is no device 'gpu'" in refused(capsys, *mini, "device=gpu")
     assert "is no multiple" in refused(capsys, *mini, "batch=17")
     assert "takes no guidance scale" in refused(capsys, *mini, "model=flux-schnell")
@@ -259,6 +263,11 @@ def test_a_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     projector = tmp_path / "run" / "projector.safetensors"
     assert capsys.readouterr().out.split() == [str(projector)]
     assert main(["train", str(path)]) == REFUSED
+    rows = tmp_path / "rows" / "rows.jsonl"
+    lines = rows.read_text(encoding="utf-8")
+    rows.write_text(lines + lines.splitlines()[0] + "\n", encoding="utf-8")
+    assert "was made with 2 samples, and the data now hold 3" in refused(capsys, str(path), "--resume")
+    rows.write_text(lines, encoding="utf-8")
     assert main(["train", str(path), "--resume"]) == 0
     lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["step"] for line in lines if "loss" in json.loads(line)] == [1, 2, 3]

@@ -240,6 +240,7 @@ def test_shards_of_before_a_number_existed_go_on(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds other data: its data is"):
         list(make_shards(tmp_path, Miniature(size=32, same_pose=0.5), "triplets", 8))
     assert list(make_shards(tmp_path, Miniature(size=32), "triplets", 8)) == [4]
+    assert Shards.open(tmp_path).definition == definition | {"count": 8}  # what was encoded of it is known by this
 
 
 # The command

@@ -288,7 +288,20 @@ def test_pictures_are_held_against_their_own_names(judge_file: Path) -> None:
     for measure in ("style", "subject", "subject, kept", "subject, moved"):
         assert right[measure].models["result"].value == 1
         assert wrong[measure].models["result"].value < 0.7
-        assert right[measure].reference == wrong[measure].reference
+    contents = np.stack([task.content for task in tasks if task.content is not None])
+    styles = np.stack([task.style for task in tasks if task.style is not None])
+    judge.subjects |= {t.subject: v for t, v in zip(tasks, judge.vectors(contents).subject, strict=True)}
+    judge.styles |= {str(t.style_name): v for t, v in zip(tasks, judge.vectors(styles).style, strict=True)}
+    given = scored(judge, tasks, truth)
+    others = [
+        replace(task, content=other.content, style=other.style)
+        for task, other in zip(tasks, [*tasks[1:], tasks[0]], strict=True)
+    ]
+    exchanged = scored(judge, others, truth)
+    for measure in ("style", "subject", "subject, kept", "subject, moved"):
+        reference, other_reference = given[measure].reference, exchanged[measure].reference
+        assert reference is not None and reference.value == 1
+        assert other_reference is not None and other_reference.value < 0.7
     each = wrong["style"].each
     assert set(each) == {task.style_name for task in tasks}
     assert [figure.value for figure in each.values()] == sorted(figure.value for figure in each.values())
@@ -453,7 +466,7 @@ def test_command_measures_the_demo_model(tmp_path: Path, judge_file: Path, capsy
     report = json.loads((tmp_path / "numbers" / "report.json").read_text(encoding="utf-8"))
     assert (report["settings"]["steps"], report["settings"]["guidance"], report["settings"]["seed"]) == (1, 2, FIRST)
     assert set(report["settings"]["models"]) == {"before", "after"}
-    assert 26 < report["settings"]["autoencoder_psnr_of_all_kinds"] < 29  # the shipped one's; README says 27.3
+    assert report["settings"]["autoencoder_psnr_of_all_kinds"] >= 27  # what was asked of the shipped one
     for score in report["scores"]:
         assert score["models"]["before"] == pytest.approx(score["models"]["after"], abs=1e-6)
     assert len(list((tmp_path / "pictures").glob("*/*/*.png"))) == 6 * 2 * 2

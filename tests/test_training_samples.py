@@ -11,7 +11,9 @@ from tests.tiny_training import tiny_config, training_pipeline, write_rows
 from uso.errors import ConfigError
 from uso.training.command import assemble, read_rows
 from uso.training.data.check import check_rows
+from uso.training.features import FeatureCache
 from uso.training.samples import read_samples
+from uso.training.validation import Validation
 
 
 def changed(rows: Path, number: int, **values: Any) -> None:
@@ -43,20 +45,43 @@ def test_without_content_the_sentence_is_the_prompt(tmp_path: Path) -> None:
         config = tiny_config(tmp_path, rows, stage)
         told[stage] = [sample.prompt for sample in read_samples(rows, config.data, config.reads)]
     assert told == {"stage1": ["A house stands.", "a red house 1"], "stage2": ["", "a red house 1"]}
+    changed(rows, 0, sentence=7)
+    with pytest.raises(ConfigError, match="row 1: sentence is no text"):
+        read_samples(rows, config.data, config.reads)
 
 
-def test_a_projector_alone_learns_from_styles_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validation_tells_what_a_picture_shows(tmp_path: Path) -> None:
+    """Catches modes with words that are drawn without any, because a row keeps its layout."""
+    rows = write_rows(tmp_path / "rows", 1)
+    changed(rows, 0, prompt="", sentence="A house stands.")
+    config = tiny_config(tmp_path, rows, validation={"every": 1, "count": 1})
+    pipeline = training_pipeline()
+    validation = Validation(pipeline, config, read_rows(config)[1], FeatureCache(config.data.cache, pipeline))
+    told = {mode: request.prompt for mode, _, request, _ in validation.requests()}
+    assert told == {"text": "A house stands.", "content": "A house stands.", "style": "A house stands."} | {
+        "content_style": "A house stands.",
+        "layout_style": "",
+    }
+    assert [feature.prompt for feature in validation.features()] == ["", "A house stands."]
+
+
+def test_a_projector_alone_learns_from_styles_alone(tmp_path: Path) -> None:
     """Catches a step without anything to learn, hours after the start, and validation that asks for content."""
     rows = write_rows(tmp_path / "rows", 4)
     changed(rows, 1, styles=[])
     changed(rows, 2, content=None)
+    changed(rows, 3, prompt="")
     options = {"validation": {"every": 1, "count": 3}}
-    samples, drawn = read_rows(tiny_config(tmp_path, rows, "stage1", **options))
+    said: list[str] = []
+    samples, drawn = read_rows(tiny_config(tmp_path, rows, "stage1", **options), said.append)
     assert [bool(sample.styles) for sample in samples] == [True] * 3
-    assert "1 of 4 rows have no style picture and are left out" in capsys.readouterr().err
+    assert said[0].startswith("1 of 4 rows say nothing of what they show")
+    assert said[1].startswith("1 of 4 samples have no style picture and are left out")
+    assert said[2].startswith("validation.rows names no file") and len(said) == 3
     assert len(drawn) == 3 and drawn[2].content is None
     samples, _ = read_rows(tiny_config(tmp_path, rows, "stage2", **options))
     assert len(samples) == 4
+    assert read_rows(tiny_config(tmp_path, rows, "stage2"), said.append)[1] == [] and len(said) == 3
     for number in range(4):
         changed(rows, number, content=None)
     assert len(read_rows(tiny_config(tmp_path, rows, "stage1", **options))[1]) == 3

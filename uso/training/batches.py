@@ -137,20 +137,11 @@ class Batches:
 
     @property
     def position(self) -> Position:
-        """Of the batch that comes next; set it to go on from there, in the next epoch where too little of this is left.
-
-        Raises:
-            ConfigError: (on setting) it was reached among other samples.
-        """
+        """Of the batch that comes next; set it to go on from there, or from the next epoch if too little of it is left."""
         return self._position
 
     @position.setter
     def position(self, position: Position) -> None:
-        if position.samples not in (0, len(self.samples)):
-            raise ConfigError(
-                f"The run began with {position.samples} samples, and the data now hold {len(self.samples)}. Go on with "
-                "the same rows, or begin anew in another folder: output=FOLDER."
-            )
         self._position = self._begun(position.model_copy(update={"samples": len(self.samples)}))
 
     def take(self) -> TrainingBatch:

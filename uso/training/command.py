@@ -71,12 +71,15 @@ def train(config: TrainingConfig, *, resume: bool = False, offline: bool = False
     """
     from uso.training.load import load_for_training
     from uso.training.speed import compiling
+    from uso.training.state import check_samples
 
     device, checkpoint = check(config, resume)
     config = compiling(config, device)
     device, process = processes_on(device)
     config.accumulation(process.num_processes)
-    samples, held_out = read_rows(config)
+    samples, held_out = read_rows(config, say if process.is_main_process else None)
+    if checkpoint is not None:
+        check_samples(checkpoint, len(samples))
     with loading_bar() as show:
         pipeline = load_for_training(config, device, offline=offline, on_progress=show)
     trainer = assemble(pipeline, config, samples, held_out, process)
@@ -133,9 +136,12 @@ def check(config: TrainingConfig, resume: bool) -> "tuple[torch.device, Path | N
         if name is not None:
             find_descriptor(name)
         if weights is not None and not (ROOT / weights).exists():
+            source = "train.demo reward-descriptor makes the miniature's"
+            if Path(weights).suffix == ".bin":
+                source = f"CSD's is at {CSD_HOME}"
             raise ConfigError(
-                f"reward.{key}_weights: there is no file {ROOT / weights}. Name it (CSD's is pytorch_model.bin of "
-                f"{CSD_HOME}), or go without: reward.{key}=null reward.{key}_weights=null."
+                f"reward.{key}_weights: there is no file {ROOT / weights} ({source}). Name another, or go without: "
+                f"reward.{key}=null reward.{key}_weights=null."
             )
     found = checkpoints(config.folder / "checkpoints")
     if found and not resume:
@@ -148,8 +154,13 @@ def check(config: TrainingConfig, resume: bool) -> "tuple[torch.device, Path | N
     return device, found[-1] if found else None
 
 
-def read_rows(config: TrainingConfig) -> "tuple[Sequence[Sample | ShardSample], list[Sample]]":
+def read_rows(
+    config: TrainingConfig, notify: Callable[[str], None] | None = None
+) -> "tuple[Sequence[Sample | ShardSample], list[Sample]]":
     """The samples that are learned from, and those that validation draws.
+
+    Args:
+        notify: is told what a person may not have meant.
 
     Raises:
         ConfigError: rows or pictures are missing.
@@ -167,24 +178,35 @@ def read_rows(config: TrainingConfig) -> "tuple[Sequence[Sample | ShardSample], 
     else:
         if config.words > 0 and path.is_file():
             raise ConfigError("words must be 0 where data.rows are files: rows do not say which style they show.")
-        samples = _usable(read_samples(path, config.data, config.reads), config)
+        samples = read_samples(path, config.data, config.reads)
+    report = notify or (lambda text: None)
+    samples = _usable(samples, config, report)
     if config.validation.every is None:
         return samples, []
-    if config.reward.descriptor is not None and config.validation.rows is None:
-        say("validation.rows names no file: pictures and scores will be of rows that the run learns from.")
+    if config.validation.rows is None:
+        report("validation.rows names no file: pictures and scores will be of rows that the run learns from.")
     rows = rows_path(config.validation.rows or config.data.rows)
     both = config.data.model_copy(update={"max_styles": max(2, config.data.max_styles)})
-    return samples, read_samples(rows, both, ("style", "content"), first=config.validation.count)
+    key, count = "validation.rows" if config.validation.rows else "data.rows", config.validation.count
+    return samples, read_samples(rows, both, ("style", "content"), key=key, first=count)
 
 
-def _usable(samples: "list[Sample]", config: TrainingConfig) -> "list[Sample]":
-    """Without the rows that teach a run nothing: where the projector learns alone, those without a style picture."""
+def _usable(
+    samples: "Sequence[Sample | ShardSample]", config: TrainingConfig, report: Callable[[str], None]
+) -> "Sequence[Sample | ShardSample]":
+    """Without what teaches a run nothing: where the projector learns alone, samples without a style picture."""
+    from uso.training.samples import Sample
+
+    if "content" not in config.reads:
+        silent = sum(isinstance(sample, Sample) and not sample.prompt for sample in samples)
+        if silent:
+            report(f"{silent} of {len(samples)} rows say nothing of what they show: give them a prompt or a sentence.")
     if config.learns != ("projector",):
         return samples
     styled = [sample for sample in samples if sample.styles]
     if len(styled) < len(samples):
         left = len(samples) - len(styled)
-        say(f"{left} of {len(samples)} rows have no style picture and are left out: the projector learns alone.")
+        report(f"{left} of {len(samples)} samples have no style picture and are left out: the projector learns alone.")
     return styled
 
 

@@ -25,6 +25,9 @@ class Sample:
     """One row, its paths made absolute."""
 
     prompt: str
+    """What the network is told."""
+    sentence: str
+    """What the target shows; the prompt where nobody wrote it down."""
     target: Path
     content: Path | None
     styles: tuple[Path, ...]
@@ -36,7 +39,7 @@ def rows_path(rows: str) -> Path:
 
 
 def read_samples(
-    path: Path, config: DataConfig, reads: Sequence[Condition], *, first: int | None = None
+    path: Path, config: DataConfig, reads: Sequence[Condition], *, key: str = "data.rows", first: int | None = None
 ) -> list[Sample]:
     """The rows of a file, with what the network will read of them.
 
@@ -44,6 +47,7 @@ def read_samples(
         path: JSON lines, `{"prompt", "content", "styles": [...], "target"}`; other keys are labels.
         reads: conditions that are read; the pictures of others are not looked at. Where content is not read, a row's
             `sentence`, if it has one, is its prompt: an empty prompt says that the content's layout is kept.
+        key: of the config, that names the file.
         first: only so many rows, to look at and not to learn from: those may lack what is read.
 
     Raises:
@@ -52,7 +56,7 @@ def read_samples(
     try:
         lines = numbered_lines(path)[:first]
     except RequestError as error:
-        raise ConfigError(f"{error} Name a file of rows: data.rows=FILE.") from error
+        raise ConfigError(f"{error} Name a file of rows: {key}=FILE.") from error
     targets = bucket_sizes(config.resolution, config.aspects)
     contents = content_sizes(config.content_size, targets)
     samples, wrong = [], []
@@ -85,10 +89,10 @@ def _sample(
     if not isinstance(row, dict):
         raise ConfigError("no object with names and values")
     prompt, styles = row.get("prompt", ""), row.get("styles") or []
-    if "content" not in reads:
-        prompt = row.get("sentence") or prompt
-    if not isinstance(prompt, str):
-        raise ConfigError("prompt is no text")
+    sentence = row.get("sentence") or prompt
+    for key, text in (("prompt", prompt), ("sentence", sentence)):
+        if not isinstance(text, str):
+            raise ConfigError(f"{key} is no text")
     if not isinstance(styles, list):
         raise ConfigError("styles is no list")
     target = _picture(folder, row.get("target"), "target")
@@ -101,7 +105,7 @@ def _sample(
     for style in paths:
         _size(style)
     shape = Shape(nearest_bucket(_size(target), targets), content_size, len(paths))
-    return Sample(prompt, target, content, paths, shape)
+    return Sample(prompt if "content" in reads else sentence, sentence, target, content, paths, shape)
 
 
 def _picture(folder: Path, value: Any, key: str) -> Path:

@@ -128,6 +128,20 @@ def check_config(checkpoint: Path, config: TrainingConfig) -> None:
             )
 
 
+def check_samples(checkpoint: Path, count: int) -> None:
+    """Refuse to go on among another number of samples: the order in which they are read would be another.
+
+    Raises:
+        ConfigError: names both numbers.
+    """
+    before = Position.model_validate(read_record(checkpoint)["position"]).samples
+    if before not in (0, count):
+        raise ConfigError(
+            f"{checkpoint} was made with {before} samples, and the data now hold {count}. Go on with the same rows, or "
+            "begin anew in another folder: output=FOLDER."
+        )
+
+
 @torch.no_grad()
 def restore(
     checkpoint: Path,

@@ -17,6 +17,7 @@ from torch.nn.functional import mse_loss
 
 from uso.latents import pack
 from uso.pipeline import USOPipeline
+from uso.speed import uncompiled
 from uso.training import state
 from uso.training.batches import BatchSource, TrainingBatch
 from uso.training.config import TrainingConfig
@@ -236,7 +237,8 @@ class Trainer(Run):
         step = self.progress.step
         folder = self.config.folder / "validation" / f"step-{step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
-        with showing(self.parameters, self.mean_values):
+        # Each mode has other shapes, which would be compiled for a picture or two.
+        with showing(self.parameters, self.mean_values), uncompiled(self.pipeline.transformer):
             drawn = list(self.validation.draw(self.autocast))
         for picture in drawn:
             name = f"{picture.mode}-{picture.number}"

@@ -28,7 +28,7 @@ MODES: dict[str, tuple[bool, bool, int]] = {
     "content_style": (True, True, 1),
     "layout_style": (False, True, 1),
 }
-"""Mode -> (with the prompt, with the content picture, how many style pictures)."""
+"""Mode -> (with words for what the target shows, with the content picture, how many style pictures)."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Validation:
 
     def features(self) -> list[Feature]:
         """What has to be in the cache: prompts, so that text encoders can rest during training."""
-        return [Feature("prompt"), *(Feature("prompt", prompt=sample.prompt) for sample in self.samples)]
+        return [Feature("prompt"), *(Feature("prompt", prompt=sample.sentence) for sample in self.samples)]
 
     def requests(self) -> Iterator[tuple[str, int, GenerationRequest, tuple[Path, ...]]]:
         """(mode, row, request, style files) of every picture."""
@@ -85,7 +85,7 @@ class Validation:
     def _request(self, sample: Sample, with_text: bool, with_content: bool, styles: list[Path]) -> GenerationRequest:
         return GenerationRequest.create(
             self.pipeline.model_config,
-            prompt=sample.prompt if with_text else "",
+            prompt=sample.sentence if with_text else "",
             content_images=[sample.content] if with_content else [],
             style_images=styles,
             width=self.side,

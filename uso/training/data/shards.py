@@ -84,10 +84,13 @@ def _define(folder: Path, definition: dict[str, Any]) -> None:
     if not path.exists():
         _write(path, json.dumps(definition, indent=2).encode())
         return
-    found = _read_definition(folder)
+    written = _read_definition(folder)
+    # Numbers of `Miniature` that are newer than the folder have their defaults there. They are not added to it: what
+    # was encoded of its pictures is known by what is written.
+    found = written | {"data": asdict(Miniature()) | written["data"]}
     whole = found.get("count", 0) % SHARD == 0
     if whole and found | {"count": definition["count"]} == definition and found["count"] < definition["count"]:
-        _write(path, json.dumps(definition, indent=2).encode())  # grows by whole shards
+        _write(path, json.dumps(written | {"count": definition["count"]}, indent=2).encode())  # grows by whole shards
         return
     different = [key for key in definition if found.get(key) != definition[key]]
     if different:
@@ -99,9 +102,7 @@ def _define(folder: Path, definition: dict[str, Any]) -> None:
 
 
 def _read_definition(folder: Path) -> dict[str, Any]:
-    """With defaults for the numbers of `Miniature` that are newer than the folder."""
-    found = dict(json.loads((folder / _DEFINITION).read_text(encoding="utf-8")))
-    return found | {"data": asdict(Miniature()) | found["data"]}
+    return dict(json.loads((folder / _DEFINITION).read_text(encoding="utf-8")))
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from uso.errors import ConfigError
 from uso.pipeline import USOPipeline
 from uso.terminal import say
 from uso.training.ahead import sent
@@ -40,10 +41,10 @@ class CaptionedBatch:
 
 
 class Captions:
-    """Every picture of a run's shards that has a caption, encoded.
+    """The captioned pictures of a run's shards, encoded (see `captioned`).
 
     Raises:
-        ConfigError: there are no shards, or a caption is longer than the model reads.
+        ConfigError: there are no shards, none with a caption, or one that is longer than the model reads.
     """
 
     def __init__(self, config: PartConfig, shards: Shards, pipeline: USOPipeline) -> None:
@@ -53,6 +54,8 @@ class Captions:
         arrays = latents_of(pipeline, shards, folder, compile=config.compile, on_progress=report_encoded)
         self.latents = arrays.near(self.device, len(shards))
         self.places, texts = captioned(shards)
+        if not texts:
+            raise ConfigError(f"{shards.folder} shows strangers alone. Make others: --strangers 0.5 or less.")
         side = arrays[0].shape[-1]
         self.side = 8 * side
         """Of the pictures, in pixels."""

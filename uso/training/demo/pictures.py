@@ -14,6 +14,8 @@ from uso.training.draws import generator
 HELD_OUT = 2_000_000
 """Number of the first sample of the split `seen` that measures a part; nothing is trained on that split."""
 
+_COUNT = 64
+
 
 def open_samples(folder: Path) -> Shards:
     """Shards of single pictures.
@@ -36,8 +38,8 @@ def pixels_of(shards: Shards, numbers: list[int], device: torch.device = HOST) -
     return to_pixels(np.stack([shards.pixels(number)[0] for number in numbers]), device)
 
 
-def held_out(size: int, device: torch.device = HOST, count: int = 64) -> torch.Tensor:
-    """New pictures of seen subjects, in seen styles and plain, which no part learns from: [count, 3, size, size] in
+def held_out(size: int, device: torch.device = HOST) -> torch.Tensor:
+    """64 new pictures of seen subjects, in seen styles and plain, which no part learns from: [64, 3, size, size] in
     [-1, 1]."""
     data = Miniature(size=size, split="seen")
-    return to_pixels(np.stack([data.sample(HELD_OUT + number).picture for number in range(count)]), device)
+    return to_pixels(np.stack([data.sample(HELD_OUT + number).picture for number in range(_COUNT)]), device)
