@@ -264,10 +264,10 @@ def test_a_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.split() == [str(projector)]
     assert main(["train", str(path)]) == REFUSED
     rows = tmp_path / "rows" / "rows.jsonl"
-    lines = rows.read_text(encoding="utf-8")
-    rows.write_text(lines + lines.splitlines()[0] + "\n", encoding="utf-8")
+    kept = rows.read_text(encoding="utf-8")
+    rows.write_text(kept + kept.splitlines()[0] + "\n", encoding="utf-8")
     assert "was made with 2 samples, and the data now hold 3" in refused(capsys, str(path), "--resume")
-    rows.write_text(lines, encoding="utf-8")
+    rows.write_text(kept, encoding="utf-8")
     assert main(["train", str(path), "--resume"]) == 0
     lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["step"] for line in lines if "loss" in json.loads(line)] == [1, 2, 3]

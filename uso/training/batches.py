@@ -137,7 +137,7 @@ class Batches:
 
     @property
     def position(self) -> Position:
-        """Of the batch that comes next; set it to go on from there, or from the next epoch if too little of it is left."""
+        """Of the batch that comes next; set it to go on from there, or, if too little is left, from the next epoch."""
         return self._position
 
     @position.setter
