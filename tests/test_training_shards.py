@@ -92,6 +92,8 @@ def test_strangers_alone_are_refused_where_nobody_sees_them(tmp_path: Path) -> N
     assert shard_samples(Shards.open(tmp_path), run("stage2-mini"))
     with pytest.raises(ConfigError, match="shows strangers alone"):
         shard_samples(Shards.open(tmp_path), run("stage1-mini"))
+    with pytest.raises(ConfigError, match="shows strangers alone"):
+        captioned(Shards.open(tmp_path))
 
 
 def test_without_content_words_say_what_is_there(shards: Shards) -> None:

@@ -115,28 +115,41 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
         return ShardSample(shards, features, shape, (ShardPicture(shards, index, STYLE),) if style else ())
 
     reads_style = "style" in config.reads
-    known = [not words["labels"].get("stranger") for words in shards.words]
     if "content" not in config.reads:
-        if not any(known):
-            raise ConfigError(
-                f"{shards.folder} shows strangers alone, and a run without content images needs subjects that words "
-                "can name. Make others: --strangers 0.5 or less."
-            )
-        return [sample(index, "sentence", False, reads_style) for index in range(len(shards)) if known[index]]
+        return [sample(index, "sentence", False, reads_style) for index in nameable(shards)]
     samples = []
     for index, words in enumerate(shards.words):
         plain = "style" not in words["labels"]
         alone = plain and index % 2 == 0
-        moved = words["labels"]["layout"] == "moved"
+        moved, known = words["labels"]["layout"] == "moved", not _strange(words)
         told: Text = "unnamed" if moved and index // 2 % UNNAMED == 0 else "prompt"
         samples.append(sample(index, told, True, reads_style and not alone))
-        if index % STYLE_ONLY == 0 and reads_style and known[index]:
+        if index % STYLE_ONLY == 0 and reads_style and known:
             samples.append(sample(index, "sentence", False, True))
-        if index % TEXT_ONLY == 1 and known[index]:
+        if index % TEXT_ONLY == 1 and known:
             samples.append(sample(index, "caption", False, False))
         if index % INSTRUCTED == 0 and not plain and not moved:
             samples.append(sample(index, "instruction", True, False))
     return samples
+
+
+def nameable(shards: Shards) -> list[int]:
+    """Which samples show a subject that words can name: for whatever learns without content images.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    known = [index for index, words in enumerate(shards.words) if not _strange(words)]
+    if not known:
+        raise ConfigError(
+            f"{shards.folder} shows strangers alone, and a run without content images needs subjects that words can "
+            "name. Make others: --strangers 0.5 or less."
+        )
+    return known
+
+
+def _strange(words: dict[str, Any]) -> bool:
+    return bool(words["labels"].get("stranger"))
 
 
 _PHRASES = {style.name: style.phrase for style in STYLES}

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 
-from uso.errors import ConfigError
 from uso.pipeline import USOPipeline
 from uso.terminal import say
 from uso.training.ahead import sent
@@ -15,7 +14,7 @@ from uso.training.demo.pictures import pick
 from uso.training.demo.words import clip_ids, t5_ids
 from uso.training.draws import generator
 from uso.training.flow import draw_levels
-from uso.training.shard_source import CONTENT, TARGET, latents_of
+from uso.training.shard_source import CONTENT, TARGET, latents_of, nameable
 
 Words = tuple[torch.Tensor, torch.Tensor]
 """T5's features [B or 1, L, text_dim] and CLIP's vectors [B or 1, pooled_dim]."""
@@ -54,8 +53,6 @@ class Captions:
         arrays = latents_of(pipeline, shards, folder, compile=config.compile, on_progress=report_encoded)
         self.latents = arrays.near(self.device, len(shards))
         self.places, texts = captioned(shards)
-        if not texts:
-            raise ConfigError(f"{shards.folder} shows strangers alone. Make others: --strangers 0.5 or less.")
         side = arrays[0].shape[-1]
         self.side = 8 * side
         """Of the pictures, in pixels."""
@@ -94,11 +91,13 @@ def captioned(shards: Shards) -> tuple[list[tuple[int, int]], list[str]]:
     """(index, place in the arrays of latents) of each picture whose words were written down, and the words.
 
     Strangers are left out: they are there to be unknown to what is learned here.
+
+    Raises:
+        ConfigError: there are strangers alone.
     """
     places, texts = [], []
-    for index, words in enumerate(shards.words):
-        if words["labels"].get("stranger"):
-            continue
+    for index in nameable(shards):
+        words = shards.words[index]
         if shards.kind == "samples":
             places.append((index, 0))
             texts.append(words["caption"])
