@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import aclosing
+from html import escape
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from uso.web.identity import asker_of
 from uso.web.page import build_page
 from uso.web.server import build_app
 from uso.web.settings import ServerSettings
-from uso.web.texts import EXAMPLES
+from uso.web.texts import EXAMPLES, TIPS
 
 
 def built(config: ModelConfig, engine: Engine) -> gr.Blocks:
@@ -274,16 +275,25 @@ def test_examples_show_every_mode(examples: ExampleSet) -> None:
 def test_drawn_examples_are_in_words_that_the_demo_knows() -> None:
     """Catches a prompt that the demo model can make nothing of: its captions hold a few hundred words and are short."""
     known = caption_words(style.phrase for style in STYLES)
-    prompts = [re.findall(r"[\w-]+", example.prompt.lower()) for example in EXAMPLES["drawn"]]
+    quoted = [sentence for _, tip in TIPS["drawn"] for sentence in re.findall("“(.+?)”", tip)]
+    assert len(quoted) == 2
+    sentences = [*(example.prompt for example in EXAMPLES["drawn"]), *quoted]
+    prompts = [re.findall(r"[\w-]+", sentence.lower()) for sentence in sentences]
     assert all(len(words) <= 20 and known.issuperset(words) for words in prompts)
     assert not known.issuperset(EXAMPLES["photographs"][1].prompt.lower().split())
 
 
+SHARED_TIPS = set.intersection(*map(set, TIPS.values()))
+
+
 @pytest.mark.parametrize(("name", "examples"), [("demo", "drawn"), ("flux-dev", "photographs")])
 def test_the_page_offers_the_examples_of_its_model(name: str, examples: ExampleSet, engine: Engine) -> None:
-    """Catches the demo under sentences it cannot read, and cards that fill in something else than they show."""
+    """Catches the demo under sentences and tips it cannot follow, and cards that fill in something else than shown."""
     config = load_model_config(name)
-    cards = [sample for (sample,) in fields(built(config, engine))["examples"].samples]
+    page = built(config, engine)
+    (tips,) = (block.value for block in page.blocks.values() if isinstance(block, gr.HTML) and "Tips" in block.value)
+    assert all((escape(text) in tips) == (examples == own) for own in TIPS for _, text in set(TIPS[own]) - SHARED_TIPS)
+    cards = [sample for (sample,) in fields(page)["examples"].samples]
     assert cards == [snippets.card(example) for example in EXAMPLES[examples]]
     fill = Handlers(Desk(config, engine)).example
     assert [fill(index).prompt for index in range(len(cards))] == [example.prompt for example in EXAMPLES[examples]]

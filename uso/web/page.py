@@ -14,7 +14,7 @@ from uso.web import scripts, snippets
 from uso.web.desk import Desk, Inputs, plain_errors
 from uso.web.handlers import Handlers, Shown
 from uso.web.programs import offer
-from uso.web.texts import EXAMPLES, PROMPT_PLACEHOLDER, RESTORE
+from uso.web.texts import EXAMPLES, PROMPT_PLACEHOLDER, RESTORE, TIPS
 
 CACHE_SECONDS = (3600, 24 * 3600)
 """How often Gradio's copies of uploads and pictures are looked at, and the age at which they go; longer than a tab is
@@ -67,7 +67,7 @@ def build_page(desk: Desk, reason: str) -> gr.Blocks:
             with gr.Column(scale=6, min_width=320, elem_id="result"):
                 shown, actions = _result(generate, stop)
         examples = _examples(config)
-        gr.HTML(snippets.heading("Tips") + snippets.tips())
+        gr.HTML(snippets.heading("Tips") + snippets.tips(TIPS[config.examples]))
         timer = gr.Timer(TICK_SECONDS)
         controls = Controls(model_state, account, note, advanced, examples, file, restored, timer)
         _wire_jobs(page, handlers, inputs, shown)

@@ -2,11 +2,12 @@
 
 import re
 from base64 import b64encode
+from collections.abc import Iterable
 from html import escape
 
 from uso.config import ModelConfig, load_model_config
 from uso.web.jobs import EngineStatus, JobStatus
-from uso.web.texts import TIPS, Example
+from uso.web.texts import Example, Tip
 
 REAL_MODEL = "flux-dev"
 """What the page of the demo says how to get."""
@@ -138,8 +139,8 @@ def card(example: Example) -> str:
     )
 
 
-def tips() -> str:
-    items = "".join(f"<div><h3>{escape(title)}</h3><p>{escape(text)}</p></div>" for title, text in TIPS)
+def tips(offered: Iterable[Tip]) -> str:
+    items = "".join(f"<div><h3>{escape(title)}</h3><p>{escape(text)}</p></div>" for title, text in offered)
     return f'<div class="uso-tips">{items}</div>'
 
 

@@ -11,30 +11,58 @@ PROMPT_PLACEHOLDER = "Describe the picture in a sentence. Leave it empty to keep
 
 RESTORE = "Drop a picture here that was made with USO: its settings are filled in, and its images where they are yours."
 
-TIPS: tuple[tuple[str, str], ...] = (
-    (
-        "A subject in a new scene",
-        "Give a content image and describe the scene in a natural sentence: "
-        "“The cat sits on a window sill, rain outside.”",
-    ),
-    (
-        "The same picture, restyled by words",
-        "Give a content image and an instruction: “Transform the style into watercolour.”",
-    ),
-    (
-        "The same layout in another style",
-        "Give a content image and a style image and leave the prompt empty. "
-        "Keep input size gives the picture the shape of the content image.",
-    ),
-    (
-        "One style, or a mixture of two",
-        "A style image alone styles whatever the prompt describes. An extra style image mixes a second one in.",
-    ),
-    (
-        "People: choose the framing",
-        "For a half-body prompt give a half-body close-up. Where pose or framing change, give a full-body image.",
-    ),
+Tip = tuple[str, str]
+"""Its heading, and what it says."""
+
+_LAYOUT: Tip = (
+    "The same layout in another style",
+    "Give a content image and a style image and leave the prompt empty. "
+    "Keep input size gives the picture the shape of the content image.",
 )
+_ONE_OR_TWO: Tip = (
+    "One style, or a mixture of two",
+    "A style image alone styles whatever the prompt describes. An extra style image mixes a second one in.",
+)
+
+TIPS: dict[ExampleSet, tuple[Tip, ...]] = {
+    "photographs": (
+        (
+            "A subject in a new scene",
+            "Give a content image and describe the scene in a natural sentence: "
+            "“The cat sits on a window sill, rain outside.”",
+        ),
+        (
+            "The same picture, restyled by words",
+            "Give a content image and an instruction: “Transform the style into watercolour.”",
+        ),
+        _LAYOUT,
+        _ONE_OR_TWO,
+        (
+            "People: choose the framing",
+            "For a half-body prompt give a half-body close-up. Where pose or framing change, give a full-body image.",
+        ),
+    ),
+    "drawn": (
+        (
+            "A subject in a new scene",
+            "Give a content image and say what it shows and where it is: “The owl stands in the snow at night.” "
+            "A subject that it has not seen comes out less like itself.",
+        ),
+        (
+            "The same picture, restyled by words",
+            "Give a content image and an instruction: “Transform the style into a woodcut.”",
+        ),
+        _LAYOUT,
+        _ONE_OR_TWO,
+        (
+            "What this model knows",
+            "One animal, plant, vehicle or thing such as a fox, a rose, a rocket or a teapot, in a place such as a "
+            "forest, a beach, a city or under water, by day, at sunset, at night or in fog. Photographs and people "
+            "are for FLUX.1-dev.",
+        ),
+    ),
+}
+"""Those of every model, by its config's `examples`."""
 
 
 @dataclass(frozen=True)
