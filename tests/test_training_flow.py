@@ -1,5 +1,6 @@
 """Rectified flow on the pipeline's stages: what is drawn, shown and asked for; batches and gradients through them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from tests.golden import BOUND, Case, relative_error
-from tests.tiny_training import tiny_batches, tiny_config, training_pipeline, write_rows
+from tests.tiny_training import tiny_batches, tiny_config, tiny_trainer, training_pipeline, write_rows
 from uso.latents import pack
 from uso.pipeline import USOPipeline
 from uso.schedule import flux_mu
@@ -16,6 +17,8 @@ from uso.training.draws import generator
 from uso.training.flow import clean_estimate, draw_levels, noised, target_velocity
 from uso.training.learners import Learners
 from uso.training.network import conditioning_of, predict
+
+Gradients = dict[str, torch.Tensor]
 
 CLEAN, NOISE = torch.randn(2, 3, 4, 8, generator=torch.Generator().manual_seed(1)).unbind(0)
 
@@ -96,25 +99,45 @@ def test_a_step_in_use_leaves_training_alone(pipeline: USOPipeline, tmp_path: Pa
     assert all(parameter.grad is not None for parameter in learners.parameters.values())
 
 
-def test_checkpointing_changes_no_gradient(tmp_path: Path) -> None:
-    """Catches a modulation row that is another one when blocks run again on the way back."""
-    pipeline = training_pipeline()
-    config = tiny_config(tmp_path, write_rows(tmp_path / "rows", 2))
-    learners = Learners(pipeline, config)
-    for parameter in learners.parameters.values():
-        parameter.data.add_(0.05 * torch.randn(parameter.shape, generator=generator(0, "test")))
-    batch = tiny_batches(pipeline, config).take()
-    found = []
-    for checkpointing in (False, True):
-        if checkpointing:
-            pipeline.transformer.enable_gradient_checkpointing()
-        velocity = predict(
-            pipeline, conditioning_of(pipeline, batch, 1.0), pack(batch.latents), torch.tensor([0.3, 0.7])
-        )
-        velocity.square().mean().backward()
-        found.append([parameter.grad for parameter in learners.parameters.values()])
-        for parameter in learners.parameters.values():
-            parameter.grad = None
-    for plain, again in zip(*found, strict=True):
-        assert plain is not None and again is not None
-        assert torch.allclose(plain, again, rtol=1e-4, atol=1e-9)
+def gradients(
+    folder: Path, *, checkpointing: bool, guided: float = 0.0, words: bool = False, after: bool = False
+) -> Gradients:
+    """Of one micro-batch's flow loss.
+
+    Args:
+        after: plants a pass without gradient between the loss and the way back.
+    """
+    changes: dict[str, Any] = {"guided": {"share": guided}} if guided else {}
+    config = tiny_config(
+        folder, write_rows(folder / "rows"), "joint", dropout={}, gradient_checkpointing=checkpointing, **changes
+    )
+    trainer = tiny_trainer(config)
+    for name, parameter in trainer.parameters.items():
+        parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=generator(0, name)))
+    batch = trainer.batches.take()
+    trainer.batches.close()
+    if words:
+        batch = replace(batch, named=(0.5 * batch.prompt_embeds, 0.5 * batch.pooled))
+        trainer.config = config.model_copy(update={"words": 1.0})
+    loss = trainer.flow_loss(batch)
+    if after:
+        with torch.no_grad():
+            other = replace(batch, pooled=-batch.pooled)
+            predict(trainer.pipeline, conditioning_of(trainer.pipeline, other, 3.0), pack(batch.latents), torch.ones(2))
+    loss.backward()
+    return {name: parameter.grad for name, parameter in trainer.parameters.items() if parameter.grad is not None}
+
+
+def same(first: Gradients, second: Gradients) -> bool:
+    return first.keys() == second.keys() and all(
+        torch.allclose(first[name], second[name], rtol=1e-4, atol=1e-7) for name in first
+    )
+
+
+@pytest.mark.parametrize("teacher", [{}, {"guided": 1.0}, {"words": True}], ids=["alone", "guided", "words"])
+def test_checkpointing_changes_no_gradient(teacher: dict[str, Any], tmp_path: Path) -> None:
+    """Catches a modulation row that is another one when blocks run again on the way back: that of an answer without
+    gradient, whether the loss or the test (once) asked for it."""
+    plain = gradients(tmp_path / "plain", checkpointing=False, **teacher)
+    assert plain and same(plain, gradients(tmp_path / "again", checkpointing=True, **teacher))
+    assert not same(plain, gradients(tmp_path / "planted", checkpointing=True, after=True, **teacher))

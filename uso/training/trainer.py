@@ -112,26 +112,22 @@ class Trainer(Run):
         device = batch.latents.device
         levels = draw_levels(self.config.flow, batch.size, batch.height, batch.width, draw).to(device)
         noise = torch.randn(batch.latents.shape, generator=draw).to(device)
-        with self.autocast():  # what learns passes first: casts that are kept without gradient would have none later
-            tokens = pack(noised(batch.latents, noise, levels))
-            learned = guided(batch, self.config.guided, self.config.seed)
-            wanted = pack(target_velocity(batch.latents, noise))
-            if learned is None:
-                velocity = self._velocity(batch, tokens, levels)
-            else:
+        tokens = pack(noised(batch.latents, noise, levels))
+        wanted = pack(target_velocity(batch.latents, noise))
+        scales = answer = None
+        with self.autocast(), torch.no_grad():  # closed before what learns: its casts would have no gradient
+            if (learned := guided(batch, self.config.guided, self.config.seed)) is not None:
                 scales, untold = learned
-                velocity = self._velocity(batch, tokens, levels, scales)
-                with torch.no_grad():
-                    change = self._velocity(batch, tokens, levels) - self._velocity(untold, tokens, levels)
+                change = self._velocity(batch, tokens, levels) - self._velocity(untold, tokens, levels)
                 wanted = wanted.to(change) + (scales.to(change) - 1)[:, None, None] * change
-            flow = mse_loss(velocity, wanted.to(velocity))
-            if batch.named is None:
-                return flow
-            with torch.no_grad():
+            if batch.named is not None:
                 embeds, pooled = batch.named
                 told = replace(batch, prompt_embeds=embeds, pooled=pooled, styles=(), content=None)
                 answer = self._velocity(told, tokens, levels)
-        return flow + self.config.words * mse_loss(velocity, answer)
+        with self.autocast():  # last: blocks that run again on the way back read the modulation of the last pass
+            velocity = self._velocity(batch, tokens, levels, scales)
+            flow = mse_loss(velocity, wanted.to(velocity))
+        return flow if answer is None else flow + self.config.words * mse_loss(velocity, answer)
 
     def _velocity(
         self, batch: TrainingBatch, tokens: torch.Tensor, levels: torch.Tensor, scales: torch.Tensor | None = None
