@@ -282,23 +282,30 @@ def test_a_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
-    """Catches gradients of one process alone, draws that both share, and files that both write."""
-    found = []
+    """Catches gradients of one process alone, draws that both share, files that both write, a log of one's rewards."""
+    found, logged = [], []
+    reward = {"descriptor": "tests.test_training_reward:mean_colour", "steps": 2, "last": 1, "start_step": 0}
     for processes in (1, 2):
         folder = tmp_path / str(processes)
-        path = demo_run(folder, tensorboard=False, validation={}, batch=2, micro_batch=1, optimizer={"lr": 1e-3})
-        launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1"]
-        launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_processes", str(processes)]
-        if processes == 2:
-            launch += ["--main_process_port", "0"]
+        path = demo_run(
+            folder, tensorboard=False, validation={}, batch=2, micro_batch=1, optimizer={"lr": 1e-3}, reward=reward
+        )
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
         done = subprocess.run(
             [*launch, "-m", "uso", "train", str(path)], cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
+        assert f"{processes} process" in done.stderr and f", {2 // processes} times 1 samples each" in done.stderr
         assert done.stdout.split() == [str(folder / "run" / "projector.safetensors")]
         found.append(load_file(folder / "run" / "projector.safetensors"))
+        lines = (folder / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        logged.append([json.loads(line) for line in lines])
     for name, tensor in found[0].items():
         assert torch.allclose(tensor, found[1][name], atol=1e-4), name
+    for one, two in zip(*logged, strict=True):
+        assert one["reward_spread"] > 1e-3  # of two samples, one for each process
+        for key in ("loss", "reward", "reward_spread"):
+            assert one[key] == pytest.approx(two[key], rel=1e-3), key
 
 
 @pytest.mark.parametrize("base", ["int8", "bfloat16"])

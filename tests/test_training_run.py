@@ -23,7 +23,7 @@ from tests.tiny_training import (
 from uso.checkpoints import load_context_embedder, load_transformer
 from uso.errors import CheckpointError, ConfigError, USOError
 from uso.training import state
-from uso.training.batches import Position
+from uso.training.batches import Position, TrainingBatch
 from uso.training.config import OptimizerConfig, TrainingConfig
 from uso.training.features import Feature, FeatureCache, check_pictures
 from uso.training.journal import Journal, duration
@@ -82,19 +82,21 @@ def test_one_batch_is_learned_by_heart(tmp_path: Path) -> None:
     trainer.batches.close()
 
 
+FOUR_STEPS: dict[str, Any] = {
+    "steps": 4,
+    "ema": 0.9,
+    "batch": 4,
+    "dropout": {"text": 0.3, "style": 0.25, "content": 0.25},
+    "optimizer": {"lr": 1e-3, "warm_up": 3, "decay": "cosine"},
+}
+
+
 def straight_and_resumed(folder: Path, before_second: Callable[[], None] = lambda: None) -> tuple[Trainer, Trainer]:
     """A run of 4 steps in one piece, and one that is ended after 2 and begun again from its checkpoint."""
     rows = write_rows(folder / "rows", 5)
-    options: dict[str, Any] = {
-        "steps": 4,
-        "ema": 0.9,
-        "batch": 4,
-        "dropout": {"text": 0.3, "style": 0.25, "content": 0.25},
-        "optimizer": {"lr": 1e-3, "warm_up": 3, "decay": "cosine"},
-    }
-    whole = tiny_trainer(tiny_config(folder / "a", rows, "joint", **options))
+    whole = tiny_trainer(tiny_config(folder / "a", rows, "joint", **FOUR_STEPS))
     whole.run()
-    config = tiny_config(folder / "b", rows, "joint", **options)
+    config = tiny_config(folder / "b", rows, "joint", **FOUR_STEPS)
     first = tiny_trainer(config)
     first.update()
     first.update()
@@ -115,6 +117,41 @@ def test_a_run_goes_on_to_the_bit(tmp_path: Path) -> None:
     assert whole.progress.position == resumed.progress.position
     losses = [entry["loss"] for entry in metrics(whole.config)]
     assert [entry["loss"] for entry in metrics(resumed.config)] == losses[2:]
+
+
+@pytest.mark.parametrize("half_done", [True, False])
+def test_a_stop_within_a_step_loses_nothing(half_done: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches half a step's gradients, or its samples, in what goes on; and a step that is finished all the same, which
+    a launcher would not wait for."""
+    rows = write_rows(tmp_path / "rows", 5)
+    whole = tiny_trainer(tiny_config(tmp_path / "a", rows, "joint", **FOUR_STEPS))
+    whole.run()
+    config = tiny_config(tmp_path / "b", rows, "joint", **FOUR_STEPS)
+    first = tiny_trainer(config)
+    calls = []
+
+    def loss(batch: TrainingBatch) -> torch.Tensor:
+        calls.append(batch.number)
+        first.stopping = len(calls) == (5 if half_done else 4)  # of two micro-batches a step
+        return Trainer.flow_loss(first, batch)
+
+    monkeypatch.setattr(first, "flow_loss", loss)
+    first.run()
+    assert (first.progress.step, len(calls)) == ((2, 5) if half_done else (2, 4))
+    second = tiny_trainer(config)
+    (checkpoint,) = state.checkpoints(config.folder / "checkpoints")
+    second.resume(checkpoint)
+    second.run()
+    assert differing(numbers(whole), numbers(second)) == 0
+
+
+def test_a_stop_within_the_first_step_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config(tmp_path, write_rows(tmp_path / "rows", 5), "joint", **FOUR_STEPS)
+    trainer = tiny_trainer(config)
+    trainer.stopping = True
+    trainer.run()
+    assert trainer.progress.step == 0 and not state.checkpoints(config.folder / "checkpoints")
+    assert not list(config.folder.glob("*.safetensors"))
 
 
 @pytest.mark.parametrize("forgotten", ["draws", "moments", "mean", "step"])

@@ -69,14 +69,21 @@ def train(config: TrainingConfig, *, resume: bool = False, offline: bool = False
     Raises:
         USOError: with the remedy.
     """
+    from accelerate.utils import gather_object
+
     from uso.training.load import load_for_training
     from uso.training.speed import compiling
     from uso.training.state import check_samples
 
     device, checkpoint = check(config, resume)
-    config = compiling(config, device)
     device, process = processes_on(device)
-    config.accumulation(process.num_processes)
+    config = compiling(config, device)
+    if not all(gather_object([config.compile])):  # whole batches are for compiled blocks: all processes cut alike
+        config = config.model_copy(update={"compile": False})
+    at_once = config.accumulation(process.num_processes)
+    if process.is_main_process:
+        plural = "es" if process.num_processes > 1 else ""
+        say(f"{process.num_processes} process{plural}, {at_once} times {config.micro_batch} samples each in a step.")
     samples, held_out = read_rows(config, say if process.is_main_process else None)
     if checkpoint is not None:
         check_samples(checkpoint, len(samples))
@@ -91,6 +98,12 @@ def train(config: TrainingConfig, *, resume: bool = False, offline: bool = False
         trainer.resume(checkpoint)
         if process.is_main_process:
             say(f"Going on from {checkpoint}.")
+    steps = sorted(set(gather_object([trainer.progress.step])))
+    if len(steps) > 1:
+        raise ConfigError(
+            f"Processes would begin at different steps ({', '.join(map(str, steps))}): each finds other checkpoints in "
+            f"{config.folder}. Let `output` be a folder that all machines share."
+        )
     with stopped_by_signals(trainer):
         trainer.run()
     return trainer
@@ -292,7 +305,7 @@ def _encoding_bar() -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def stopped_by_signals(trainer: Any) -> Iterator[None]:
-    """While inside, Ctrl-C and SIGTERM end the run after the present step, with a checkpoint; a second one at once.
+    """While inside, Ctrl-C and SIGTERM end the run soon, with a checkpoint of the last step; a second one at once.
 
     Args:
         trainer: whatever runs until its `stopping` is set.
@@ -305,7 +318,7 @@ def stopped_by_signals(trainer: Any) -> Iterator[None]:
     def stop(number: int, _: Any) -> None:
         trainer.stopping = True
         signal.signal(number, before[number])
-        logger.warning("The run ends after this step, with a checkpoint. Once more to end it now.")
+        logger.warning("The run ends soon, with a checkpoint of the last whole step. Once more to end it now.")
 
     for one in (signal.SIGINT, signal.SIGTERM):
         before[one] = signal.signal(one, stop)

@@ -39,7 +39,7 @@ class Run:
         self.mean = None if config.ema is None else RunningMean(self.parameters, config.ema)
         self.progress = state.Progress()
         self.stopping = False
-        """Set it to end the run after the present step, with a checkpoint."""
+        """Set it to end the run soon, with a checkpoint of the last whole step."""
 
     @property
     def checkpoints(self) -> Path:
@@ -52,8 +52,12 @@ class Run:
 
     # What a subclass does.
 
-    def update(self) -> dict[str, float]:
-        """One step: gradients, then `apply`; moves `progress`. Returns what to write down, `loss` among it."""
+    def update(self) -> dict[str, float] | None:
+        """One step: gradients, then `apply`; moves `progress`.
+
+        Returns:
+            What to write down, `loss` among it; None where it was given up for the run to end.
+        """
         raise NotImplementedError
 
     def export(self) -> None:
@@ -103,13 +107,15 @@ class Run:
         What is written down is the mean since the last time.
         """
         config, began, first = self.config, time.monotonic(), self.progress.step
-        before, saved = self.progress.seconds, -1
+        before, saved = self.progress.seconds, 0  # of no step there is nothing to save
         limit = math.inf if config.stop_after_minutes is None else 60 * config.stop_after_minutes
         seen: defaultdict[str, list[float]] = defaultdict(list)
         while self.progress.step < config.steps:
             if self.progress.step > first and self.must_stop(time.monotonic() - began > limit):
                 break
             values = self.update()
+            if values is None:
+                break
             step, seconds = self.progress.step, time.monotonic() - began
             self.progress = state.Progress(step, self.progress.position, before + seconds)
             last = step == config.steps

@@ -8,11 +8,12 @@ import logging
 import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from statistics import fmean, pstdev
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import reduce
+from accelerate.utils import gather_object, reduce
 from torch.nn.functional import mse_loss
 
 from uso.latents import pack
@@ -138,16 +139,23 @@ class Trainer(Run):
             conditioning = replace(conditioning, guidance=scales.to(self.pipeline.work_device))
         return predict(self.pipeline, conditioning, tokens, levels)
 
-    def update(self) -> dict[str, float]:
+    def update(self) -> dict[str, float] | None:
         """One step: gradients of `accumulation` micro-batches, clipped, and an update. Returns what to log.
+
+        A wish to stop is heard between micro-batches: a launcher of several processes waits for 30 seconds, and a step
+        may take longer.
 
         Raises:
             USOError: the loss is no number any more.
         """
         step = self.progress.step
         weight = 0.0 if self.reward is None else self.reward.config.weight_at(step)
-        losses, rewards = [], []
+        losses: list[torch.Tensor] = []
+        rewards: list[torch.Tensor] = []
         for _ in range(self.accumulation):
+            if losses and self.must_stop(late=False):
+                self.optimizer.zero_grad(set_to_none=True)
+                return None
             batch = self.batches.take()
             loss = self.flow_loss(batch)
             (loss / self.accumulation).backward()
@@ -161,9 +169,10 @@ class Trainer(Run):
         self._share_gradients()
         mean_loss = float(reduce(torch.stack(losses).mean(), "mean"))
         values = {"loss": mean_loss, **self.apply(mean_loss)}
-        if rewards:
-            together = torch.cat(rewards)
-            values |= {"reward": float(together.mean()), "reward_spread": float(together.std(correction=0))}
+        if weight > 0:
+            found = gather_object([float(each) for some in rewards for each in some])  # of all: one may have none
+            if found:
+                values |= {"reward": fmean(found), "reward_spread": pstdev(found)}
         self.progress = state.Progress(step + 1, self.batches.position, self.progress.seconds)
         return values
 

@@ -87,7 +87,7 @@ class Loop(Run):
             self.write()
 
     def run(self) -> None:
-        """To the end; Ctrl-C and SIGTERM end it after the present step, with a checkpoint."""
+        """To the end; Ctrl-C and SIGTERM end it soon, with a checkpoint of the last whole step."""
         config, begun = self.config, self.progress.step
         journal = Journal(config.folder, begun, config.steps, tensorboard=config.tensorboard)
         with stopped_by_signals(self), contextlib.closing(journal):
