@@ -166,6 +166,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_content(file, owner.repositories[f"{owner_name}/{name}"].files[file], {})
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree)/([^/]+)", path):
             self.send_listing(*match.groups())
+        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)", path):
+            self.send_listing(match[1], "revision", "main")
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self.send_file(*match.groups())
         else:

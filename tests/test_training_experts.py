@@ -1,6 +1,9 @@
 """Triplets by experts: real classes of diffusers and transformers at toy size, filters, reports, runs that go on."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
 from tests.conftest import draw_picture
+from tests.hub_server import HubServer, Repository
 from tests.test_csd import saved, tiny_checkpoint
+from uso.cli import REFUSED
+from uso.config import ROOT
 from uso.errors import ConfigError
 from uso.images import open_image
 from uso.training.csd import load_csd
@@ -277,10 +283,27 @@ def test_a_run_with_real_classes(kontext: Path, dino: Path, tmp_path: Path, pict
     [
         ({"pipeline": "FluxContextPipeline"}, "diffusers has no pipeline 'FluxContextPipeline'"),
         ({"dtype": "float17"}, "torch has no dtype 'float17'"),
-        ({"repo": "nobody/nothing"}, "nobody/nothing could not be loaded as FluxKontextPipeline"),
+        ({"repo": "nobody/nothing"}, "nobody/nothing could not be loaded as FluxKontextPipeline: Offline mode is on"),
     ],
 )
 def test_experts_that_are_not_there_are_refused(tmp_path: Path, changes: dict[str, str], says: str) -> None:
     """Catches a stack trace of another library for a name with a typo."""
     with pytest.raises(ConfigError, match=says):
         load_editor(editor_config(tmp_path, **changes), "cpu")
+
+
+def test_a_licence_that_is_not_accepted_is_named(pictures: Path, tmp_path: Path) -> None:
+    """Catches "401 Client Error." for the first thing that everybody meets who makes triplets at full size."""
+    repo = load_experts_config("flux-kontext").stylization.repo
+    parts = {"_class_name": "FluxKontextPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"]}
+    files = {"model_index.json": json.dumps(parts).encode(), "transformer/config.json": b"{}"}
+    csd = saved(tmp_path / "csd.bin", tiny_checkpoint())
+    command = [sys.executable, "-m", "uso", "train.data", "make", str(pictures)]
+    command += ["--output", str(tmp_path / "out"), "--csd", str(csd)]
+    with HubServer() as hub:
+        hub.repositories[repo] = Repository(files, gated=True)
+        places = {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "0", "HF_TOKEN": ""}
+        done = subprocess.run(command, cwd=ROOT, env=os.environ | places, capture_output=True, text=True, check=False)
+    assert done.returncode == REFUSED
+    assert f"{repo} is gated, and no access token is set. Accept its licence on" in done.stderr
+    assert "run `python -m uso train.data make`" in done.stderr and "Traceback" not in done.stderr

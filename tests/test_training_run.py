@@ -3,9 +3,11 @@
 import json
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -27,6 +29,7 @@ from uso.training.batches import Position, TrainingBatch
 from uso.training.config import OptimizerConfig, TrainingConfig
 from uso.training.features import Feature, FeatureCache, check_pictures
 from uso.training.journal import Journal, duration
+from uso.training.load import check_host
 from uso.training.optimizer import RunningMean, learning_rate
 from uso.training.release import FILES
 from uso.training.samples import read_samples
@@ -343,6 +346,27 @@ def test_validation_draws_every_mode_through_the_pipeline(tmp_path: Path) -> Non
     assert pictures[0] != pictures[1]
 
 
+def test_validation_never_asks_the_text_encoders(tmp_path: Path) -> None:
+    """Catches prompts that modulation tables push out of what is remembered: the encoders rest on the host, where ids
+    on a GPU do not find them. Plants prompts that are all remembered before the first picture."""
+    rows = write_rows(tmp_path / "rows", 3)
+    config = tiny_config(tmp_path, rows, validation={"every": 1, "steps": 2, "count": 3})
+    pipeline = training_pipeline()
+    cache = FeatureCache(config.data.cache, pipeline)
+    held_out = read_samples(rows, config.data, ("style", "content"))
+    validation = Validation(pipeline, config, held_out, cache)
+    cache.encode(cache.missing(validation.features()))
+    pipeline.text_encoder = pipeline.text_encoder_2 = None
+    pipeline.remembered.limit = 20_000  # less than all of it, and more than one picture's share
+    drawn = list(validation.draw(nullcontext))
+    assert len(drawn) == 3 * len(MODES)
+    for feature in validation.features():
+        prompt = cache.load(feature)
+        pipeline.remember_prompt(feature.prompt, prompt["prompt_embeds"][None], prompt["pooled"][None])
+    with pytest.raises(TypeError, match="NoneType"):
+        all(list(pipeline.stream(request)) for _, _, request, _ in validation.requests())
+
+
 def test_learning_rate_rises_and_falls() -> None:
     """Catches a first step at the full rate, and a cosine that ends anywhere but at 0."""
     config = OptimizerConfig(lr=1.0, warm_up=4, decay="cosine")
@@ -403,3 +427,14 @@ def test_damaged_pictures_are_named_before_anything_is_encoded(tmp_path: Path) -
     damaged.write_bytes(damaged.read_bytes()[:100])
     with pytest.raises(ConfigError, match=r"content-1\.png.*python -m uso train\.data check"):
         check_pictures([Feature("latents", path=path) for path in [*whole, damaged]])
+
+
+def test_weights_that_the_host_cannot_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches processes that each load the whole model at the same moment, and are killed without a word."""
+    free = psutil.virtual_memory().available
+    check_host(free // 4)
+    with pytest.raises(ConfigError, match="^This process loads .* Start fewer processes"):
+        check_host(2 * free)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    with pytest.raises(ConfigError, match="^8 processes of this machine load"):
+        check_host(free // 4)

@@ -195,7 +195,7 @@ def reduced(config: TrainingConfig, device: torch.device) -> tuple[TrainingConfi
 def make_trainer(
     config: TrainingConfig, device: torch.device, process: PartialState, changes: Changes | None
 ) -> Trainer:
-    """The run's trainer on drawn weights and batches; text encoders, which rest on the host in a run, are left out."""
+    """The run's trainer on drawn weights and batches; text encoders, which a run lets go, are left out."""
     pipeline = random_pipeline(
         training_model(config),
         dtype=torch.float32 if config.base == "float32" else torch.bfloat16,

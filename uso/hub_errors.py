@@ -34,11 +34,22 @@ def plain_errors(repo: str, revision: str, hub: Hub, command: str) -> Iterator[N
         yield
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, EOFError, ValueError) as error:
         known = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
-        raise MissingWeightsError(_explained(known, repo, revision, hub, command)) from error
+        raise MissingWeightsError(explained(known, repo, revision, hub, command)) from error
 
 
-def _explained(error: BaseException, repo: str, revision: str, hub: Hub, command: str) -> str:
-    """The order counts: many of these errors are OSErrors as well."""
+def beneath(error: BaseException) -> BaseException | None:
+    """The failure of the Hub or of the network that another library's error came from; None where it is another's."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, HfHubHTTPError | OfflineModeIsEnabled | httpx2.HTTPError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def explained(error: BaseException, repo: str, revision: str, hub: Hub, command: str) -> str:
+    """One failure in a sentence; arguments as `plain_errors` takes them."""
+    # The order counts: many of these errors are OSErrors as well.
     if isinstance(error, HfHubHTTPError):
         return _refusal(error, repo, revision, hub, command)
     if isinstance(error, OfflineModeIsEnabled):

@@ -262,6 +262,8 @@ def assemble(
         encode_features(pipeline, cache, own, report)
     process.wait_for_everyone()
     bring_to_device(pipeline, config)
+    # All prompts are cached, and every process would keep their encoders in host memory.
+    pipeline.register_modules(text_encoder=None, text_encoder_2=None)
 
     def judge(name: str | None, weights: str | None) -> StyleScore | None:
         device = pipeline.work_device

@@ -162,7 +162,7 @@ def as_text(config: TrainingConfig, found: DryRun) -> str:
         f"once, {config.batch} a step.",
         "",
         "Device memory of one process, in GiB:",
-        line("frozen weights", found.frozen, "text encoders rest on the host"),
+        line("frozen weights", found.frozen, "text encoders are let go"),
         line("learned weights", found.learned),
         line("gradients", found.gradients),
         line("optimizer", found.optimizer, config.optimizer.kind),

@@ -1,13 +1,15 @@
 """What a run begins from: the model's files without USO's own two, the files of an earlier stage, encoders in turn.
 
-Everything is loaded to the host. Encoders visit the device while features are made, then what trains goes there; T5
-and CLIP stay on the host, since their features are cached.
+Everything is loaded to the host. Encoders visit the device while features are made, then what trains goes there, T5
+and CLIP excepted, since their features are cached.
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import psutil
 import torch
 
 from uso import hub
@@ -16,6 +18,7 @@ from uso.errors import ConfigError
 from uso.loading import Loader, alone_in_process, everything_on
 from uso.memory import Residency
 from uso.pipeline import USOPipeline
+from uso.placement import GIB
 from uso.provenance import provenance
 from uso.training.config import TrainingConfig
 from uso.training.features import ENCODERS, Feature, FeatureCache
@@ -82,12 +85,32 @@ def load_for_training(
     with alone_in_process(report):
         located = hub.locate(model, offline=offline, download=not offline, on_progress=on_progress)
         stored = sum(file.stat().st_size for component in located.values() for file in component.files)
+        check_host(stored)
         loader = Loader(model, located, dtype, report, stored)
         pipeline = loader.pipeline(model.lora_scale, everything_on(_HOST))
     plan = load_memory_plan("full")
     pipeline.residency = Residency(plan, device)
     pipeline.provenance = provenance(model, located, model.lora_scale, dtype, pipeline.vae.dtype, device, plan)
     return pipeline
+
+
+def check_host(stored: int) -> None:
+    """Refuse, before anything is loaded, what the host's free memory cannot hold: every process loads the whole model.
+
+    Args:
+        stored: bytes of its files.
+
+    Raises:
+        ConfigError: with all figures and the remedy.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # as torchrun says it, which accelerate launches
+    free = psutil.virtual_memory().available
+    if processes * stored > free:
+        one, has = ("This process", "loads") if processes == 1 else (f"{processes} processes of this machine", "load")
+        raise ConfigError(
+            f"{one} {has} {processes * stored / GIB:.1f} GiB of weights into host memory, and {free / GIB:.1f} GiB are "
+            "free. Start fewer processes, or close other programs."
+        )
 
 
 def encode_features(

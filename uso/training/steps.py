@@ -20,6 +20,10 @@ from uso.training.journal import Journal, duration
 from uso.training.optimizer import RunningMean, learning_rate, make_optimizer
 
 
+class Stopped(Exception):
+    """A step was given up, nothing of it done."""
+
+
 class Run:
     """One run.
 
@@ -52,11 +56,11 @@ class Run:
 
     # What a subclass does.
 
-    def update(self) -> dict[str, float] | None:
-        """One step: gradients, then `apply`; moves `progress`.
+    def update(self) -> dict[str, float]:
+        """One step: gradients, then `apply`; moves `progress`. Returns what to write down, `loss` among it.
 
-        Returns:
-            What to write down, `loss` among it; None where it was given up for the run to end.
+        Raises:
+            Stopped: the step was given up for the run to end.
         """
         raise NotImplementedError
 
@@ -113,8 +117,9 @@ class Run:
         while self.progress.step < config.steps:
             if self.progress.step > first and self.must_stop(time.monotonic() - began > limit):
                 break
-            values = self.update()
-            if values is None:
+            try:
+                values = self.update()
+            except Stopped:
                 break
             step, seconds = self.progress.step, time.monotonic() - began
             self.progress = state.Progress(step, self.progress.position, before + seconds)

@@ -32,7 +32,7 @@ from uso.training.optimizer import showing
 from uso.training.release import FILES, write_safetensors
 from uso.training.reward import StyleReward, StyleScore
 from uso.training.speed import autocast
-from uso.training.steps import Run
+from uso.training.steps import Run, Stopped
 from uso.training.validation import Validation, style_scores
 
 logger = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class Trainer(Run):
             conditioning = replace(conditioning, guidance=scales.to(self.pipeline.work_device))
         return predict(self.pipeline, conditioning, tokens, levels)
 
-    def update(self) -> dict[str, float] | None:
+    def update(self) -> dict[str, float]:
         """One step: gradients of `accumulation` micro-batches, clipped, and an update. Returns what to log.
 
         A wish to stop is heard between micro-batches: a launcher of several processes waits for 30 seconds, and a step
@@ -147,6 +147,7 @@ class Trainer(Run):
 
         Raises:
             USOError: the loss is no number any more.
+            Stopped: such a wish was there.
         """
         step = self.progress.step
         weight = 0.0 if self.reward is None else self.reward.config.weight_at(step)
@@ -155,7 +156,7 @@ class Trainer(Run):
         for _ in range(self.accumulation):
             if losses and self.must_stop(late=False):
                 self.optimizer.zero_grad(set_to_none=True)
-                return None
+                raise Stopped
             batch = self.batches.take()
             loss = self.flow_loss(batch)
             (loss / self.accumulation).backward()

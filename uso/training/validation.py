@@ -103,11 +103,10 @@ class Validation:
         """
         pipeline = self.pipeline
         pipeline.remembered.clear()
-        for feature in self.features():
-            prompt = self.cache.load(feature)
-            pipeline.remember_prompt(feature.prompt, prompt["prompt_embeds"][None], prompt["pooled"][None])
         for mode, number, request, styles in self.requests():
-            with autocast():
+            told = self.cache.load(Feature("prompt", prompt=request.prompt))
+            pipeline.remember_prompt(request.prompt, told["prompt_embeds"][None], told["pooled"][None])
+            with autocast():  # what is remembered is bounded: earlier pictures may have pushed the prompt out
                 results = [event for event in pipeline.stream(request) if isinstance(event, GenerationResult)]
             yield Drawn(mode, number, results[0].image, styles)
         pipeline.remembered.clear()  # tensors of inference mode are of no use to training

@@ -11,9 +11,14 @@ from PIL import Image
 from transformers import Dinov2Model
 
 from uso.errors import ConfigError
+from uso.hub_cache import Hub
+from uso.hub_errors import beneath, explained
 from uso.training.csd import CSD, load_csd, prepare_picture
 from uso.training.data.expert_config import EditorConfig, ExpertsConfig
 from uso.training.data.experts import Editor, Experts
+
+COMMAND = "python -m uso train.data make"
+"""What to run again, without its folders."""
 
 DINO_MEAN, DINO_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DINO_SHORT, DINO_SIDE = 256, 224
@@ -100,5 +105,8 @@ def _pretrained(kind: Any, name: str, **options: Any) -> Any:
     try:
         return kind.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
-        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if (cause := beneath(error)) is not None:
+            said = explained(cause, name, options.get("revision") or "main", Hub(), COMMAND)
+        else:
+            said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(f"{name} could not be loaded as {kind.__name__}: {said}") from error
