@@ -14,10 +14,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from uso.config import ModelConfig, load_model_config, with_local_files
-from uso.errors import USOError
+from uso.errors import ConfigError, USOError
 from uso.flags import AUTO, add_model_flags, check_model_flags, load_options, model_files
 from uso.output import check_folder
-from uso.web import scratch
 from uso.web.flags import add_server_flags, server_settings, worker_devices
 from uso.web.port import address, listen, reserve
 from uso.web.safety import Safety, load_safety
@@ -44,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     args = parser().parse_args()
     try:
+        check_system()
         named, settings = check_model_flags(args), server_settings(args)
         worker_devices(args)
         safety = load_safety(settings.safety)
@@ -67,6 +67,16 @@ def main() -> int:
     return 0
 
 
+def check_system() -> None:
+    """Refuse a system whose file locks the page does not know.
+
+    Raises:
+        ConfigError: this is Windows.
+    """
+    if sys.platform == "win32":
+        raise ConfigError("The page runs on Linux and macOS. On Windows start it in WSL 2, or in the container.")
+
+
 def serve(args: argparse.Namespace, named: ModelConfig | None, settings: ServerSettings, safety: Safety) -> None:
     """Open the port (or only take it), then build the page and let the model load behind it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -77,6 +87,7 @@ def serve(args: argparse.Namespace, named: ModelConfig | None, settings: ServerS
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)  # else a table of all calls so far, after every call
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+    from uso.web import scratch
     from uso.web.boot import Front
     from uso.web.process import Server
 

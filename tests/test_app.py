@@ -112,3 +112,11 @@ def _component_flags() -> list[str]:
     from uso.config import COMPONENT_NAMES
 
     return list(COMPONENT_NAMES)
+
+
+def test_windows_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    """Catches a stack trace about file locks that Windows does not have."""
+    script = "import sys; sys.modules['fcntl'] = None; import app; sys.platform = 'win32'; sys.exit(app.main())"
+    done = python("-c", script, folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("app.py: The page runs on Linux and macOS. On Windows start it in WSL 2")

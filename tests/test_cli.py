@@ -158,7 +158,7 @@ def test_keep_size_shows_the_size_it_used(uso: Callable[..., Ran], picture_file:
 
 def test_auto_says_which_model_runs_and_why(uso: Callable[..., Ran]) -> None:
     ran = uso("generate", "--device", "cpu", *SMALL[2:])
-    assert "No GPU was found, and FLUX.1-dev needs one." in ran.err
+    assert "PyTorch finds no GPU here" in ran.err and "and FLUX.1-dev needs one." in ran.err
     assert output.read(ran.pictures[0]).model["name"] == "demo"
 
 

@@ -20,6 +20,7 @@ from uso import output
 from uso.config import ModelConfig
 from uso.errors import MissingWeightsError, USOError
 from uso.request import GenerationRequest, ReferenceImage
+from uso.web import orphans
 from uso.web import roll as roll_module
 from uso.web import worker as worker_module
 from uso.web.door import LimitError
@@ -364,6 +365,23 @@ def test_a_job_that_nobody_waits_for_is_stopped_after_a_while(run: Any, request_
     until(lambda: running.status.over and other.status.over)
     assert states(running, waiting, other) == ["cancelled", "cancelled", "done"]
     assert running.status.error == waiting.status.error == ORPHANED
+
+
+def test_a_job_that_nobody_comes_to_follow_is_stopped(
+    run: Any, request_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a tab that is closed while its request is being taken: no stream ever ends that could give it up."""
+    monkeypatch.setattr(orphans, "FOLLOWED_SECONDS", 0.1)
+    script = Script(free=False)
+    engine = run(script, orphan_grace=0.05)
+    left, followed = engine.submit(request_for(steps=50), ANN), engine.submit(request_for(), ANN)
+    for job in (left, followed):
+        engine.expect(job)
+    engine.attach(followed, "a stream")
+    until(lambda: left.stop.is_set())
+    script.steps.release(100)
+    until(lambda: left.status.over and followed.status.over)
+    assert states(left, followed) == ["cancelled", "done"]
 
 
 def test_a_reload_in_time_keeps_the_job(run: Any, request_for: Any) -> None:

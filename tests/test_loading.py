@@ -4,13 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from uso import loading
 from uso.config import ModelConfig, load_model_config, with_local_files
 from uso.errors import CheckpointError, ConfigError, MissingWeightsError
 from uso.loading import load_pipeline
+from uso.memory import check_whole
+from uso.meta_model import MetaModel
 
 
 def test_loading_reports_rising_shares(demo_config: ModelConfig) -> None:
@@ -62,3 +66,40 @@ def test_weights_that_are_nowhere_are_named(monkeypatch: pytest.MonkeyPatch, tmp
 def test_a_missing_local_path_is_refused(demo_config: ModelConfig) -> None:
     with pytest.raises(ConfigError, match="--text-encoder-2 nowhere: there is no such file or folder"):
         with_local_files(demo_config, {"text_encoder_2": "nowhere"})
+
+
+@pytest.mark.parametrize(("component", "part"), [("image_encoder", "vision_config"), ("text_encoder", "text_config")])
+def test_folders_of_whole_models_load(
+    component: str, part: str, demo_config: ModelConfig, demo_pipeline: Any, tmp_path: Path
+) -> None:
+    """Catches a clone of SigLIP's or CLIP's repository, whose config is of both its towers, read as one of the parts:
+    transformers then takes its own sizes without a word."""
+    module = getattr(demo_pipeline, component)
+    module.save_pretrained(tmp_path)
+    own = tmp_path / "config.json"
+    whole = {"model_type": "both", part: json.loads(own.read_text(encoding="utf-8"))}
+    own.write_text(json.dumps(whole), encoding="utf-8")
+    loaded = load_pipeline(with_local_files(demo_config, {component: str(tmp_path)}), device="cpu")
+    for name, tensor in getattr(loaded, component).state_dict().items():
+        assert torch.equal(tensor, module.state_dict()[name].to(tensor)), name
+
+
+def test_what_no_memory_holds_is_refused_before_it_is_read(
+    demo_config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches FLUX on a processor of a small machine: killed by the system after minutes, without a word."""
+    memory = psutil.virtual_memory()._replace(available=2**25, total=2**26)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    with pytest.raises(ConfigError, match=r"takes 0\.1 GiB of memory on cpu, and 0\.0 GiB are free\. Close"):
+        load_pipeline(demo_config, device="cpu")
+    with pytest.raises(ConfigError, match=r"on mps, and 0\.1 GiB are in this machine"):
+        check_whole("The model", MetaModel.from_config(demo_config, torch.float32).weights(), torch.device("mps"))
+
+
+def test_memory_that_runs_out_while_loading_is_said(demo_config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(loading, "tune", full)
+    with pytest.raises(ConfigError, match="Memory ran out while the model was loaded. Close other programs"):
+        load_pipeline(demo_config, device="cpu")

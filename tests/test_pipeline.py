@@ -16,6 +16,7 @@ from uso.config import ModelConfig
 from uso.errors import RequestError, USOError
 from uso.latents import image_to_tensor
 from uso.loading import load_pipeline
+from uso.pipeline import needs_tiles
 from uso.request import GenerationRequest, GenerationResult, Progress
 
 SMALL: dict[str, Any] = {"width": 128, "height": 160, "num_inference_steps": 2, "content_size": 64, "seed": 7}
@@ -151,15 +152,43 @@ def test_closing_the_stream_stops_and_the_next_request_works(demo_pipeline: USOP
     assert same(demo_pipeline(**SMALL).images[0], expected)
 
 
-def test_running_out_of_memory_is_a_sentence(demo_pipeline: USOPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("MPS backend out of memory (MPS allocated: 17.0 GB, other allocations: 1.0 GB)"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_running_out_of_memory_is_a_sentence(
+    error: RuntimeError, demo_pipeline: USOPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: Any, **__: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
+        raise error
 
     with monkeypatch.context() as patch:
         patch.setattr(demo_pipeline, "decode", full)
         with pytest.raises(USOError, match="ran out of memory at 128 x 160. Choose a smaller picture"):
             demo_pipeline(**SMALL)
     assert demo_pipeline(**SMALL).images[0].size == (128, 160)
+
+
+def test_other_errors_are_not_called_memory(demo_pipeline: USOPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: Any, **__: Any) -> None:
+        raise RuntimeError("The size of tensor a (4) must match the size of tensor b (5)")
+
+    monkeypatch.setattr(demo_pipeline, "decode", wrong)
+    with pytest.raises(RuntimeError, match="must match the size"):
+        demo_pipeline(**SMALL)
+
+
+@pytest.mark.parametrize(
+    ("device", "width", "height", "tiled"),
+    [("mps", 1536, 1360, False), ("mps", 1536, 1376, True), ("cuda", 1536, 1536, False), ("cpu", 1536, 1536, False)],
+)
+def test_large_pictures_are_decoded_in_tiles_on_mps(device: str, width: int, height: int, tiled: bool) -> None:
+    """Catches one piece of more than 32,766 latents there, which is multiplied wrongly or ends the process."""
+    assert needs_tiles(torch.device(device), torch.empty(1, 16, height // 8, width // 8, device="meta")) == tiled
 
 
 def test_saved_pipeline_loads_back_to_the_same_numbers(demo_pipeline: USOPipeline, tmp_path: Path) -> None:

@@ -69,6 +69,29 @@ def test_changes_between_passes_and_stops_in_the_middle() -> None:
         assert torch.equal(run(blocks), expected)
 
 
+def test_a_pass_that_breaks_off_keeps_no_slot() -> None:
+    """Catches the block at work when memory ran out, which goes on holding the buffer that was let go for others."""
+    blocks = stack()
+    stream = BlockStream(blocks, CPU, slots=2, permanent=0)
+
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    handle = blocks[3].register_forward_pre_hook(fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        run(blocks)
+    handle.remove()
+    home = stream.blocks[3].host
+    assert home is not None
+    assert next(blocks[3].parameters()).untyped_storage().data_ptr() != home.untyped_storage().data_ptr()
+    stream.release_slots()
+    for module, block in zip(blocks, stream.blocks, strict=True):
+        assert block.host is not None
+        held = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
+        assert held == {block.host.untyped_storage().data_ptr()}
+    assert torch.equal(run(blocks), run(stack()))
+
+
 def test_sees_a_slot_that_was_not_refilled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted bug: a slot keeps the block it held before."""
     blocks = stack()

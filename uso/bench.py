@@ -135,6 +135,8 @@ class Clock:
     def now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
         return time.perf_counter()
 
     @contextmanager

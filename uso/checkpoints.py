@@ -220,9 +220,9 @@ def load_context_embedder(
 
 
 def load_text_encoder(config: Mapping[str, Any], paths: list[Path], **placing: Any) -> CLIPTextModel:
-    """The CLIP text model, from files with or without the `text_model.` prefix."""
+    """The CLIP text model, from files with or without the `text_model.` prefix; `config` its own or all CLIP's."""
     with init_empty_weights():
-        model = CLIPTextModel(CLIPTextConfig(**config))
+        model = CLIPTextModel(CLIPTextConfig(**config.get("text_config", config)))
     return _encoder(model, paths, "text_model.", **placing)
 
 
@@ -235,9 +235,9 @@ def load_text_encoder_2(config: Mapping[str, Any], paths: list[Path], **placing:
 
 
 def load_image_encoder(config: Mapping[str, Any], paths: list[Path], **placing: Any) -> SiglipVisionModel:
-    """The SigLIP vision model, by itself or out of a file that holds the text model too."""
+    """The SigLIP vision model, by itself or out of a file that holds the text model too; so too its `config`."""
     with init_empty_weights():
-        model = SiglipVisionModel(SiglipVisionConfig(**config))
+        model = SiglipVisionModel(SiglipVisionConfig(**config.get("vision_config", config)))
     return _encoder(model, paths, "vision_model.", **placing)
 
 

@@ -82,12 +82,18 @@ def choose_model(name: str, device: str = "auto", files: Mapping[str, str] | Non
 def _why_not(config: ModelConfig, device: torch.device) -> str | None:
     """Why `auto` does not run this model here; None if it does."""
     if device.type == "cpu":
-        return f"No GPU was found, and {config.title} needs one."
+        built = "" if torch.version.cuda or torch.version.hip else " (this PyTorch is built without CUDA)"
+        return f"PyTorch finds no GPU here{built}, and {config.title} needs one."
     absent = hub.missing(config)
     if absent:
         return f"The weights of {config.title} are not on this disk ({', '.join(absent)} missing)."
     free = free_device_bytes(device) or 0
-    needed = min(load_memory_plan(name).device_gib or float("inf") for name in memory_names()) * GIB
+    needed: float
+    if device.type == "mps":  # all of it is there at once
+        located = hub.locate(config, offline=True)
+        needed = sum(file.stat().st_size for part in located.values() for file in part.files) + WORKING_BYTES
+    else:
+        needed = min(load_memory_plan(name).device_gib or float("inf") for name in memory_names()) * GIB
     if free < needed:
         return f"{config.title} needs {needed / GIB:g} GiB of free GPU memory, and {free / GIB:.1f} GiB are free."
     return None

@@ -10,8 +10,10 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any, BinaryIO, Self
 import httpx2
 from huggingface_hub import HfApi, constants, get_hf_file_metadata, get_session, hf_hub_url, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.file_download import are_symlinks_supported
 from huggingface_hub.utils import WeakFileLock, build_hf_headers, hf_raise_for_status, tqdm
 
 from uso.errors import CheckpointError
@@ -225,6 +228,8 @@ def publish(files: list[RemoteFile], hub: Hub) -> None:
     stale = [file for file in files if size_of(file.pointer(hub)) != file.size]
     for file in stale:
         file.pointer(hub).unlink(missing_ok=True)
+    if stale and not are_symlinks_supported(hub.cache):
+        _move(stale, hub)
     if stale:
         snapshot_download(
             repo,
@@ -238,14 +243,26 @@ def publish(files: list[RemoteFile], hub: Hub) -> None:
     for file in stale:
         if size_of(file.pointer(hub)) != file.size:  # snapshot_download may warn where it could not ask
             raise EOFError(f"{hub.endpoint} did not list the files again")
-        if not file.pointer(hub).is_symlink():
-            file.blob(hub).unlink(missing_ok=True)  # a disk without symbolic links: huggingface_hub made a copy
     if hub.known_commit(repo, revision) != commit:
         reference = hub.folder(repo) / "refs" / revision
         reference.parent.mkdir(parents=True, exist_ok=True)
         temporary = reference.with_name(f"{reference.name}.{uuid.uuid4().hex}.tmp")
         temporary.write_text(commit, encoding="utf-8")
         os.replace(temporary, reference)
+
+
+def _move(files: list[RemoteFile], hub: Hub) -> None:
+    """Give blobs their names where a disk has no symbolic links: huggingface_hub would copy them, and need their space
+    twice. One that has several names is copied to all but the last."""
+    left = Counter(file.blob(hub) for file in files)
+    for file in files:
+        blob, pointer = file.blob(hub), file.pointer(hub)
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        left[blob] -= 1
+        if left[blob]:
+            shutil.copyfile(blob, pointer)
+        else:
+            os.replace(blob, pointer)
 
 
 class _NoBar(tqdm):

@@ -19,7 +19,7 @@ from uso.context import ContextEmbedder
 from uso.errors import CheckpointError, ConfigError, MissingWeightsError
 from uso.forecast import RequestForecaster
 from uso.levels import Compile, Speed
-from uso.memory import Residency, check_host
+from uso.memory import Residency, check_host, check_whole, is_out_of_memory
 from uso.meta_model import MetaModel
 from uso.pipeline import USOPipeline
 from uso.provenance import provenance
@@ -79,7 +79,7 @@ def load_pipeline(
     scale = config.lora_scale if lora_scale is None else lora_scale
     if where.type == "cuda" and where.index is not None:
         torch.cuda.set_device(where)
-    with alone_in_process(report):
+    with alone_in_process(report), _enough_memory():
         located = hub.locate(config, offline=offline, download=download, on_progress=on_progress)
         stored = sum(file.stat().st_size for component in located.values() for file in component.files)
         loader = Loader(config, located, weights_dtype, report, stored)
@@ -88,11 +88,31 @@ def load_pipeline(
         if plan.visit:
             report("Working out what stays on the device", 0.0)
             residency, place_of = _planned(config, plan, where, weights_dtype)
+        elif where.type != "cuda":
+            check_whole(config.title, MetaModel.from_config(config, weights_dtype).weights(), where)
         pipeline = loader.pipeline(scale, place_of)
         report("Placing the model", 1.0)
         tuned = tune(pipeline, residency, speed, compile, alone)
         pipeline.provenance = provenance(config, located, scale, weights_dtype, _VAE_DTYPE, where, plan) | tuned
         return pipeline
+
+
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Say in a sentence that memory ran out.
+
+    Raises:
+        ConfigError: in the place of what PyTorch raised.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigError(
+            "Memory ran out while the model was loaded. Close other programs that use it, or choose a memory plan for "
+            "a smaller card (--memory)."
+        ) from error
 
 
 @contextmanager

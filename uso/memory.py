@@ -220,6 +220,23 @@ def check_host(plan: MemoryPlan, weights: Weights, permanent: int) -> None:
         )
 
 
+def check_whole(title: str, weights: Weights, device: torch.device) -> None:
+    """Refuse, before anything is loaded, a model that is all in host memory and larger than that.
+
+    On MPS what is there counts, not what is free just now: macOS makes room by itself.
+
+    Raises:
+        ConfigError: with both figures and the remedy.
+    """
+    memory = psutil.virtual_memory()
+    there, word = (memory.total, "are in this machine") if device.type == "mps" else (memory.available, "are free")
+    if weights.total > there:
+        raise ConfigError(
+            f"{title} takes {weights.total / GIB:.1f} GiB of memory on {device.type}, and {there / GIB:.1f} GiB "
+            f"{word}. Close other programs, use a machine with a CUDA GPU, or choose --model demo."
+        )
+
+
 def weights_of(pipeline: Any) -> Weights:
     """Bytes of a pipeline's parts, as they are loaded."""
     transformer, modulation = pipeline.transformer, pipeline.exchanged.modulation
@@ -263,6 +280,15 @@ def _unstreamed(module: nn.Module) -> Iterator[nn.Module]:
         id(part) for block in getattr(getattr(module, "encoder", None), "block", []) for part in block.modules()
     }
     return (part for part in module.modules() if id(part) not in streamed)
+
+
+_SIGNS = ("out of memory", "ALLOC_FAILED", "can't allocate memory", "not enough memory")
+"""Of MPS, of CUDA outside of PyTorch's allocator, of cuBLAS and cuDNN, of the CPU's allocator: plain RuntimeErrors."""
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out, on any device; each says it in its own way."""
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in _SIGNS)
 
 
 def free_device_bytes(device: torch.device) -> int | None:

@@ -21,7 +21,7 @@ from uso.encoders import exact_convolutions
 from uso.errors import ConfigError, USOError
 from uso.exchange import ExchangedTransformer
 from uso.latents import draw_noise, pack, tensor_to_image, unpack
-from uso.memory import Residency
+from uso.memory import Residency, is_out_of_memory
 from uso.pacing import Pacer, marks_of
 from uso.preview import SIDE, PreviewMap, map_of
 from uso.remember import Remembered
@@ -34,6 +34,15 @@ REMEMBERED_BYTES = 2**30
 
 TILE_PIXELS = 512
 """Side of a tile where decoding is tiled."""
+
+_MPS_TOKENS = 2**15 - 2
+"""Latents that MPS decodes in one piece: matrices with a longer side it multiplies wrongly on Apple's M1 and M2
+(pytorch#195163), and attention over many more ends the process (pytorch#149261)."""
+
+
+def needs_tiles(device: torch.device, latents: torch.Tensor) -> bool:
+    """Whether a device decodes latents [B, 16, H/8, W/8] in tiles, asked to or not."""
+    return device.type == "mps" and latents[0, 0].numel() > _MPS_TOKENS
 
 
 class USOPipeline(Conditions, DiffusionPipeline):
@@ -174,7 +183,7 @@ class USOPipeline(Conditions, DiffusionPipeline):
     def decode(self, latents: torch.Tensor, *, tiled: bool = False) -> torch.Tensor:
         """Latents [1, 16, H/8, W/8] -> pixels [1, 3, H, W], about [-1, 1], not clamped."""
         self.residency.enter("decode")
-        self.vae.use_tiling = tiled
+        self.vae.use_tiling = tiled or needs_tiles(self.work_device, latents)
         self.vae.tile_sample_min_size = TILE_PIXELS
         self.vae.tile_latent_min_size = TILE_PIXELS // 8
         with self.residency.visit(self.vae):
@@ -221,7 +230,9 @@ class USOPipeline(Conditions, DiffusionPipeline):
         """
         try:
             yield from self._stream(request)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             self.residency.release()
             raise USOError(
                 f"The device ran out of memory at {request.width} x {request.height}. Choose a smaller picture or "

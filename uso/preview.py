@@ -23,7 +23,7 @@ from uso.config import ROOT
 from uso.errors import USOError
 from uso.images import fit_reference, open_image
 from uso.latents import CELL, LATENT_CHANNELS, unpack
-from uso.memory import Residency
+from uso.memory import Residency, is_out_of_memory
 from uso.speed import cache_folder as compiled_folder
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,9 @@ def map_of(pipeline: HasAutoencoder, examples: Path = EXAMPLES) -> PreviewMap | 
             return kept
         latents, colours = samples(pipeline, [open_image(data, "example") for data in files])
         fitted = fit(latents, colours)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         pipeline.residency.release()
         logger.warning("There will be no previews: the device ran out of memory while they were prepared.")
         return None

@@ -160,8 +160,11 @@ class BlockStream:
         """Give the slots' memory back; the next pass makes new ones."""
         if self._slots and self._copying is not None:
             torch.cuda.current_stream(self.device).wait_stream(self._copying)
-        for block in self.blocks:
-            block.in_slot = None
+        with torch.inference_mode(False):
+            for index, block in enumerate(self.blocks):
+                if block.in_slot is not None:
+                    block.in_slot = None
+                    self._home(index)  # a pass that broke off has left it in its slot
         self._slots = []
 
     def _home(self, index: int, *, moved: bool = False) -> None:

@@ -26,7 +26,7 @@ from uso.images import MAX_PIXELS, identify
 from uso.request import RANDOM_SEED, GenerationRequest, ReferenceImage
 from uso.web.door import LimitError
 from uso.web.engine import Engine
-from uso.web.identity import asker_of
+from uso.web.identity import Asker, asker_of
 from uso.web.jobs import NAME_LETTERS, EngineStatus, Job, JobStatus, Picture
 from uso.web.telemetry import Telemetry
 
@@ -90,11 +90,17 @@ class Desk:
         try:
             await asyncio.to_thread(self.engine.admit, asker)
             request = await loop.run_in_executor(self._readers, requested, self.config, inputs, self.max_pixels)
-            return await loop.run_in_executor(self._submitters, self.engine.submit, request, asker)
+            return await loop.run_in_executor(self._submitters, self._enter, request, asker)
         except USOError as error:
             if self.telemetry is not None:
                 self.telemetry.refused(error.kind if isinstance(error, LimitError) else type(error).__name__)
             raise
+
+    def _enter(self, request: GenerationRequest, asker: Asker) -> Job:
+        """In a thread, which goes on where the caller is gone before it is done."""
+        job = self.engine.submit(request, asker)
+        self.engine.expect(job)
+        return job
 
     async def follow(self, job: Job) -> AsyncGenerator[tuple[JobStatus, EngineStatus], None]:
         """Every state of a job, the last one included; what is unchanged is told again once a second.

@@ -195,6 +195,11 @@ class Engine:
             self._over(job)
         return True
 
+    def expect(self, job: Job) -> None:
+        """A stream is about to follow a new job; one that never comes leaves an orphan."""
+        if self.settings.orphans == "cancel" and not self._closing:
+            self._orphans.expect(job)
+
     def attach(self, job: Job, watcher: str) -> None:
         """A stream follows a job; as long as one does, it is nobody's orphan."""
         self._orphans.attach(job, watcher)

@@ -14,6 +14,10 @@ LOOK_SECONDS = 0.5
 """How often the thread looks while there are orphans; without any it sleeps."""
 
 
+FOLLOWED_SECONDS = 5.0
+"""How much longer than the grace time a new job may wait for the stream that follows it: the server may be busy."""
+
+
 class Orphans:
     """Who watches which job, and what happens to those that are left.
 
@@ -40,6 +44,13 @@ class Orphans:
         self._ended = True
         self._some.set()
 
+    def expect(self, job: Job) -> None:
+        """A stream will follow a new job, at once; a tab that is gone by then leaves an orphan."""
+        with self._lock:
+            if not job.watchers and not job.status.over:
+                self._left[job] = time.monotonic() + FOLLOWED_SECONDS
+                self._some.set()
+
     def attach(self, job: Job, watcher: str) -> None:
         """A stream follows a job."""
         with self._lock:
@@ -60,7 +71,7 @@ class Orphans:
             for job in self._due():
                 if not self._ended:
                     self._give_up(job)
-            time.sleep(min(LOOK_SECONDS, self._grace))
+            time.sleep(min(LOOK_SECONDS, max(self._grace, 0.05)))
 
     def _due(self) -> list[Job]:
         """Take out the jobs whose time is up, and those that are over."""
