@@ -375,9 +375,10 @@ def test_a_job_that_nobody_comes_to_follow_is_stopped(
     script = Script(free=False)
     engine = run(script, orphan_grace=0.05)
     left, followed = engine.submit(request_for(steps=50), ANN), engine.submit(request_for(), ANN)
-    for job in (left, followed):
-        engine.expect(job)
+    until(lambda: left.status.state == "running")
     engine.attach(followed, "a stream")
+    for job in (left, followed):  # a stream that is there before the word that it will come is not forgotten either
+        engine.expect(job)
     until(lambda: left.stop.is_set())
     script.steps.release(100)
     until(lambda: left.status.over and followed.status.over)

@@ -82,6 +82,12 @@ def test_folders_of_whole_models_load(
     loaded = load_pipeline(with_local_files(demo_config, {component: str(tmp_path)}), device="cpu")
     for name, tensor in getattr(loaded, component).state_dict().items():
         assert torch.equal(tensor, module.state_dict()[name].to(tensor)), name
+    bare = {name: source for name, source in demo_config.components.items() if name not in ("lora", "projector")}
+    config = with_local_files(demo_config.model_copy(update={"components": bare}), {component: str(tmp_path)})
+    assert (
+        load_pipeline(config, device="cpu").context_embedder.config.image_dim
+        == demo_pipeline.image_encoder.config.hidden_size
+    )
 
 
 def test_what_no_memory_holds_is_refused_before_it_is_read(
@@ -90,7 +96,7 @@ def test_what_no_memory_holds_is_refused_before_it_is_read(
     """Catches FLUX on a processor of a small machine: killed by the system after minutes, without a word."""
     memory = psutil.virtual_memory()._replace(available=2**25, total=2**26)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-    with pytest.raises(ConfigError, match=r"takes 0\.1 GiB of memory on cpu, and 0\.0 GiB are free\. Close"):
+    with pytest.raises(ConfigError, match=r"takes 0\.1 GiB of memory on cpu, and 0\.0 GiB are free\. Use"):
         load_pipeline(demo_config, device="cpu")
     with pytest.raises(ConfigError, match=r"on mps, and 0\.1 GiB are in this machine"):
         check_whole("The model", MetaModel.from_config(demo_config, torch.float32).weights(), torch.device("mps"))

@@ -280,6 +280,16 @@ def test_a_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert picture.is_file()
 
 
+def test_a_run_that_did_nothing_names_no_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a success with files that are not there, after Ctrl-C in a first step of many micro-batches."""
+    path = demo_run(tmp_path, tensorboard=False, validation={}, batch=2, micro_batch=1)
+    monkeypatch.setattr(Trainer, "must_stop", lambda self, late: True)
+    assert "stopped before its first step was done; nothing is written" in refused(capsys, str(path))
+    assert not (tmp_path / "run" / "projector.safetensors").exists()
+
+
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     """Catches gradients of one process alone, draws that both share, files that both write, a log of one's rewards."""

@@ -220,9 +220,9 @@ def load_context_embedder(
 
 
 def load_text_encoder(config: Mapping[str, Any], paths: list[Path], **placing: Any) -> CLIPTextModel:
-    """The CLIP text model, from files with or without the `text_model.` prefix; `config` its own or all CLIP's."""
+    """The CLIP text model, from files with or without the `text_model.` prefix."""
     with init_empty_weights():
-        model = CLIPTextModel(CLIPTextConfig(**config.get("text_config", config)))
+        model = CLIPTextModel(CLIPTextConfig(**config))
     return _encoder(model, paths, "text_model.", **placing)
 
 
@@ -235,9 +235,9 @@ def load_text_encoder_2(config: Mapping[str, Any], paths: list[Path], **placing:
 
 
 def load_image_encoder(config: Mapping[str, Any], paths: list[Path], **placing: Any) -> SiglipVisionModel:
-    """The SigLIP vision model, by itself or out of a file that holds the text model too; so too its `config`."""
+    """The SigLIP vision model, by itself or out of a file that holds the text model too."""
     with init_empty_weights():
-        model = SiglipVisionModel(SiglipVisionConfig(**config.get("vision_config", config)))
+        model = SiglipVisionModel(SiglipVisionConfig(**config))
     return _encoder(model, paths, "vision_model.", **placing)
 
 

@@ -9,6 +9,7 @@ from uso import hub
 from uso.config import MemoryPlan, ModelConfig, load_memory_plan, load_model_config, memory_names, with_local_files
 from uso.errors import ConfigError
 from uso.memory import GIB, free_device_bytes
+from uso.meta_model import MetaModel
 
 logger = logging.getLogger(__name__)
 
@@ -90,12 +91,11 @@ def _why_not(config: ModelConfig, device: torch.device) -> str | None:
     free = free_device_bytes(device) or 0
     needed: float
     if device.type == "mps":  # all of it is there at once
-        located = hub.locate(config, offline=True)
-        needed = sum(file.stat().st_size for part in located.values() for file in part.files) + WORKING_BYTES
+        needed = MetaModel.from_config(config, choose_dtype("auto", device)).weights().total + WORKING_BYTES
     else:
         needed = min(load_memory_plan(name).device_gib or float("inf") for name in memory_names()) * GIB
     if free < needed:
-        return f"{config.title} needs {needed / GIB:g} GiB of free GPU memory, and {free / GIB:.1f} GiB are free."
+        return f"{config.title} needs {needed / GIB:.1f} GiB of free GPU memory, and {free / GIB:.1f} GiB are free."
     return None
 
 

@@ -154,10 +154,8 @@ def fetch(file: RemoteFile, hub: Hub, meter: Meter) -> None:
     """
     partial, blob = file.partial(hub), file.blob(hub)
     meter.stage(f"Downloading {file.name}")
-    lock = hub.cache / ".locks" / hub.folder(file.repo).name / f"{file.digest}.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
     blob.parent.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(lock):
+    with WeakFileLock(_lock(hub, file.repo, file.digest)):
         if file.whole(hub):
             return
         receive(file, partial, hub, meter)
@@ -217,6 +215,12 @@ def _one_connection(file: RemoteFile, target: BinaryIO, hub: Hub, meter: Meter) 
             meter.moved(len(chunk))
 
 
+def _lock(hub: Hub, repo: str, name: str) -> Path:
+    path = hub.cache / ".locks" / hub.folder(repo).name / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def publish(files: list[RemoteFile], hub: Hub) -> None:
     """Give blobs that are here their names in a snapshot; then the revision its commit, last, so that an interrupted
     download leaves the snapshot before it in force.
@@ -225,11 +229,12 @@ def publish(files: list[RemoteFile], hub: Hub) -> None:
         files: all of one repository, revision and commit.
     """
     repo, revision, commit = files[0].repo, files[0].revision, files[0].commit
-    stale = [file for file in files if size_of(file.pointer(hub)) != file.size]
-    for file in stale:
-        file.pointer(hub).unlink(missing_ok=True)
-    if stale and not are_symlinks_supported(hub.cache):
-        _move(stale, hub)
+    with WeakFileLock(_lock(hub, repo, "names")):  # what another process has moved is not stale any more
+        stale = [file for file in files if size_of(file.pointer(hub)) != file.size]
+        for file in stale:
+            file.pointer(hub).unlink(missing_ok=True)
+        if stale and not are_symlinks_supported(hub.cache):
+            _move(stale, hub)
     if stale:
         snapshot_download(
             repo,

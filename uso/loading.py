@@ -79,7 +79,7 @@ def load_pipeline(
     scale = config.lora_scale if lora_scale is None else lora_scale
     if where.type == "cuda" and where.index is not None:
         torch.cuda.set_device(where)
-    with alone_in_process(report), _enough_memory():
+    with alone_in_process(report), _enough_memory(where):
         located = hub.locate(config, offline=offline, download=download, on_progress=on_progress)
         stored = sum(file.stat().st_size for component in located.values() for file in component.files)
         loader = Loader(config, located, weights_dtype, report, stored)
@@ -97,8 +97,12 @@ def load_pipeline(
         return pipeline
 
 
+_TOWERS: dict[ComponentName, str] = {"text_encoder": "text_config", "image_encoder": "vision_config"}
+"""Where the config of a whole model holds that of the tower that is used."""
+
+
 @contextmanager
-def _enough_memory() -> Iterator[None]:
+def _enough_memory(device: torch.device) -> Iterator[None]:
     """Say in a sentence that memory ran out.
 
     Raises:
@@ -109,9 +113,10 @@ def _enough_memory() -> Iterator[None]:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
+        on_card = device.type == "cuda" and isinstance(error, torch.OutOfMemoryError)
+        other = ", or choose a memory plan for a smaller card (--memory)" if on_card else ""
         raise ConfigError(
-            "Memory ran out while the model was loaded. Close other programs that use it, or choose a memory plan for "
-            "a smaller card (--memory)."
+            f"Memory ran out while the model was loaded. Close other programs that use it{other}."
         ) from error
 
 
@@ -285,9 +290,14 @@ class Loader:
         return files
 
     def architecture(self, name: ComponentName) -> dict[str, Any]:
-        """A component's config: beside its weights where it has one, else the one that ships with the program."""
+        """A component's config: beside its weights where it has one, else the one that ships with the program.
+
+        Of a config for both towers of CLIP or SigLIP, the part that is this component's.
+        """
         beside = self.located[name].path / "config.json"
-        return read_component_config(beside if beside.is_file() else architecture_file(self.config, name))
+        values = read_component_config(beside if beside.is_file() else architecture_file(self.config, name))
+        part = _TOWERS.get(name)
+        return values if part is None else dict(values.get(part, values))
 
     def image_processor(self) -> SiglipImageProcessorPil:
         values = read_component_config(architecture_file(self.config, "image_processor"))

@@ -233,7 +233,7 @@ def check_whole(title: str, weights: Weights, device: torch.device) -> None:
     if weights.total > there:
         raise ConfigError(
             f"{title} takes {weights.total / GIB:.1f} GiB of memory on {device.type}, and {there / GIB:.1f} GiB "
-            f"{word}. Close other programs, use a machine with a CUDA GPU, or choose --model demo."
+            f"{word}. Use a machine with a CUDA GPU, or choose --model demo."
         )
 
 

@@ -234,9 +234,11 @@ class USOPipeline(Conditions, DiffusionPipeline):
             if not is_out_of_memory(error):
                 raise
             self.residency.release()
+            on_card = isinstance(error, torch.OutOfMemoryError)
+            other = "start with a memory plan for a smaller card (--memory)" if on_card else "close other programs"
             raise USOError(
                 f"The device ran out of memory at {request.width} x {request.height}. Choose a smaller picture or "
-                "content reference size, or start with a memory plan for a smaller card (--memory)."
+                f"content reference size, or {other}."
             ) from error
 
     def _stream(self, request: GenerationRequest) -> Generator[Progress | GenerationResult, None, None]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uso.config import ROOT
-from uso.errors import ConfigError
+from uso.errors import ConfigError, USOError
 from uso.terminal import loading_bar, on_terminal, say
 from uso.training.config import CSD_HOME, TrainingConfig, load_training_config
 
@@ -47,6 +47,8 @@ def run_train(args: argparse.Namespace, out: Callable[[str], None]) -> int:
         out(as_text(config, dry_run(config)))
         return 0
     trainer = train(config, resume=args.resume, offline=args.offline)
+    if trainer.progress.step == 0:
+        raise USOError("The run was stopped before its first step was done; nothing is written.")
     if trainer.process.is_main_process:
         for path in results(config):
             out(str(path))
@@ -71,12 +73,21 @@ def train(config: TrainingConfig, *, resume: bool = False, offline: bool = False
     """
     from accelerate.utils import gather_object
 
-    from uso.training.load import load_for_training
+    from uso.training.load import host_refusal, load_for_training
     from uso.training.speed import compiling
     from uso.training.state import check_samples
 
     device, checkpoint = check(config, resume)
     device, process = processes_on(device)
+    begins = sorted({"the beginning" if one is None else one.name for one in gather_object([checkpoint])})
+    if len(begins) > 1:
+        raise ConfigError(
+            f"Processes would go on from different places ({', '.join(begins)}): each finds other checkpoints in "
+            f"{config.folder}. Let `output` be a folder that all machines share."
+        )
+    refusals = gather_object([host_refusal(config)])  # before any of them has loaded
+    if any(refusals):
+        raise ConfigError(next(filter(None, refusals)))
     config = compiling(config, device)
     if not all(gather_object([config.compile])):  # whole batches are for compiled blocks: all processes cut alike
         config = config.model_copy(update={"compile": False})
@@ -98,12 +109,6 @@ def train(config: TrainingConfig, *, resume: bool = False, offline: bool = False
         trainer.resume(checkpoint)
         if process.is_main_process:
             say(f"Going on from {checkpoint}.")
-    steps = sorted(set(gather_object([trainer.progress.step])))
-    if len(steps) > 1:
-        raise ConfigError(
-            f"Processes would begin at different steps ({', '.join(map(str, steps))}): each finds other checkpoints in "
-            f"{config.folder}. Let `output` be a folder that all machines share."
-        )
     with stopped_by_signals(trainer):
         trainer.run()
     return trainer

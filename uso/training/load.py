@@ -17,6 +17,7 @@ from uso.config import ROOT, ModelConfig, Source, load_memory_plan, load_model_c
 from uso.errors import ConfigError
 from uso.loading import Loader, alone_in_process, everything_on
 from uso.memory import Residency
+from uso.meta_model import MetaModel
 from uso.pipeline import USOPipeline
 from uso.placement import GIB
 from uso.provenance import provenance
@@ -81,11 +82,10 @@ def load_for_training(
     """
     report = on_progress or (lambda stage, share: None)
     model = training_model(config)
-    dtype = torch.float32 if config.base == "float32" else torch.bfloat16
+    dtype = _dtype(config)
     with alone_in_process(report):
         located = hub.locate(model, offline=offline, download=not offline, on_progress=on_progress)
         stored = sum(file.stat().st_size for component in located.values() for file in component.files)
-        check_host(stored)
         loader = Loader(model, located, dtype, report, stored)
         pipeline = loader.pipeline(model.lora_scale, everything_on(_HOST))
     plan = load_memory_plan("full")
@@ -94,23 +94,23 @@ def load_for_training(
     return pipeline
 
 
-def check_host(stored: int) -> None:
-    """Refuse, before anything is loaded, what the host's free memory cannot hold: every process loads the whole model.
-
-    Args:
-        stored: bytes of its files.
-
-    Raises:
-        ConfigError: with all figures and the remedy.
-    """
+def host_refusal(config: TrainingConfig) -> str | None:
+    """Why the host's free memory cannot hold the weights, which every process loads whole; None if it can."""
+    weights = MetaModel.from_config(training_model(config), _dtype(config)).weights().total
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # as torchrun says it, which accelerate launches
     free = psutil.virtual_memory().available
-    if processes * stored > free:
-        one, has = ("This process", "loads") if processes == 1 else (f"{processes} processes of this machine", "load")
-        raise ConfigError(
-            f"{one} {has} {processes * stored / GIB:.1f} GiB of weights into host memory, and {free / GIB:.1f} GiB are "
-            "free. Start fewer processes, or close other programs."
-        )
+    if processes * weights <= free:
+        return None
+    one, has = ("This process", "loads") if processes == 1 else (f"{processes} processes of this machine", "load")
+    return (
+        f"{one} {has} {processes * weights / GIB:.1f} GiB of weights into host memory, and {free / GIB:.1f} GiB are "
+        "free. Start fewer processes, or close other programs."
+    )
+
+
+def _dtype(config: TrainingConfig) -> torch.dtype:
+    """In which the weights are loaded."""
+    return torch.float32 if config.base == "float32" else torch.bfloat16
 
 
 def encode_features(

@@ -111,7 +111,7 @@ class Run:
         What is written down is the mean since the last time.
         """
         config, began, first = self.config, time.monotonic(), self.progress.step
-        before, saved = self.progress.seconds, 0  # of no step there is nothing to save
+        before, saved = self.progress.seconds, first if first < config.steps else None
         limit = math.inf if config.stop_after_minutes is None else 60 * config.stop_after_minutes
         seen: defaultdict[str, list[float]] = defaultdict(list)
         while self.progress.step < config.steps:

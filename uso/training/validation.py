@@ -64,7 +64,7 @@ class Validation:
         )
 
     def features(self) -> list[Feature]:
-        """What has to be in the cache: prompts, so that text encoders can rest during training."""
+        """What has to be in the cache: prompts, so that training can let the text encoders go."""
         return [Feature("prompt"), *(Feature("prompt", prompt=sample.sentence) for sample in self.samples)]
 
     def requests(self) -> Iterator[tuple[str, int, GenerationRequest, tuple[Path, ...]]]:

@@ -6,6 +6,7 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
+from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled
 from numpy.typing import NDArray
 from PIL import Image
 from transformers import Dinov2Model
@@ -105,8 +106,10 @@ def _pretrained(kind: Any, name: str, **options: Any) -> Any:
     try:
         return kind.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
-        if (cause := beneath(error)) is not None:
+        cause = beneath(error)
+        if isinstance(cause, GatedRepoError | OfflineModeIsEnabled):
             said = explained(cause, name, options.get("revision") or "main", Hub(), COMMAND)
         else:
-            said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            words = str(cause or error).strip().splitlines()
+            said = words[0] if words else type(error).__name__
         raise ConfigError(f"{name} could not be loaded as {kind.__name__}: {said}") from error
