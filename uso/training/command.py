@@ -71,30 +71,12 @@ def train(config: TrainingConfig, *, resume: bool = False, offline: bool = False
     Raises:
         USOError: with the remedy.
     """
-    from accelerate.utils import gather_object
-
-    from uso.training.load import host_refusal, load_for_training
-    from uso.training.speed import compiling
+    from uso.training.load import load_for_training
     from uso.training.state import check_samples
 
     device, checkpoint = check(config, resume)
     device, process = processes_on(device)
-    begins = sorted({"the beginning" if one is None else one.name for one in gather_object([checkpoint])})
-    if len(begins) > 1:
-        raise ConfigError(
-            f"Processes would go on from different places ({', '.join(begins)}): each finds other checkpoints in "
-            f"{config.folder}. Let `output` be a folder that all machines share."
-        )
-    refusals = gather_object([host_refusal(config)])  # before any of them has loaded
-    if any(refusals):
-        raise ConfigError(next(filter(None, refusals)))
-    config = compiling(config, device)
-    if not all(gather_object([config.compile])):  # whole batches are for compiled blocks: all processes cut alike
-        config = config.model_copy(update={"compile": False})
-    at_once = config.accumulation(process.num_processes)
-    if process.is_main_process:
-        plural = "es" if process.num_processes > 1 else ""
-        say(f"{process.num_processes} process{plural}, {at_once} times {config.micro_batch} samples each in a step.")
+    config = agreed(config, device, process, checkpoint)
     samples, held_out = read_rows(config, say if process.is_main_process else None)
     if checkpoint is not None:
         check_samples(checkpoint, len(samples))
@@ -112,6 +94,39 @@ def train(config: TrainingConfig, *, resume: bool = False, offline: bool = False
     with stopped_by_signals(trainer):
         trainer.run()
     return trainer
+
+
+def agreed(
+    config: TrainingConfig, device: "torch.device", process: "PartialState", checkpoint: "Path | None"
+) -> TrainingConfig:
+    """The run as all processes can have it, asked of all before any of them loads.
+
+    Raises:
+        ConfigError: they would go on from different checkpoints, a host has too little memory, or the batch cannot be
+            shared out.
+    """
+    from accelerate.utils import gather_object
+
+    from uso.training.load import host_refusal
+    from uso.training.speed import compiling
+
+    begins = sorted({"the beginning" if one is None else one.name for one in gather_object([checkpoint])})
+    if len(begins) > 1:
+        raise ConfigError(
+            f"Processes would go on from different places ({', '.join(begins)}): each finds other checkpoints in "
+            f"{config.folder}. Let `output` be a folder that all machines share."
+        )
+    refusals = list(filter(None, gather_object([host_refusal(config)])))
+    if refusals:
+        raise ConfigError(refusals[0])
+    config = compiling(config, device)
+    if not all(gather_object([config.compile])):  # whole batches are for compiled blocks: all cut alike
+        config = config.model_copy(update={"compile": False})
+    at_once = config.accumulation(process.num_processes)
+    if process.is_main_process:
+        plural = "es" if process.num_processes > 1 else ""
+        say(f"{process.num_processes} process{plural}, {at_once} times {config.micro_batch} samples each in a step.")
+    return config
 
 
 def processes_on(device: "torch.device") -> "tuple[torch.device, PartialState]":
