@@ -33,7 +33,7 @@ from uso.training.config import StartConfig, TrainingConfig
 from uso.training.csd import CSD
 from uso.training.draws import generator
 from uso.training.dry_run import dry_run, largest
-from uso.training.load import bring_to_device, training_model
+from uso.training.load import bring_to_device, training_model, weights_dtype
 from uso.training.optimizer import check_optimizer
 from uso.training.reward import StyleScore
 from uso.training.shard_source import ShardPicture
@@ -198,7 +198,7 @@ def make_trainer(
     """The run's trainer on drawn weights and batches; text encoders, which a run lets go, are left out."""
     pipeline = random_pipeline(
         training_model(config),
-        dtype=torch.float32 if config.base == "float32" else torch.bfloat16,
+        dtype=weights_dtype(config),
         device="cpu" if config.base == "int8" else device,  # rounded on the host, as a run does
         fill_device=device,
         changes=changes,

@@ -82,7 +82,7 @@ def load_for_training(
     """
     report = on_progress or (lambda stage, share: None)
     model = training_model(config)
-    dtype = _dtype(config)
+    dtype = weights_dtype(config)
     with alone_in_process(report):
         located = hub.locate(model, offline=offline, download=not offline, on_progress=on_progress)
         stored = sum(file.stat().st_size for component in located.values() for file in component.files)
@@ -96,7 +96,7 @@ def load_for_training(
 
 def host_refusal(config: TrainingConfig) -> str | None:
     """Why the host's free memory cannot hold the weights, which every process loads whole; None if it can."""
-    weights = MetaModel.from_config(training_model(config), _dtype(config)).weights().total
+    weights = MetaModel.from_config(training_model(config), weights_dtype(config)).weights().total
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # as torchrun says it, which accelerate launches
     free = psutil.virtual_memory().available
     if processes * weights <= free:
@@ -108,8 +108,8 @@ def host_refusal(config: TrainingConfig) -> str | None:
     )
 
 
-def _dtype(config: TrainingConfig) -> torch.dtype:
-    """In which the weights are loaded."""
+def weights_dtype(config: TrainingConfig) -> torch.dtype:
+    """In which a run's frozen weights are loaded."""
     return torch.float32 if config.base == "float32" else torch.bfloat16
 
 
