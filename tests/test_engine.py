@@ -18,7 +18,7 @@ from PIL import Image
 from tests.scripted import PATIENCE, Script, until
 from uso import output
 from uso.config import ModelConfig
-from uso.errors import MissingWeightsError, USOError
+from uso.errors import DeviceError, MissingWeightsError, USOError
 from uso.request import GenerationRequest, ReferenceImage
 from uso.web import orphans
 from uso.web import roll as roll_module
@@ -85,6 +85,25 @@ def test_jobs_are_made_one_at_a_time_in_the_order_they_came(run: Any, request_fo
     script.steps.release(100)
     until(lambda: jobs[-1].status.over)
     assert script.seen == ["a", "b", "c"] and states(*jobs) == ["done"] * 3
+
+
+def test_a_worker_whose_device_has_failed_takes_no_more(run: Any, request_for: Any) -> None:
+    """Catches a dead GPU that is free again at once, and makes all that wait fail while another one works."""
+    dead, alive = Script(), Script(free=False)
+    dead.error = DeviceError("The device cuda:0 has failed.")
+    engine = run(dead, alive)
+    until(lambda: engine.status.workers_ready == 2)
+    jobs = [engine.submit(request_for(name), ANN) for name in "abcdef"]
+    until(lambda: engine.status.workers_ready == 1)
+    alive.steps.release(1000)
+    until(lambda: all(job.status.over for job in jobs))
+    assert sorted(states(*jobs)) == ["done"] * 5 + ["failed"]
+    assert engine.status.state == "ready" and engine.status.error == "The device cuda:0 has failed."
+    alive.error = DeviceError("The device cuda:1 has failed.")
+    engine.submit(request_for(), ANN)
+    until(lambda: engine.status.state == "failed")
+    with pytest.raises(USOError, match="cuda:1 has failed"):
+        engine.submit(request_for(), ANN)
 
 
 def test_numbers_in_line_shrink_as_it_moves(run: Any, request_for: Any) -> None:

@@ -13,9 +13,10 @@ from tests.conftest import draw_picture
 from tests.golden import MODES, Case
 from uso import USOPipeline
 from uso.config import ModelConfig
-from uso.errors import RequestError, USOError
+from uso.errors import ConfigError, DeviceError, RequestError, USOError
 from uso.latents import image_to_tensor
 from uso.loading import load_pipeline
+from uso.memory import answers
 from uso.pipeline import needs_tiles
 from uso.request import GenerationRequest, GenerationResult, Progress
 
@@ -182,6 +183,23 @@ def test_other_errors_are_not_called_memory(demo_pipeline: USOPipeline, monkeypa
         demo_pipeline(**SMALL)
 
 
+def test_a_device_that_answers_no_more_is_told_apart(golden: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU stays dead for its process after some errors. The meta device computes nothing either."""
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with `TORCH_USE_CUDA_DSA`")
+
+    assert answers(torch.device("cpu"))
+    pipeline = golden.load()
+    monkeypatch.setattr(pipeline, "condition", broken)
+    request = GenerationRequest.create(pipeline.model_config)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        list(pipeline.stream(request))
+    pipeline.residency.device = torch.device("meta")
+    with pytest.raises(DeviceError, match=r"nothing any more \(CUDA error: .* was encountered\)\. Start the prog"):
+        list(pipeline.stream(request))
+
+
 @pytest.mark.parametrize(
     ("device", "width", "height", "tiled"),
     [("mps", 1536, 1360, False), ("mps", 1536, 1376, True), ("cuda", 1536, 1536, False), ("cpu", 1536, 1536, False)],
@@ -206,6 +224,42 @@ def test_saved_pipeline_loads_back_to_the_same_numbers(demo_pipeline: USOPipelin
     assert loaded.model_config == demo_pipeline.model_config.model_copy(update={"components": {}})
     values = SMALL | references("multi_style_subject")
     assert same(demo_pipeline("A fox.", **values).images[0], loaded("A fox.", **values).images[0])
+
+
+def test_a_saved_bfloat16_pipeline_loads_back_to_the_same_numbers(tmp_path: Path) -> None:
+    """Left alone diffusers loads float32 where bfloat16 was saved, and with bfloat16 the autoencoder as well."""
+    saved = load_pipeline("demo", device="cpu", memory="full", dtype="bfloat16")
+    saved.save_pretrained(tmp_path)
+    loaded = USOPipeline.from_pretrained(tmp_path)
+    assert {name: dtypes(module) for name, module in modules(loaded)} == {
+        name: dtypes(module) for name, module in modules(saved)
+    }
+    assert same(saved("A fox.", **SMALL).images[0], loaded("A fox.", **SMALL).images[0])
+    assert USOPipeline.from_pretrained(tmp_path, dtype=torch.float32).transformer.dtype == torch.float32
+
+
+def modules(pipeline: USOPipeline) -> list[tuple[str, torch.nn.Module]]:
+    return [(name, part) for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)]
+
+
+def dtypes(module: torch.nn.Module) -> set[torch.dtype]:
+    return {parameter.dtype for parameter in module.parameters()}
+
+
+def test_a_pipeline_that_is_moved_forgets_what_it_encoded() -> None:
+    """Catches float32 features of a remembered picture among bfloat16 weights, and records of what was."""
+    pipeline = load_pipeline("demo", device="cpu", memory="full")
+    values = SMALL | references("multi_style_subject")
+    pipeline("A fox.", **values)
+    pipeline.to(torch.bfloat16)
+    result = pipeline("A fox.", **values).results[0]
+    assert (result.model["dtype"], result.model["vae_dtype"]) == ("bfloat16", "bfloat16")
+
+
+def test_a_pipeline_that_moves_its_weights_is_not_moved() -> None:
+    pipeline = load_pipeline("demo", device="cpu", memory="8gb")
+    with pytest.raises(ConfigError, match=r"Memory plan '8gb' moves the weights by itself\. Load the pipeline again"):
+        pipeline.to(torch.bfloat16)
 
 
 def test_two_pipelines_cannot_share_one_transformer(golden: Case) -> None:

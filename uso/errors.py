@@ -6,6 +6,7 @@ USOError
 ├── ConfigError             a flag, a configuration file, a device that is not there
 ├── CheckpointError         a weights file: missing, surplus, misshapen or truncated tensors
 │   └── MissingWeightsError weights that are not on this disk and could not be fetched
+├── DeviceError            an accelerator that answers no more: nothing can be computed in this process
 └── OutputError             a picture that cannot be written, or read back
 """
 
@@ -32,6 +33,10 @@ class CheckpointError(USOError):
 
 class MissingWeightsError(CheckpointError):
     """Weights are not on this disk and could not be fetched."""
+
+
+class DeviceError(USOError):
+    """An accelerator has failed for good; the process must be started again."""
 
 
 class OutputError(USOError):

@@ -291,6 +291,14 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in _SIGNS)
 
 
+def answers(device: torch.device) -> bool:
+    """Whether a device still computes. After some errors a GPU does nothing any more in the process that met them."""
+    try:
+        return torch.ones((), device=device).add(1).item() == 2
+    except RuntimeError:
+        return False
+
+
 def free_device_bytes(device: torch.device) -> int | None:
     """Free memory of a GPU, in bytes; None for a CPU."""
     if device.type == "cuda":

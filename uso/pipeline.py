@@ -7,6 +7,7 @@ and SigLIP. It loads no released files (`uso.checkpoints`) and saves no pictures
 import time
 from collections.abc import Generator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,12 +19,13 @@ from uso.conditioning import Conditions
 from uso.config import ModelConfig, Schedule, load_memory_plan, load_model_config
 from uso.context import ContextEmbedder
 from uso.encoders import exact_convolutions
-from uso.errors import ConfigError, USOError
+from uso.errors import ConfigError, DeviceError, USOError
 from uso.exchange import ExchangedTransformer
 from uso.latents import draw_noise, pack, tensor_to_image, unpack
-from uso.memory import Residency, is_out_of_memory
+from uso.memory import Residency, answers, is_out_of_memory
 from uso.pacing import Pacer, marks_of
 from uso.preview import SIDE, PreviewMap, map_of
+from uso.provenance import dtype_name, placement
 from uso.remember import Remembered
 from uso.request import GenerationRequest, GenerationResult, Progress
 from uso.schedule import set_schedule
@@ -52,9 +54,8 @@ class USOPipeline(Conditions, DiffusionPipeline):
         context_embedder: style projector; the transformer's text projection is moved into it here, and back for
             `save_pretrained`, so that on disk the transformer is complete and stock.
         model: a `ModelConfig` as JSON values (limits and defaults of requests); FLUX.1-dev's if left out.
+        dtypes: what a folder was saved in, by component and as `default`; read by `from_pretrained`.
     """
-
-    model_cpu_offload_seq = "text_encoder->text_encoder_2->image_encoder->context_embedder->transformer->vae"
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class USOPipeline(Conditions, DiffusionPipeline):
         context_embedder: ContextEmbedder,
         scheduler: FlowMatchEulerDiscreteScheduler,
         model: dict[str, Any] | None = None,
+        dtypes: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -83,7 +85,7 @@ class USOPipeline(Conditions, DiffusionPipeline):
             context_embedder=context_embedder,
             scheduler=scheduler,
         )
-        self.register_to_config(model=model)
+        self.register_to_config(model=model, dtypes=dtypes)
         self.model_config = ModelConfig.model_validate(model) if model else load_model_config("flux-dev")
         self.provenance: dict[str, Any] = {"name": self.model_config.name}
         self.residency = Residency(load_memory_plan("full"), "cpu")
@@ -99,8 +101,21 @@ class USOPipeline(Conditions, DiffusionPipeline):
         """
         if self.provenance.get("speed", "exact") != "exact":
             raise ConfigError("A pipeline whose weights were rounded for speed cannot be saved; load it with exact.")
+        self.register_to_config(
+            dtypes={"default": dtype_name(self.transformer.dtype), "vae": dtype_name(self.vae.dtype)}
+        )
         with self.exchanged.stock():
             super().save_pretrained(save_directory, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> "USOPipeline":
+        """diffusers' own; a folder that was saved here is loaded in its own dtypes, unless others are given."""
+        if not kwargs.keys() & {"dtype", "torch_dtype"} and Path(pretrained_model_name_or_path).is_dir():
+            named = cls.load_config(pretrained_model_name_or_path).get("dtypes") or {}
+            if named:
+                kwargs["dtype"] = {component: getattr(torch, name) for component, name in named.items()}
+        pipeline: USOPipeline = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        return pipeline
 
     # Placement.
 
@@ -111,10 +126,24 @@ class USOPipeline(Conditions, DiffusionPipeline):
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> "USOPipeline":
-        """diffusers' own `to`; everything is resident on that device afterwards."""
+        """diffusers' own `to`; everything is resident on that device afterwards, and nothing is remembered.
+
+        Raises:
+            ConfigError: its memory plan moves weights by itself.
+        """
+        if self.residency.blocks is not None:
+            raise ConfigError(
+                f"Memory plan '{self.residency.plan.name}' moves the weights by itself. Load the pipeline again with "
+                "the device, dtype and memory plan that you want."
+            )
         with self.exchanged.stock():
             super().to(*args, **kwargs)
-        return self.place(Residency(load_memory_plan("full"), self.vae.device))
+        self.remembered.clear()
+        placed = self.place(Residency(load_memory_plan("full"), self.vae.device))
+        if "device" in self.provenance:
+            dtypes = self.transformer.dtype, self.vae.dtype
+            self.provenance = self.provenance | placement(*dtypes, self.work_device, self.residency.plan)
+        return placed
 
     # The stages.
 
@@ -227,12 +256,18 @@ class USOPipeline(Conditions, DiffusionPipeline):
         Raises:
             RequestError: the prompt is longer than the model reads.
             USOError: the device ran out of memory; the next request works.
+            DeviceError: the device has failed; no request works until the process is started again.
         """
         try:
             yield from self._stream(request)
         except RuntimeError as error:
             if not is_out_of_memory(error):
-                raise
+                if answers(self.work_device):
+                    raise
+                raise DeviceError(
+                    f"The device {self.work_device} has failed and computes nothing any more ({_first_line(error)}). "
+                    "Start the program again."
+                ) from error
             self.residency.release()
             on_card = isinstance(error, torch.OutOfMemoryError)
             other = "start with a memory plan for a smaller card (--memory)" if on_card else "close other programs"
@@ -300,3 +335,8 @@ class USOPipeline(Conditions, DiffusionPipeline):
         request = GenerationRequest.create(self.model_config, prompt=prompt, **values)
         results = [event for event in self.stream(request) if isinstance(event, GenerationResult)]
         return USOPipelineOutput(images=[result.image for result in results], results=results)
+
+
+def _first_line(error: Exception) -> str:
+    """CUDA's errors go on with advice for those who write kernels."""
+    return str(error).split("\n", 1)[0]

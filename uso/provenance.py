@@ -27,11 +27,7 @@ def provenance(
         "name": config.name,
         "title": config.title,
         "lora_scale": lora_scale,
-        "dtype": str(dtype).removeprefix("torch."),
-        "vae_dtype": str(vae_dtype).removeprefix("torch."),
-        "device": _device_name(device),
-        "plan": plan.name,
-        "threads": torch.get_num_threads() if device.type == "cpu" else None,
+        **placement(dtype, vae_dtype, device, plan),
         "components": {name: component.origin for name, component in located.items()},
         "versions": {
             "uso": __version__,
@@ -42,6 +38,21 @@ def provenance(
             "python": platform.python_version(),
         },
     }
+
+
+def placement(dtype: torch.dtype, vae_dtype: torch.dtype, device: torch.device, plan: MemoryPlan) -> dict[str, Any]:
+    """Where it computes, and in which numbers."""
+    return {
+        "dtype": dtype_name(dtype),
+        "vae_dtype": dtype_name(vae_dtype),
+        "device": _device_name(device),
+        "plan": plan.name,
+        "threads": torch.get_num_threads() if device.type == "cpu" else None,
+    }
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _device_name(device: torch.device) -> str:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from statistics import median
 from typing import Any, Protocol
 
-from uso.errors import USOError
+from uso.errors import DeviceError, USOError
 from uso.request import GenerationResult, Progress
 from uso.web.jobs import EngineStatus, Job, Load, Picture, Pipeline
 from uso.web.ledger import Ledger, served
@@ -72,7 +72,7 @@ class Worker:
             logger.error("The model could not be loaded: %s", error, exc_info=not expected)
             self._reach(state="failed", error=f"The model could not be loaded. {sentence(error)}")
             return
-        while self._make_next(pipeline):
+        while self.status.state == "ready" and self._make_next(pipeline):
             pass
 
     def _make_next(self, pipeline: Pipeline) -> bool:
@@ -122,6 +122,8 @@ class Worker:
         except Exception as error:
             logger.exception("Job %s failed.", job.name)
             job.reach(state="failed", preview=None, error=sentence(error, job.name))
+            if isinstance(error, DeviceError):  # else this worker, always free at once, would take all that wait
+                self._reach(state="failed", error=str(error))
 
     def _note(self, pipeline: Pipeline, event: Progress, job: Job) -> None:
         """Put a pipeline's progress into the job's status."""
