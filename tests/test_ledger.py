@@ -1,6 +1,7 @@
 """The ledger: what is known of jobs and pictures after a restart, a kill, a moved folder, a damaged file."""
 
 import io
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -166,8 +167,22 @@ def test_a_damaged_ledger_is_refused_with_the_remedy(tmp_path: Path) -> None:
     """Catches a traceback at the start, and a ledger that is silently thrown away."""
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / "ledger.sqlite3").write_bytes(b"no database" * 100)
-    with pytest.raises(OutputError, match=r"cannot be used .* Move that folder away \(no picture is in it\)"):
+    with pytest.raises(OutputError, match=r"cannot be used .* Move that folder away \(no picture is in it, but who"):
         Ledger(tmp_path)
+
+
+def test_a_full_disk_costs_no_history(tmp_path: Path, job_of: Any) -> None:
+    """Catches the advice to throw everybody's history away where its file is sound, and only cannot be written to."""
+    ledger = Ledger(tmp_path)
+    ledger.accepted(job_of())  # is closed by the next server, which has to write for it
+    ledger.close()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+    try:
+        with pytest.raises(OutputError, match="Make sure that its disk has room and that this user may write there, "):
+            Ledger(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 
 
 def test_nothing_is_written_after_the_end(tmp_path: Path, job_of: Any) -> None:

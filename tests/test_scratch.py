@@ -12,6 +12,8 @@ import pytest
 
 from tests.scripted import until
 from uso.config import ROOT
+from uso.web.desk import handed_out
+from uso.web.jobs import Picture
 from uso.web.scratch import (
     BROKEN_OFF_AGE,
     LEFT_AGE,
@@ -122,3 +124,14 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_has_stays(
     assert folder.exists()  # it could be one that is just starting
     remove_left(time.time() + LEFT_AGE + 60)
     until(lambda: not folder.exists())
+
+
+def test_a_picture_that_is_used_again_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches yesterday's picture, made the content image a minute ago, that is gone when Generate is pressed."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "uploads"))
+    made = put(tmp_path / "made.png")
+    picture = Picture(id="a" * 32, path=made, width=16, height=16, seed=0, num_inference_steps=1, seconds=1.0)
+    copy = Path(handed_out(picture))
+    yesterday = time.time() - MAX_AGE
+    os.utime(copy, (yesterday, yesterday))
+    assert handed_out(picture) == str(copy) and copy.stat().st_mtime > yesterday + MAX_AGE / 2

@@ -9,6 +9,7 @@ import asyncio
 import functools
 import inspect
 import logging
+import os
 import shutil
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -182,7 +183,9 @@ def handed_out(picture: Picture) -> str:
     folder = Path(get_upload_folder()) / picture.id
     folder.mkdir(parents=True, exist_ok=True)
     copy = folder / picture.path.name
-    if not copy.exists():
+    if copy.exists():
+        os.utime(copy)  # it is in use again, and not to be swept away by its age
+    else:
         part = folder / f".{uuid.uuid4().hex}"
         shutil.copyfile(picture.path, part)
         part.replace(copy)

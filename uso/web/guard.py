@@ -252,7 +252,7 @@ class Origins:
 
 
 class Identity:
-    """Notes who asks, and gives a browser that has none its cookie, on the answer to a page."""
+    """Notes who asks, and gives a browser its cookie on the answer to a page: a new one, or its own for longer."""
 
     def __init__(self, inner: ASGIApp, root_path: str, relay: Relay) -> None:
         self._inner = inner
@@ -268,13 +268,13 @@ class Identity:
             remember(scope, asker)
         if is_mcp(path_of(scope)):
             scope["headers"] = [*scope["headers"], (Relay.CALLER.encode(), self._relay.caller(asker).encode())]
-        if asker.name is None and is_navigation(scope) and browser_key(cookies) is None:
-            return await self._inner(scope, receive, self._with_cookie(scope, send))
+        if asker.name is None and is_navigation(scope):
+            key = browser_key(cookies) or new_browser_key()  # the same again for another year
+            return await self._inner(scope, receive, self._with_cookie(scope, send, key))
         return await self._inner(scope, receive, send)
 
-    def _with_cookie(self, scope: Scope, send: Send) -> Send:
+    def _with_cookie(self, scope: Scope, send: Send, key: str) -> Send:
         secure = scope.get("scheme") == "https"
-        key = new_browser_key()
         cookie = set_cookie(BROWSER_COOKIE, key, path=self._root, secure=secure, seconds=BROWSER_SECONDS)
 
         async def send_with(message: Message) -> None:

@@ -36,6 +36,9 @@ CAPTION_CHARACTERS = 200
 
 CUT_OFF = "The server was restarted before the picture was finished. Send it again."
 
+_DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+"""What SQLite calls a file that is none of its own any more; all else is the disk's fault, or another program's."""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, owner TEXT, instance TEXT NOT NULL, state TEXT NOT NULL, error TEXT NOT NULL DEFAULT '',
@@ -108,9 +111,12 @@ class Ledger:
             self._close_accounts()
             output.remove_parts(pictures)
         except (OSError, sqlite3.Error) as error:
+            remedy = "Make sure that its disk has room and that this user may write there"
+            if getattr(error, "sqlite_errorname", "").startswith(_DAMAGED):
+                remedy = "Move that folder away (no picture is in it, but who made which)"
             raise OutputError(
-                f"The record of pictures in {pictures / FOLDER} cannot be used ({error}). Move that folder away (no "
-                "picture is in it), or choose another output folder."
+                f"The record of pictures in {pictures / FOLDER} cannot be used ({error}). {remedy}, or choose another "
+                "output folder."
             ) from error
 
     def close(self) -> None:
