@@ -11,7 +11,14 @@ ENV PYTHONUNBUFFERED=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore \
-    HF_HOME=/weights
+    HF_HOME=/weights \
+    XDG_CACHE_HOME=/weights/cache
+
+# Triton makes the compiled blocks' launchers with a C compiler; they are kept in the volume, with the weights.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 
 RUN useradd --uid 1000 --create-home uso \
     && install --directory --owner=uso --group=uso /weights /outputs

@@ -156,6 +156,16 @@ def instruction(name: str) -> str:
     return rest
 
 
+def test_the_container_can_compile() -> None:
+    """Catches an image without the C compiler that Triton wants, where every step is slower, and kernels that are not
+    kept."""
+    packages = next(rest for key, rest in dockerfile() if key == "RUN" and "apt-get install" in rest)
+    assert {"gcc", "libc6-dev"} <= set(packages.split())
+    kept = re.search(r"XDG_CACHE_HOME=(\S+)", instruction("ENV"))
+    volumes = json.loads(instruction("VOLUME"))
+    assert kept is not None and any(kept[1].startswith(volume + "/") for volume in volumes)
+
+
 @pytest.fixture(scope="module")
 def compose() -> Any:
     return yaml.safe_load(read("docker-compose.yml"))
@@ -214,7 +224,7 @@ def test_proxy_and_program_agree(compose: Any, name: str) -> None:
     proxy = read(name)
     port = compose["services"]["app"]["expose"][0]
     assert f"http://app:{port};" in proxy
-    assert int(re.search(r"client_max_body_size (\d+)m", proxy)[1]) > defaults.max_upload_mb  # type: ignore[index]
+    assert "client_max_body_size 0;" in proxy  # the program's own limit can be moved
     assert int(compose["services"]["app"]["stop_grace_period"].removesuffix("s")) > defaults.grace + LAST_SECONDS
     for mount in compose["services"]["proxy"]["volumes"]:
         assert (ROOT / mount.split(":")[0]).is_file(), mount

@@ -496,9 +496,7 @@ def test_a_browser_gets_a_key_with_its_page(client: TestClient) -> None:
     owner = client.get("/who").json()["owner"]
     assert owner == asker_at(None, cookies=f"{BROWSER_COOKIE}={client.cookies[BROWSER_COOKIE]}").owner
     key = client.cookies[BROWSER_COOKIE]
-    again = client.get("/", headers=PAGE).headers[
-        "set-cookie"
-    ]  # for another year, or everything is gone after the first
+    again = client.get("/", headers=PAGE).headers["set-cookie"]  # for another year: else all is gone after the first
     assert f"={key}; " in again and "Max-Age=31536000" in again
     client.cookies.clear()
     assert "set-cookie" in client.get("/", headers={**PAGE, "cookie": f"{BROWSER_COOKIE}=name:alice"}).headers

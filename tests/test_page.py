@@ -30,7 +30,7 @@ from uso.training.data.miniature.styles import STYLES
 from uso.web import snippets
 from uso.web.desk import Desk, Inputs, requested, uploaded
 from uso.web.engine import Engine, EngineStatus, JobStatus
-from uso.web.handlers import FORGET, Handlers, Shown
+from uso.web.handlers import FORGET, LATER_TICK_SECONDS, TICK_SECONDS, Handlers, Shown
 from uso.web.identity import asker_of
 from uso.web.page import build_page
 from uso.web.server import build_app
@@ -226,6 +226,11 @@ def test_what_changes_many_times_a_second_is_not_read_out_each_time() -> None:
     running = JobStatus(state="running", stage="denoise", step=3, num_steps=25)
     assert 'aria-live="off"' in snippets.job_state(running, EngineStatus(state="ready"))
     assert "aria-live" not in snippets.job_state(JobStatus(state="done"), EngineStatus(state="ready"))
+    waiting, loading = JobStatus(ahead=2, starts_at=soon(41.0)), EngineStatus(state="loading")
+    assert 'aria-live="off"' in snippets.job_state(waiting, loading, moved=False)
+    assert "aria-live" not in snippets.job_state(waiting, loading)
+    assert 'aria-live="off"' in snippets.model_state(loading, 3.0, "cuda")
+    assert "aria-live" not in snippets.model_state(EngineStatus(state="ready"), 3.0, "cuda")
 
 
 def test_a_preview_says_that_it_is_one() -> None:
@@ -382,18 +387,22 @@ def test_files_are_opened_only_where_uploads_are(uploads: Path, tmp_path: Path) 
 
 def test_a_look_at_the_images_tells_size_and_trouble(handlers: Handlers, upload: Any, uploads: Path) -> None:
     """Catches a size that differs from the one which is then used, and junk that is noticed only at the end."""
+
+    def look(*values: Any) -> tuple[str, Any, Any]:
+        return asyncio.run(handlers.look(*values))
+
     content = upload("wide.png", 640, 427)
-    note, width, height = handlers.look(content, None, None, True)
+    note, width, height = look(content, None, None, True)
     request = requested(handlers.config, Inputs(content_image=content, keep_input_size=True))
     assert f"The picture will be {request.width} × {request.height}; the content image is 640 × 427." in note
     assert width["interactive"] is False and height["interactive"] is False
-    assert handlers.look(content, None, None, False)[0] == ""
-    assert "needs a content image" in handlers.look(None, None, None, True)[0]
+    assert look(content, None, None, False)[0] == ""
+    assert "needs a content image" in look(None, None, None, True)[0]
     whole = (uploads / "wide.png").read_bytes()
     (uploads / "wide.png").write_bytes(whole[: len(whole) // 2])
-    assert "the content image is 640 × 427" in handlers.look(content, content, content, True)[0]  # nothing is decoded
+    assert "the content image is 640 × 427" in look(content, content, content, True)[0]  # nothing is decoded
     (uploads / "junk.png").write_text("no picture")
-    note = handlers.look(None, {"path": str(uploads / "junk.png"), "orig_name": "my <file>.png"}, None, False)[0]
+    note = look(None, {"path": str(uploads / "junk.png"), "orig_name": "my <file>.png"}, None, False)[0]
     assert "my &lt;file&gt;.png is not a picture this program can read (try PNG, JPEG or WebP)." in note
     assert 'role="alert"' in note
 
@@ -500,7 +509,9 @@ def test_stop_reaches_the_job(demo_config: ModelConfig, settings: ServerSettings
         until(lambda: before.status.over)
 
 
-def test_the_page_unlocks_when_the_model_is_ready(demo_config: ModelConfig, settings: ServerSettings) -> None:
+def test_the_page_unlocks_when_the_model_is_ready(
+    demo_config: ModelConfig, settings: ServerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Catches a timer that never stops, and a button that is given back while a job of this page runs."""
     go_on = threading.Event()
 
@@ -515,7 +526,9 @@ def test_the_page_unlocks_when_the_model_is_ready(demo_config: ModelConfig, sett
     until(lambda: engine.status.share == 0.5)
     state, button, timer = handlers.tick(None)
     assert "Loading the model: &lt;vae&gt;, 50%" in state and 'aria-valuenow="50"' in state
-    assert button["value"] == "Generate when ready" and timer["active"]
+    assert button["value"] == "Generate when ready" and timer["active"] and timer["value"] == TICK_SECONDS
+    monkeypatch.setattr(Engine, "loading_seconds", 60.0)
+    assert handlers.tick(None)[2]["value"] == LATER_TICK_SECONDS
     assert "interactive" not in button  # it is free from the beginning
     go_on.set()
     until(lambda: engine.status.state == "ready")

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import gradio as gr
 from gradio.utils import get_upload_folder, is_in_or_equal
@@ -45,6 +45,8 @@ WORD_SECONDS = 1.0
 
 READERS = 2
 """Requests whose images are read at the same time: one of them may take a gigabyte for a second."""
+
+T = TypeVar("T")
 
 SUBMITTERS = 4
 """Requests that are submitted at the same time; a filter of the server's owner may take its time over each."""
@@ -81,6 +83,10 @@ class Desk:
         """Of one image."""
         return int(self.engine.settings.max_megapixels * 10**6)
 
+    async def read(self, function: Callable[..., T], *args: Any) -> T:
+        """Call what reads or decodes people's images, when it is its turn."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, function, *args)
+
     async def submit(self, inputs: Inputs, caller: gr.Request | None) -> Job:
         """Put what was filled in into the line.
 
@@ -90,7 +96,7 @@ class Desk:
         asker, loop = asker_of(caller), asyncio.get_running_loop()
         try:
             await asyncio.to_thread(self.engine.admit, asker)
-            request = await loop.run_in_executor(self._readers, requested, self.config, inputs, self.max_pixels)
+            request = await self.read(requested, self.config, inputs, self.max_pixels)
             return await loop.run_in_executor(self._submitters, self._enter, request, asker)
         except USOError as error:
             if self.telemetry is not None:

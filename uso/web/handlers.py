@@ -32,6 +32,12 @@ FORGET = "none"
 """In place of a job's id in the tab's memory: a value, so that the page notices a change from nothing."""
 
 
+TICK_SECONDS, LATER_TICK_SECONDS = 1.0, 5.0
+EAGER_SECONDS = 10.0
+"""How often a page looks how far the model is, at first and later: the tabs of a whole office come from one address,
+which may do 20 things a second (`crowd.py`)."""
+
+
 class Shown(NamedTuple):
     """What a job changes on the page, and what a picture does that is looked at again."""
 
@@ -104,13 +110,14 @@ class Handlers:
             job_id=job.id,
             memory=job.id,
         )
-        words, preview = "", None
+        words, preview, ahead = "", None, -1
         async with aclosing(self.desk.follow(job)) as news:
             async for status, engine in news:
                 if status.over:
                     yield await self._ended(job.id, status, request)
                     return
-                said, frame = snippets.job_state(status, engine), KEEP
+                said, frame = snippets.job_state(status, engine, status.ahead != ahead), KEEP
+                ahead = status.ahead
                 if status.preview is not None and status.preview is not preview:
                     preview, size = status.preview, (job.request.width, job.request.height)
                     frame = snippets.preview(status, size)
@@ -154,11 +161,14 @@ class Handlers:
 
     # Inputs.
 
-    def look(self, content: Any, style: Any, extra_style: Any, keep: Any) -> tuple[str, Any, Any]:
+    async def look(self, content: Any, style: Any, extra_style: Any, keep: Any) -> tuple[str, Any, Any]:
         """Say at once what is wrong with an image, and which size will be used; (note, width, height).
 
         Only heads are read, for a look is free and a large picture is not; that one is incomplete is told at Generate.
         """
+        return await self.desk.read(self._look, content, style, extra_style, keep)
+
+    def _look(self, content: Any, style: Any, extra_style: Any, keep: Any) -> tuple[str, Any, Any]:
         free = gr.update(interactive=not keep)
         try:
             most = self.desk.max_pixels
@@ -199,7 +209,7 @@ class Handlers:
         if file is None:  # taken out again
             return "", *unchanged
         try:
-            name, saved = await asyncio.to_thread(brought, file)
+            name, saved = await self.desk.read(brought, file, self.desk.max_pixels)
         except (RequestError, OutputError) as error:
             return snippets.note(str(error), bad=True), *unchanged
         source = await asyncio.to_thread(entitled, self.engine, asker_of(request), saved)
@@ -267,7 +277,7 @@ class Handlers:
     # What there is to see.
 
     def tick(self, job_id: str | None) -> tuple[str, Any, Any]:
-        """Once a second until the model is ready: (its state, the Generate button, the timer).
+        """Again and again until the model is ready: (its state, the Generate button, the timer).
 
         It never frees the button: its answer may arrive after that of `come_back`, which locks it for a running job.
         """
@@ -279,7 +289,8 @@ class Handlers:
         words = "Generate" if settled else "Generate when ready"
         useless = status.state == "failed" and not job_id
         button = gr.update(value=words, interactive=False) if useless else gr.update(value=words)
-        return state, button, gr.update(active=not over)
+        every = TICK_SECONDS if self.engine.loading_seconds < EAGER_SECONDS else LATER_TICK_SECONDS
+        return state, button, gr.update(value=every, active=not over)
 
     def _history(self, asker: Asker, current: str = "") -> str:
         rule = prune.words(self.engine.settings)

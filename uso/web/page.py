@@ -12,15 +12,13 @@ from uso.images import TOKEN_SIZE
 from uso.request import MAX_SEED, RANDOM_SEED
 from uso.web import scripts, snippets
 from uso.web.desk import Desk, Inputs, plain_errors
-from uso.web.handlers import Handlers, Shown
+from uso.web.handlers import TICK_SECONDS, Handlers, Shown
 from uso.web.programs import offer
 from uso.web.texts import EXAMPLES, PROMPT_PLACEHOLDER, RESTORE, TIPS
 
 CACHE_SECONDS = (3600, 24 * 3600)
 """How often Gradio's copies of uploads and pictures are looked at, and the age at which they go; longer than a tab is
 likely to stay open. The pictures in the output folder are not touched."""
-
-TICK_SECONDS = 1.0
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 AT_ONCE: dict[str, Any] = {"queue": False, **PRIVATE}

@@ -46,25 +46,20 @@ class Restored(NamedTuple):
     """Sentences, each about something that was not filled in or is not as it was."""
 
 
-def brought(value: Any) -> tuple[str, output.SavedPicture]:
-    """(name, record) of the PNG that a raw value of a file field stands for.
+def brought(value: Any, max_pixels: int = MAX_PIXELS) -> tuple[str, output.SavedPicture]:
+    """(name, record) of the PNG that a raw value of a file field stands for. It decodes the picture.
 
     Raises:
         RequestError, OutputError: it was not uploaded here, or holds no request; in words without places on the server.
     """
-    file = uploaded(value)
+    file = uploaded(value, max_pixels)
     if file is None:
         raise RequestError("Choose a PNG file that this program made.")
     path = Path(value["path"])
     try:
-        with Image.open(io.BytesIO(file.data)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise OutputError(f"{file.name} is larger than any picture of this program.")
         return file.name, output.read(path)
     except OutputError as error:
         raise OutputError(str(error).replace(str(path), file.name)) from error
-    except Exception as error:  # Pillow's decoders raise many kinds of errors on hostile bytes.
-        raise OutputError(f"{file.name} is not a picture that can be read.") from error
 
 
 def entitled(engine: Engine, asker: Asker, saved: output.SavedPicture) -> output.SavedPicture | None:

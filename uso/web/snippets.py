@@ -56,7 +56,7 @@ def model_state(status: EngineStatus, seconds: float, device: str) -> str:
         return f'<div class="uso-state uso-bad" role="alert">{_marked(status.error)}</div>'
     words = f"{status.stage.removeprefix('Loading ')}, {status.share:.0%}, {seconds:.0f} s{_workers(status)}"
     bar = _bar(status.share, "Loading the model")
-    return f'<div class="uso-state"><span>Loading the model: {escape(words)}</span>{bar}</div>'
+    return f'<div class="uso-state" aria-live="off"><span>Loading the model: {escape(words)}</span>{bar}</div>'
 
 
 def job_words(status: JobStatus, engine: EngineStatus) -> str:
@@ -70,14 +70,18 @@ def job_words(status: JobStatus, engine: EngineStatus) -> str:
     return status.error if status.state == "failed" else "Done."
 
 
-def job_state(status: JobStatus, engine: EngineStatus) -> str:
-    """The same for the page, with a bar where there is something to measure."""
+def job_state(status: JobStatus, engine: EngineStatus, moved: bool = True) -> str:
+    """The same for the page, with a bar where there is something to measure.
+
+    Args:
+        moved: whether a job that waits has another place in the line than when this was asked last.
+    """
     words = job_words(status, engine)
     if status.state == "failed":
         return refusal(words)
     if status.state == "running":
         return _line(words, _share(status), quiet=True)
-    return _line(words)
+    return _line(words, quiet=status.state == "queued" and not moved)
 
 
 def refusal(sentence: str) -> str:
@@ -192,7 +196,7 @@ def _share(status: JobStatus) -> float:
 
 
 def _line(text: str, share: float | None = None, quiet: bool = False) -> str:
-    """A sentence with a bar; a `quiet` one, which changes several times a second, is not read out at each change."""
+    """A sentence with a bar; a `quiet` one, which changes all the time, is not read out at each change."""
     bar = "" if share is None else _bar(share, "Steps done")
     off = ' aria-live="off"' if quiet else ""
     return f'<div class="uso-line"{off}>{escape(text)}</div>{bar}'
