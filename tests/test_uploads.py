@@ -108,6 +108,21 @@ def test_one_person_may_not_go_on_for_ever(guard: Callable[..., Any]) -> None:
         assert put(other).status_code == 200
 
 
+def test_images_in_messages_to_tools_are_uploads_too(guard: Callable[..., Any]) -> None:
+    """Catches a way around the ration: an assistant's images come inside its calls, and are kept as files."""
+
+    def call(client: TestClient, images: int) -> int:
+        given = {f"image_{index}": "data:image/png;base64,AAAA" for index in range(images)}
+        message = {"method": "tools/call", "params": {"name": "generate", "arguments": given}}
+        return client.post("/gradio_api/mcp/", json=message).status_code
+
+    with TestClient(guard(mcp=True), client=("198.51.100.7", 1)) as client:
+        for images in (MOST_FILES - 1, 1, 0):
+            assert call(client, images) == 404  # it has come through to where there is nothing
+        assert call(client, 1) == 429 and put(client).status_code == 429
+        assert call(client, 0) == 404
+
+
 def test_uploads_on_their_way_count_as_what_they_may_become(folder: Path) -> None:
     """Catches a stranger who begins a thousand uploads at once, all of which are found to be the first."""
 

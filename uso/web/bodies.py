@@ -94,18 +94,30 @@ class Bodies:
             return await self._too_large(scope, receive, send, limit, upload=False)
         sentence = fault(body, path_of(scope), own_hosts(scope))
         if sentence is None:
-            return await self._inner(scope, replayed(body, receive), send)
+            return await self._with_images(scope, receive, send, body)
         if path_of(scope).rstrip("/") == JOIN:  # the form in which gradio_client shows a sentence to its caller
             said = {"__type__": "validate", "is_valid": False, "parameter_name": "request", "message": sentence}
             return await refuse(scope, send, 422, [said])
         return await refuse(scope, send, 400, sentence)
 
+    async def _with_images(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
+        """Images inside a message to a tool become files: they count as uploads."""
+        images = _images(body) if is_mcp(path_of(scope)) else 0
+        if not images:
+            return await self._inner(scope, replayed(body, receive), send)
+        taken = await self._uploads.begin(asker_in(scope), len(body))
+        if isinstance(taken, Refused):
+            return await refuse(scope, send, taken.status, taken.sentence, _later(taken))
+        try:
+            await self._inner(scope, replayed(body, receive), send)
+        finally:
+            self._uploads.end(taken, images, len(body))
+
     async def _rationed(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
         declared = header(scope, "content-length")
         taken = await self._uploads.begin(asker_in(scope), int(declared) if declared.isdecimal() else None)
         if isinstance(taken, Refused):
-            later = [] if taken.seconds is None else [("retry-after", str(math.ceil(taken.seconds)))]
-            return await _drained(scope, receive, send, taken.status, taken.sentence, later)
+            return await _drained(scope, receive, send, taken.status, taken.sentence, _later(taken))
         size, answer = 0, bytearray()
 
         async def measured() -> Message:
@@ -172,6 +184,20 @@ async def _drained(
     except TimeoutError:
         pass
     await refuse(scope, send, status, sentence, [("connection", "close"), *headers])
+
+
+def _later(refused: Refused) -> Headers:
+    return [] if refused.seconds is None else [("retry-after", str(math.ceil(refused.seconds)))]
+
+
+def _images(body: bytes) -> int:
+    """How many images a message to a tool holds, as data URLs in its arguments."""
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return 0
+    found = (value for part in _tool_arguments(content) for value, *_ in _walk(part))
+    return sum(isinstance(value, str) and value.startswith("data:") for value in found)
 
 
 def _files(answer: bytearray) -> int:
