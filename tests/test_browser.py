@@ -320,6 +320,25 @@ def test_the_preview_lies_where_the_picture_will(visit: Any, server: Server) -> 
     assert all(abs(one - other) <= 2 for one, other in zip(preview, picture, strict=True)), (preview, picture)
 
 
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+def test_in_fullscreen_there_is_the_picture_alone(visit: Any, server: Server, width: int, height: int) -> None:
+    """Catches a page that lies over the picture it was asked to show large."""
+    page = visit(server, width, height)
+    fill_number(page, "steps", FAST)
+    generate(page, server)
+    page.locator("#picture").get_by_label("Fullscreen").click()
+    page.wait_for_selector("#stage .fullscreen", timeout=PATIENCE_MS)
+    page.wait_for_function(  # it grows for a while
+        """() => {
+          for (let x = 10; x < innerWidth; x += 40) for (let y = 10; y < innerHeight; y += 40)
+            if (!document.elementFromPoint(x, y)?.closest('#stage')) return false
+          return true
+        }""",
+        timeout=PATIENCE_MS,
+    )
+    shoot(page, f"fullscreen-{width}")
+
+
 def test_who_waits_sees_how_long_and_can_stop(visit: Any, server: Server) -> None:
     """Catches a Stop button that does nothing in the queue or stops the other tab's job, and waiting without a word."""
     first = visit(server)
