@@ -144,6 +144,15 @@ def test_16_bit_grey_is_scaled_not_clipped(form: str) -> None:
     assert np.asarray(opened)[0].tolist() == [[v, v, v] for v in (0, 1, 128, 255)]
 
 
+def test_16_bit_grey_is_the_same_in_either_order_of_bytes() -> None:
+    """Catches a TIFF of a big-endian program that is called damaged."""
+    values = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
+    little = encode(Image.fromarray(values), "TIFF")
+    big = encode(Image.frombytes("I;16B", (32, 32), values.astype(">u2").tobytes()), "TIFF")
+    assert big[:2] == b"MM"
+    assert open_image(big).tobytes() == open_image(little).tobytes()
+
+
 def test_16_bit_grey_of_every_value_is_rounded_to_the_nearest() -> None:
     values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     opened = np.asarray(open_image(encode(Image.fromarray(values))))[..., 0].astype(float)

@@ -124,6 +124,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "F":
         raise ImageError(f"{name} holds floating-point pixels without a defined white. Save it with 8 or 16 bits.")
     if image.mode.startswith("I"):
+        image = image.convert("I")  # Pillow knows no extrema of I;16B, the big-endian kind
         extrema: tuple[int, int] = image.getextrema()  # type: ignore[assignment] # one band
         low, high = extrema
         if low < 0 or high > _FULL_16_BIT:
