@@ -6,6 +6,8 @@ Pillow only; no tensors here, so that a request can be verified before torch is 
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from PIL import ExifTags, Image
@@ -19,6 +21,9 @@ MAX_PIXELS = 89_478_485
 """Largest reference accepted; Pillow's own threshold for a decompression bomb (a 0.25 GiB RGB picture)."""
 
 _FULL_16_BIT = 65535
+
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+"""Pillow's modes that a PNG holds as they are."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,11 +54,32 @@ def open_image(data: bytes, name: str = "image") -> Image.Image:
         ImageError: no picture, damaged, more than `MAX_PIXELS`, or a number format without a defined range.
     """
     opened = identify(data, name)
+    with _damage_said(name), opened:
+        opened.seek(0)
+        opened.load()
+        return _to_rgb(upright(opened), name)
+
+
+def as_png(image: Image.Image, name: str = "image") -> bytes:
+    """A Pillow image as a PNG that `open_image` shows as it would the image's own file: upright, nothing lost.
+
+    Of a mode that PNG does not have, it is the 8-bit RGB of `open_image`.
+
+    Raises:
+        ImageError: its file is damaged, or its numbers have no defined range.
+    """
+    buffer = io.BytesIO()
+    with _damage_said(name):
+        image.load()
+        turned = upright(image)
+        (turned if turned.mode in _PNG_MODES else _to_rgb(turned, name)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@contextmanager
+def _damage_said(name: str) -> Iterator[None]:
     try:
-        with opened:
-            opened.seek(0)
-            opened.load()
-            return _to_rgb(upright(opened), name)
+        yield
     except ImageError:
         raise
     except Exception as error:  # truncated data surfaces as OSError, SyntaxError, ValueError, struct.error ...
@@ -132,7 +158,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         eight_bit = image.convert("F").point(lambda value: value * (255 / _FULL_16_BIT) + 0.5)
         return eight_bit.convert("L").convert("RGB")
     if image.has_transparency_data:
-        layered = image.convert("RGBA")
+        layered = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")  # no way leads there from La
         white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layered).convert("RGB")
     return image.convert("RGB")

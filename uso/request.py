@@ -5,7 +5,6 @@ Plain data without torch. Every entry (page, command line, batch file, Python) m
 """
 
 import hashlib
-import io
 import math
 import secrets
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from PIL import Image
 
 from uso.config import ModelConfig, Schedule
 from uso.errors import ImageError, RequestError
-from uso.images import TOKEN_SIZE, check_reference, keep_input_size, open_image
+from uso.images import TOKEN_SIZE, as_png, check_reference, keep_input_size, open_image
 
 MAX_SEED = 2**32 - 1
 RANDOM_SEED = -1
@@ -53,10 +52,12 @@ class ReferenceImage:
 
     @classmethod
     def from_pil(cls, image: Image.Image, name: str = "image.png") -> "ReferenceImage":
-        """Keep a Pillow image, losslessly, as PNG."""
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        return cls(buffer.getvalue(), name)
+        """Keep a Pillow image, upright and losslessly, as PNG.
+
+        Raises:
+            ImageError: its file is damaged, or its numbers have no defined range.
+        """
+        return cls(as_png(image, name), name)
 
     @classmethod
     def of(cls, source: "ReferenceImage | Image.Image | str | Path") -> "ReferenceImage":
