@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
@@ -116,6 +117,17 @@ def test_whole_floats_become_ints() -> None:
     assert whole == (1024, 7, 2, 4, 512) and all(type(value) is int for value in whole)
 
 
+def test_numbers_of_numpy_become_plain_ones() -> None:
+    """Catches a seed of `rng.integers(...)` that is refused, and one that a record cannot hold."""
+    request = create(seed=np.int64(5), width=np.uint16(1024), guidance_scale=np.float32(2.5), schedule=np.float64(0.5))
+    numbers = request.seed, request.width, request.guidance_scale, request.schedule
+    assert numbers == (5, 1024, 2.5, 0.5) and [type(number) for number in numbers] == [int, int, float, float]
+    assert 0 <= create(seed=np.int64(-1)).seed <= MAX_SEED
+    for value in (np.bool_(True), np.float32("nan"), np.float64("inf")):
+        with pytest.raises(RequestError, match="^Width is .*; a whole number"):
+            create(width=value)
+
+
 def test_random_seed_is_settled_and_leaves_room_for_all_images() -> None:
     """-1 in a record could not be repeated."""
     seeds = {create(num_images=64).seed for _ in range(20)}
@@ -184,6 +196,29 @@ def test_any_number_of_images_in_any_form(
     )
     assert [len(request.content_images), len(request.style_images)] == [3, 3]
     assert request.content_images[0].sha256 == request.style_images[0].sha256
+
+
+@pytest.mark.parametrize("kind", ["content_images", "style_images"])
+def test_one_image_needs_no_list(
+    kind: str, picture: Callable[..., Image.Image], picture_file: Callable[..., Path]
+) -> None:
+    """Catches a path taken letter by letter: "The image c could not be read"."""
+    path, image = picture_file("cat.png"), picture(64, 64)
+    for given in (path, str(path), image, ReferenceImage.of(image)):
+        assert getattr(create(DEV, **{kind: given}), kind) == (ReferenceImage.of(given),)
+    assert getattr(create(DEV, **{kind: None}), kind) == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [(np.zeros((8, 8, 3), np.uint8), "ndarray"), ([np.zeros((8, 8, 3), np.uint8)], "ndarray"), (b"cat.png", "bytes"),
+     (5, "int"), ([None], "NoneType")],
+)  # fmt: skip
+def test_what_is_no_image_is_refused(given: Any, name: str) -> None:
+    """Catches a TypeError from the depths of a library."""
+    sentence = f"^An image is a path, a Pillow image or a ReferenceImage, not {name}. PIL.Image.fromarray makes one of"
+    with pytest.raises(ImageError, match=sentence):
+        create(content_images=given)
 
 
 def test_pillow_images_are_kept_losslessly(picture: Callable[..., Image.Image]) -> None:
