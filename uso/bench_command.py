@@ -58,7 +58,8 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     device = choose_device(args.device)
     dtype = choose_dtype(args.dtype, device)
     speeds = _speeds(args.speed)
-    plans = [choose_plan(name, device, 34 * GIB) for name in args.memory.split(",")]
+    weights = MetaModel.from_config(config, dtype).weights().total
+    plans = [choose_plan(name, device, weights) for name in args.memory.split(",")]
     caps = [_cap_of(args.cap_gib, plan, device) for plan in plans]
     if args.baseline and all(plan.visit for plan in plans):
         raise ConfigError(

@@ -103,6 +103,9 @@ def choose_plan(name: str, device: torch.device, weight_bytes: int) -> MemoryPla
     """`auto`: everything resident where weights and working memory fit, else the largest plan that the measured free
     memory holds. Says what it picked and why.
 
+    Args:
+        weight_bytes: of all weights in the dtype that they are loaded in.
+
     Raises:
         ConfigError: no such plan, or one that needs a CUDA device.
     """
