@@ -152,12 +152,13 @@ def test_paths_start_at_the_file(run: Callable[..., Ran], draw: Callable[..., st
     Path("jobs/in").mkdir()
     name = draw("in/a.png")
     jobs = [
+        {"prompt": "0", "image_paths": [draw("~cat.png")], "save_dir": "~cats"},
         {"prompt": "1", "image_paths": [name], "save_dir": "near"},
         {"prompt": "2", "image_paths": [str(tmp_path / "jobs" / name)], "save_dir": str(tmp_path / "far")},
         {"prompt": "3"},
     ]
     assert run(jobs, "--output", "here").status == 0
-    assert [len(made(folder)) for folder in ("jobs/near", "far", "here")] == [1, 1, 1]
+    assert [len(made(folder)) for folder in ("jobs/~cats", "jobs/near", "far", "here")] == [1, 1, 1, 1]
 
 
 # Refusals.

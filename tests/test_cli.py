@@ -166,6 +166,7 @@ def test_output_names_a_file_or_a_folder(uso: Callable[..., Ran]) -> None:
     assert uso("generate", *SMALL, "--output", "new/fox.png").out == ["new/fox.png"]
     assert Path(uso("generate", *SMALL, "--output", "folder.d").out[0]).parent == Path("folder.d")
     assert Path(uso("generate", *SMALL).out[0]).parent == Path("outputs")
+    assert uso("generate", *SMALL, "--output", "~fox.png").out == ["~fox.png"]
     Path("folder.png").mkdir()
     assert Path(uso("generate", *SMALL, "--images", 2, "--output", "folder.png").out[0]).parent == Path("folder.png")
 

@@ -9,6 +9,8 @@ import yaml
 from uso import config as config_module
 from uso.config import (
     COMPONENT_NAMES,
+    Source,
+    from_home,
     load_memory_plan,
     load_model_config,
     memory_names,
@@ -111,6 +113,25 @@ def test_files_that_are_no_configuration(tmp_path: Path, text: str, sentence: st
 
 
 # Files of one's own in place of a model's.
+
+
+@pytest.mark.parametrize(
+    ("path", "there"),
+    [("~", "/home/me"), ("~/a.png", "/home/me/a.png"), ("~nobody", "~nobody"), ("~cat.jpg", "~cat.jpg"),
+     ("~nobody/a", "~nobody/a"), ("b/~", "b/~"), ("/a", "/a"), ("", ".")],
+)  # fmt: skip
+def test_only_ones_own_home_is_meant_by_a_tilde(monkeypatch: pytest.MonkeyPatch, path: str, there: str) -> None:
+    """Catches a RuntimeError for a file whose name begins like another person's home."""
+    monkeypatch.setenv("HOME", "/home/me")
+    assert from_home(path) == Path(there)
+
+
+def test_files_whose_name_begins_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("~vae").touch()
+    found = with_local_files(load_model_config("demo"), {"vae": "~vae"}).components["vae"]
+    assert found.local_path == tmp_path / "~vae"
+    assert Source(path="~nobody/vae").local_path == config_module.ROOT / "~nobody/vae"
 
 
 def test_local_files_replace_components(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from uso import output
-from uso.config import ModelConfig
+from uso.config import ModelConfig, from_home
 from uso.errors import ConfigError, OutputError, RequestError, USOError
 from uso.flags import AUTO
 from uso.generate import REQUEST_FLAGS, chosen_config, load, make, output_place, request_values
@@ -230,7 +230,7 @@ def _values(entry: Any, base: Path, defaults: dict[str, Any]) -> dict[str, Any]:
         raise RequestError('"image_paths" is a list of paths: the content image (or ""), then the style images.')
     if "" in paths[1:]:
         raise RequestError('Only the first of "image_paths" may be "" (no content image); leave out the others.')
-    files = [base.absolute() / Path(item).expanduser() if item else None for item in paths]
+    files = [base.absolute() / from_home(item) if item else None for item in paths]
     return values | {"content_images": [file for file in files[:1] if file], "style_images": files[1:]}
 
 
@@ -267,7 +267,7 @@ def _save_dir(entry: dict[str, Any], base: Path, default: Path) -> Path:
         return default
     if not isinstance(place, str) or not place or "\0" in place:
         raise OutputError(f'"save_dir" is {place!r}; a folder is needed.')
-    return base / Path(place).expanduser()
+    return base / from_home(place)
 
 
 def _unwritable(jobs: list[Job]) -> list[str]:

@@ -4,6 +4,7 @@ Plain data, unknown keys refused. Architecture numbers are not here: they are th
 components themselves use, in `configs/architectures/`.
 """
 
+import os
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -36,6 +37,11 @@ Schedule = Literal["uso", "flux"] | float
 """`uso`: the released rule; `flux`: FLUX's own; a number: the shift mu itself (0 is no shift)."""
 
 
+def from_home(path: str) -> Path:
+    """A path, from the home of this user where it begins with `~/`; `~name` is a file of that name, no other's home."""
+    return Path(os.path.expanduser(path) if Path(path).parts[:1] == ("~",) else path)
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -55,7 +61,7 @@ class Source(Strict):
 
     @property
     def local_path(self) -> Path:
-        return ROOT / Path(self.path).expanduser()  # links are kept: a cache's say .safetensors, its files do not
+        return ROOT / from_home(self.path)  # links are kept: a cache's say .safetensors, its files do not
 
 
 class Limits(Strict):
@@ -221,7 +227,7 @@ def with_local_files(config: ModelConfig, files: dict[str, str]) -> ModelConfig:
     for name, path in files.items():
         if name not in COMPONENT_NAMES:
             raise ConfigError(f"'{name}' is no component. The components are: {', '.join(COMPONENT_NAMES)}.")
-        if not Path(path).expanduser().exists():
+        if not from_home(path).exists():
             raise ConfigError(f"--{name.replace('_', '-')} {path}: there is no such file or folder.")
-        components[name] = Source(path=str(Path(path).expanduser().absolute()))
+        components[name] = Source(path=str(from_home(path).absolute()))
     return config.model_copy(update={"components": components})

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uso import output
-from uso.config import ModelConfig
+from uso.config import ModelConfig, from_home
 from uso.errors import OutputError, RequestError
 from uso.flags import AUTO, check_model_flags, load_options, model_files
 from uso.levels import SPEEDS
@@ -114,7 +114,7 @@ def output_place(text: str | None, several: bool) -> tuple[Path, str | None]:
     Raises:
         OutputError: it cannot be written to, exists already, or one file is to hold several pictures.
     """
-    path = Path(text).expanduser() if text else DEFAULT_FOLDER
+    path = from_home(text) if text else DEFAULT_FOLDER
     if os.path.isdir(path) or path.suffix.lower() not in _PICTURE_SUFFIXES:
         output.check_folder(path)
         return path, None
