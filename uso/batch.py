@@ -23,7 +23,7 @@ from typing import Any
 from uso import output
 from uso.config import ModelConfig, from_home
 from uso.errors import ConfigError, OutputError, RequestError, USOError
-from uso.flags import AUTO
+from uso.flags import AUTO, with_auto
 from uso.generate import REQUEST_FLAGS, chosen_config, load, make, output_place, request_values
 from uso.levels import SPEEDS
 from uso.request import MAX_IMAGES, MAX_SEED, RANDOM_SEED, GenerationRequest, GenerationResult, ReferenceImage
@@ -118,6 +118,7 @@ def generate_batch(args: argparse.Namespace) -> int:
         USOError: the file, a job of it or a flag was refused; nothing was started.
     """
     _refuse_single_flags(args)
+    args = with_auto(args)
     process = Process.from_environment()
     config = chosen_config(args)
     jobs = read_jobs(Path(args.batch), config, args)
