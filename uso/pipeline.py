@@ -226,7 +226,7 @@ class USOPipeline(Conditions, DiffusionPipeline):
 
         Raises:
             RequestError: the prompt is longer than the model reads.
-            USOError: the device ran out of memory; the next request works.
+            USOError: the device ran out of memory, or the numbers are not finite; the next request works.
         """
         try:
             yield from self._stream(request)
