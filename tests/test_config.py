@@ -112,6 +112,28 @@ def test_files_that_are_no_configuration(tmp_path: Path, text: str, sentence: st
         load_model_config(str(tmp_path / "broken.yaml"))
 
 
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes("title: Malerei für mich".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"latin\.yaml could not be read: 'utf-8' codec can't decode byte 0xfc"):
+        load_model_config(str(tmp_path / "latin.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "sentence"),
+    [
+        ("a", "a", r"a\.yaml: extends: 'a' extends this file in turn\. Name another, or leave it out\."),
+        ("b", "a", r"b\.yaml: extends: 'a' extends this file in turn\."),
+        ("../b", "a", r"a\.yaml: extends: '\.\./b' is no file beside this one\."),
+    ],
+)
+def test_a_file_that_extends_itself_is_refused(tmp_path: Path, first: str, second: str, sentence: str) -> None:
+    """Catches a RecursionError."""
+    (tmp_path / "a.yaml").write_text(f"extends: {first}")
+    (tmp_path / "b.yaml").write_text(f"extends: {second}")
+    with pytest.raises(ConfigError, match=sentence):
+        load_model_config(str(tmp_path / "a.yaml"))
+
+
 # Files of one's own in place of a model's.
 
 

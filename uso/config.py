@@ -139,7 +139,7 @@ class MemoryPlan(Strict):
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} could not be read: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold names and values.")
@@ -180,11 +180,22 @@ def read_yaml_with_parents(path: Path) -> dict[str, Any]:
     """A YAML file's names and values, laid over those of the file beside it that `extends` names, if it does.
 
     Raises:
-        ConfigError: a file cannot be read.
+        ConfigError: a file cannot be read, or extends itself.
     """
+    return _with_parents(path, ())
+
+
+def _with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
     values = _read_yaml(path)
     parent = values.pop("extends", None)
-    return values if parent is None else _merged(read_yaml_with_parents(path.with_name(f"{parent}.yaml")), values)
+    if parent is None:
+        return values
+    base = path.parent / f"{parent}.yaml"
+    if base.parent != path.parent:
+        raise ConfigError(f"{path}: extends: '{parent}' is no file beside this one. Name one, without .yaml.")
+    if base in (path, *children):
+        raise ConfigError(f"{path}: extends: '{parent}' extends this file in turn. Name another, or leave it out.")
+    return _merged(_with_parents(base, (path, *children)), values)
 
 
 def load_model_config(name: str) -> ModelConfig:
