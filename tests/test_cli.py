@@ -162,6 +162,16 @@ def test_auto_says_which_model_runs_and_why(uso: Callable[..., Ran]) -> None:
     assert output.read(ran.pictures[0]).model["name"] == "demo"
 
 
+def test_a_folder_whose_name_is_no_utf_8_is_named_by_its_bytes() -> None:
+    """Catches an error after the picture is saved: a script would take it for a failure, and not learn the path."""
+    name = "f\udce9e/\u30ab"
+    script = f"from pathlib import Path; from uso.terminal import print_path; print_path(Path({name!a}))"
+    for encoding in ("utf-8", "ascii"):
+        environment = os.environ | {"PYTHONIOENCODING": encoding}
+        ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, check=True)
+        assert ran.stdout == os.fsencode(name) + b"\n"
+
+
 def test_output_names_a_file_or_a_folder(uso: Callable[..., Ran]) -> None:
     assert uso("generate", *SMALL, "--output", "new/fox.png").out == ["new/fox.png"]
     assert Path(uso("generate", *SMALL, "--output", "folder.d").out[0]).parent == Path("folder.d")
