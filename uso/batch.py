@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uso import output
 from uso.config import ModelConfig, from_home
@@ -28,6 +28,9 @@ from uso.generate import REQUEST_FLAGS, chosen_config, load, make, output_place,
 from uso.levels import SPEEDS
 from uso.request import MAX_IMAGES, MAX_SEED, RANDOM_SEED, GenerationRequest, GenerationResult, ReferenceImage
 from uso.terminal import say
+
+if TYPE_CHECKING:
+    from uso.pipeline import USOPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +130,7 @@ def generate_batch(args: argparse.Namespace) -> int:
     skipped, failed = _present(own), 0
     if waiting:
         pipe = load(config, argparse.Namespace(**(vars(args) | {"device": process.device(args.device)})))
+        check_prompts(Path(args.batch), jobs, pipe)
     for job in waiting:
         try:
             for request in job.requests(config):
@@ -191,11 +195,29 @@ def read_jobs(path: Path, config: ModelConfig, args: argparse.Namespace) -> list
                 num_images=request.num_images,
             )
         )
-    problems = problems or _unwritable(jobs)
-    if problems:
-        count = f"{len(problems)} of {len(entries)} jobs" if len(entries) > 1 else "its job"
-        raise RequestError("\n".join([f"{path}: {count} refused, nothing was started.", *problems]))
+    _refuse(path, problems or _unwritable(jobs), len(entries))
     return jobs
+
+
+def check_prompts(path: Path, jobs: list[Job], pipe: "USOPipeline") -> None:
+    """Refuse prompts that are longer than the model reads, which only its own tokenizer tells.
+
+    Raises:
+        RequestError: all jobs that are refused, by number, with the reason.
+    """
+    problems = []
+    for job in jobs:
+        try:
+            pipe.check_prompt(job.values["prompt"])
+        except RequestError as error:
+            problems.append(f"Job {job.number}: {error}")
+    _refuse(path, problems, len(jobs))
+
+
+def _refuse(path: Path, problems: list[str], jobs: int) -> None:
+    if problems:
+        count = f"{len(problems)} of {jobs} jobs" if jobs > 1 else "its job"
+        raise RequestError("\n".join([f"{path}: {count} refused, nothing was started.", *problems]))
 
 
 def _entries(path: Path) -> list[Any]:
