@@ -152,12 +152,13 @@ def test_paths_start_at_the_file(run: Callable[..., Ran], draw: Callable[..., st
     Path("jobs/in").mkdir()
     name = draw("in/a.png")
     jobs = [
+        {"prompt": "0", "image_paths": [draw("~cat.png")], "save_dir": "~cats"},
         {"prompt": "1", "image_paths": [name], "save_dir": "near"},
         {"prompt": "2", "image_paths": [str(tmp_path / "jobs" / name)], "save_dir": str(tmp_path / "far")},
         {"prompt": "3"},
     ]
     assert run(jobs, "--output", "here").status == 0
-    assert [len(made(folder)) for folder in ("jobs/near", "far", "here")] == [1, 1, 1]
+    assert [len(made(folder)) for folder in ("jobs/~cats", "jobs/near", "far", "here")] == [1, 1, 1, 1]
 
 
 # Refusals.
@@ -335,12 +336,15 @@ def test_an_image_as_content_and_as_style_are_other_pictures(run: Callable[..., 
     assert content[4:] != style[4:]  # behind the number
 
 
-def test_a_failing_job_does_not_stop_the_others(run: Callable[..., Ran]) -> None:
-    ran = run([{"prompt": "a"}, {"prompt": TOO_LONG}, {"prompt": "c"}])
-    assert ran.status == 1 and len(ran.out) == 2
-    first, last = ran.err.splitlines()
-    assert re.match(r"Job 2 failed: The prompt has \d+ tokens; this model reads 32\. Shorten it\.", first)
-    assert last == "Pictures made: 2, there already: 0; jobs failed: 1."
+def test_prompts_that_are_too_long_are_refused_before_any_job_runs(run: Callable[..., Ran]) -> None:
+    """Catches a batch of hours in which job 2 fails: how long a prompt is, the model knows at its start."""
+    lines = refused(run([{"prompt": "a"}, {"prompt": TOO_LONG}, {"prompt": "c"}, {"prompt": TOO_LONG}]))
+    assert lines[0] == "jobs/jobs.json: 2 of 4 jobs refused, nothing was started."
+    assert all(
+        re.fullmatch(rf"Job {number}: The prompt has \d+ tokens; this model reads 32\. Shorten it\.", line)
+        for number, line in zip((2, 4), lines[1:], strict=True)
+    )
+    assert not made()
 
 
 def test_an_image_that_changes_while_the_batch_runs_fails_its_job(
@@ -357,7 +361,9 @@ def test_an_image_that_changes_while_the_batch_runs_fails_its_job(
     monkeypatch.setattr(batch, "load", load_and_change)
     ran = run([{"prompt": "a", "image_paths": [name]}, {"prompt": "b"}])
     assert ran.status == 1 and len(made()) == 1
-    assert "Job 1 failed: Its images have changed since the batch was verified. Start the batch again." in ran.err
+    first, last = ran.err.splitlines()
+    assert first == "Job 1 failed: Its images have changed since the batch was verified. Start the batch again."
+    assert last == "Pictures made: 1, there already: 0; jobs failed: 1."
 
 
 def test_jobs_hold_no_images(

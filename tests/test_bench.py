@@ -139,6 +139,11 @@ def test_plans_and_levels_are_run_side_by_side_on_the_same_numbers(monkeypatch: 
         ({"memory": "cpu,9gb"}, "9gb"),
         ({"cap_gib": "7"}, "no CUDA device"),
         ({"memory": "8gb", "baseline": True}, "Use full"),
+        ({"size": 250}, "^--size is 250; it must be a multiple of 16.$"),
+        ({"size": 0}, "^--size is 0; 16 or more is allowed.$"),
+        ({"content_size": 15}, "^--content-size is 15; 16 or more is allowed.$"),
+        ({"steps": 0}, "^--steps is 0; 1 or more is allowed.$"),
+        ({"warm_up": -1}, "^--warm-up is -1; 0 or more is allowed.$"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused_before_anything_is_drawn(wrong: dict[str, Any], said: str) -> None:

@@ -21,6 +21,13 @@ def test_auto_runs_the_demo_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatc
         assert reason == f"PyTorch finds no GPU {words}, and FLUX.1-dev needs one."
 
 
+def test_auto_runs_the_demo_where_the_processor_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches "PyTorch finds no GPU here" beside a GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    config, reason = choose_model("auto", device="cpu")
+    assert (config.name, reason) == ("demo", "The processor was asked for, and FLUX.1-dev needs a GPU.")
+
+
 @pytest.mark.parametrize(
     ("absent", "free", "name", "says"),
     [

@@ -158,14 +158,25 @@ def test_keep_size_shows_the_size_it_used(uso: Callable[..., Ran], picture_file:
 
 def test_auto_says_which_model_runs_and_why(uso: Callable[..., Ran]) -> None:
     ran = uso("generate", "--device", "cpu", *SMALL[2:])
-    assert "PyTorch finds no GPU here" in ran.err and "and FLUX.1-dev needs one." in ran.err
+    assert "The processor was asked for, and FLUX.1-dev needs a GPU." in ran.err
     assert output.read(ran.pictures[0]).model["name"] == "demo"
+
+
+def test_a_folder_whose_name_is_no_utf_8_is_named_by_its_bytes() -> None:
+    """Catches an error after the picture is saved: a script would take it for a failure, and not learn the path."""
+    name = "f\udce9e/\u30ab"
+    script = f"from pathlib import Path; from uso.terminal import print_path; print_path(Path({name!a}))"
+    for encoding in ("utf-8", "ascii"):
+        environment = os.environ | {"PYTHONIOENCODING": encoding}
+        ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, check=True)
+        assert ran.stdout == os.fsencode(name) + b"\n"
 
 
 def test_output_names_a_file_or_a_folder(uso: Callable[..., Ran]) -> None:
     assert uso("generate", *SMALL, "--output", "new/fox.png").out == ["new/fox.png"]
     assert Path(uso("generate", *SMALL, "--output", "folder.d").out[0]).parent == Path("folder.d")
     assert Path(uso("generate", *SMALL).out[0]).parent == Path("outputs")
+    assert uso("generate", *SMALL, "--output", "~fox.png").out == ["~fox.png"]
     Path("folder.png").mkdir()
     assert Path(uso("generate", *SMALL, "--images", 2, "--output", "folder.png").out[0]).parent == Path("folder.png")
 
@@ -379,11 +390,47 @@ def test_a_guidance_scale_is_not_carried_over_to_a_model_that_takes_none(uso: Ca
 
 def test_recorded_device_that_is_not_here_is_refused_with_the_choice(uso: Callable[..., Ran]) -> None:
     (first,) = uso("generate", *SMALL, "--output", "out").pictures
-    moved = rerecorded(first, lambda record: record["model"].update(device="cuda:7 (NVIDIA H200)"))
+    there = {"device": "cuda:7 (NVIDIA H200)", "compiled": True, "plan": "16gb"}
+    moved = rerecorded(first, lambda record: record["model"].update(there))
     ran = uso("generate", "--from", moved)
     assert ran.status == 2 and "There is no device 'cuda:7'" in ran.err
-    ran = uso("generate", "--from", moved, "--device", "cpu")
-    assert ran.status == 0 and "device was cuda:7 (NVIDIA H200), is cpu" in ran.err
+    assert ran.err.endswith("The picture was made there; give --device auto or --device cpu.\n")
+    for device in ("cpu", "auto"):  # what was so on the other device is not carried over: compiled, a plan that streams
+        ran = uso("generate", "--from", moved, "--device", device)
+        assert ran.status == 0 and "device was cuda:7 (NVIDIA H200), is cpu" in ran.err
+        assert "plan was 16gb, is cpu; " in ran.err and "compiled was True, is False" in ran.err
+
+
+def test_a_picture_of_compiled_blocks_can_be_made_uncompiled(
+    uso: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches an `auto` that is taken for nothing said, and a refusal of what nobody asked for."""
+    (first,) = uso("generate", *SMALL, "--output", "out").pictures
+    compiled = rerecorded(first, lambda record: record["model"].update(compiled=True))
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    ran = uso("generate", "--from", compiled)
+    assert ran.status == 2 and "--compile on: No C compiler was found" in ran.err
+    assert ran.err.endswith("The picture was made with compiled blocks; give --compile off.\n")
+    for choice in ("off", "auto"):
+        ran = uso("generate", "--from", compiled, "--compile", choice)
+        assert ran.status == 0 and "compiled was True, is False" in ran.err
+
+
+def test_a_picture_of_ones_own_model_is_repeated_with_its_file(uso: Callable[..., Ran], nothing_loads: None) -> None:
+    info = PngImagePlugin.PngInfo()
+    record = {
+        "format": output.FORMAT,
+        "model": {"name": "my model"},
+        "request": {"content_images": [], "style_images": []},
+    }
+    info.add_itxt(output.CHUNK, json.dumps(record))
+    Image.new("RGB", (16, 16)).save("mine.png", pnginfo=info)
+    ran = uso("generate", "--from", "mine.png")
+    assert ran.status == 2 and ran.err == (
+        "The picture was made with a model called 'my model', which does not come with the program. Name its file: "
+        "--model FILE.yaml.\n"
+    )
 
 
 def test_hostile_records_are_refused_in_words(uso: Callable[..., Ran], nothing_loads: None) -> None:

@@ -9,6 +9,8 @@ import yaml
 from uso import config as config_module
 from uso.config import (
     COMPONENT_NAMES,
+    Source,
+    from_home,
     load_memory_plan,
     load_model_config,
     memory_names,
@@ -110,7 +112,48 @@ def test_files_that_are_no_configuration(tmp_path: Path, text: str, sentence: st
         load_model_config(str(tmp_path / "broken.yaml"))
 
 
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes("title: Malerei für mich".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"latin\.yaml could not be read: 'utf-8' codec can't decode byte 0xfc"):
+        load_model_config(str(tmp_path / "latin.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "sentence"),
+    [
+        ("a", "a", r"a\.yaml: extends: 'a' extends this file in turn\. Name another, or leave it out\."),
+        ("b", "a", r"b\.yaml: extends: 'a' extends this file in turn\."),
+        ("../b", "a", r"a\.yaml: extends: '\.\./b' is no file beside this one\."),
+    ],
+)
+def test_a_file_that_extends_itself_is_refused(tmp_path: Path, first: str, second: str, sentence: str) -> None:
+    """Catches a RecursionError."""
+    (tmp_path / "a.yaml").write_text(f"extends: {first}")
+    (tmp_path / "b.yaml").write_text(f"extends: {second}")
+    with pytest.raises(ConfigError, match=sentence):
+        load_model_config(str(tmp_path / "a.yaml"))
+
+
 # Files of one's own in place of a model's.
+
+
+@pytest.mark.parametrize(
+    ("path", "there"),
+    [("~", "/home/me"), ("~/a.png", "/home/me/a.png"), ("~nobody", "~nobody"), ("~cat.jpg", "~cat.jpg"),
+     ("~nobody/a", "~nobody/a"), ("b/~", "b/~"), ("/a", "/a"), ("", ".")],
+)  # fmt: skip
+def test_only_ones_own_home_is_meant_by_a_tilde(monkeypatch: pytest.MonkeyPatch, path: str, there: str) -> None:
+    """Catches a RuntimeError for a file whose name begins like another person's home."""
+    monkeypatch.setenv("HOME", "/home/me")
+    assert from_home(path) == Path(there)
+
+
+def test_files_whose_name_begins_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("~vae").touch()
+    found = with_local_files(load_model_config("demo"), {"vae": "~vae"}).components["vae"]
+    assert found.local_path == tmp_path / "~vae"
+    assert Source(path="~nobody/vae").local_path == config_module.ROOT / "~nobody/vae"
 
 
 def test_local_files_replace_components(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from uso.images import (
     fitted_size,
     keep_input_size,
     open_image,
+    upright,
     upright_size,
 )
 
@@ -62,6 +63,32 @@ def test_exif_orientation_is_applied() -> None:
     opened = open_image(encode(split(RED, BLUE), exif=exif))
     assert opened.size == (4, 8)
     assert opened.getpixel((0, 0)) == RED and opened.getpixel((0, 7)) == BLUE
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_every_orientation_is_applied_as_pillow_does(form: str, orientation: int) -> None:
+    """Catches one of the eight ways to hold a camera that is turned wrongly, and a TIFF that is turned twice."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = split(RED, BLUE, size=(64, 32))
+    image.paste(WHITE, (0, 0, 16, 16))
+    data = encode(image, form, exif=exif)
+    opened, expected = open_image(data), ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    assert opened.tobytes() == expected.tobytes()
+    assert upright(opened).tobytes() == opened.tobytes()  # what was turned does not say so any more
+
+
+def test_exif_of_unusual_types_does_not_matter() -> None:
+    """Catches a photograph called damaged because some camera stored a number of its EXIF as text."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x0128] = 2  # ResolutionUnit
+    plain = encode(split(RED, BLUE, size=(64, 32)), "JPEG", exif=exif)
+    odd = plain.replace(struct.pack(">HHIHH", 0x0128, 3, 1, 2, 0), struct.pack(">HHI4s", 0x0128, 2, 2, b"2"))
+    assert odd != plain
+    assert open_image(odd).tobytes() == open_image(plain).tobytes()
+    assert upright_size(odd) == (32, 64)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
@@ -115,6 +142,15 @@ def test_16_bit_grey_is_scaled_not_clipped(form: str) -> None:
     values = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
     opened = open_image(encode(Image.fromarray(values), form))
     assert np.asarray(opened)[0].tolist() == [[v, v, v] for v in (0, 1, 128, 255)]
+
+
+def test_16_bit_grey_is_the_same_in_either_order_of_bytes() -> None:
+    """Catches a TIFF of a big-endian program that is called damaged."""
+    values = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
+    little = encode(Image.fromarray(values), "TIFF")
+    big = encode(Image.frombytes("I;16B", (32, 32), values.astype(">u2").tobytes()), "TIFF")
+    assert big[:2] == b"MM"
+    assert open_image(big).tobytes() == open_image(little).tobytes()
 
 
 def test_16_bit_grey_of_every_value_is_rounded_to_the_nearest() -> None:

@@ -3,9 +3,11 @@
 import hashlib
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
+from uso.errors import USOError
 from uso.latents import draw_noise, grid_ids, image_to_tensor, pack, picture_ids, tensor_to_image, unpack
 
 NOISE_42 = "13b7996441d34ba6a4afc6f84de6277314b89f1509c39e0c624fa151180c566a"
@@ -58,3 +60,12 @@ def test_pixels_round_trip() -> None:
     assert tensor.shape == (1, 3, 32, 48) and tensor.min() >= -1 and tensor.max() <= 1
     assert np.array_equal(np.array(tensor_to_image(tensor)), pixels)
     assert np.array(tensor_to_image(3 * torch.ones(1, 3, 16, 16))).min() == 255  # clamped, not wrapped around
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_numbers_that_are_none_are_no_picture(value: str) -> None:
+    """Catches a black picture that is delivered as if all were well."""
+    pixels = torch.zeros(1, 3, 16, 16)
+    pixels[0, 1, 2, 3] = float(value)
+    with pytest.raises(USOError, match="The model gave values that are not finite, which make no picture. Choose"):
+        tensor_to_image(pixels)

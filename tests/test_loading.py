@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from uso import loading
+from uso.choices import DTYPES
 from uso.config import ModelConfig, load_model_config, with_local_files
 from uso.errors import CheckpointError, ConfigError, MissingWeightsError
 from uso.loading import load_pipeline
@@ -37,6 +38,21 @@ def test_local_files_replace_components(demo_config: ModelConfig, tmp_path: Path
     assert torch.equal(pipeline.vae.decoder.conv_out.bias, tensors["decoder.conv_out.bias"].float())
     assert pipeline.provenance["components"]["vae"]["file"] == "my-ae.safetensors"
     assert str(tmp_path) not in json.dumps(pipeline.provenance)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_plan_is_chosen_by_what_the_weights_take(
+    demo_config: ModelConfig, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    """Catches a plan chosen by the sizes of files: float32, or fp8 on the disk, takes twice as much."""
+
+    def refuse(name: str, device: torch.device, weight_bytes: int) -> None:
+        assert weight_bytes == MetaModel.from_config(demo_config, DTYPES[dtype]).weights().total
+        raise ConfigError("asked")
+
+    monkeypatch.setattr(loading, "choose_plan", refuse)
+    with pytest.raises(ConfigError, match="asked"):
+        load_pipeline(demo_config, device="cpu", dtype=dtype)
 
 
 def test_diffusers_folders_load_with_their_own_configs(

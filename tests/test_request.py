@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from uso.config import ModelConfig, load_model_config
 from uso.errors import ImageError, RequestError
@@ -116,6 +117,17 @@ def test_whole_floats_become_ints() -> None:
     assert whole == (1024, 7, 2, 4, 512) and all(type(value) is int for value in whole)
 
 
+def test_numbers_of_numpy_become_plain_ones() -> None:
+    """Catches a seed of `rng.integers(...)` that is refused, and one that a record cannot hold."""
+    request = create(seed=np.int64(5), width=np.uint16(1024), guidance_scale=np.float32(2.5), schedule=np.float64(0.5))
+    numbers = request.seed, request.width, request.guidance_scale, request.schedule
+    assert numbers == (5, 1024, 2.5, 0.5) and [type(number) for number in numbers] == [int, int, float, float]
+    assert 0 <= create(seed=np.int64(-1)).seed <= MAX_SEED
+    for value in (np.bool_(True), np.float32("nan"), np.float64("inf")):
+        with pytest.raises(RequestError, match="^Width is .*; a whole number"):
+            create(width=value)
+
+
 def test_random_seed_is_settled_and_leaves_room_for_all_images() -> None:
     """-1 in a record could not be repeated."""
     seeds = {create(num_images=64).seed for _ in range(20)}
@@ -186,10 +198,85 @@ def test_any_number_of_images_in_any_form(
     assert request.content_images[0].sha256 == request.style_images[0].sha256
 
 
+@pytest.mark.parametrize("kind", ["content_images", "style_images"])
+def test_one_image_needs_no_list(
+    kind: str, picture: Callable[..., Image.Image], picture_file: Callable[..., Path]
+) -> None:
+    """Catches a path taken letter by letter: "The image c could not be read"."""
+    path, image = picture_file("cat.png"), picture(64, 64)
+    for given in (path, str(path), image, ReferenceImage.of(image)):
+        assert getattr(create(DEV, **{kind: given}), kind) == (ReferenceImage.of(given),)
+    assert getattr(create(DEV, **{kind: None}), kind) == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [(np.zeros((8, 8, 3), np.uint8), "ndarray"), ([np.zeros((8, 8, 3), np.uint8)], "ndarray"), (b"cat.png", "bytes"),
+     (5, "int"), ([None], "NoneType")],
+)  # fmt: skip
+def test_what_is_no_image_is_refused(given: Any, name: str) -> None:
+    """Catches a TypeError from the depths of a library."""
+    sentence = f"^An image is a path, a Pillow image or a ReferenceImage, not {name}. PIL.Image.fromarray makes one of"
+    with pytest.raises(ImageError, match=sentence):
+        create(content_images=given)
+
+
 def test_pillow_images_are_kept_losslessly(picture: Callable[..., Image.Image]) -> None:
     """Kept as JPEG, the repetition from the record would not be the same picture."""
     image = picture(50, 40)
     assert ReferenceImage.of(image).image.tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize(
+    ("mode", "form"),
+    [("RGB", "JPEG"), ("CMYK", "JPEG"), ("RGB", "TIFF"), ("LAB", "TIFF"), ("RGBA", "PNG")],
+)
+def test_a_pillow_image_shows_what_its_file_shows(
+    tmp_path: Path, picture: Callable[..., Image.Image], mode: str, form: str, orientation: int
+) -> None:
+    """Catches a photograph on its side, and modes that PNG does not have, where a path works."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a"
+    given = picture(60, 40).convert("RGB" if mode == "LAB" else mode)
+    (to_lab(given) if mode == "LAB" else given).save(path, form, exif=exif)
+    with Image.open(path) as opened:
+        kept = ReferenceImage.from_pil(opened).image
+    assert kept.size == ((40, 60) if orientation == 6 else (60, 40))
+    assert kept.tobytes() == ReferenceImage.from_path(path).image.tobytes()
+
+
+def to_lab(image: Image.Image) -> Image.Image:
+    profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    made = ImageCms.profileToProfile(image, *profiles, outputMode="LAB")
+    assert made is not None
+    return made
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "PA", "HSV", "YCbCr", "RGBX", "RGBa", "La", "I;16", "I;16B", "I;16L", "I"])
+def test_pillow_images_of_every_mode_are_kept(mode: str) -> None:
+    """Catches an error of Pillow's for a mode that PNG does not have, and deep grey that is cut off: white stays white.
+
+    Pillow itself makes the white of all but deep grey, some of them by way of another mode.
+    """
+    ways = {"PA": ("P", "PA"), "HSV": ("RGB", "HSV"), "RGBa": ("RGBA", "RGBa"), "La": ("LA", "La")}
+    image = Image.new("L", (16, 16), 255)
+    for step in () if mode.startswith("I") else ways.get(mode, (mode,)):
+        image = image.convert(step)
+    if mode.startswith("I"):
+        image = Image.new(mode, (16, 16), 65535)
+    assert image.mode == mode
+    assert ReferenceImage.from_pil(image).image.getextrema() == ((255, 255),) * 3
+
+
+def test_pillow_images_that_have_no_defined_pixels_are_refused(picture_file: Callable[..., Path]) -> None:
+    with pytest.raises(ImageError, match=r"image\.png holds floating-point pixels without a defined white"):
+        create(style_images=[Image.new("F", (16, 16))])
+    path = picture_file("half.png")
+    path.write_bytes(path.read_bytes()[:500])
+    with Image.open(path) as opened, pytest.raises(ImageError, match=r"image\.png is damaged or incomplete"):
+        create(style_images=[opened])
 
 
 def test_a_request_and_its_images_do_not_show_their_bytes() -> None:

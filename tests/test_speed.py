@@ -19,7 +19,7 @@ import torch._dynamo.config as dynamo
 from torch._dynamo.utils import counters
 
 from tests.tiny_flux import tiny_request, tiny_steps, tiny_transformer
-from uso import speed
+from uso import preview, speed
 from uso.errors import ConfigError
 from uso.modulation import Modulation
 from uso.quantize import quantize_blocks
@@ -223,6 +223,21 @@ def test_the_kernels_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert speed.cache_folder() == tmp_path / "uso" / "compiled"
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_without_a_home_there_is_no_kernels_folder(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+    """Catches a container's user, who is in no list of users, for whom no model loads."""
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert speed.cache_folder() is None
+    assert preview.cache_folder() is None
 
 
 def test_several_pipelines_leave_attention_that_switches_flags(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,16 +18,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uso import output
-from uso.config import ModelConfig
+from uso.config import ModelConfig, from_home
 from uso.errors import ConfigError, OutputError, RequestError, USOError
-from uso.flags import AUTO
+from uso.flags import AUTO, with_auto
 from uso.generate import REQUEST_FLAGS, chosen_config, load, make, output_place, request_values
 from uso.levels import SPEEDS
 from uso.request import MAX_IMAGES, MAX_SEED, RANDOM_SEED, GenerationRequest, GenerationResult, ReferenceImage
 from uso.terminal import say
+
+if TYPE_CHECKING:
+    from uso.pipeline import USOPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +121,7 @@ def generate_batch(args: argparse.Namespace) -> int:
         USOError: the file, a job of it or a flag was refused; nothing was started.
     """
     _refuse_single_flags(args)
+    args = with_auto(args)
     process = Process.from_environment()
     config = chosen_config(args)
     jobs = read_jobs(Path(args.batch), config, args)
@@ -126,6 +130,7 @@ def generate_batch(args: argparse.Namespace) -> int:
     skipped, failed = _present(own), 0
     if waiting:
         pipe = load(config, argparse.Namespace(**(vars(args) | {"device": process.device(args.device)})))
+        check_prompts(Path(args.batch), jobs, pipe)
     for job in waiting:
         try:
             for request in job.requests(config):
@@ -190,11 +195,29 @@ def read_jobs(path: Path, config: ModelConfig, args: argparse.Namespace) -> list
                 num_images=request.num_images,
             )
         )
-    problems = problems or _unwritable(jobs)
-    if problems:
-        count = f"{len(problems)} of {len(entries)} jobs" if len(entries) > 1 else "its job"
-        raise RequestError("\n".join([f"{path}: {count} refused, nothing was started.", *problems]))
+    _refuse(path, problems or _unwritable(jobs), len(entries))
     return jobs
+
+
+def check_prompts(path: Path, jobs: list[Job], pipe: "USOPipeline") -> None:
+    """Refuse prompts that are longer than the model reads, which only its own tokenizer tells.
+
+    Raises:
+        RequestError: all jobs that are refused, by number, with the reason.
+    """
+    problems = []
+    for job in jobs:
+        try:
+            pipe.check_prompt(job.values["prompt"])
+        except RequestError as error:
+            problems.append(f"Job {job.number}: {error}")
+    _refuse(path, problems, len(jobs))
+
+
+def _refuse(path: Path, problems: list[str], jobs: int) -> None:
+    if problems:
+        count = f"{len(problems)} of {jobs} jobs" if jobs > 1 else "its job"
+        raise RequestError("\n".join([f"{path}: {count} refused, nothing was started.", *problems]))
 
 
 def _entries(path: Path) -> list[Any]:
@@ -230,7 +253,7 @@ def _values(entry: Any, base: Path, defaults: dict[str, Any]) -> dict[str, Any]:
         raise RequestError('"image_paths" is a list of paths: the content image (or ""), then the style images.')
     if "" in paths[1:]:
         raise RequestError('Only the first of "image_paths" may be "" (no content image); leave out the others.')
-    files = [base.absolute() / Path(item).expanduser() if item else None for item in paths]
+    files = [base.absolute() / from_home(item) if item else None for item in paths]
     return values | {"content_images": [file for file in files[:1] if file], "style_images": files[1:]}
 
 
@@ -267,7 +290,7 @@ def _save_dir(entry: dict[str, Any], base: Path, default: Path) -> Path:
         return default
     if not isinstance(place, str) or not place or "\0" in place:
         raise OutputError(f'"save_dir" is {place!r}; a folder is needed.')
-    return base / Path(place).expanduser()
+    return base / from_home(place)
 
 
 def _unwritable(jobs: list[Job]) -> list[str]:

@@ -12,6 +12,7 @@ from uso.choices import choose_device, choose_dtype, choose_plan
 from uso.config import MemoryPlan, ModelConfig, load_model_config
 from uso.errors import ConfigError
 from uso.forecast import RequestForecaster, forecast
+from uso.images import TOKEN_SIZE
 from uso.latents import draw_noise, pack
 from uso.levels import SPEEDS
 from uso.loading import load_pipeline, tune
@@ -19,6 +20,7 @@ from uso.memory import Residency
 from uso.meta_model import MetaModel, RequestShape
 from uso.pipeline import USOPipeline
 from uso.placement import GIB, budget_bytes
+from uso.provenance import dtype_name
 from uso.random_model import random_pipeline
 from uso.speed import speed_error
 
@@ -55,10 +57,12 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     config = load_model_config(args.model)
     if args.mode not in bench.MODES:
         raise ConfigError(f"There is no mode '{args.mode}'. Choose one of: {', '.join(bench.MODES)}.")
+    _check_numbers(args)
     device = choose_device(args.device)
     dtype = choose_dtype(args.dtype, device)
     speeds = _speeds(args.speed)
-    plans = [choose_plan(name, device, 34 * GIB) for name in args.memory.split(",")]
+    weights = MetaModel.from_config(config, dtype).weights().total
+    plans = [choose_plan(name, device, weights) for name in args.memory.split(",")]
     caps = [_cap_of(args.cap_gib, plan, device) for plan in plans]
     if args.baseline and all(plan.visit for plan in plans):
         raise ConfigError(
@@ -91,10 +95,11 @@ def _measure_one(
         torch.cuda.set_per_process_memory_fraction(1.0 if cap is None else min(1.0, cap * GIB / total), device)
     torch.manual_seed(0)
     pipeline, reduced = _pipeline(args, config, plan, speed, cap, device, dtype)
-    size = args.size or (CPU_SIZE if reduced else config.defaults.width)
-    steps = args.steps or (CPU_STEPS if reduced else config.defaults.num_inference_steps)
+    size = (CPU_SIZE if reduced else config.defaults.width) if args.size is None else args.size
+    steps = (CPU_STEPS if reduced else config.defaults.num_inference_steps) if args.steps is None else args.steps
+    content_size = max(TOKEN_SIZE, size // 2) if args.content_size is None else args.content_size
     guidance = config.defaults.guidance_scale if config.guidance else None
-    request = bench.Request(args.mode, size, size, args.content_size or size // 2, steps, guidance)
+    request = bench.Request(args.mode, size, size, content_size, steps, guidance)
     inputs = bench.draw_inputs(pipeline, request)
     for _ in range(args.warm_up):
         bench.run_ours(pipeline, request.at_most(WARM_UP_STEPS), inputs)
@@ -130,6 +135,20 @@ def _empty(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    """Sizes may be beyond the model's limits, as those of a processor are, but they are cut into whole tokens."""
+    for flag, value, least in (
+        ("--size", args.size, TOKEN_SIZE),
+        ("--content-size", args.content_size, TOKEN_SIZE),
+        ("--steps", args.steps, 1),
+        ("--warm-up", args.warm_up, 0),
+    ):
+        if value is not None and value < least:
+            raise ConfigError(f"{flag} is {value}; {least} or more is allowed.")
+    if args.size is not None and args.size % TOKEN_SIZE:
+        raise ConfigError(f"--size is {args.size}; it must be a multiple of {TOKEN_SIZE}.")
 
 
 def _speeds(asked: str | None) -> list[str]:
@@ -200,7 +219,7 @@ def _figures(
         "torch": torch.__version__,
         "device": bench.device_name(device),
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": dtype_name(dtype),
         "memory": pipeline.residency.plan.name,
         "speed": pipeline.provenance["speed"],
         "compiled": pipeline.provenance["compiled"],

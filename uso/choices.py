@@ -71,7 +71,10 @@ def choose_model(name: str, device: str = "auto", files: Mapping[str, str] | Non
     if name != "auto":
         return with_local_files(load_model_config(name), dict(files or {})), f"{name} was asked for."
     config = with_local_files(load_model_config(AUTO_MODEL), dict(files or {}))
-    reason = _why_not(config, choose_device(device))
+    if device == "cpu":
+        reason: str | None = f"The processor was asked for, and {config.title} needs a GPU."
+    else:
+        reason = _why_not(config, choose_device(device))
     if reason is None:
         return config, f"{config.title} is on this disk, and the GPU can hold it."
     if files:
@@ -102,6 +105,9 @@ def _why_not(config: ModelConfig, device: torch.device) -> str | None:
 def choose_plan(name: str, device: torch.device, weight_bytes: int) -> MemoryPlan:
     """`auto`: everything resident where weights and working memory fit, else the largest plan that the measured free
     memory holds. Says what it picked and why.
+
+    Args:
+        weight_bytes: of all weights in the dtype that they are loaded in.
 
     Raises:
         ConfigError: no such plan, or one that needs a CUDA device.

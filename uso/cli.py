@@ -19,7 +19,7 @@ from uso import __version__, output
 from uso.batch import generate_batch
 from uso.config import load_model_config, memory_names, model_names
 from uso.errors import ConfigError, USOError
-from uso.flags import AUTO, DTYPES, add_machine_flags, add_model_flags
+from uso.flags import AUTO, AUTO_FLAGS, DTYPES, add_machine_flags, add_model_flags
 from uso.generate import DEFAULT_FOLDER, generate
 from uso.remote import generate_remotely
 from uso.terminal import log_to_terminal, on_terminal, printable, say
@@ -124,6 +124,7 @@ def _add_generate(verbs: Any) -> argparse.ArgumentParser:
         help="let a running server make the pictures; USO_SERVER_LOGIN=name:password in the environment logs in",
     )
     add_model_flags(parser)
+    parser.set_defaults(**dict.fromkeys(AUTO_FLAGS))  # beside --from, `auto` is another answer than none
     return parser
 
 

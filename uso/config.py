@@ -4,6 +4,7 @@ Plain data, unknown keys refused. Architecture numbers are not here: they are th
 components themselves use, in `configs/architectures/`.
 """
 
+import os
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -36,6 +37,11 @@ Schedule = Literal["uso", "flux"] | float
 """`uso`: the released rule; `flux`: FLUX's own; a number: the shift mu itself (0 is no shift)."""
 
 
+def from_home(path: str) -> Path:
+    """A path, from the home of this user where it begins with `~/`; `~name` is a file of that name, no other's home."""
+    return Path(os.path.expanduser(path) if Path(path).parts[:1] == ("~",) else path)
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -55,7 +61,7 @@ class Source(Strict):
 
     @property
     def local_path(self) -> Path:
-        return ROOT / Path(self.path).expanduser()  # links are kept: a cache's say .safetensors, its files do not
+        return ROOT / from_home(self.path)  # links are kept: a cache's say .safetensors, its files do not
 
 
 class Limits(Strict):
@@ -133,7 +139,7 @@ class MemoryPlan(Strict):
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} could not be read: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold names and values.")
@@ -174,11 +180,22 @@ def read_yaml_with_parents(path: Path) -> dict[str, Any]:
     """A YAML file's names and values, laid over those of the file beside it that `extends` names, if it does.
 
     Raises:
-        ConfigError: a file cannot be read.
+        ConfigError: a file cannot be read, or extends itself.
     """
+    return _with_parents(path, ())
+
+
+def _with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
     values = _read_yaml(path)
     parent = values.pop("extends", None)
-    return values if parent is None else _merged(read_yaml_with_parents(path.with_name(f"{parent}.yaml")), values)
+    if parent is None:
+        return values
+    base = path.parent / f"{parent}.yaml"
+    if base.parent != path.parent:
+        raise ConfigError(f"{path}: extends: '{parent}' is no file beside this one. Name one, without .yaml.")
+    if base in (path, *children):
+        raise ConfigError(f"{path}: extends: '{parent}' extends this file in turn. Name another, or leave it out.")
+    return _merged(_with_parents(base, (path, *children)), values)
 
 
 def load_model_config(name: str) -> ModelConfig:
@@ -221,7 +238,7 @@ def with_local_files(config: ModelConfig, files: dict[str, str]) -> ModelConfig:
     for name, path in files.items():
         if name not in COMPONENT_NAMES:
             raise ConfigError(f"'{name}' is no component. The components are: {', '.join(COMPONENT_NAMES)}.")
-        if not Path(path).expanduser().exists():
+        if not from_home(path).exists():
             raise ConfigError(f"--{name.replace('_', '-')} {path}: there is no such file or folder.")
-        components[name] = Source(path=str(Path(path).expanduser().absolute()))
+        components[name] = Source(path=str(from_home(path).absolute()))
     return config.model_copy(update={"components": components})

@@ -23,6 +23,9 @@ from uso.levels import COMPILES, SPEEDS
 
 AUTO = "auto"
 DTYPES = (AUTO, "bfloat16", "float32")
+AUTO_FLAGS = ("model", "memory", "device", "dtype", "compile")
+"""Flags that may be `auto`, which is what they are where nothing was said."""
+
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -73,6 +76,12 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 def model_files(args: argparse.Namespace) -> dict[str, str]:
     """The components that were given as paths: {"transformer": "/models/flux1-dev.safetensors", ...}."""
     return {name: path for name in COMPONENT_NAMES if (path := getattr(args, name)) is not None}
+
+
+def with_auto(args: argparse.Namespace) -> argparse.Namespace:
+    """The flags with `auto` for None, which a verb has for them that tells `auto` from nothing said."""
+    unsaid = [flag for flag in AUTO_FLAGS if getattr(args, flag) is None]
+    return argparse.Namespace(**(vars(args) | dict.fromkeys(unsaid, AUTO)))
 
 
 def load_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uso import output
-from uso.config import ModelConfig
-from uso.errors import OutputError, RequestError
-from uso.flags import AUTO, check_model_flags, load_options, model_files
+from uso.config import ModelConfig, from_home, model_names
+from uso.errors import ConfigError, OutputError, RequestError
+from uso.flags import AUTO, check_model_flags, load_options, model_files, with_auto
 from uso.levels import SPEEDS
 from uso.request import GenerationRequest, GenerationResult, ReferenceImage
 from uso.terminal import loading_bar, on_terminal, print_path, say, step_bar
@@ -44,8 +44,8 @@ _PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", "
 def generate(args: argparse.Namespace) -> int:
     """Make the pictures of one request; returns the exit status."""
     picture = output.read(args.repeat) if args.repeat else None
-    if picture:
-        args = with_recorded_model(args, picture)
+    recorded = recorded_flags(args, picture) if picture else {}
+    args = with_auto(argparse.Namespace(**(vars(args) | recorded)))
     config = chosen_config(args)
     values = request_values(args)
     if picture:
@@ -54,6 +54,7 @@ def generate(args: argparse.Namespace) -> int:
     folder, stem = output_place(args.output, several=request.num_images > 1)
     if on_terminal() or request.keep_input_size:
         say(f"{config.title}: {request.width} x {request.height}, seed {request.seed}.")
+    _check_machine(args, recorded)
     pipe = load(config, args)
     if picture:
         tell_differences(picture, pipe.provenance)
@@ -114,7 +115,7 @@ def output_place(text: str | None, several: bool) -> tuple[Path, str | None]:
     Raises:
         OutputError: it cannot be written to, exists already, or one file is to hold several pictures.
     """
-    path = Path(text).expanduser() if text else DEFAULT_FOLDER
+    path = from_home(text) if text else DEFAULT_FOLDER
     if os.path.isdir(path) or path.suffix.lower() not in _PICTURE_SUFFIXES:
         output.check_folder(path)
         return path, None
@@ -124,20 +125,62 @@ def output_place(text: str | None, several: bool) -> tuple[Path, str | None]:
     return path.parent, path.stem
 
 
-def with_recorded_model(args: argparse.Namespace, picture: output.SavedPicture) -> argparse.Namespace:
-    """The flags, with the recorded model and how it ran on its machine where nothing was said."""
-    filled = vars(args).copy()
-    for flag, key in {"model": "name", "memory": "plan", "device": "device", "dtype": "dtype"}.items():
-        if filled[flag] == AUTO and key in picture.model:
-            filled[flag] = str(picture.model[key]).split(" ")[0]  # a device is recorded as "cuda (NVIDIA ...)"
-    if filled["speed"] is None and picture.model.get("speed") in SPEEDS:
-        filled["speed"] = picture.model["speed"]
-    if filled["compile"] == AUTO and "compiled" in picture.model:
-        filled["compile"] = "on" if picture.model["compiled"] else "off"
+def recorded_flags(args: argparse.Namespace, picture: output.SavedPicture) -> dict[str, Any]:
+    """What the record says of the model, and of how it ran on its machine, where the flags say nothing.
+
+    On another device than the recorded one, how the model fits it is for that device to decide.
+
+    Raises:
+        ConfigError: the recorded model is not one of the program's.
+    """
+    keys = {"model": "name", "device": "device", "dtype": "dtype", "memory": "plan"}
+    known = {flag: str(picture.model[key]) for flag, key in keys.items() if key in picture.model}
+    known["device"] = known.get("device", AUTO).split(" ")[0]  # it is recorded as "cuda (NVIDIA ...)"
+    if picture.model.get("speed") in SPEEDS:
+        known["speed"] = picture.model["speed"]
+    if "compiled" in picture.model:
+        known["compile"] = "on" if picture.model["compiled"] else "off"
+    if args.device and args.device.split(":")[0] != known["device"].split(":")[0]:
+        known = {flag: value for flag, value in known.items() if flag not in ("memory", "compile")}
+    filled: dict[str, Any] = {flag: value for flag, value in known.items() if getattr(args, flag) is None}
     scale = picture.model.get("lora_scale")
-    if filled["lora_scale"] is None and isinstance(scale, int | float):
+    if args.lora_scale is None and isinstance(scale, int | float):
         filled["lora_scale"] = float(scale)
-    return argparse.Namespace(**filled)
+    if "model" in filled and filled["model"] not in model_names():
+        raise ConfigError(
+            f"The picture was made with a model called '{filled['model']}', which does not come with the program. Name "
+            "its file: --model FILE.yaml."
+        )
+    return filled
+
+
+def _check_machine(args: argparse.Namespace, recorded: dict[str, Any]) -> None:
+    """Refuse, before the model loads, a way in which a picture was made and which this machine does not have.
+
+    Args:
+        recorded: the flags that were taken from the picture's record.
+
+    Raises:
+        ConfigError: with the flag that makes it otherwise.
+    """
+    if "device" not in recorded and recorded.get("compile") != "on":
+        return
+    from uso.choices import choose_device
+
+    try:
+        device = choose_device(args.device)
+    except ConfigError as error:
+        if "device" not in recorded:
+            raise
+        raise ConfigError(f"{error} The picture was made there; give --device auto or --device cpu.") from error
+    if recorded.get("compile") != "on":
+        return
+    from uso.speed import cache_folder, choose_compile
+
+    try:
+        choose_compile("on", device, cache_folder())
+    except ConfigError as error:
+        raise ConfigError(f"{error} The picture was made with compiled blocks; give --compile off.") from error
 
 
 def repeated_values(

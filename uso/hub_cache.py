@@ -16,7 +16,7 @@ from huggingface_hub import constants, get_cached_repo_tree
 from huggingface_hub.errors import CachedRepoTreeNotFoundError, HFValidationError
 from huggingface_hub.file_download import repo_folder_name
 
-from uso.config import ComponentName, Source
+from uso.config import ComponentName, Source, from_home
 from uso.errors import CheckpointError, ConfigError
 
 WEIGHTS = ".safetensors"
@@ -40,7 +40,7 @@ class Hub:
     HF_HUB_OFFLINE say (huggingface_hub reads all but the token when it is imported)."""
 
     endpoint: str = field(default_factory=lambda: constants.ENDPOINT)
-    cache: Path = field(default_factory=lambda: Path(constants.HF_HUB_CACHE).expanduser().resolve())
+    cache: Path = field(default_factory=lambda: from_home(constants.HF_HUB_CACHE).resolve())
     token: str | bool | None = field(default=None, repr=False)
     """None: HF_TOKEN, or what `hf auth login` stored; False: none."""
     offline: bool = field(default_factory=lambda: constants.HF_HUB_OFFLINE)

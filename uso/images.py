@@ -6,8 +6,11 @@ Pillow only; no tensors here, so that a request can be verified before torch is 
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from uso.errors import ImageError, RequestError
 
@@ -19,8 +22,25 @@ MAX_PIXELS = 89_478_485
 
 _FULL_16_BIT = 65535
 
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+"""Pillow's modes that a PNG holds as they are."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What shows the pixels of a file upright, by its EXIF orientation."""
+
 _ON_ITS_SIDE = (5, 6, 7, 8)
 """EXIF orientations by which rows are shown as columns."""
+
+_EXIF_KEYS = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
+"""Where Pillow finds an orientation: none may stay behind once the pixels are turned."""
 
 
 def open_image(data: bytes, name: str = "image") -> Image.Image:
@@ -34,12 +54,32 @@ def open_image(data: bytes, name: str = "image") -> Image.Image:
         ImageError: no picture, damaged, more than `MAX_PIXELS`, or a number format without a defined range.
     """
     opened = identify(data, name)
+    with _damage_said(name), opened:
+        opened.seek(0)
+        opened.load()
+        return _to_rgb(upright(opened), name)
+
+
+def as_png(image: Image.Image, name: str = "image") -> bytes:
+    """A Pillow image as a PNG that `open_image` shows as it would the image's own file: upright, nothing lost.
+
+    Of a mode that PNG does not have, it is the 8-bit RGB of `open_image`.
+
+    Raises:
+        ImageError: its file is damaged, or its numbers have no defined range.
+    """
+    buffer = io.BytesIO()
+    with _damage_said(name):
+        image.load()
+        turned = upright(image)
+        (turned if turned.mode in _PNG_MODES else _to_rgb(turned, name)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@contextmanager
+def _damage_said(name: str) -> Iterator[None]:
     try:
-        with opened:
-            opened.seek(0)
-            opened.load()
-            upright = ImageOps.exif_transpose(opened)
-            return _to_rgb(upright, name)
+        yield
     except ImageError:
         raise
     except Exception as error:  # truncated data surfaces as OSError, SyntaxError, ValueError, struct.error ...
@@ -78,13 +118,31 @@ def upright_size(data: bytes, name: str = "image", max_pixels: int = MAX_PIXELS)
     """
     with identify(data, name, max_pixels) as opened:
         width, height = opened.size
-        try:
-            # The base class's own: that of PNG reads all pixels, for what may come after them.
-            orientation = Image.Image.getexif(opened).get(ExifTags.Base.Orientation, 1)
-        except Exception:  # damaged; Pillow's readers raise many kinds of errors on hostile bytes
-            orientation = 1
-        turned = orientation in _ON_ITS_SIDE and not hasattr(opened, "tag_v2")  # a TIFF says its size upright
+        turned = _orientation(opened) in _ON_ITS_SIDE and not hasattr(opened, "tag_v2")  # a TIFF says its size upright
     return (height, width) if turned else (width, height)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A decoded image turned as its EXIF orientation says; the pixels of a TIFF are already, and say so no more.
+
+    `ImageOps.exif_transpose` writes all of the EXIF anew, and fails at tags of an unusual type.
+    """
+    turn = _TURNS.get(_orientation(image))
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    for key in _EXIF_KEYS:
+        turned.info.pop(key, None)
+    return turned
+
+
+def _orientation(image: Image.Image) -> Any:
+    """As EXIF counts it, 1 to 8; 1 (upright) where nothing is said or it cannot be read."""
+    try:
+        # The base class's own: that of PNG reads all pixels, for what may come after them.
+        return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged; Pillow's readers raise many kinds of errors on hostile bytes
+        return 1
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -92,6 +150,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "F":
         raise ImageError(f"{name} holds floating-point pixels without a defined white. Save it with 8 or 16 bits.")
     if image.mode.startswith("I"):
+        image = image.convert("I")  # Pillow knows no extrema of I;16B, the big-endian kind
         extrema: tuple[int, int] = image.getextrema()  # type: ignore[assignment] # one band
         low, high = extrema
         if low < 0 or high > _FULL_16_BIT:
@@ -99,7 +158,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         eight_bit = image.convert("F").point(lambda value: value * (255 / _FULL_16_BIT) + 0.5)
         return eight_bit.convert("L").convert("RGB")
     if image.has_transparency_data:
-        layered = image.convert("RGBA")
+        layered = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")  # no way leads there from La
         white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layered).convert("RGB")
     return image.convert("RGB")

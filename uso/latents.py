@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from uso.errors import USOError
+
 LATENT_CHANNELS = 16
 CELL = 8
 """Pixels per side of a latent cell: the autoencoder's downsampling."""
@@ -79,6 +81,15 @@ def image_to_tensor(image: Image.Image) -> torch.Tensor:
 
 
 def tensor_to_image(pixels: torch.Tensor) -> Image.Image:
-    """[1, 3, H, W], clamped to [-1, 1] -> an 8-bit RGB picture."""
-    clamped = pixels[0].clamp(-1, 1).float().cpu()
-    return Image.fromarray(((clamped + 1.0) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy(), "RGB")
+    """[1, 3, H, W], clamped to [-1, 1] -> an 8-bit RGB picture.
+
+    Raises:
+        USOError: a value is not finite; it would pass for black.
+    """
+    there = pixels[0].float().cpu()
+    if not bool(torch.isfinite(there).all()):
+        raise USOError(
+            "The model gave values that are not finite, which make no picture. Choose another seed or number type "
+            "(--dtype); if it happens again, its weights are damaged."
+        )
+    return Image.fromarray(((there.clamp(-1, 1) + 1.0) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy(), "RGB")

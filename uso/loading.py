@@ -83,13 +83,14 @@ def load_pipeline(
         located = hub.locate(config, offline=offline, download=download, on_progress=on_progress)
         stored = sum(file.stat().st_size for component in located.values() for file in component.files)
         loader = Loader(config, located, weights_dtype, report, stored)
-        plan = choose_plan(memory, where, stored)
+        model = MetaModel.from_config(config, weights_dtype)  # files do not tell: fp8 on the disk takes twice that here
+        plan = choose_plan(memory, where, model.weights().total)
         residency, place_of = Residency(plan, where), everything_on(where)
         if plan.visit:
             report("Working out what stays on the device", 0.0)
-            residency, place_of = _planned(config, plan, where, weights_dtype)
+            residency, place_of = _planned(config, model, plan, where)
         elif where.type != "cuda":
-            check_whole(config.title, MetaModel.from_config(config, weights_dtype).weights(), where)
+            check_whole(config.title, model.weights(), where)
         pipeline = loader.pipeline(scale, place_of)
         report("Placing the model", 1.0)
         tuned = tune(pipeline, residency, speed, compile, alone)
@@ -162,14 +163,13 @@ def everything_on(device: torch.device) -> PlaceOf:
 
 
 def _planned(
-    config: ModelConfig, plan: MemoryPlan, device: torch.device, dtype: torch.dtype
+    config: ModelConfig, model: MetaModel, plan: MemoryPlan, device: torch.device
 ) -> tuple[Residency, PlaceOf]:
     """A residency that knows what requests need, and blocks that never leave the device loaded straight to it.
 
     Raises:
         ConfigError: the host has too little memory for what the plan keeps there.
     """
-    model = MetaModel.from_config(config, dtype)
     residency = Residency(plan, device, forecaster=RequestForecaster(model, config))
     weights = model.weights()
     permanent = residency.permanent_blocks(weights)

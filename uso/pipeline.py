@@ -255,7 +255,7 @@ class USOPipeline(Conditions, DiffusionPipeline):
 
         Raises:
             RequestError: the prompt is longer than the model reads.
-            USOError: the device ran out of memory; the next request works.
+            USOError: the device ran out of memory, or the numbers are not finite; the next request works.
             DeviceError: the device has failed; no request works until the process is started again.
         """
         try:

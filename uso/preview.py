@@ -163,9 +163,10 @@ def fit(latents: torch.Tensor, colours: torch.Tensor) -> PreviewMap:
 # Kept on disk.
 
 
-def cache_folder() -> Path:
-    """Where maps are kept from run to run: beside compiled kernels, in the user's cache folder."""
-    return compiled_folder().parent / "previews"
+def cache_folder() -> Path | None:
+    """Where maps are kept from run to run: beside compiled kernels; None for a user without a home."""
+    compiled = compiled_folder()
+    return None if compiled is None else compiled.with_name("previews")
 
 
 def digest(vae: Any, files: Sequence[bytes]) -> str:
@@ -183,11 +184,8 @@ def digest(vae: Any, files: Sequence[bytes]) -> str:
 
 
 def _kept_path(key: str) -> Path | None:
-    """None where the user has no home."""
-    try:
-        return cache_folder() / f"{key}.safetensors"
-    except RuntimeError:
-        return None
+    folder = cache_folder()
+    return None if folder is None else folder / f"{key}.safetensors"
 
 
 def _read(path: Path | None) -> PreviewMap | None:

@@ -43,7 +43,7 @@ NOT_SENT: dict[str, Any] = {
     "compile": AUTO,
     **dict.fromkeys(COMPONENT_NAMES),
 }
-"""Flags that a server does not take from its callers, with the value that says nothing."""
+"""Flags that a server does not take from its callers, with the value that says as little as None."""
 
 SENT = ("prompt", "width", "height", "keep_input_size", "num_inference_steps", "guidance_scale", "content_size")
 """Values that go to the server under the same name."""
@@ -84,7 +84,7 @@ def refuse_local_flags(args: argparse.Namespace) -> None:
     Raises:
         ConfigError: with the flags.
     """
-    given = [flag for flag, nothing in NOT_SENT.items() if getattr(args, flag) != nothing]
+    given = [flag for flag, nothing in NOT_SENT.items() if getattr(args, flag) not in (None, nothing)]
     if given:
         names = ", ".join(f"--{flag.replace('_', '-')}" for flag in given)
         raise ConfigError(

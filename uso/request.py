@@ -5,11 +5,12 @@ Plain data without torch. Every entry (page, command line, batch file, Python) m
 """
 
 import hashlib
-import io
 import math
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from PIL import Image
 
 from uso.config import ModelConfig, Schedule
 from uso.errors import ImageError, RequestError
-from uso.images import TOKEN_SIZE, check_reference, keep_input_size, open_image
+from uso.images import TOKEN_SIZE, as_png, check_reference, keep_input_size, open_image
 
 MAX_SEED = 2**32 - 1
 RANDOM_SEED = -1
@@ -53,17 +54,30 @@ class ReferenceImage:
 
     @classmethod
     def from_pil(cls, image: Image.Image, name: str = "image.png") -> "ReferenceImage":
-        """Keep a Pillow image, losslessly, as PNG."""
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        return cls(buffer.getvalue(), name)
+        """Keep a Pillow image, upright and losslessly, as PNG.
+
+        Raises:
+            ImageError: its file is damaged, or its numbers have no defined range.
+        """
+        return cls(as_png(image, name), name)
 
     @classmethod
     def of(cls, source: "ReferenceImage | Image.Image | str | Path") -> "ReferenceImage":
-        """Whatever a caller has: a `ReferenceImage`, a Pillow image, or a path."""
+        """Whatever a caller has: a `ReferenceImage`, a Pillow image, or a path.
+
+        Raises:
+            ImageError: something else, or an image that cannot be used.
+        """
         if isinstance(source, ReferenceImage):
             return source
-        return cls.from_pil(source) if isinstance(source, Image.Image) else cls.from_path(source)
+        if isinstance(source, Image.Image):
+            return cls.from_pil(source)
+        if not isinstance(source, str | Path):
+            raise ImageError(
+                f"An image is a path, a Pillow image or a ReferenceImage, not {type(source).__name__}. "
+                "PIL.Image.fromarray makes one of an array."
+            )
+        return cls.from_path(source)
 
     @cached_property
     def sha256(self) -> str:
@@ -127,7 +141,7 @@ class GenerationRequest:
 
         Args:
             config: whose limits and defaults count.
-            content_images, style_images: any number of paths, Pillow images or `ReferenceImage`s.
+            content_images, style_images: paths, Pillow images or `ReferenceImage`s: any number, or one as it is.
             width, height: pixels, multiples of 16; given by the first content image where `keep_input_size` is set.
             guidance_scale: must be None for a model without guidance.
             seed: 0 to 2^32 - 1, or -1 for a random one.
@@ -136,8 +150,7 @@ class GenerationRequest:
             RequestError, ImageError: with the value, what is allowed, and what to do.
         """
         limits, defaults = config.limits, config.defaults
-        contents = tuple(ReferenceImage.of(image) for image in content_images)
-        styles = tuple(ReferenceImage.of(image) for image in style_images)
+        contents, styles = _references(content_images), _references(style_images)
         long_side = _whole(
             "Content reference size",
             defaults.content_size if content_size is None else content_size,
@@ -184,6 +197,14 @@ def keep_input_size_of(config: ModelConfig, reference: ReferenceImage) -> tuple[
     return keep_input_size(*reference.image.size, config.limits.min_size, config.limits.max_size)
 
 
+def _references(given: Any) -> tuple[ReferenceImage, ...]:
+    """Any number of images; one is one, None is none."""
+    if given is None:
+        return ()
+    several = isinstance(given, Iterable) and not isinstance(given, str | bytes)
+    return tuple(ReferenceImage.of(image) for image in (given if several else (given,)))
+
+
 def _shown(value: object) -> str:
     """A value as a refusal repeats it: cut where it is long, for it may be anything."""
     try:
@@ -194,9 +215,10 @@ def _shown(value: object) -> str:
 
 
 def _is_number(value: object) -> bool:
+    """Whether it is a finite number, NumPy's included; true and false are none."""
     if isinstance(value, bool):
         return False
-    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    return isinstance(value, Integral) or (isinstance(value, Real) and math.isfinite(value))
 
 
 def _whole(label: str, value: Any, minimum: int, maximum: int) -> int:
@@ -252,7 +274,7 @@ def _check_guidance(value: Any, config: ModelConfig) -> float | None:
 
 def _check_seed(seed: Any, num_images: int) -> int:
     last = MAX_SEED - (num_images - 1)
-    if seed == RANDOM_SEED and not isinstance(seed, bool):
+    if _is_number(seed) and seed == RANDOM_SEED:
         return secrets.randbelow(last + 1)
     if not _is_number(seed) or seed != int(seed) or not 0 <= seed <= last:
         reason = f" for {num_images} images, which use the seeds that follow" if num_images > 1 else ""

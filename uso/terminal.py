@@ -5,6 +5,7 @@ go to stderr. Knows nothing about requests or files.
 """
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,11 +43,15 @@ def on_terminal() -> bool:
 
 
 def print_path(path: Path) -> None:
-    """Name a finished picture on stdout."""
+    """Name a finished picture on stdout; where its encoding lacks a letter, as the bytes of the file system."""
     from tqdm import tqdm
 
     with tqdm.external_write_mode(file=sys.stdout):
-        print(path, flush=True)
+        try:
+            print(path, flush=True)
+        except UnicodeEncodeError:  # raised before anything is written
+            sys.stdout.buffer.write(os.fsencode(path) + b"\n")
+            sys.stdout.flush()
 
 
 @contextmanager
