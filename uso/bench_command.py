@@ -16,11 +16,10 @@ from uso.images import TOKEN_SIZE
 from uso.latents import draw_noise, pack
 from uso.levels import SPEEDS
 from uso.loading import load_pipeline, tune
-from uso.memory import Residency
+from uso.memory import Residency, dtype_name
 from uso.meta_model import MetaModel, RequestShape
 from uso.pipeline import USOPipeline
 from uso.placement import GIB, budget_bytes
-from uso.provenance import dtype_name
 from uso.random_model import random_pipeline
 from uso.speed import speed_error
 

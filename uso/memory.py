@@ -5,6 +5,7 @@ of the transformer's blocks a prefix stays and the rest streams (`uso.streaming`
 visits. Which numbers are computed never depends on it.
 """
 
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -307,3 +308,26 @@ def free_device_bytes(device: torch.device) -> int | None:
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     return None
+
+
+def placement_record(
+    dtype: torch.dtype, vae_dtype: torch.dtype, device: torch.device, plan: MemoryPlan
+) -> dict[str, Any]:
+    """Where a pipeline computes, and in which numbers, as JSON values for its provenance."""
+    return {
+        "dtype": dtype_name(dtype),
+        "vae_dtype": dtype_name(vae_dtype),
+        "device": _device_name(device),
+        "plan": plan.name,
+        "threads": torch.get_num_threads() if device.type == "cpu" else None,
+    }
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"{device.type} ({platform.machine()})"

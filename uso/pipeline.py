@@ -22,10 +22,9 @@ from uso.encoders import exact_convolutions
 from uso.errors import ConfigError, DeviceError, USOError
 from uso.exchange import ExchangedTransformer
 from uso.latents import draw_noise, pack, tensor_to_image, unpack
-from uso.memory import Residency, answers, is_out_of_memory
+from uso.memory import Residency, answers, dtype_name, is_out_of_memory, placement_record
 from uso.pacing import Pacer, marks_of
 from uso.preview import SIDE, PreviewMap, map_of
-from uso.provenance import dtype_name, placement
 from uso.remember import Remembered
 from uso.request import GenerationRequest, GenerationResult, Progress
 from uso.schedule import set_schedule
@@ -142,7 +141,7 @@ class USOPipeline(Conditions, DiffusionPipeline):
         placed = self.place(Residency(load_memory_plan("full"), self.vae.device))
         if "device" in self.provenance:
             dtypes = self.transformer.dtype, self.vae.dtype
-            self.provenance = self.provenance | placement(*dtypes, self.work_device, self.residency.plan)
+            self.provenance = self.provenance | placement_record(*dtypes, self.work_device, self.residency.plan)
         return placed
 
     # The stages.

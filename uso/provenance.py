@@ -11,6 +11,7 @@ import transformers
 
 from uso import __version__, hub
 from uso.config import ComponentName, MemoryPlan, ModelConfig
+from uso.memory import placement_record
 
 
 def provenance(
@@ -27,7 +28,7 @@ def provenance(
         "name": config.name,
         "title": config.title,
         "lora_scale": lora_scale,
-        **placement(dtype, vae_dtype, device, plan),
+        **placement_record(dtype, vae_dtype, device, plan),
         "components": {name: component.origin for name, component in located.items()},
         "versions": {
             "uso": __version__,
@@ -38,24 +39,3 @@ def provenance(
             "python": platform.python_version(),
         },
     }
-
-
-def placement(dtype: torch.dtype, vae_dtype: torch.dtype, device: torch.device, plan: MemoryPlan) -> dict[str, Any]:
-    """Where it computes, and in which numbers."""
-    return {
-        "dtype": dtype_name(dtype),
-        "vae_dtype": dtype_name(vae_dtype),
-        "device": _device_name(device),
-        "plan": plan.name,
-        "threads": torch.get_num_threads() if device.type == "cpu" else None,
-    }
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"{device.type} ({platform.machine()})"
