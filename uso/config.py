@@ -37,7 +37,7 @@ Schedule = Literal["uso", "flux"] | float
 """`uso`: the released rule; `flux`: FLUX's own; a number: the shift mu itself (0 is no shift)."""
 
 
-def from_home(path: str) -> Path:
+def from_home(path: str | Path) -> Path:
     """A path, from the home of this user where it begins with `~/`; `~name` is a file of that name, no other's home."""
     return Path(os.path.expanduser(path) if Path(path).parts[:1] == ("~",) else path)
 

@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uso.config import ROOT
+from uso.config import ROOT, from_home
 from uso.errors import ConfigError, USOError
 from uso.terminal import loading_bar, on_terminal, say
 from uso.training.config import CSD_HOME, TrainingConfig, load_training_config
@@ -299,7 +299,7 @@ def assemble(
 def _shard_features(pipeline: "USOPipeline", config: TrainingConfig, shards: "Shards") -> "ShardFeatures":
     from uso.training.shard_source import ShardFeatures
 
-    folder = ROOT / Path(config.data.cache).expanduser()
+    folder = ROOT / from_home(config.data.cache)
     with _encoding_bar() as report:
         return ShardFeatures(
             pipeline,

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from uso.config import CONFIGS, ROOT, Schedule, Strict, read_yaml_with_parents
+from uso.config import CONFIGS, ROOT, Schedule, Strict, from_home, read_yaml_with_parents
 from uso.errors import ConfigError
 
 FOLDER = CONFIGS / "training"
@@ -197,7 +197,7 @@ class RunConfig(Strict):
 
     @property
     def folder(self) -> Path:
-        return ROOT / Path(self.output or f"outputs/training/{self.name}").expanduser()
+        return ROOT / from_home(self.output or f"outputs/training/{self.name}")
 
 
 class TrainingConfig(RunConfig):

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from uso.config import ROOT
+from uso.config import ROOT, from_home
 from uso.context import STYLE_LAYERS
 from uso.errors import CheckpointError, ConfigError, USOError
 from uso.images import open_image
@@ -132,7 +132,7 @@ class FeatureCache:
     """
 
     def __init__(self, folder: Path | str, pipeline: USOPipeline) -> None:
-        self.folder = ROOT / Path(folder).expanduser()
+        self.folder = ROOT / from_home(folder)
         self.pipeline = pipeline
         self._weights = {kind: _fingerprint(pipeline, names) for kind, names in ENCODERS.items()}
 

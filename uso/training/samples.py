@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uso.config import ROOT
+from uso.config import ROOT, from_home
 from uso.errors import ConfigError, ImageError, RequestError
 from uso.images import identify
 from uso.training.buckets import Shape, Size, bucket_sizes, content_sizes, nearest_bucket
@@ -35,7 +35,7 @@ class Sample:
 
 
 def rows_path(rows: str) -> Path:
-    return ROOT / Path(rows).expanduser()
+    return ROOT / from_home(rows)
 
 
 def read_samples(

@@ -33,6 +33,8 @@ from uso.web.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 LOOK_SECONDS = 0.1
 """How often the desk looks for news of a job that runs, or is next."""
 
@@ -45,8 +47,6 @@ WORD_SECONDS = 1.0
 
 READERS = 2
 """Requests whose images are read at the same time: one of them may take a gigabyte for a second."""
-
-T = TypeVar("T")
 
 SUBMITTERS = 4
 """Requests that are submitted at the same time; a filter of the server's owner may take its time over each."""

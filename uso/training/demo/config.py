@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from uso.config import ROOT, Strict
+from uso.config import ROOT, Strict, from_home
 from uso.training.config import FOLDER, FlowConfig, RunConfig, load_run_config
 
 PARTS_FOLDER = FOLDER / "demo"
@@ -44,7 +44,7 @@ class AlignmentConfig(Strict):
 
     @property
     def path(self) -> Path:
-        return ROOT / Path(self.descriptor).expanduser()
+        return ROOT / from_home(self.descriptor)
 
 
 OPTIONS: dict[Part, tuple[str, ...]] = {
@@ -86,11 +86,11 @@ class PartConfig(RunConfig):
 
     @property
     def model(self) -> Path:
-        return ROOT / Path(self.model_folder).expanduser()
+        return ROOT / from_home(self.model_folder)
 
     @property
     def shards(self) -> Path:
-        return ROOT / Path(self.data).expanduser()
+        return ROOT / from_home(self.data)
 
 
 def load_part_config(name: str, overrides: Sequence[str] = ()) -> PartConfig:

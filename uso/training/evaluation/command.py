@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uso.config import ROOT, ModelConfig, load_model_config, with_local_files
+from uso.config import ROOT, ModelConfig, from_home, load_model_config, with_local_files
 from uso.errors import ConfigError
 from uso.request import GenerationRequest
 from uso.terminal import loading_bar, say
@@ -63,7 +63,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
         if value < 1:
             raise ConfigError(f"{name} is {value}; it must be at least 1.")
     configs = _models(args)
-    judge_file = ROOT / Path(args.judge).expanduser()
+    judge_file = ROOT / from_home(args.judge)
     if not judge_file.is_file():
         raise ConfigError(
             f"There is no judge {judge_file}. Train one (configs/training/demo/judge.yaml), or name its file: "
