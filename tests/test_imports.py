@@ -30,6 +30,8 @@ LAYERS: dict[str, set[str]] = {
         "placement",
         "live_memory",
         "quantize",
+        "fp8",
+        "fp8_kernels",
         "speed",
     },
     "assembly": {

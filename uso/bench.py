@@ -46,6 +46,12 @@ LORA_RANK = 128
 _RATE_SIDE = {"cuda": 8192, "cpu": 1024, "mps": 4096}
 """Side of the square matrix product that the device's rate is measured with."""
 
+_PRODUCTS = 10
+"""Between two looks at the clock."""
+
+_LASTING = 0.5
+"""Seconds."""
+
 _LINK_BYTES = 2**28
 """Copied at once to measure the link from page-locked host memory."""
 
@@ -368,11 +374,28 @@ def step_tflop(pipeline: USOPipeline, request: Request, inputs: Inputs) -> float
     )
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """The device's rate on one large matrix product of random numbers, in TFLOP/s: the best of five."""
-    side = _RATE_SIDE.get(device.type, 1024)
-    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    return 2 * side**3 / _best(device, lambda: left @ right) / 1e12
+@dataclass(frozen=True)
+class MatmulRate:
+    """A device's rate on one large matrix product of random numbers, in TFLOP/s."""
+
+    best: float
+    """Of five products, on a device that did nothing before: what its clocks reach for a moment."""
+    sustained: float
+    """Over half a second, after another half: what power and cooling leave for work that lasts, as denoising does."""
+
+    @classmethod
+    def measure(cls, device: torch.device, dtype: torch.dtype) -> "MatmulRate":
+        side = _RATE_SIDE.get(device.type, 1024)
+        left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+
+        def some() -> None:
+            for _ in range(_PRODUCTS):
+                left @ right
+
+        tflop = 2 * side**3 / 1e12
+        best = tflop / _best(device, lambda: left @ right)
+        _lasting(device, some)
+        return cls(best=best, sustained=_PRODUCTS * tflop / _lasting(device, some))
 
 
 def link_rate(device: torch.device) -> float:
@@ -390,6 +413,16 @@ def _best(device: torch.device, work: Callable[[], object]) -> float:
         work()
         seconds.append(clock.now() - began)
     return min(seconds)
+
+
+def _lasting(device: torch.device, work: Callable[[], object]) -> float:
+    """Seconds of a piece of work, done over and over for half a second: the mean."""
+    clock, times = Clock(device), 0
+    began = now = clock.now()
+    while now - began < _LASTING:
+        work()
+        times, now = times + 1, clock.now()
+    return (now - began) / times
 
 
 def device_name(device: torch.device) -> str:

@@ -67,7 +67,7 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         raise ConfigError(
             f"--baseline keeps everything on the device; memory plan '{plans[0].name}' does not. Use full."
         )
-    rate = bench.matmul_rate(device, dtype)
+    rate = bench.MatmulRate.measure(device, dtype)
     first: tuple[float, torch.Tensor] | None = None
     for speed in speeds:
         for plan, cap in zip(plans, caps, strict=True):
@@ -85,7 +85,7 @@ def _measure_one(
     cap: float | None,
     device: torch.device,
     dtype: torch.dtype,
-    rate: float,
+    rate: bench.MatmulRate,
     first: tuple[float, torch.Tensor] | None,
 ) -> tuple[dict[str, Any], torch.Tensor]:
     """One run's line, and its latents on the CPU."""
@@ -209,7 +209,7 @@ def _budget(plan: MemoryPlan, cap: float | None) -> int | None:
 
 
 def _figures(
-    pipeline: USOPipeline, request: bench.Request, inputs: bench.Inputs, timing: bench.Timing, rate: float
+    pipeline: USOPipeline, request: bench.Request, inputs: bench.Inputs, timing: bench.Timing, rate: bench.MatmulRate
 ) -> dict[str, Any]:
     device, dtype = pipeline.work_device, pipeline.transformer.dtype
     tflop = bench.step_tflop(pipeline, request, inputs)
@@ -221,6 +221,7 @@ def _figures(
         "dtype": dtype_name(dtype),
         "memory": pipeline.residency.plan.name,
         "speed": pipeline.provenance["speed"],
+        "products": pipeline.provenance.get("products", dtype_name(dtype)),
         "compiled": pipeline.provenance["compiled"],
         "attention": pipeline.provenance["attention"],
         "mode": request.mode,
@@ -234,9 +235,10 @@ def _figures(
         "host_pinned_gib": round(pipeline.residency.pinned / GIB, 2),
         "peak_host_gib": round(bench.host_peak_gib(), 3),
         "tflop_per_step": round(tflop, 4),
-        "matmul_tflop_per_s": round(rate, 3),
-        "floor_step": round(tflop / rate, 5),
-        "share_of_matmul_rate": round(tflop / rate / timing.step_median, 4),
+        "matmul_tflop_per_s": round(rate.sustained, 3),
+        "matmul_best_tflop_per_s": round(rate.best, 3),
+        "floor_step": round(tflop / rate.sustained, 5),
+        "share_of_matmul_rate": round(tflop / rate.sustained / timing.step_median, 4),
     }
 
 

@@ -18,6 +18,7 @@ from uso.config import ComponentName, MemoryPlan, ModelConfig, load_model_config
 from uso.context import ContextEmbedder
 from uso.errors import CheckpointError, ConfigError, MissingWeightsError
 from uso.forecast import RequestForecaster
+from uso.fp8 import fp8_blocks, prefers_fp8
 from uso.levels import Compile, Speed
 from uso.memory import Residency, check_host, check_whole, is_out_of_memory
 from uso.meta_model import MetaModel
@@ -142,16 +143,19 @@ def tune(
         ConfigError: a level or a compilation that this device cannot do.
     """
     device, transformer = residency.device, pipeline.transformer
+    record: dict[str, Any] = {"speed": speed}
     if speed != "exact":
         reason = can_quantize(device)
         if reason:
             raise ConfigError(f"--speed {speed}: {reason} Use --speed exact.")
-        quantize_blocks(transformer)
+        fp8 = prefers_fp8(device)
+        (fp8_blocks if fp8 else quantize_blocks)(transformer)
+        record["products"] = "fp8" if fp8 else "int8"
     pipeline.place(residency)
     compiled = choose_compile(compile, device, cache_folder())
     if compiled:
         compile_blocks(transformer, cache_folder())
-    return {"speed": speed, "compiled": compiled, "attention": choose_attention(transformer, device, alone)}
+    return record | {"compiled": compiled, "attention": choose_attention(transformer, device, alone)}
 
 
 PlaceOf = Callable[[str], torch.device]

@@ -1,4 +1,4 @@
-"""int8 matrix products for the transformer's blocks: `--speed fast`.
+"""int8 matrix products for the transformer's blocks: `--speed fast` (on some cards `uso.fp8` instead).
 
 A linear layer becomes `Int8Linear`: int8 weights with one scale per output channel, activations rounded to int8 at run
 time with one scale per token, products summed exactly in int32, then scaled and biased in float32. It loads nothing
@@ -6,6 +6,7 @@ and decides nothing: the folded weights come from a transformer that is loaded, 
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +26,8 @@ _TINY = 1e-12
 _CUDA_ROWS = 17
 """`torch._int_mm` on CUDA takes no fewer rows."""
 
-_CUDA_MULTIPLE = 8
-"""... and widths that are a multiple of this."""
+_CUDA_MULTIPLE = 16
+"""... and widths that are a multiple of 8; `torch._scaled_mm`, which fp8 runs in, of this."""
 
 _BLOCKS = ("transformer_blocks.", "single_transformer_blocks.")
 
@@ -109,17 +110,17 @@ class QuantizeReport:
     """What `quantize_blocks` did."""
 
     layers: int
-    """Linear layers that are int8 now."""
+    """Linear layers that changed."""
     kept: tuple[str, ...]
-    """Those of the blocks that are not, by name: their widths do not suit `torch._int_mm`."""
+    """Those of the blocks that did not, by name: their widths do not suit the products of int8 and fp8."""
     bytes_before: int
     bytes_after: int
     """Of the layers that changed."""
 
 
 @torch.no_grad()
-def quantize_blocks(transformer: Any, layer_class: type[Int8Linear] = Int8Linear) -> QuantizeReport:
-    """Make every attention and MLP layer of a transformer's blocks int8, in place and one after another.
+def quantize_blocks(transformer: Any, layer_class: Callable[[nn.Linear], nn.Module] = Int8Linear) -> QuantizeReport:
+    """Make every attention and MLP layer of a transformer's blocks int8 (or another), in place and one after another.
 
     To be called after LoRA weights are folded, and before blocks are compiled or streamed. Modulation, the projections
     into and out of the transformer and all norms stay as they are. Works on any device, `meta` too.
@@ -147,7 +148,7 @@ def quantize_blocks(transformer: Any, layer_class: type[Int8Linear] = Int8Linear
             layers, before, after = layers + 1, before + _bytes(layer), after + _bytes(replacement)
     report = QuantizeReport(layers, tuple(kept), before, after)
     logger.info(
-        "%d layers of the blocks are int8 now: %.1f GiB instead of %.1f.", layers, after / 2**30, before / 2**30
+        "%d layers of the blocks are quantized now: %.1f GiB instead of %.1f.", layers, after / 2**30, before / 2**30
     )
     return report
 

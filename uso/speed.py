@@ -20,6 +20,7 @@ from torch import nn
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from uso.errors import ConfigError
+from uso.fp8 import Fp8Linear
 from uso.levels import Compile
 from uso.quantize import Int8Linear
 
@@ -207,9 +208,9 @@ def _compiled(block: nn.Module, backend: str) -> Callable[..., Any]:
 
 
 def _inductor_options(block: nn.Module) -> dict[str, Any]:
-    weights = [part.weight for part in block.modules() if isinstance(part, nn.Linear | Int8Linear)]
-    all_int8 = all(weight.dtype == torch.int8 for weight in weights)
-    return _TUNED_INT8 if all_int8 and weights[0].is_cuda else _SAME_EVERYWHERE
+    layers = [part for part in block.modules() if isinstance(part, nn.Linear | Int8Linear | Fp8Linear)]
+    all_int8 = all(isinstance(layer, Int8Linear) for layer in layers)
+    return _TUNED_INT8 if all_int8 and layers[0].weight.is_cuda else _SAME_EVERYWHERE
 
 
 def _plain(tokens: torch.Tensor) -> torch.Tensor:

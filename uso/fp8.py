@@ -1,0 +1,169 @@
+"""fp8 matrix products for the transformer's blocks: `--speed fast` on the cards whose fp8 units are the faster ones.
+
+A linear layer becomes `Fp8Linear`: weights in float8 (e4m3) with one scale per output channel, activations rounded to
+float8 at run time with one scale per token, products summed by the tensor cores. Where a GELU stands before a layer it
+is taken into the rounding, so that its result never goes through memory: in feed-forwards, and in single blocks, whose
+last layer reads attention and MLP side by side.
+"""
+
+from typing import Any
+
+import torch
+from diffusers.models.attention import FeedForward
+from diffusers.models.transformers.transformer_flux import FluxSingleTransformerBlock
+from torch import nn
+
+from uso.quantize import QuantizeReport, quantize_blocks
+
+FP8 = torch.float8_e4m3fn
+LARGEST = torch.finfo(FP8).max
+
+_TINY = 1e-12
+"""Least scale: a row of zeros is divided by it instead of by zero."""
+
+_CAPABILITIES = ((9, 0),)
+"""Hopper. There PyTorch's fp8 products with scales per row were 1.8 times as fast as its bfloat16 ones, its int8 ones
+as fast as those; other cards were not measured, and keep int8."""
+
+
+def prefers_fp8(device: torch.device | str) -> bool:
+    """Whether a device multiplies fp8 faster than int8."""
+    device = torch.device(device)
+    if device.type != "cuda" or torch.version.hip is not None:
+        return False
+    return torch.cuda.get_device_capability(device) in _CAPABILITIES
+
+
+def quantize_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[M, K] -> float8 [M, K] and float32 scales [M, 1]: `scale * quantized` is a row to three bits of mantissa."""
+    values = rows.float()
+    largest = values.abs().amax(dim=1, keepdim=True).clamp_min(_TINY)
+    return (values * (LARGEST / largest)).to(FP8), largest / LARGEST
+
+
+@torch.library.custom_op("uso::gelu_rows", mutates_args=())
+def gelu_rows(hidden: torch.Tensor, before: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """`quantize_rows` of [before, gelu(hidden)], one scale for both: [M, K], [M, P] -> float8 [M, P + K], [M, 1].
+
+    GELU is the tanh form, FLUX's. On CUDA one kernel reads every number once (`uso.fp8_kernels`).
+    """
+    values = nn.functional.gelu(hidden.float(), approximate="tanh")
+    return quantize_rows(values if before is None else torch.cat([before.float(), values], dim=1))
+
+
+@gelu_rows.register_fake
+def _(hidden: torch.Tensor, before: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    rows, width = hidden.shape[0], hidden.shape[1] + (0 if before is None else before.shape[1])
+    return hidden.new_empty(rows, width, dtype=FP8), hidden.new_empty(rows, 1, dtype=torch.float32)
+
+
+@gelu_rows.register_kernel("cuda")
+def _(hidden: torch.Tensor, before: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    from uso.fp8_kernels import gelu_rows as kernel  # Triton is there where CUDA is
+
+    return kernel(hidden, before)
+
+
+class Fp8Linear(nn.Module):
+    """A linear layer whose product runs in fp8. Scales have the dtype of the weights, as those of `Int8Linear`."""
+
+    weight: nn.Parameter
+    scale: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        values = linear.weight.detach().to(torch.float32, copy=True)
+        scale = (values.abs().amax(dim=1, keepdim=True).clamp_min(_TINY) / LARGEST).to(linear.weight.dtype)
+        values.div_(scale.float()).clamp_(-LARGEST, LARGEST)
+        self.weight = nn.Parameter(values.to(FP8), requires_grad=False)
+        """float8 [out, in]."""
+        self.scale = nn.Parameter(scale.flatten(), requires_grad=False)
+        """[out]."""
+        bias = linear.bias
+        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Fp8Linear":
+        """Weights move with the model, but are cast to no other dtype."""
+        weight = self.weight.data
+        super()._apply(fn, recurse)
+        if self.weight.dtype != FP8:
+            self.weight = nn.Parameter(weight.to(self.weight.device), requires_grad=False)
+        return self
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """[..., in] -> [..., out], in the dtype of the inputs."""
+        rows, scales = quantize_rows(inputs.reshape(-1, self.in_features))
+        return self._product(rows, scales, inputs)
+
+    def after_gelu(self, hidden: torch.Tensor, before: torch.Tensor | None = None) -> torch.Tensor:
+        """What `forward` makes of [before, gelu(hidden)]: [..., in] -> [..., out]."""
+        first = None if before is None else before.reshape(-1, before.shape[-1])
+        rows, scales = gelu_rows(hidden.reshape(-1, hidden.shape[-1]), first)
+        return self._product(rows, scales, hidden)
+
+    def _product(self, rows: torch.Tensor, scales: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        outputs = torch._scaled_mm(  # it gives bfloat16 where scales are per row
+            rows,
+            self.weight.t(),
+            scale_a=scales,
+            scale_b=self.scale.float()[None],
+            bias=None if self.bias is None else self.bias.to(torch.bfloat16),
+            out_dtype=torch.bfloat16,
+            use_fast_accum=True,
+        )
+        return outputs.to(inputs.dtype).reshape(*inputs.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+class Fp8FeedForward(FeedForward):
+    """diffusers' feed-forward whose second layer takes in the GELU."""
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        first, _, last = self.net
+        outputs: torch.Tensor = last.after_gelu(first.proj(hidden_states))
+        return outputs
+
+
+class Fp8SingleBlock(FluxSingleTransformerBlock):
+    """diffusers' single block whose last layer takes in the GELU and reads attention and MLP where they are."""
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        temb: torch.Tensor,
+        image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
+        joint_attention_kwargs: dict[str, Any] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        context = encoder_hidden_states.shape[1]
+        joint = torch.cat([encoder_hidden_states, hidden_states], dim=1)
+        normed, gate = self.norm(joint, emb=temb)
+        mlp = self.proj_mlp(normed)
+        attention = self.attn(hidden_states=normed, image_rotary_emb=image_rotary_emb, **(joint_attention_kwargs or {}))
+        joint = joint + gate.unsqueeze(1) * self.proj_out.after_gelu(mlp, before=attention)
+        return joint[:, :context], joint[:, context:]
+
+
+_TAKE_GELU: dict[type[nn.Module], type[nn.Module]] = {
+    FeedForward: Fp8FeedForward,
+    FluxSingleTransformerBlock: Fp8SingleBlock,
+}
+
+
+def fp8_blocks(transformer: Any) -> QuantizeReport:
+    """Make every attention and MLP layer of a transformer's blocks fp8, in place: see `quantize_blocks`."""
+    report = quantize_blocks(transformer, Fp8Linear)
+    for part in transformer.modules():
+        fused = _TAKE_GELU.get(type(part))
+        if fused is not None and isinstance(_last_layer(part), Fp8Linear):
+            part.__class__ = fused  # the same parts under the same names
+    return report
+
+
+def _last_layer(part: Any) -> nn.Module:
+    layer: nn.Module = part.net[-1] if isinstance(part, FeedForward) else part.proj_out
+    return layer
