@@ -4,6 +4,8 @@ The descriptor has CSD's form and was trained apart from the reward's. A style o
 normalised mean of the vectors of drawn examples. How well a layout was kept is asked without it (`structure`).
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,9 +24,12 @@ EXAMPLES = 16
 """Pictures that a prototype is the mean of."""
 
 RIVALS = 9
-"""Others that a picture's own style or subject is held against."""
+"""Others that a picture's own style or subject is held against; of two own styles, each is one of the other's."""
 
 CHANCE = 1 / (1 + RIVALS)
+EITHER_CHANCE = 2 * CHANCE
+BOTH_CHANCE = 1 / math.comb(1 + RIVALS, 2)
+"""Of two own styles, that one is the nearest; that they are the two nearest."""
 
 _AT_ONCE = 64
 """Pictures that the descriptor reads at once; bounds the memory, changes nothing."""
@@ -72,14 +77,21 @@ def _centre(vectors: torch.Tensor) -> torch.Tensor:
     return functional.normalize(vectors.mean(dim=0), dim=0)
 
 
-def rivals(prototypes: Prototypes, own: str, question: str, number: int) -> list[str]:
-    """`RIVALS` other names, drawn by a question (any text) and a task's number: the same for every model."""
-    others = [name for name in prototypes if name != own]
+def rivals(prototypes: Prototypes, own: tuple[str, ...], question: str, number: int) -> list[str]:
+    """Other names, with its own `1 + RIVALS`, drawn by a question (any text) and a task's number: the same for every
+    model."""
+    others = [name for name in prototypes if name not in own]
     order = torch.randperm(len(others), generator=generator(FIRST, question, number))
-    return [others[int(place)] for place in order[:RIVALS]]
+    return [others[int(place)] for place in order[: 1 + RIVALS - len(own)]]
 
 
 def nearest(vector: torch.Tensor, prototypes: Prototypes, own: str, others: list[str]) -> bool:
     """Whether a vector [D] has a larger cosine with its own prototype than with every other."""
     beside = torch.stack([prototypes[name] for name in others]) @ vector
     return bool(prototypes[own] @ vector > beside.max())
+
+
+def ranked(vector: torch.Tensor, prototypes: Prototypes, names: Sequence[str]) -> list[str]:
+    """Names by the cosine of their prototypes with a vector [D], the nearest first."""
+    cosines = torch.stack([prototypes[name] for name in names]) @ vector
+    return [names[int(place)] for place in cosines.argsort(descending=True)]

@@ -1,4 +1,4 @@
-"""What a model is measured on: tasks of six conditions out of drawn pictures, and examples of every style and subject.
+"""What a model is measured on: tasks of seven conditions out of drawn pictures; examples of every style and subject.
 
 Each is a function of its numbers, drawn when it is asked for. No torch, no model.
 """
@@ -31,6 +31,8 @@ class Condition:
     split: SplitName
     content: bool = True
     style: bool = True
+    two_styles: bool = False
+    """A second style image too, in another style; the picture should wear both."""
 
 
 CONDITIONS = (
@@ -40,6 +42,7 @@ CONDITIONS = (
     Condition("new-both", "new-both"),
     Condition("style+prompt", "seen", content=False),
     Condition("text", "seen", content=False, style=False),
+    Condition("two-styles", "seen", two_styles=True),
 )
 
 
@@ -58,6 +61,9 @@ class Task:
     """None where no style was asked for."""
     kept: bool
     """The layout is that of the content image."""
+    style_2: Pixels | None = None
+    """The second style image, and its style's name, where two were asked for."""
+    style_name_2: str | None = None
 
 
 def draw_task(condition: Condition, number: int, size: int = SIZE) -> Task:
@@ -67,7 +73,8 @@ def draw_task(condition: Condition, number: int, size: int = SIZE) -> Task:
         ConfigError: the emoji font is missing, or no picture can have this size.
     """
     stays = not condition.content or number % 2 == 0
-    data = Miniature(size=size, split=condition.split, moved=0.0 if stays else 1.0)
+    two = 1.0 if condition.two_styles else 0.0
+    data = Miniature(size=size, split=condition.split, moved=0.0 if stays else 1.0, two_styles=two)
     triplet = data.triplet(FIRST + number)
     return Task(
         index=FIRST + number,
@@ -78,6 +85,8 @@ def draw_task(condition: Condition, number: int, size: int = SIZE) -> Task:
         subject=triplet.labels.subject,
         style_name=triplet.labels.style if condition.style else None,
         kept=condition.content and stays,
+        style_2=triplet.style_2,
+        style_name_2=triplet.labels.style_2,
     )
 
 
