@@ -6,6 +6,7 @@ Without the emoji font the tests are skipped; where CI is set they must run.
 import json
 import os
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,18 @@ from uso.training.data.miniature.subjects import BY_NAME as SUBJECTS_BY_NAME
 from uso.training.data.miniature.triplets import Pixels
 from uso.training.demo.descriptor import new_descriptor
 from uso.training.evaluation.draw import draw, through_autoencoder
-from uso.training.evaluation.judge import BOTH_CHANCE, EITHER_CHANCE, RIVALS, Judge, Vectors, nearest, ranked, rivals
-from uso.training.evaluation.material import CONDITIONS, FIRST, Task, draw_task, style_examples
+from uso.training.evaluation.judge import (
+    BLEND_CHANCE,
+    BOTH_CHANCE,
+    EITHER_CHANCE,
+    RIVALS,
+    Judge,
+    Vectors,
+    nearest,
+    ranked,
+    rivals,
+)
+from uso.training.evaluation.material import CONDITIONS, FIRST, Task, blend_examples, draw_task, style_examples
 from uso.training.evaluation.report import LEGEND, Figure, Score, as_json, as_text, mean, share
 from uso.training.evaluation.scores import DECODED, TRUTH, Batch, Tally, evaluate
 from uso.training.evaluation.sheet import ROWS, Album, SheetRow, contact_sheet
@@ -214,6 +225,16 @@ def test_nearest_is_the_largest_cosine() -> None:
     assert ranked(torch.tensor([0.1, -0.9, 0.4]), prototypes, ["a", "b", "c"]) == ["c", "a", "b"]
 
 
+def test_blends_are_of_every_two_styles(judge: Judge) -> None:
+    """Catches a pair that is missing, and blends that are one style's pictures."""
+    assert set(judge.blends) == {frozenset(pair) for pair in combinations(STYLES_BY_NAME, 2)}
+    assert all(float(vector.norm()) == pytest.approx(1, abs=1e-5) for vector in judge.blends.values())
+    found = dict(blend_examples(2, SIZE))
+    one, other = (found[frozenset(("woodcut", name))] for name in ("neon", "oil"))
+    assert one.shape == (2, SIZE, SIZE, 3) and not np.array_equal(one, other)
+    assert np.array_equal(one, dict(blend_examples(2, SIZE))[frozenset(("neon", "woodcut"))])
+
+
 def test_prototypes_are_of_every_name_and_unit_long(judge: Judge) -> None:
     """Catches held-out styles or subjects that are no rivals, and style vectors under the subjects' names."""
     assert set(judge.styles) == set(STYLES_BY_NAME) and set(judge.subjects) == set(SUBJECTS_BY_NAME)
@@ -324,18 +345,29 @@ def test_pictures_are_held_against_their_own_names(judge_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shares", "either", "both"), [((0.6, 0.5), 1, 1), ((0.5, 0.6), 1, 1), ((1.0, 0.0), 1, 0), ((0.0, 0.0), 0, 0)]
+    ("shares", "found"),
+    [
+        ((0.6, 0.5), (1, 1, 1)),
+        ((0.5, 0.6), (1, 1, 1)),
+        ((1.0, 0.31), (1, 1, 0)),
+        ((1, 0), (1, 0, 0)),
+        ((0, 0), (0, 0, 0)),
+    ],
 )
 def test_a_picture_in_two_styles_must_be_nearest_to_both(
-    judge: Judge, shares: tuple[float, float], either: int, both: int
+    judge: Judge, shares: tuple[float, float], found: tuple[int, int, int]
 ) -> None:
-    """Catches a picture in one style that passes for one in two. Vectors are planted: each style has an axis, and a
-    picture so much of its two, and 0.3 of a rival."""
+    """Catches a picture in one style that passes for one in two. Vectors are planted: each style has an axis, two at
+    once lie between theirs, and a picture has so much of its two, and 0.3 of a rival."""
 
     class Planted(Judge):
         def __init__(self) -> None:
             self.styles = dict(zip(STYLES_BY_NAME, torch.eye(len(STYLES_BY_NAME)), strict=True))
             self.subjects = judge.subjects
+            self.blends = {
+                frozenset(pair): torch.nn.functional.normalize(self.styles[pair[0]] + self.styles[pair[1]], dim=0)
+                for pair in combinations(self.styles, 2)
+            }
 
         def vectors(self, pictures: Pixels) -> Vectors:
             return Vectors(torch.stack([self.of(task) for task in tasks]), judge.vectors(pictures).subject)
@@ -350,8 +382,9 @@ def test_a_picture_in_two_styles_must_be_nearest_to_both(
     tally = Tally(BY_NAME["two-styles"], Planted())
     truth = np.stack([task.truth for task in tasks])
     tally.add(tasks, {"result": truth, TRUTH: truth, DECODED: truth})
-    found = {score.measure: score.models["result"].value for score in tally.scores(["result"])}
-    assert (found["either style"], found["both styles"]) == (either, both) and "style" not in found
+    values = {score.measure: score.models["result"].value for score in tally.scores(["result"])}
+    assert tuple(values.pop(measure) for measure in ("either style", "both styles", "blend")) == found
+    assert "style" not in values
 
 
 def test_chance_of_two_styles_is_that_of_drawing_them() -> None:
@@ -359,6 +392,7 @@ def test_chance_of_two_styles_is_that_of_drawing_them() -> None:
     names = range(1 + RIVALS)
     orders = [(first, second) for first in names for second in names if first != second]
     assert pytest.approx(EITHER_CHANCE) == sum(first in (0, 1) for first, _ in orders) / len(orders)
+    assert pytest.approx(BLEND_CHANCE) == 1 / (len(names) + len(orders) / 2)
     assert pytest.approx(BOTH_CHANCE) == sum({first, second} == {0, 1} for first, second in orders) / len(orders)
 
 
@@ -381,13 +415,14 @@ def test_every_condition_is_scored(pipeline: USOPipeline, judge: Judge) -> None:
     assert [measure for condition, measure, _ in measures if condition == "two-styles"] == [
         "either style",
         "both styles",
+        "blend",
         *(measure for condition, measure, _ in measures if condition == "seen" and measure != "style"),
     ]
-    assert len(measures) == 23 + 6
+    assert len(measures) == 23 + 7
     for score in scores:
         before, after = score.models["before"], score.models["after"]
         assert (before.value, before.low) == pytest.approx((after.value, after.low), abs=1e-6)
-        chance = {"either style": 0.2, "both styles": 1 / 45}.get(score.measure, 0.1)
+        chance = {"either style": 0.2, "both styles": 1 / 45, "blend": 1 / 55}.get(score.measure, 0.1)
         assert score.measure == "layout" or score.chance == pytest.approx(chance)
         given = {"style": BY_NAME[score.condition].style, "layout": False}
         assert (score.reference is not None) == given.get(score.measure, BY_NAME[score.condition].content)

@@ -7,6 +7,8 @@ normalised mean of the vectors of drawn examples. How well a layout was kept is 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
 
 import torch
 from PIL import Image
@@ -18,7 +20,7 @@ from uso.training.data.miniature.styles import STYLES
 from uso.training.data.miniature.subjects import SUBJECTS
 from uso.training.data.miniature.triplets import Pixels
 from uso.training.draws import generator
-from uso.training.evaluation.material import FIRST, SIZE, style_examples, subject_examples
+from uso.training.evaluation.material import FIRST, SIZE, blend_examples, style_examples, subject_examples
 
 EXAMPLES = 16
 """Pictures that a prototype is the mean of."""
@@ -29,13 +31,17 @@ RIVALS = 9
 CHANCE = 1 / (1 + RIVALS)
 EITHER_CHANCE = 2 * CHANCE
 BOTH_CHANCE = 1 / math.comb(1 + RIVALS, 2)
-"""Of two own styles, that one is the nearest; that they are the two nearest."""
+BLEND_CHANCE = 1 / (1 + RIVALS + math.comb(1 + RIVALS, 2))
+"""Of two own styles: that one is the nearest; that they are the two nearest; that their blend is (`nearest_looks`)."""
 
 _AT_ONCE = 64
 """Pictures that the descriptor reads at once; bounds the memory, changes nothing."""
 
 Prototypes = dict[str, torch.Tensor]
 """Unit vectors [D] by name."""
+
+Blends = dict[frozenset[str], torch.Tensor]
+"""Unit vectors [D] by the names of two styles."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +61,22 @@ class Judge:
     """
 
     def __init__(self, descriptor: CSD, size: int = SIZE, examples: int = EXAMPLES) -> None:
-        self.descriptor = descriptor
+        self.descriptor, self.size, self.examples = descriptor, size, examples
         self.styles: Prototypes = {
             style.name: _centre(self.vectors(style_examples(style, examples, size)).style) for style in STYLES
         }
         self.subjects: Prototypes = {
             subject.name: _centre(self.vectors(subject_examples(subject, examples, size)).subject)
             for subject in SUBJECTS
+        }
+
+    @cached_property
+    def blends(self) -> Blends:
+        """Prototypes of every two styles at once, of half as many examples each; they take a minute where they are
+        first asked for."""
+        return {
+            names: _centre(self.vectors(pictures).style)
+            for names, pictures in blend_examples(max(1, self.examples // 2), self.size)
         }
 
     @torch.inference_mode()
@@ -95,3 +110,10 @@ def ranked(vector: torch.Tensor, prototypes: Prototypes, names: Sequence[str]) -
     """Names by the cosine of their prototypes with a vector [D], the nearest first."""
     cosines = torch.stack([prototypes[name] for name in names]) @ vector
     return [names[int(place)] for place in cosines.argsort(descending=True)]
+
+
+def nearest_looks(vector: torch.Tensor, prototypes: Prototypes, blends: Blends, names: Sequence[str]) -> frozenset[str]:
+    """Which of some styles, or which two of them at once, a vector [D] is nearest to."""
+    looks = {frozenset((name,)): prototypes[name] for name in names}
+    looks |= {pair: blends[pair] for pair in map(frozenset, combinations(names, 2))}
+    return max(looks, key=lambda look: float(looks[look] @ vector))

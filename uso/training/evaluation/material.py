@@ -3,12 +3,14 @@
 Each is a function of its numbers, drawn when it is asked for. No torch, no model.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
-from uso.training.data.miniature.scenes import compose, draw_look
-from uso.training.data.miniature.styles import STYLES, Style, draw_plain, draw_styled
+from uso.training.data.miniature.scenes import compose, draw_look, draw_scene
+from uso.training.data.miniature.styles import STYLES, Style, blended, draw_plain, draw_styled, paint
 from uso.training.data.miniature.subjects import SUBJECTS, Subject
 from uso.training.data.miniature.triplets import Miniature, Pixels, SplitName
 
@@ -98,6 +100,18 @@ def style_examples(style: Style, count: int, size: int = SIZE) -> Pixels:
         scene = compose(draw_look(SUBJECTS[int(random.integers(len(SUBJECTS)))], random), random)
         pictures.append(draw_styled(scene, style, style.draw(random), size, random))
     return np.stack(pictures)
+
+
+def blend_examples(count: int, size: int = SIZE) -> Iterator[tuple[frozenset[str], Pixels]]:
+    """The names of every two styles, and pictures of any subjects in a blend of both: [count, size, size, 3]."""
+    random = np.random.default_rng((_EXAMPLES_SEED, 2))
+    painted = []
+    for _ in range(count):
+        subject = SUBJECTS[int(random.integers(len(SUBJECTS)))]
+        plain = draw_scene(compose(draw_look(subject, random), random), size)
+        painted.append({style.name: paint(plain, style, style.draw(random), random) for style in STYLES})
+    for one, other in combinations(painted[0], 2):
+        yield frozenset((one, other)), np.stack([blended(each[one], each[other]) for each in painted])
 
 
 def subject_examples(subject: Subject, count: int, size: int = SIZE) -> Pixels:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Measure = Literal["style", "either style", "both styles", "subject", "subject, kept", "subject, moved", "layout"]
+Measure = Literal[
+    "style", "either style", "both styles", "blend", "subject", "subject, kept", "subject, moved", "layout"
+]
 
 _Z = 1.959964
 """Deviations of a normal distribution that hold 95 % of it."""
@@ -13,6 +15,7 @@ _Z = 1.959964
 LEGEND = (
     "style, subject: share of pictures that the judge finds nearer to their own than to 9 others;\n"
     "either style, both styles: of two asked for and 8 others one is the nearest, the two are the two nearest;\n"
+    "blend: of these ten, and of every two of them at once, the two at once are the nearest;\n"
     "kept, moved: of those with the content image's layout, and of those with a new one.\n"
     "layout: how far edges agree with the content image's, at most 1; chance: with another content image's.\n"
     "95 %: interval of the figure before it.\n"

@@ -16,7 +16,17 @@ from uso.request import GenerationRequest
 from uso.training.data.miniature.brush import Array
 from uso.training.data.miniature.triplets import Pixels
 from uso.training.evaluation.draw import draw, through_autoencoder
-from uso.training.evaluation.judge import BOTH_CHANCE, CHANCE, EITHER_CHANCE, Judge, nearest, ranked, rivals
+from uso.training.evaluation.judge import (
+    BLEND_CHANCE,
+    BOTH_CHANCE,
+    CHANCE,
+    EITHER_CHANCE,
+    Judge,
+    nearest,
+    nearest_looks,
+    ranked,
+    rivals,
+)
 from uso.training.evaluation.material import CONDITIONS, Condition, Task, draw_task
 from uso.training.evaluation.report import Figure, Measure, Score, mean, share
 from uso.training.evaluation.structure import agreement, edge_map
@@ -27,6 +37,7 @@ _SHARES: dict[Measure, float] = {
     "style": CHANCE,
     "either style": EITHER_CHANCE,
     "both styles": BOTH_CHANCE,
+    "blend": BLEND_CHANCE,
     "subject": CHANCE,
     "subject, kept": CHANCE,
     "subject, moved": CHANCE,
@@ -117,9 +128,12 @@ class Tally:
             if len(own) == 1:
                 self._right["style", name].append((own[0], nearest(vector, self.judge.styles, own[0], others)))
             elif own:
-                pair, found = " + ".join(own), ranked(vector, self.judge.styles, [*own, *others])[:2]
+                pair, names = " + ".join(own), [*own, *others]
+                found = ranked(vector, self.judge.styles, names)[:2]
+                looks = nearest_looks(vector, self.judge.styles, self.judge.blends, names)
                 self._right["either style", name].append((pair, found[0] in own))
                 self._right["both styles", name].append((pair, set(found) == set(own)))
+                self._right["blend", name].append((pair, looks == set(own)))
 
     def _question(self, measure: Literal["style", "subject"]) -> str:
         return f"{self.condition.name}/{measure}"
