@@ -8,8 +8,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, islice
 
+import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional
@@ -74,10 +75,13 @@ class Judge:
     def blends(self) -> Blends:
         """Prototypes of every two styles at once, of half as many examples each; they take a minute where they are
         first asked for."""
-        return {
-            names: _centre(self.vectors(pictures).style)
-            for names, pictures in blend_examples(max(1, self.examples // 2), self.size)
-        }
+        count = max(1, self.examples // 2)
+        found: Blends = {}
+        drawn = blend_examples(count, self.size)
+        while some := dict(islice(drawn, _AT_ONCE)):  # few calls of a descriptor, whose start costs more than a picture
+            vectors = self.vectors(np.concatenate(list(some.values()))).style.split(count)
+            found |= {names: _centre(each) for names, each in zip(some, vectors, strict=True)}
+        return found
 
     @torch.inference_mode()
     def vectors(self, pictures: Pixels) -> Vectors:
