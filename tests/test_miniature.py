@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from uso.errors import ConfigError
 from uso.training.data.miniature import subjects as subjects_module
+from uso.training.data.miniature import triplets as triplets_module
 from uso.training.data.miniature.places import PLACES, Place, draw_place
 from uso.training.data.miniature.scenes import Scene, caption_words, compose, draw_look, draw_scene, moved
 from uso.training.data.miniature.sheet import style_sheet, triplet_sheet
 from uso.training.data.miniature.sketch import TIMES
 from uso.training.data.miniature.strangers import MOST_LETTERS, STRANGERS
-from uso.training.data.miniature.styles import STYLES, Style, draw_styled
+from uso.training.data.miniature.styles import STYLES, Style, blended, draw_styled
 from uso.training.data.miniature.subjects import PROPS, SUBJECTS, Subject, glyph
 from uso.training.data.miniature.triplets import SPLITS, Miniature, Triplet, split
 
@@ -139,6 +140,79 @@ def test_same_poses_come_in_their_share_of_moved_triplets() -> None:
     assert not any("same_pose" in triplet.labels.as_json() for triplet in plain)
 
 
+def test_two_styles_come_in_their_share_and_leave_the_others_as_they_were() -> None:
+    """Catches a share of plain ones too, and data drawn before that would be other data now."""
+    before, mixed = (Miniature(size=32, plain_triplets=0.5, two_styles=share) for share in (0.0, 0.5))
+    found = 0
+    for index in range(80):
+        one, other = before.triplet(index), mixed.triplet(index)
+        assert one.style_2 is None and not any(key.endswith("_2") for key in one.labels.as_json())
+        if other.style_2 is None:
+            assert digest(one) == digest(other)
+            continue
+        found += 1
+        assert one.labels.style is not None and not np.array_equal(one.target, other.target)
+        assert (one.content == other.content).all() and (one.style == other.style).all()
+        assert (one.prompt, one.sentence) == (other.prompt, other.sentence)
+        assert replace(other.labels, style_2=None, style_subject_2=None, params_2={}) == one.labels
+    assert 10 < found < 30  # half of the half that is not plain
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_a_second_style_is_another_one_of_the_split(name: str) -> None:
+    """Catches one style twice, a subject shown twice, and what is held out in a second style image."""
+    data = Miniature(size=32, split=name, two_styles=1.0)
+    phrases = {style.name: style.phrase for style in STYLES}
+    for index in range(20):
+        triplet, part = data.triplet(index), split(name)
+        labels = triplet.labels
+        assert {labels.style, labels.style_2} <= {style.name for style in part.styles} and labels.params_2
+        assert labels.style is not None and labels.style_2 is not None and labels.style != labels.style_2
+        shown = {labels.subject, labels.style_subject, labels.style_subject_2}
+        assert len(shown) == 3 and shown <= {subject.name for subject in part.subjects}
+        assert triplet.caption.startswith(f"{phrases[labels.style]} and {phrases[labels.style_2]} of a")
+        assert triplet.style_2 is not None and not np.array_equal(triplet.style, triplet.style_2)
+
+
+def test_a_target_in_two_styles_wears_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a target that follows one of its styles, and a second picture of another scene or in another style."""
+    drawn: list[NDArray[np.uint8]] = []
+
+    def watched(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        drawn[:] = [first, second]
+        return blended(first, second)
+
+    monkeypatch.setattr(triplets_module, "blended", watched)
+    alone, both = Miniature(size=64), Miniature(size=64, two_styles=1.0)
+    likeness = []
+    for index in range(24):
+        target = both.triplet(index).target
+        assert np.array_equal(drawn[0], alone.triplet(index).target)
+        pictures = np.stack(drawn).astype(np.float64)
+        to_mean = np.abs(target - pictures.mean(0)).mean()
+        to_either = np.abs(target - pictures).mean((1, 2, 3)).min()
+        assert to_either > max(4, to_mean)
+        likeness.append(np.corrcoef([edge_map(picture).ravel() for picture in drawn])[0, 1])
+    assert np.mean(likeness) > 0.4
+
+
+def test_a_blend_is_the_mean_and_knows_no_order() -> None:
+    """Catches a blend that leans to the first of two pictures, and one that is washed out.
+
+    By hand: a bright and a dark half, and stripes; their mean has half of each one's contrast, times sqrt(2) at most.
+    """
+    halves, stripes = np.full((8, 8, 3), 200, np.uint8), np.full((8, 8, 3), 100, np.uint8)
+    halves[:, :4], stripes[::2] = 40, 60
+    blend = blended(halves, stripes)
+    assert np.array_equal(blend, blended(stripes, halves)) and np.array_equal(blended(halves, halves), halves)
+    mean = (halves.astype(float) + stripes) / 2
+    gain = np.sqrt((halves.var() + stripes.var()) / 2) / mean.std()
+    assert 1.3 < gain < 1.5
+    np.testing.assert_allclose(blend, (mean - mean.mean()) * gain + mean.mean(), atol=0.51)
+    grey = blended(halves, 240 - halves)  # negatives: nothing is left whose contrast could be restored
+    assert (grey == 120).all()
+
+
 def test_an_unknown_split_is_refused() -> None:
     """Catches a typo that would quietly draw the training data."""
     with pytest.raises(ConfigError, match=r"no split 'test'\. Choose one of: train, seen, new-subjects"):
@@ -149,7 +223,16 @@ def test_an_unknown_split_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"size": 16}, {"size": 4096}, {"seed": -1}, {"moved": 1.5}, {"plain": -0.1}, {"strangers": 2.0}, {"same_pose": 2}],
+    [
+        {"size": 16},
+        {"size": 4096},
+        {"seed": -1},
+        {"moved": 1.5},
+        {"plain": -0.1},
+        {"strangers": 2.0},
+        {"same_pose": 2},
+        {"two_styles": -1},
+    ],
 )
 def test_values_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     """Catches a number that would fail deep inside, or draw something else."""
@@ -234,9 +317,9 @@ def test_every_word_is_in_the_vocabulary() -> None:
     """Catches a caption with a word that a tokenizer trained on the vocabulary has never seen."""
     known = caption_words(style.phrase for style in STYLES)
     data = Miniature(size=32, split="new-both")
-    for one in (Miniature(size=32), data):
+    for one in (Miniature(size=32), data, Miniature(size=32, two_styles=1.0)):
         for index in range(60):
-            text = one.sample(index).caption + " " + one.triplet(index).sentence
+            text = " ".join((one.sample(index).caption, one.triplet(index).sentence, one.triplet(index).caption))
             assert {word.lower() for word in re.findall(r"[\w-]+", text)} <= known
     assert 150 < len(known) < 400
 
@@ -405,3 +488,5 @@ def test_sheets_show_everything() -> None:
     assert sheet.size == (2 * 52, (len(STYLES) + 1) * (48 + 4 + 16))
     rows = triplet_sheet(Miniature(size=48), first=3, count=2)
     assert rows.height == 2 * (48 + 4 + 16) and rows.width > 3 * 48
+    wider = triplet_sheet(Miniature(size=48, two_styles=1.0), first=3, count=2)
+    assert wider.size == (rows.width + 48 + 4, rows.height)

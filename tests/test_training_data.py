@@ -176,6 +176,25 @@ def test_files_pass_the_checker_and_hold_the_samples(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(np.asarray(opened), pixels)
 
 
+@needs_font
+def test_files_of_two_styles_list_both(tmp_path: Path) -> None:
+    """Catches a second style image that no row names, or one under a target's name."""
+    data = Miniature(size=64, two_styles=0.5)
+    list(make_files(tmp_path, data, 8))
+    report = check_rows(tmp_path / "rows.jsonl")
+    counts = []
+    for index, one in enumerate(read_rows(tmp_path / "rows.jsonl")):
+        triplet = data.triplet(index)
+        expected = [pixels for pixels in (triplet.style, triplet.style_2) if pixels is not None]
+        counts.append(len(expected))
+        assert (one.style_2, one.style_subject_2) == (triplet.labels.style_2, triplet.labels.style_subject_2)
+        for name, pixels in zip((*one.styles, one.target), (*expected, triplet.target), strict=True):
+            with Image.open(tmp_path / name) as opened:
+                np.testing.assert_array_equal(np.asarray(opened), pixels)
+    assert set(counts) == {1, 2}
+    assert report.problems == () and report.pictures == 2 * 8 + sum(counts)
+
+
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(shards_module, "SHARD", 4)
@@ -183,7 +202,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def same(left: Triplet | Sample, right: Triplet | Sample) -> bool:
-    names = ("content", "style", "target") if isinstance(left, Triplet) else ("picture",)
+    names = ("content", "style", "target", "style_2") if isinstance(left, Triplet) else ("picture",)
     pixels = all(np.array_equal(getattr(left, name), getattr(right, name)) for name in names)
     return pixels and left.caption == right.caption and left.labels.as_json() == right.labels.as_json()
 
@@ -203,6 +222,22 @@ def test_shards_hold_what_the_generator_draws(tmp_path: Path) -> None:
     assert all(same(singles[index], data.sample(index)) for index in range(6))
     with pytest.raises(IndexError):
         singles[6]
+
+
+@needs_font
+@pytest.mark.usefixtures("small_shards")
+def test_shards_of_two_styles_hold_both(tmp_path: Path) -> None:
+    """Catches a second style under the target's place, and one that those with one style are given."""
+    data = Miniature(size=32, two_styles=0.5)
+    list(make_shards(tmp_path / "triplets", data, "triplets", 10))
+    stored = Shards.open(tmp_path / "triplets")
+    assert stored.definition["data"]["two_styles"] == 0.5
+    assert all(stored.pixels(index).shape == (4, 32, 32, 3) for index in range(10))
+    assert all(same(stored[index], data.triplet(index)) for index in range(10))
+    second = [stored.pixels(index)[3].any() for index in range(10)]
+    assert second == ["style_2" in words["labels"] for words in stored.words] and 0 < sum(second) < 10
+    list(make_shards(tmp_path / "samples", data, "samples", 2))
+    assert Shards.open(tmp_path / "samples").pixels(0).shape == (1, 32, 32, 3)
 
 
 @needs_font
@@ -235,7 +270,7 @@ def test_shards_of_before_a_number_existed_go_on(tmp_path: Path) -> None:
     list(make_shards(tmp_path, Miniature(size=32), "triplets", 4))
     path = tmp_path / "definition.json"
     definition = json.loads(path.read_text())
-    del definition["data"]["same_pose"]
+    del definition["data"]["same_pose"], definition["data"]["two_styles"]
     path.write_text(json.dumps(definition))
     with pytest.raises(ConfigError, match="holds other data: its data is"):
         list(make_shards(tmp_path, Miniature(size=32, same_pose=0.5), "triplets", 8))
@@ -263,6 +298,11 @@ def test_the_command_draws_checks_and_shows(tmp_path: Path, capsys: pytest.Captu
     assert main(["train.data", "make-miniature", str(folder), "--count", "2", "--size", "64", *strange]) == 0
     assert main(["train.data", "check", str(rows)]) == 0
     assert all(row.stranger and row.same_pose for row in read_rows(rows))
+    two = ["--two-styles", "1"]
+    assert main(["train.data", "make-miniature", str(folder), "--count", "2", "--size", "64", *two]) == 0
+    assert all(len(row.styles) == 2 and row.params_2 for row in read_rows(rows))
+    assert main(["train.data", "sheet", str(sheet), "--of", "triplets", "--count", "2", "--size", "32", *two]) == 0
+    assert open_image(sheet.read_bytes()).width == 4 * (32 + 4) + 220
     form = ["--form", "samples", "--part", "1/1"]
     assert main(["train.data", "make-miniature", str(tmp_path / "shards"), "--count", "3", "--size", "32", *form]) == 0
     assert len(Shards.open(tmp_path / "shards")) == 3

@@ -6,6 +6,7 @@ Without the emoji font the tests are skipped; where CI is set they must run.
 import json
 import os
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,18 @@ from uso.training.data.miniature.subjects import BY_NAME as SUBJECTS_BY_NAME
 from uso.training.data.miniature.triplets import Pixels
 from uso.training.demo.descriptor import new_descriptor
 from uso.training.evaluation.draw import draw, through_autoencoder
-from uso.training.evaluation.judge import RIVALS, Judge, nearest, rivals
-from uso.training.evaluation.material import CONDITIONS, FIRST, Task, draw_task, style_examples
+from uso.training.evaluation.judge import (
+    BLEND_CHANCE,
+    BOTH_CHANCE,
+    EITHER_CHANCE,
+    RIVALS,
+    Judge,
+    Vectors,
+    nearest,
+    ranked,
+    rivals,
+)
+from uso.training.evaluation.material import CONDITIONS, FIRST, Task, blend_examples, draw_task, style_examples
 from uso.training.evaluation.report import LEGEND, Figure, Score, as_json, as_text, mean, share
 from uso.training.evaluation.scores import DECODED, TRUTH, Batch, Tally, evaluate
 from uso.training.evaluation.sheet import ROWS, Album, SheetRow, contact_sheet
@@ -86,12 +97,22 @@ def test_tasks_bring_what_their_condition_says(name: str) -> None:
         assert task.kept or task.subject in task.prompt
         assert SUBJECTS_BY_NAME[task.subject].held_out == (name in ("new-subjects", "new-both"))
         assert (task.style_name is not None) == condition.style
+        assert (task.style_2 is not None) == (task.style_name_2 is not None) == condition.two_styles
         if task.style_name is not None:
             assert STYLES_BY_NAME[task.style_name].held_out == (name in ("new-styles", "new-both"))
             assert STYLES_BY_NAME[task.style_name].phrase not in task.prompt
     again = draw_task(condition, 3, SIZE)
     assert np.array_equal(again.truth, tasks[3].truth) and again.prompt == tasks[3].prompt
     assert len({task.truth.tobytes() for task in tasks}) == 4
+
+
+def test_two_styles_are_those_of_the_seen_tasks_and_one_more() -> None:
+    """Catches figures that other subjects and layouts make differ, and a truth in one style."""
+    for number in range(4):
+        one, two = (draw_task(BY_NAME[name], number, SIZE) for name in ("seen", "two-styles"))
+        assert (one.subject, one.style_name, one.prompt) == (two.subject, two.style_name, two.prompt)
+        assert np.array_equal(one.content, two.content) and np.array_equal(one.style, two.style)  # type: ignore[arg-type]
+        assert two.style_name_2 not in (None, two.style_name) and not np.array_equal(one.truth, two.truth)
 
 
 def test_truth_of_words_alone_is_plain() -> None:
@@ -117,7 +138,7 @@ def single(pipeline: USOPipeline, task: Task) -> Pixels:
     output = pipeline(
         task.prompt,
         content_images=[] if task.content is None else [Image.fromarray(task.content)],
-        style_images=[] if task.style is None else [Image.fromarray(task.style)],
+        style_images=[Image.fromarray(style) for style in (task.style, task.style_2) if style is not None],
         width=SIZE,
         height=SIZE,
         content_size=SIZE,
@@ -137,7 +158,7 @@ SAME, OTHER = 0.01, 0.05
 """At most so many values differ by float32's rounding, at the edge between two levels; at least so many otherwise."""
 
 
-@pytest.mark.parametrize("name", ["seen", "style+prompt", "text"])
+@pytest.mark.parametrize("name", ["seen", "style+prompt", "text", "two-styles"])
 def test_a_batch_gives_the_pictures_of_single_requests(pipeline: USOPipeline, name: str) -> None:
     """Catches another seed, schedule, guidance, size or order inside a batch.
 
@@ -149,7 +170,7 @@ def test_a_batch_gives_the_pictures_of_single_requests(pipeline: USOPipeline, na
     for task, picture in zip(tasks, batch, strict=True):
         assert differing(picture, single(pipeline, task)) < SAME
     task, other = tasks[0], tasks[1]
-    for part in ("index", "prompt", "content", "style"):
+    for part in ("index", "prompt", "content", "style", "style_2"):
         if getattr(task, part) is not None:
             (wrong,) = draw(pipeline, [replace(task, **{part: getattr(other, part)})], small_request(pipeline))
             assert differing(wrong, batch[0]) > OTHER, part
@@ -183,13 +204,15 @@ def test_autoencoder_alone(pipeline: USOPipeline) -> None:
 def test_rivals_are_nine_others(judge: Judge) -> None:
     """Catches a style that is held against itself, or rivals that change with the model that is judged."""
     for number in range(20):
-        found = rivals(judge.styles, "woodcut", "seen/style", number)
+        found = rivals(judge.styles, ("woodcut",), "seen/style", number)
         assert len(set(found)) == RIVALS and "woodcut" not in found
-        assert found == rivals(judge.styles, "woodcut", "seen/style", number)
-    sets = {tuple(rivals(judge.styles, "woodcut", "seen/style", number)) for number in range(20)}
+        assert found == rivals(judge.styles, ("woodcut",), "seen/style", number)
+    sets = {tuple(rivals(judge.styles, ("woodcut",), "seen/style", number)) for number in range(20)}
     assert len(sets) == 20
-    every = {name for number in range(200) for name in rivals(judge.styles, "woodcut", "seen/style", number)}
+    every = {name for number in range(200) for name in rivals(judge.styles, ("woodcut",), "seen/style", number)}
     assert every == set(judge.styles) - {"woodcut"}  # held-out ones too
+    of_two = rivals(judge.styles, ("woodcut", "neon"), "two-styles/style", 3)
+    assert len(set(of_two)) == RIVALS - 1 and not {"woodcut", "neon"} & set(of_two)
 
 
 def test_nearest_is_the_largest_cosine() -> None:
@@ -199,6 +222,17 @@ def test_nearest_is_the_largest_cosine() -> None:
     assert nearest(vector, prototypes, "a", ["b", "c"])
     assert not nearest(vector, prototypes, "b", ["a", "c"])
     assert not nearest(torch.tensor([0.5, 0.5, 0.0]), prototypes, "a", ["b", "c"])
+    assert ranked(torch.tensor([0.1, -0.9, 0.4]), prototypes, ["a", "b", "c"]) == ["c", "a", "b"]
+
+
+def test_blends_are_of_every_two_styles(judge: Judge) -> None:
+    """Catches a pair that is missing, and blends that are one style's pictures."""
+    assert set(judge.blends) == {frozenset(pair) for pair in combinations(STYLES_BY_NAME, 2)}
+    assert all(float(vector.norm()) == pytest.approx(1, abs=1e-5) for vector in judge.blends.values())
+    found = dict(blend_examples(2, SIZE))
+    one, other = (found[frozenset(("woodcut", name))] for name in ("neon", "oil"))
+    assert one.shape == (2, SIZE, SIZE, 3) and not np.array_equal(one, other)
+    assert np.array_equal(one, dict(blend_examples(2, SIZE))[frozenset(("neon", "woodcut"))])
 
 
 def test_prototypes_are_of_every_name_and_unit_long(judge: Judge) -> None:
@@ -310,6 +344,58 @@ def test_pictures_are_held_against_their_own_names(judge_file: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("shares", "found"),
+    [
+        ((0.6, 0.5), (1, 1, 1)),
+        ((0.5, 0.6), (1, 1, 1)),
+        ((1.0, 0.31), (1, 1, 0)),
+        ((1, 0), (1, 0, 0)),
+        ((0, 0), (0, 0, 0)),
+    ],
+)
+def test_a_picture_in_two_styles_must_be_nearest_to_both(
+    judge: Judge, shares: tuple[float, float], found: tuple[int, int, int]
+) -> None:
+    """Catches a picture in one style that passes for one in two. Vectors are planted: each style has an axis, two at
+    once lie between theirs, and a picture has so much of its two, and 0.3 of a rival."""
+
+    class Planted(Judge):
+        def __init__(self) -> None:
+            self.styles = dict(zip(STYLES_BY_NAME, torch.eye(len(STYLES_BY_NAME)), strict=True))
+            self.subjects = judge.subjects
+            self.blends = {
+                frozenset(pair): torch.nn.functional.normalize(self.styles[pair[0]] + self.styles[pair[1]], dim=0)
+                for pair in combinations(self.styles, 2)
+            }
+
+        def vectors(self, pictures: Pixels) -> Vectors:
+            return Vectors(torch.stack([self.of(task) for task in tasks]), judge.vectors(pictures).subject)
+
+        def of(self, task: Task) -> torch.Tensor:
+            own = (str(task.style_name), str(task.style_name_2))
+            names = [*own, rivals(self.styles, own, "two-styles/style", task.index)[0]]
+            return sum((share * self.styles[name] for share, name in zip((*shares, 0.3), names, strict=True)), zero)
+
+    zero = torch.zeros(len(STYLES_BY_NAME))
+    tasks = [draw_task(BY_NAME["two-styles"], number, SIZE) for number in range(3)]
+    tally = Tally(BY_NAME["two-styles"], Planted())
+    truth = np.stack([task.truth for task in tasks])
+    tally.add(tasks, {"result": truth, TRUTH: truth, DECODED: truth})
+    values = {score.measure: score.models["result"].value for score in tally.scores(["result"])}
+    assert tuple(values.pop(measure) for measure in ("either style", "both styles", "blend")) == found
+    assert "style" not in values
+
+
+def test_chance_of_two_styles_is_that_of_drawing_them() -> None:
+    """By counting: of all pairs of ten, how many hold one of two, and how many are the two."""
+    names = range(1 + RIVALS)
+    orders = [(first, second) for first in names for second in names if first != second]
+    assert pytest.approx(EITHER_CHANCE) == sum(first in (0, 1) for first, _ in orders) / len(orders)
+    assert pytest.approx(BLEND_CHANCE) == 1 / (len(names) + len(orders) / 2)
+    assert pytest.approx(BOTH_CHANCE) == sum({first, second} == {0, 1} for first, second in orders) / len(orders)
+
+
 # Everything together.
 
 
@@ -325,12 +411,19 @@ def test_every_condition_is_scored(pipeline: USOPipeline, judge: Judge) -> None:
     measures = [(score.condition, score.measure, score.truth.n) for score in scores]
     assert measures[:3] == [("seen", "style", 3), ("seen", "subject", 3), ("seen", "subject, kept", 2)]
     assert measures[3:5] == [("seen", "subject, moved", 1), ("seen", "layout", 2)]
-    assert measures[-3:] == [("style+prompt", "style", 3), ("style+prompt", "subject", 3), ("text", "subject", 3)]
-    assert len(measures) == 23
+    assert measures[20:23] == [("style+prompt", "style", 3), ("style+prompt", "subject", 3), ("text", "subject", 3)]
+    assert [measure for condition, measure, _ in measures if condition == "two-styles"] == [
+        "either style",
+        "both styles",
+        "blend",
+        *(measure for condition, measure, _ in measures if condition == "seen" and measure != "style"),
+    ]
+    assert len(measures) == 23 + 7
     for score in scores:
         before, after = score.models["before"], score.models["after"]
         assert (before.value, before.low) == pytest.approx((after.value, after.low), abs=1e-6)
-        assert score.measure == "layout" or score.chance == pytest.approx(0.1)
+        chance = {"either style": 0.2, "both styles": 1 / 45, "blend": 1 / 55}.get(score.measure, 0.1)
+        assert score.measure == "layout" or score.chance == pytest.approx(chance)
         given = {"style": BY_NAME[score.condition].style, "layout": False}
         assert (score.reference is not None) == given.get(score.measure, BY_NAME[score.condition].content)
         assert score.reference is None or score.reference.n == score.truth.n
@@ -462,15 +555,15 @@ def test_command_measures_the_demo_model(tmp_path: Path, judge_file: Path, capsy
     assert main(["train.evaluate", *(str(part) for pair in flags.items() for part in pair)]) == 0
     captured = capsys.readouterr()
     assert "2 pictures per condition, 128 x 128, 1 steps, guidance 2" in captured.out
-    assert captured.out.rstrip().endswith(LEGEND) and "text: 2 of 2" in captured.err
+    assert captured.out.rstrip().endswith(LEGEND) and "two-styles: 2 of 2" in captured.err
     report = json.loads((tmp_path / "numbers" / "report.json").read_text(encoding="utf-8"))
     assert (report["settings"]["steps"], report["settings"]["guidance"], report["settings"]["seed"]) == (1, 2, FIRST)
     assert set(report["settings"]["models"]) == {"before", "after"}
     assert report["settings"]["autoencoder_psnr_of_all_kinds"] >= 27  # what was asked of the shipped one
     for score in report["scores"]:
         assert score["models"]["before"] == pytest.approx(score["models"]["after"], abs=1e-6)
-    assert len(list((tmp_path / "pictures").glob("*/*/*.png"))) == 6 * 2 * 2
-    assert len(list((tmp_path / "pictures").glob("*.png"))) == 6
+    assert len(list((tmp_path / "pictures").glob("*/*/*.png"))) == 7 * 2 * 2
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 7
 
 
 def test_psnr_is_that_of_bytes() -> None:

@@ -1,16 +1,39 @@
 """Drawn triplets as training samples: which ways of use are learned, and in which batches."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from tests.tiny_training import training_pipeline
 from uso.errors import ConfigError
-from uso.training.buckets import Shape, epoch_batches
+from uso.pipeline import USOPipeline
+from uso.training.arrays import name_of
+from uso.training.batches import Batches
+from uso.training.buckets import Draw, Shape, epoch_batches
+from uso.training.command import read_rows
 from uso.training.config import DropoutConfig, TrainingConfig, load_training_config
 from uso.training.data.miniature.triplets import Miniature
 from uso.training.data.shards import Shards, make_shards
 from uso.training.demo.captions import captioned
-from uso.training.shard_source import INSTRUCTED, NAMELESS, TEXT_ONLY, UNNAMED, ShardSample, said, shard_samples
+from uso.training.reward import StyleScore
+from uso.training.shard_source import (
+    INSTRUCTED,
+    NAMELESS,
+    STYLE,
+    STYLE_2,
+    TEXT_ONLY,
+    UNNAMED,
+    ShardFeatures,
+    ShardPicture,
+    ShardSample,
+    said,
+    shard_samples,
+    style_features_of,
+)
 
 SIDE = 32
 COUNT = 16
@@ -24,8 +47,21 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
     return Shards.open(folder)
 
 
-def run(name: str) -> TrainingConfig:
-    return load_training_config(name, [f"data.resolution={SIDE}", f"data.content_size={SIDE}"])
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Shards:
+    """With one style, with two, and plain."""
+    folder = tmp_path_factory.mktemp("mixed")
+    for _ in make_shards(folder, Miniature(size=SIDE, plain_triplets=0.25, two_styles=0.5), "triplets", 4 * COUNT):
+        pass
+    return Shards.open(folder)
+
+
+def in_two_styles(shards: Shards) -> set[int]:
+    return {index for index, words in enumerate(shards.words) if "style_2" in words["labels"]}
+
+
+def run(name: str, *overrides: str) -> TrainingConfig:
+    return load_training_config(name, [f"data.resolution={SIDE}", f"data.content_size={SIDE}", *overrides])
 
 
 def way(sample: ShardSample) -> tuple[bool, bool]:
@@ -110,3 +146,107 @@ def test_compiled_runs_take_whole_batches(whole: bool, sizes: list[int]) -> None
     assert sorted(map(len, batches)) == sizes
     few = epoch_batches(shapes[:2], DropoutConfig(), micro_batch=4, seed=0, epoch=0, whole=whole)
     assert sum(map(len, few)) == 2  # all that there is
+
+
+# Two styles
+
+
+@pytest.mark.parametrize("name", ["stage1-mini", "stage2-mini"])
+def test_triplets_with_two_styles_are_read_with_both(mixed: Shards, name: str) -> None:
+    """Catches a target in two styles that is learned from one of them, and one that is learned from none."""
+    two = in_two_styles(mixed)
+    samples = shard_samples(mixed, run(name, "data.max_styles=2"))
+    assert two and two <= {sample.features.target.index for sample in samples}
+    for sample in samples:
+        index, styles = sample.features.target.index, len(sample.features.styles)
+        assert len(sample.styles) == styles == sample.shape.styles
+        assert [feature.slot for feature in sample.features.styles] == [STYLE, STYLE_2][:styles]
+        assert [picture.slot for picture in sample.styles] == [STYLE, STYLE_2][:styles]
+        assert styles in ((0, 2) if index in two else (0, 1))
+        told = sample.features.prompt.prompt
+        if index in two and styles == 0:  # words must name both
+            assert told == mixed.words[index]["caption"] and " and " in told.split(" of ")[0]
+        assert sample.features.named is None or index not in two
+    ways = {way(sample) for sample in samples if sample.features.target.index in two}
+    assert ways == ({(False, True)} if name == "stage1-mini" else {(True, True), (False, True), (False, False)})
+
+
+@pytest.mark.parametrize("name", ["stage1-mini", "stage2-mini"])
+def test_a_run_that_reads_one_style_leaves_those_with_two_out(mixed: Shards, name: str) -> None:
+    """Catches a silent half of the data, and other ways of use of the rest than without them."""
+    both, one = (shard_samples(mixed, run(name, f"data.max_styles={most}")) for most in (2, 1))
+    two = in_two_styles(mixed)
+    assert one == [sample for sample in both if sample.features.target.index not in two]
+    reports: list[str] = []
+    folder = f"data.rows={mixed.folder}"
+    read_rows(run(name, folder, "data.max_styles=1"), reports.append)
+    assert f"{len(two)} of {len(mixed)} triplets have two styles and are left out. Read: data.max_styles=2." in reports
+    assert not any("two styles" in line for line in reports[1:])
+    reports.clear()
+    read_rows(run(name, folder, "data.max_styles=2"), reports.append)
+    assert not any("two styles" in line for line in reports)
+
+
+def test_two_styles_throughout_are_refused_where_one_is_read(tmp_path: Path) -> None:
+    for _ in make_shards(tmp_path, Miniature(size=SIDE, two_styles=1.0), "triplets", 2):
+        pass
+    for name in ("stage1-mini", "stage2-mini"):
+        with pytest.raises(ConfigError, match=r"shows two styles throughout.*data\.max_styles=2"):
+            shard_samples(Shards.open(tmp_path), run(name))
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> USOPipeline:
+    found = training_pipeline()
+    found.model_config = found.model_config.model_copy(update={"max_sequence_length": 64})
+    return found
+
+
+def test_batches_hold_the_features_of_both_styles(mixed: Shards, pipeline: USOPipeline, tmp_path: Path) -> None:
+    """Catches a slot read for another, and a picture under another one's feature."""
+    config = run("stage2-mini", "data.max_styles=2", "micro_batch=4", "compile=false")
+    samples, two = shard_samples(mixed, config), in_two_styles(mixed)
+    batches = Batches(samples, ShardFeatures(pipeline, mixed, tmp_path, config.reads), config)
+    numbers = [n for n, sample in enumerate(samples) if way(sample) == (True, True) and sample.shape.styles == 2]
+    assert {samples[number].features.target.index for number in numbers} == two
+    batch = batches.collate([Draw(number, True, True, True) for number in numbers[:3]], 0)
+    assert len(batch.styles) == 2
+    for row, number in enumerate(numbers[:3]):
+        index = samples[number].features.target.index
+        for place, slot in enumerate((STYLE, STYLE_2)):
+            assert batch.style_pictures[row][place] == ShardPicture(mixed, index, slot)
+            states = pipeline.style_features(Image.fromarray(np.asarray(mixed.pixels(index)[slot])))
+            for layer, kept in batch.styles[place].items():
+                state = states[layer]
+                assert state is not None and torch.allclose(kept[row], state[0].float(), atol=0.02)
+                assert not torch.allclose(batch.styles[1 - place][layer][row], state[0].float(), atol=0.02)
+    batches.close()
+
+
+def test_the_reward_of_two_styles_is_the_mean_of_both(mixed: Shards) -> None:
+    """Catches a reward for the first style alone: by hand, of a descriptor that knows mean colours."""
+
+    class Colours(torch.nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.normalize(pixels.mean(dim=(2, 3)) + 1, dim=1)
+
+    config = run("stage2-mini", "data.max_styles=2")
+    styles = next(sample.styles for sample in shard_samples(mixed, config) if len(sample.styles) == 2)
+    pixels = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    score = StyleScore(Colours(), torch.device("cpu"))
+    both, first, second = (float(score.score(pixels, (pictures,))) for pictures in (styles, styles[:1], styles[1:]))
+    assert both == pytest.approx((first + second) / 2, abs=1e-6) and abs(first - second) > 1e-4
+
+
+def test_features_of_folders_from_before_keep_their_name(tmp_path: Path, pipeline: USOPipeline) -> None:
+    """Catches hours of encoding anew because the program has learned to draw a second style."""
+    for _ in make_shards(tmp_path / "triplets", Miniature(size=SIDE), "triplets", 2):
+        pass
+    path = tmp_path / "triplets" / "definition.json"
+    definition = json.loads(path.read_text())
+    del definition["data"]["two_styles"]
+    path.write_text(json.dumps(definition))
+    old = Shards.open(tmp_path / "triplets")
+    found = style_features_of(pipeline, old, tmp_path / "cache")
+    size = pipeline.image_encoder.config.image_size
+    assert found.folder.name == name_of("styles", old, (1,), pipeline.image_encoder, size) and len(found[0]) == 1

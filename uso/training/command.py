@@ -200,19 +200,24 @@ def read_rows(
     """
     from uso.training.data.shards import Shards
     from uso.training.samples import read_samples, rows_path
-    from uso.training.shard_source import shard_samples
+    from uso.training.shard_source import shard_samples, unread_styles
 
+    report = notify or (lambda text: None)
     path = rows_path(config.data.rows)
     samples: Sequence[Sample | ShardSample]
     if path.is_dir():
-        samples = shard_samples(Shards.open(path), config)
+        shards = Shards.open(path)
+        samples = shard_samples(shards, config)
+        if unread := unread_styles(shards, config):
+            report(
+                f"{len(unread)} of {len(shards)} triplets have two styles and are left out. Read: data.max_styles=2."
+            )
         if config.validation.every is not None and config.validation.rows is None:
             raise ConfigError("validation.rows must name a file of rows where data.rows is a folder of shards.")
     else:
         if config.words > 0 and path.is_file():
             raise ConfigError("words must be 0 where data.rows are files: rows do not say which style they show.")
         samples = read_samples(path, config.data, config.reads)
-    report = notify or (lambda text: None)
     samples = _usable(samples, config, report)
     if config.validation.every is None:
         return samples, []

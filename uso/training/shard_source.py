@@ -27,8 +27,8 @@ from uso.training.features import SampleFeatures
 from uso.training.load import visiting
 from uso.training.speed import autocast, compile_residuals
 
-CONTENT, STYLE, TARGET = 0, 1, 2
-"""Places of a triplet's pictures."""
+CONTENT, STYLE, TARGET, STYLE_2 = 0, 1, 2, 3
+"""Places of a triplet's pictures; the last one only where some triplets have two styles."""
 
 STYLE_ONLY, TEXT_ONLY = 4, 8
 """Where content is read, one triplet in so many is also learned without it."""
@@ -45,7 +45,7 @@ NAMELESS = ("subject", "thing", "figure", "object")
 
 Text = Literal["prompt", "unnamed", "sentence", "caption", "instruction"]
 """What is said of a triplet: told to the network; that, without the subject's name; what the target shows; that, and in
-which style; that style alone."""
+which styles; that style alone."""
 
 OnProgress = Callable[[int, int], None]
 
@@ -93,6 +93,9 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
     triplets by style and words, some by words that name the style, and some by their content and an instruction that
     does. Where content is not read, words always say what the target shows, and no words can say it of a stranger.
 
+    Triplets with two styles are read with both, or, where `data.max_styles` is 1, not at all. No instruction and no
+    words that a projector learns from (`words`) are theirs: a base is taught no such words.
+
     Raises:
         ConfigError: the shards hold no triplets, none that the run can use, or pictures of another size than its own.
     """
@@ -104,22 +107,31 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
             raise ConfigError(f"{shards.folder} holds pictures of {side} pixels. Set data.{key}={side}, not {size}.")
 
     def sample(index: int, text: Text, content: bool, style: bool) -> ShardSample:
+        two = has_two_styles(shards.words[index])
+        slots = ((STYLE, STYLE_2) if two else (STYLE,)) if style else ()
+        named = bool(config.words) and not two
         features = SampleFeatures(
             prompt=ShardFeature("prompt", prompt=said(shards.words[index], text)),
             target=ShardFeature("latents", index, TARGET),
             content=ShardFeature("latents", index, CONTENT) if content else None,
-            styles=(ShardFeature("style", index, STYLE),) if style else (),
-            named=ShardFeature("prompt", prompt=said(shards.words[index], "caption")) if config.words else None,
+            styles=tuple(ShardFeature("style", index, slot) for slot in slots),
+            named=ShardFeature("prompt", prompt=said(shards.words[index], "caption")) if named else None,
         )
-        shape = Shape((side, side), (side, side) if content else None, int(style))
-        return ShardSample(shards, features, shape, (ShardPicture(shards, index, STYLE),) if style else ())
+        shape = Shape((side, side), (side, side) if content else None, len(slots))
+        return ShardSample(shards, features, shape, tuple(ShardPicture(shards, index, slot) for slot in slots))
 
     reads_style = "style" in config.reads
+    unread = set(unread_styles(shards, config))
+    usable = range(len(shards)) if "content" in config.reads else nameable(shards)
+    read = [index for index in usable if index not in unread]
+    if not read:
+        raise ConfigError(f"{shards.folder} shows two styles throughout, and the run reads one. Set data.max_styles=2.")
     if "content" not in config.reads:
-        return [sample(index, "sentence", False, reads_style) for index in nameable(shards)]
+        return [sample(index, "sentence", False, reads_style) for index in read]
     samples = []
-    for index, words in enumerate(shards.words):
-        plain = "style" not in words["labels"]
+    for index in read:
+        words = shards.words[index]
+        plain, two = "style" not in words["labels"], has_two_styles(words)
         alone = plain and index % 2 == 0
         moved, known = words["labels"]["layout"] == "moved", not _strange(words)
         told: Text = "unnamed" if moved and index // 2 % UNNAMED == 0 else "prompt"
@@ -128,9 +140,20 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
             samples.append(sample(index, "sentence", False, True))
         if index % TEXT_ONLY == 1 and known:
             samples.append(sample(index, "caption", False, False))
-        if index % INSTRUCTED == 0 and not plain and not moved:
+        if index % INSTRUCTED == 0 and not plain and not two and not moved:
             samples.append(sample(index, "instruction", True, False))
     return samples
+
+
+def unread_styles(shards: Shards, config: TrainingConfig) -> list[int]:
+    """Which triplets a run leaves out because they have more styles than it reads."""
+    if config.data.max_styles > 1:
+        return []
+    return [index for index, words in enumerate(shards.words) if has_two_styles(words)]
+
+
+def has_two_styles(words: dict[str, Any]) -> bool:
+    return "style_2" in words["labels"]
 
 
 def nameable(shards: Shards) -> list[int]:
@@ -156,7 +179,7 @@ _PHRASES = {style.name: style.phrase for style in STYLES}
 
 
 def said(words: dict[str, Any], text: Text) -> str:
-    """A text of a triplet; plain ones have no instruction."""
+    """A text of a triplet; plain ones and those in two styles have no instruction."""
     labels = words["labels"]
     if text == "instruction":
         return instruction(_PHRASES[labels["style"]])
@@ -189,7 +212,7 @@ class ShardFeatures:
         device, count = pipeline.work_device, len(shards)
         latents = latents_of(pipeline, shards, folder, compile=compile, on_progress=on_progress)
         self.latents = latents.near(device, count)
-        self.styles = None
+        self.styles, self.style_slots = None, style_slots(shards)
         if "style" in reads:
             self.styles = style_features_of(pipeline, shards, folder, on_progress=on_progress).near(device, count)
         told: tuple[Text, ...] = ("sentence", "caption") if named else ("sentence",)
@@ -212,7 +235,7 @@ class ShardFeatures:
             slots = (CONTENT, TARGET)
             return {"latents": self.latents.take([(feature.index, slots.index(feature.slot)) for feature in features])}
         assert self.styles is not None
-        layers = self.styles.take([(feature.index, 0) for feature in features])
+        layers = self.styles.take([(feature.index, self.style_slots.index(feature.slot)) for feature in features])
         return {str(layer): layers[:, place].contiguous() for place, layer in enumerate(STYLE_LAYERS.values())}
 
 
@@ -234,6 +257,11 @@ def _encoded_prompts(pipeline: USOPipeline, texts: list[str], batch: int = 128) 
 def single_slots(shards: Shards) -> tuple[int, ...]:
     """Places of the pictures that have latents."""
     return (0,) if shards.kind == "samples" else (CONTENT, TARGET)
+
+
+def style_slots(shards: Shards) -> tuple[int, ...]:
+    """Places of a triplet's style pictures."""
+    return (STYLE, STYLE_2) if len(shards.pixels(0)) > STYLE_2 else (STYLE,)
 
 
 def latents_of(
@@ -268,7 +296,7 @@ def latents_of(
 def style_features_of(
     pipeline: USOPipeline, shards: Shards, folder: Path, *, on_progress: OnProgress | None = None
 ) -> Arrays:
-    """What the projector reads of triplets' style pictures: [1, layers, tokens, width] each."""
+    """What the projector reads of triplets' style pictures: [1 or 2, layers, tokens, width] each."""
     encoder: Any = pipeline.image_encoder
     size = encoder.config.image_size
     device = pipeline.work_device
@@ -279,6 +307,7 @@ def style_features_of(
         states: Any = image_features(encoder, pixels.to(device, encoder.dtype), STYLE_LAYERS.values())
         return torch.stack([states[layer] for layer in STYLE_LAYERS.values()], dim=1).float()
 
-    name = name_of("styles", shards, (STYLE,), encoder, size)
+    slots = style_slots(shards)
+    name = name_of("styles", shards, slots, encoder, size)
     with visiting(pipeline, "image_encoder"):
-        return encoded(shards, (STYLE,), folder / name, encode, device=device, on_progress=on_progress)
+        return encoded(shards, slots, folder / name, encode, device=device, on_progress=on_progress)

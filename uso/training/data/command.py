@@ -76,9 +76,21 @@ def _add_miniature(kinds: Any) -> None:
         metavar="SHARE",
         help="of moved triplets, with the subject's pose and size kept in the new place (0)",
     )
+    _add_two_styles(made)
     made.add_argument("--part", default="1/1", metavar="K/N", help="of shards, make the K-th of N shares (1/1)")
     _add_drawing(made, "train")
     made.set_defaults(run=_make_miniature)
+
+
+def _add_two_styles(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--two-styles",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of triplets with a style, with two style images and a target in both their styles (0); runs read them "
+        "with data.max_styles=2",
+    )
 
 
 def _add_drawing(parser: argparse.ArgumentParser, split: str) -> None:
@@ -111,6 +123,7 @@ def _add_sheet(kinds: Any) -> None:
     sheet.add_argument("--of", choices=("styles", "triplets"), default="styles", help="what is shown (styles)")
     sheet.add_argument("--count", type=int, default=12, metavar="N", help="columns of styles, rows of triplets (12)")
     sheet.add_argument("--first", type=int, default=0, metavar="N", help="number of the first triplet (0)")
+    _add_two_styles(sheet)
     _add_drawing(sheet, "train")
     sheet.set_defaults(run=_sheet)
 
@@ -145,6 +158,7 @@ def _make_miniature(args: argparse.Namespace) -> int:
         plain_triplets=args.plain_triplets,
         strangers=args.strangers,
         same_pose=args.same_pose,
+        two_styles=args.two_styles,
     )
     part, parts = _part(args.part)
     if args.form == "files":
@@ -214,7 +228,7 @@ def _sheet(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.file} must end in .png.")
     if not 1 <= args.count <= 100:
         raise ConfigError(f"--count is {args.count}; 1 to 100 fit on a sheet.")
-    data = Miniature(args.seed, args.size, args.split)
+    data = Miniature(args.seed, args.size, args.split, two_styles=args.two_styles)
     if args.of == "triplets":
         sheet = triplet_sheet(data, args.first, args.count)
     else:

@@ -1,6 +1,6 @@
 """Drawn triplets as single PNG files and a rows file, for people and for the trainer's general way in."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from PIL import Image
@@ -20,21 +20,24 @@ def make_files(folder: Path, data: Miniature, count: int, first: int = 0) -> Ite
     for done, index in enumerate(range(first, first + count), start=1):
         triplet = data.triplet(index)
         stem = f"{data.split}-{data.seed}-{index:06d}"
-        names = {kind: f"pictures/{stem}-{kind}.png" for kind in ("content", "style", "target")}
+        pictures = {"content": triplet.content, "style": triplet.style, "target": triplet.target}
+        if triplet.style_2 is not None:
+            pictures["style-2"] = triplet.style_2
+        names = {kind: f"pictures/{stem}-{kind}.png" for kind in pictures}
         for kind, name in names.items():
-            _save(getattr(triplet, kind), folder / name)
-        rows.append(triplet_row(triplet, names["content"], names["style"], names["target"]))
+            _save(pictures[kind], folder / name)
+        rows.append(triplet_row(triplet, names))
         yield done
     write_rows(folder / ROWS, rows)
 
 
-def triplet_row(triplet: Triplet, content: str, style: str, target: str) -> Row:
-    """A triplet's row, its pictures under the given relative paths."""
+def triplet_row(triplet: Triplet, names: Mapping[str, str]) -> Row:
+    """A triplet's row, its pictures under the relative paths that `names` has for them."""
     return Row(
         prompt=triplet.prompt,
-        content=content,
-        styles=(style,),
-        target=target,
+        content=names["content"],
+        styles=tuple(names[kind] for kind in ("style", "style-2") if kind in names),
+        target=names["target"],
         sentence=triplet.sentence,
         caption=triplet.caption,
         **triplet.labels.as_json(),

@@ -39,6 +39,9 @@ class Row(Strict):
     style_subject: str | None = None
     stranger: bool | None = None
     same_pose: bool | None = None
+    style_2: str | None = None
+    """Where there are two styles, the second one; so for the others below that end in 2."""
+    style_subject_2: str | None = None
     place: str | None = None
     time: str | None = None
     split: str | None = None
@@ -46,6 +49,7 @@ class Row(Strict):
     index: int | None = None
     params: dict[str, Any] | None = None
     """The numbers of a drawn style."""
+    params_2: dict[str, Any] | None = None
     scores: dict[str, float] | None = None
     """What filters measured."""
 

@@ -25,8 +25,14 @@ Kind = Literal["triplets", "samples"]
 SHARD = 512
 """Samples per shard: 75 MB of triplets at 128 pixels."""
 
-_PICTURES: dict[Kind, int] = {"triplets": 3, "samples": 1}
 _DEFINITION = "definition.json"
+
+
+def _pictures(data: Miniature, kind: Kind) -> int:
+    """How many a sample has: content, style, target and, where some have one, second style; or the one picture."""
+    if kind == "samples":
+        return 1
+    return 4 if data.two_styles > 0 else 3
 
 
 def _shard_files(folder: Path, number: int) -> tuple[Path, Path]:
@@ -55,10 +61,11 @@ def make_shards(
         if pixels_file.exists() and labels_file.exists():
             continue
         indices = range(first + number * SHARD, first + min(count, (number + 1) * SHARD))
-        shape = (len(indices), _PICTURES[kind], data.size, data.size, 3)
-        pixels, lines = np.empty(shape, np.uint8), []
+        shape = (len(indices), _pictures(data, kind), data.size, data.size, 3)
+        pixels, lines = np.zeros(shape, np.uint8), []
         for place, index in enumerate(indices):
-            pixels[place], words = _numbered(data, kind, index)
+            pictures, words = _numbered(data, kind, index)
+            pixels[place, : len(pictures)] = pictures
             lines.append(json.dumps(words, ensure_ascii=False) + "\n")
         _write(labels_file, "".join(lines).encode())
         draft = pixels_file.with_suffix(f".{os.getpid()}.part")
@@ -75,7 +82,8 @@ def _numbered(data: Miniature, kind: Kind, index: int) -> tuple[NDArray[np.uint8
         return sample.picture[None], {"caption": sample.caption, "labels": sample.labels.as_json()}
     triplet = data.triplet(index)
     words = {"prompt": triplet.prompt, "sentence": triplet.sentence, "caption": triplet.caption}
-    return np.stack([triplet.content, triplet.style, triplet.target]), words | {"labels": triplet.labels.as_json()}
+    pictures = [triplet.content, triplet.style, triplet.target, *([] if triplet.style_2 is None else [triplet.style_2])]
+    return np.stack(pictures), words | {"labels": triplet.labels.as_json()}
 
 
 def _define(folder: Path, definition: dict[str, Any]) -> None:
@@ -150,11 +158,13 @@ class Shards:
         labels = Labels(**words["labels"])
         if self.kind == "samples":
             return Sample(pixels[0], words["caption"], labels)
-        content, style, target = pixels
-        return Triplet(content, style, target, words["prompt"], words["sentence"], words["caption"], labels)
+        content, style, target, *more = pixels
+        style_2 = None if labels.style_2 is None else more[0]
+        return Triplet(content, style, target, words["prompt"], words["sentence"], words["caption"], labels, style_2)
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
-        """[3 or 1, size, size, 3]: content, style, target; or the one picture."""
+        """[3, 4 or 1, size, size, 3]: content, style, target and, where some triplets have one, second style, which is
+        black in the others; or the one picture."""
         return mapped(_shard_files(self.folder, index // self.shard)[0])[index % self.shard]
 
     @cached_property

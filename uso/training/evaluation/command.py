@@ -31,7 +31,7 @@ def add_train_evaluate(verbs: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(
         "train.evaluate",
         help="how good a model is on drawn pictures",
-        description="Draw pictures of six conditions that training has not seen, let a judge say whether style and "
+        description="Draw pictures of seven conditions that training has not seen, let a judge say whether style and "
         "subject are right, and print the shares beside chance and truth. The same numbers give the same pictures.",
         allow_abbrev=False,
     )

@@ -27,7 +27,14 @@ def draw(pipeline: USOPipeline, tasks: list[Task], request: GenerationRequest) -
     """
     pipeline.residency.begin(request)
     told = {prompt: pipeline.encode_prompt(prompt) for prompt in dict.fromkeys(task.prompt for task in tasks)}
-    styles = [pipeline.encode_style(Image.fromarray(task.style)) for task in tasks if task.style is not None]
+    styles = [
+        torch.cat([pipeline.encode_style(Image.fromarray(picture)) for picture in pictures])
+        for pictures in (
+            [task.style for task in tasks if task.style is not None],
+            [task.style_2 for task in tasks if task.style_2 is not None],
+        )
+        if pictures
+    ]
     contents = [
         pipeline.encode_reference(fit_reference(Image.fromarray(task.content), request.content_size))
         for task in tasks
@@ -36,7 +43,7 @@ def draw(pipeline: USOPipeline, tasks: list[Task], request: GenerationRequest) -
     conditioning = pipeline.make_conditioning(
         torch.cat([told[task.prompt][0] for task in tasks]),
         torch.cat([told[task.prompt][1] for task in tasks]),
-        style_tokens=[torch.cat(styles)] if styles else [],
+        style_tokens=styles,
         reference_latents=[torch.cat(contents)] if contents else [],
         height=request.height,
         width=request.width,

@@ -4,8 +4,13 @@ The descriptor has CSD's form and was trained apart from the reward's. A style o
 normalised mean of the vectors of drawn examples. How well a layout was kept is asked without it (`structure`).
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations, islice
 
+import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional
@@ -16,21 +21,28 @@ from uso.training.data.miniature.styles import STYLES
 from uso.training.data.miniature.subjects import SUBJECTS
 from uso.training.data.miniature.triplets import Pixels
 from uso.training.draws import generator
-from uso.training.evaluation.material import FIRST, SIZE, style_examples, subject_examples
+from uso.training.evaluation.material import FIRST, SIZE, blend_examples, style_examples, subject_examples
 
 EXAMPLES = 16
 """Pictures that a prototype is the mean of."""
 
 RIVALS = 9
-"""Others that a picture's own style or subject is held against."""
+"""Others that a picture's own style or subject is held against; of two own styles, each is one of the other's."""
 
 CHANCE = 1 / (1 + RIVALS)
+EITHER_CHANCE = 2 * CHANCE
+BOTH_CHANCE = 1 / math.comb(1 + RIVALS, 2)
+BLEND_CHANCE = 1 / (1 + RIVALS + math.comb(1 + RIVALS, 2))
+"""Of two own styles: that one is the nearest; that they are the two nearest; that their blend is (`nearest_looks`)."""
 
 _AT_ONCE = 64
 """Pictures that the descriptor reads at once; bounds the memory, changes nothing."""
 
 Prototypes = dict[str, torch.Tensor]
 """Unit vectors [D] by name."""
+
+Blends = dict[frozenset[str], torch.Tensor]
+"""Unit vectors [D] by the names of two styles."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,7 @@ class Judge:
     """
 
     def __init__(self, descriptor: CSD, size: int = SIZE, examples: int = EXAMPLES) -> None:
-        self.descriptor = descriptor
+        self.descriptor, self.size, self.examples = descriptor, size, examples
         self.styles: Prototypes = {
             style.name: _centre(self.vectors(style_examples(style, examples, size)).style) for style in STYLES
         }
@@ -58,6 +70,18 @@ class Judge:
             subject.name: _centre(self.vectors(subject_examples(subject, examples, size)).subject)
             for subject in SUBJECTS
         }
+
+    @cached_property
+    def blends(self) -> Blends:
+        """Prototypes of every two styles at once, of half as many examples each; they take a minute where they are
+        first asked for."""
+        count = max(1, self.examples // 2)
+        found: Blends = {}
+        drawn = blend_examples(count, self.size)
+        while some := dict(islice(drawn, _AT_ONCE)):  # few calls of a descriptor, whose start costs more than a picture
+            vectors = self.vectors(np.concatenate(list(some.values()))).style.split(count)
+            found |= {names: _centre(each) for names, each in zip(some, vectors, strict=True)}
+        return found
 
     @torch.inference_mode()
     def vectors(self, pictures: Pixels) -> Vectors:
@@ -72,14 +96,28 @@ def _centre(vectors: torch.Tensor) -> torch.Tensor:
     return functional.normalize(vectors.mean(dim=0), dim=0)
 
 
-def rivals(prototypes: Prototypes, own: str, question: str, number: int) -> list[str]:
-    """`RIVALS` other names, drawn by a question (any text) and a task's number: the same for every model."""
-    others = [name for name in prototypes if name != own]
+def rivals(prototypes: Prototypes, own: tuple[str, ...], question: str, number: int) -> list[str]:
+    """Other names, with its own `1 + RIVALS`, drawn by a question (any text) and a task's number: the same for every
+    model."""
+    others = [name for name in prototypes if name not in own]
     order = torch.randperm(len(others), generator=generator(FIRST, question, number))
-    return [others[int(place)] for place in order[:RIVALS]]
+    return [others[int(place)] for place in order[: 1 + RIVALS - len(own)]]
 
 
 def nearest(vector: torch.Tensor, prototypes: Prototypes, own: str, others: list[str]) -> bool:
     """Whether a vector [D] has a larger cosine with its own prototype than with every other."""
     beside = torch.stack([prototypes[name] for name in others]) @ vector
     return bool(prototypes[own] @ vector > beside.max())
+
+
+def ranked(vector: torch.Tensor, prototypes: Prototypes, names: Sequence[str]) -> list[str]:
+    """Names by the cosine of their prototypes with a vector [D], the nearest first."""
+    cosines = torch.stack([prototypes[name] for name in names]) @ vector
+    return [names[int(place)] for place in cosines.argsort(descending=True)]
+
+
+def nearest_looks(vector: torch.Tensor, prototypes: Prototypes, blends: Blends, names: Sequence[str]) -> frozenset[str]:
+    """Which of some styles, or which two of them at once, a vector [D] is nearest to."""
+    looks = {frozenset((name,)): prototypes[name] for name in names}
+    looks |= {pair: blends[pair] for pair in map(frozenset, combinations(names, 2))}
+    return max(looks, key=lambda look: float(looks[look] @ vector))

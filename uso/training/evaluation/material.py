@@ -1,14 +1,16 @@
-"""What a model is measured on: tasks of six conditions out of drawn pictures, and examples of every style and subject.
+"""What a model is measured on: tasks of seven conditions out of drawn pictures; examples of every style and subject.
 
 Each is a function of its numbers, drawn when it is asked for. No torch, no model.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
-from uso.training.data.miniature.scenes import compose, draw_look
-from uso.training.data.miniature.styles import STYLES, Style, draw_plain, draw_styled
+from uso.training.data.miniature.scenes import compose, draw_look, draw_scene
+from uso.training.data.miniature.styles import STYLES, Style, blended, draw_plain, draw_styled, paint
 from uso.training.data.miniature.subjects import SUBJECTS, Subject
 from uso.training.data.miniature.triplets import Miniature, Pixels, SplitName
 
@@ -31,6 +33,8 @@ class Condition:
     split: SplitName
     content: bool = True
     style: bool = True
+    two_styles: bool = False
+    """A second style image too, in another style; the picture should wear both."""
 
 
 CONDITIONS = (
@@ -40,6 +44,7 @@ CONDITIONS = (
     Condition("new-both", "new-both"),
     Condition("style+prompt", "seen", content=False),
     Condition("text", "seen", content=False, style=False),
+    Condition("two-styles", "seen", two_styles=True),
 )
 
 
@@ -58,6 +63,9 @@ class Task:
     """None where no style was asked for."""
     kept: bool
     """The layout is that of the content image."""
+    style_2: Pixels | None = None
+    """The second style image, and its style's name, where two were asked for."""
+    style_name_2: str | None = None
 
 
 def draw_task(condition: Condition, number: int, size: int = SIZE) -> Task:
@@ -67,7 +75,8 @@ def draw_task(condition: Condition, number: int, size: int = SIZE) -> Task:
         ConfigError: the emoji font is missing, or no picture can have this size.
     """
     stays = not condition.content or number % 2 == 0
-    data = Miniature(size=size, split=condition.split, moved=0.0 if stays else 1.0)
+    two = 1.0 if condition.two_styles else 0.0
+    data = Miniature(size=size, split=condition.split, moved=0.0 if stays else 1.0, two_styles=two)
     triplet = data.triplet(FIRST + number)
     return Task(
         index=FIRST + number,
@@ -78,6 +87,8 @@ def draw_task(condition: Condition, number: int, size: int = SIZE) -> Task:
         subject=triplet.labels.subject,
         style_name=triplet.labels.style if condition.style else None,
         kept=condition.content and stays,
+        style_2=triplet.style_2,
+        style_name_2=triplet.labels.style_2,
     )
 
 
@@ -89,6 +100,18 @@ def style_examples(style: Style, count: int, size: int = SIZE) -> Pixels:
         scene = compose(draw_look(SUBJECTS[int(random.integers(len(SUBJECTS)))], random), random)
         pictures.append(draw_styled(scene, style, style.draw(random), size, random))
     return np.stack(pictures)
+
+
+def blend_examples(count: int, size: int = SIZE) -> Iterator[tuple[frozenset[str], Pixels]]:
+    """The names of every two styles, and pictures of any subjects in a blend of both: [count, size, size, 3]."""
+    random = np.random.default_rng((_EXAMPLES_SEED, 2))
+    painted = []
+    for _ in range(count):
+        subject = SUBJECTS[int(random.integers(len(SUBJECTS)))]
+        plain = draw_scene(compose(draw_look(subject, random), random), size)
+        painted.append({style.name: paint(plain, style, style.draw(random), random) for style in STYLES})
+    for one, other in combinations(painted[0], 2):
+        yield frozenset((one, other)), np.stack([blended(each[one], each[other]) for each in painted])
 
 
 def subject_examples(subject: Subject, count: int, size: int = SIZE) -> Pixels:

@@ -5,17 +5,22 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Measure = Literal["style", "subject", "subject, kept", "subject, moved", "layout"]
+Measure = Literal[
+    "style", "either style", "both styles", "blend", "subject", "subject, kept", "subject, moved", "layout"
+]
 
 _Z = 1.959964
 """Deviations of a normal distribution that hold 95 % of it."""
 
 LEGEND = (
     "style, subject: share of pictures that the judge finds nearer to their own than to 9 others;\n"
+    "either style, both styles: of two asked for and 8 others one is the nearest, the two are the two nearest;\n"
+    "blend: of these ten, and of every two of them at once, the two at once are the nearest;\n"
     "kept, moved: of those with the content image's layout, and of those with a new one.\n"
     "layout: how far edges agree with the content image's, at most 1; chance: with another content image's.\n"
     "95 %: interval of the figure before it.\n"
-    "reference: the style images' own style, the content images' own subject.\n"
+    "reference: the style images' own style (of two, what the first image alone would get), the content images' own "
+    "subject.\n"
     "truth: the drawn pictures that a perfect model would make; decoded: those after the model's autoencoder."
 )
 
@@ -47,7 +52,8 @@ class Score:
     decoded: Figure
     """Of the truth after the model's autoencoder."""
     reference: Figure | None = None
-    """Of the image that the model was given: of the style images their style, of the content images their subject."""
+    """Of the image that the model was given: of the style images their style (of two, of the first image alone), of the
+    content images their subject."""
     each: dict[str, Figure] = field(default_factory=dict)
     """Of shares, those of the last model's pictures of every style or subject, the lowest first; for programs."""
 

@@ -16,14 +16,33 @@ from uso.request import GenerationRequest
 from uso.training.data.miniature.brush import Array
 from uso.training.data.miniature.triplets import Pixels
 from uso.training.evaluation.draw import draw, through_autoencoder
-from uso.training.evaluation.judge import CHANCE, Judge, nearest, rivals
+from uso.training.evaluation.judge import (
+    BLEND_CHANCE,
+    BOTH_CHANCE,
+    CHANCE,
+    EITHER_CHANCE,
+    Judge,
+    nearest,
+    nearest_looks,
+    ranked,
+    rivals,
+)
 from uso.training.evaluation.material import CONDITIONS, Condition, Task, draw_task
 from uso.training.evaluation.report import Figure, Measure, Score, mean, share
 from uso.training.evaluation.structure import agreement, edge_map
 
 TRUTH, DECODED, REFERENCE = "truth", "decoded", "reference"
 
-_SHARES: tuple[Measure, ...] = ("style", "subject", "subject, kept", "subject, moved")
+_SHARES: dict[Measure, float] = {
+    "style": CHANCE,
+    "either style": EITHER_CHANCE,
+    "both styles": BOTH_CHANCE,
+    "blend": BLEND_CHANCE,
+    "subject": CHANCE,
+    "subject, kept": CHANCE,
+    "subject, moved": CHANCE,
+}
+"""Measures that are shares, in the report's order, and what would be had for nothing."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +115,7 @@ class Tally:
 
     def _add_subjects(self, name: str, tasks: list[Task], vectors: torch.Tensor) -> None:
         for task, vector in zip(tasks, vectors, strict=True):
-            others = rivals(self.judge.subjects, task.subject, self._question("subject"), task.index)
+            others = rivals(self.judge.subjects, (task.subject,), self._question("subject"), task.index)
             found = task.subject, nearest(vector, self.judge.subjects, task.subject, others)
             self._right["subject", name].append(found)
             if self.condition.content:
@@ -104,10 +123,17 @@ class Tally:
 
     def _add_styles(self, name: str, tasks: list[Task], vectors: torch.Tensor) -> None:
         for task, vector in zip(tasks, vectors, strict=True):
-            if task.style_name is not None:
-                others = rivals(self.judge.styles, task.style_name, self._question("style"), task.index)
-                found = task.style_name, nearest(vector, self.judge.styles, task.style_name, others)
-                self._right["style", name].append(found)
+            own = tuple(style for style in (task.style_name, task.style_name_2) if style is not None)
+            others = rivals(self.judge.styles, own, self._question("style"), task.index)
+            if len(own) == 1:
+                self._right["style", name].append((own[0], nearest(vector, self.judge.styles, own[0], others)))
+            elif own:
+                pair, names = " + ".join(own), [*own, *others]
+                found = ranked(vector, self.judge.styles, names)[:2]
+                looks = nearest_looks(vector, self.judge.styles, self.judge.blends, names)
+                self._right["either style", name].append((pair, found[0] in own))
+                self._right["both styles", name].append((pair, set(found) == set(own)))
+                self._right["blend", name].append((pair, looks == set(own)))
 
     def _question(self, measure: Literal["style", "subject"]) -> str:
         return f"{self.condition.name}/{measure}"
@@ -115,7 +141,7 @@ class Tally:
     def scores(self, models: Sequence[str]) -> list[Score]:
         """The condition's scores; `models` are the makers that are judged, the last one gives the chance level."""
         found: list[Score] = []
-        for measure in _SHARES:
+        for measure, chance in _SHARES.items():
             if (measure, TRUTH) not in self._right:
                 continue
             figures = {
@@ -128,7 +154,7 @@ class Tally:
                     condition=self.condition.name,
                     measure=measure,
                     models={name: figures[name] for name in models},
-                    chance=CHANCE,
+                    chance=chance,
                     truth=figures[TRUTH],
                     decoded=figures[DECODED],
                     reference=figures.get(REFERENCE),

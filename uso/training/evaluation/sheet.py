@@ -67,10 +67,10 @@ def _fitting(words: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, wid
 
 def row_of(task: Task, results: dict[str, Pixels]) -> SheetRow:
     """A task, what models made of it, and the truth."""
-    looks = [task.subject, *([task.style_name] if task.style_name else [])]
+    looks = [name for name in (task.subject, task.style_name, task.style_name_2) if name]
     told = task.prompt or "(no words: layout kept)"
     return SheetRow(
-        {"content": task.content, "style": task.style, **results, "truth": task.truth},
+        {"content": task.content, "style": task.style, "style 2": task.style_2, **results, "truth": task.truth},
         f"{', '.join(looks)}: {told}",
     )
 

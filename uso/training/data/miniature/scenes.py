@@ -197,6 +197,11 @@ def styled_sentence(scene: Scene, style_phrase: str) -> str:
     return f"{style_phrase} of {scene.subject.article} {scene.subject.name} {situation(scene)}"
 
 
+def both(style_phrase: str, other: str) -> str:
+    """Two styles in words: "a woodcut and a mosaic"."""
+    return f"{style_phrase} and {other}"
+
+
 def instruction(style_phrase: str) -> str:
     """What turns a picture into one of a style: "Transform the style into a woodcut." """
     return f"Transform the style into {style_phrase}."
@@ -206,5 +211,5 @@ def caption_words(style_phrases: Iterable[str]) -> set[str]:
     """Every word that captions and instructions can hold, in small letters: subjects and styles held out too."""
     texts = [*style_phrases, *(place.phrase for place in PLACES), *_TIME_WORDS.values(), *_VERBS.values()]
     texts += [subject.name for subject in (*SUBJECTS, *PROPS)]
-    texts += ["the a an of on the left right, next to, stands swims floats", instruction("")]
+    texts += ["the a an of on the left right, next to, stands swims floats", both("", ""), instruction("")]
     return {word.lower() for text in texts for word in re.findall(r"[\w-]+", text)}

@@ -33,18 +33,18 @@ def style_sheet(size: int, seed: int, columns: int, styles: tuple[Style, ...] = 
 
 
 def triplet_sheet(data: Miniature, first: int, count: int) -> Image.Image:
-    """Triplets in rows: content, style, target, and under them what they are."""
+    """Triplets in rows: content, style, perhaps a second style, target, and under them what they are."""
     rows = []
     for index in range(first, first + count):
         triplet = data.triplet(index)
         labels = triplet.labels
-        rows.append(
-            [
-                (triplet.content, f"{index}: layout {labels.layout}"),
-                (triplet.style, f"{labels.style}, {labels.style_subject}"),
-                (triplet.target, triplet.prompt or f"(no prompt) {labels.subject}"),
-            ]
-        )
+        row = [
+            (triplet.content, f"{index}: layout {labels.layout}"),
+            (triplet.style, f"{labels.style}, {labels.style_subject}"),
+        ]
+        if triplet.style_2 is not None:
+            row.append((triplet.style_2, f"{labels.style_2}, {labels.style_subject_2}"))
+        rows.append([*row, (triplet.target, triplet.prompt or f"(no prompt) {labels.subject}")])
     return _sheet(rows, data.size, words_wide=True)
 
 

@@ -1,8 +1,9 @@
 """Samples of the drawn data: each a pure function of (seed, split, index), made when it is asked for.
 
 A triplet is a content image (a subject in its plain look), a style image (another subject in a style) and a target (the
-first subject in that style, with the same parameters). A single picture with its caption serves models that know no
-references. Nothing is written here, and nothing is remembered but glyphs.
+first subject in that style, with the same parameters). Some have two style images in two styles, and a target that
+wears both. A single picture with its caption serves models that know no references. Nothing is written here, and
+nothing is remembered but glyphs.
 """
 
 import json
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 from uso.errors import ConfigError
 from uso.training.data.miniature.brush import Random, finished
 from uso.training.data.miniature.scenes import (
+    Picture,
     Scene,
+    both,
     compose,
     draw_look,
     draw_scene,
@@ -24,7 +27,7 @@ from uso.training.data.miniature.scenes import (
     styled_sentence,
 )
 from uso.training.data.miniature.strangers import STRANGERS
-from uso.training.data.miniature.styles import STYLES, Style, draw_plain, draw_styled, paint
+from uso.training.data.miniature.styles import STYLES, Style, blended, draw_plain, draw_styled, paint
 from uso.training.data.miniature.subjects import SUBJECTS, Subject
 
 Pixels = NDArray[np.uint8]
@@ -63,7 +66,8 @@ def split(name: str) -> Split:
 
 @dataclass(frozen=True)
 class Labels:
-    """What a sample shows, for losses, evaluation and files; `params` are the style's numbers.
+    """What a sample shows, for losses, evaluation and files; `params` are the style's numbers. `..._2`: where there are
+    two styles, the second one's.
 
     `stranger` says that the subject is one of `STRANGERS`, `same_pose` that it is in a new place as it was in the old.
     """
@@ -77,9 +81,12 @@ class Labels:
     style_subject: str | None = None
     stranger: bool | None = None
     same_pose: bool | None = None
+    style_2: str | None = None
+    style_subject_2: str | None = None
     place: str = ""
     time: str = ""
     params: dict[str, Any] = field(default_factory=dict)
+    params_2: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Without what is not there; numbers rounded as JSON has them."""
@@ -92,7 +99,7 @@ class Triplet:
     """`content`, `style`, `target`: [size, size, 3] bytes.
 
     `prompt` is what the network is told: nothing where the layout is kept, else the target in words. `sentence` always
-    says what the target shows, `caption` in which style too.
+    says what the target shows, `caption` in which styles too.
     """
 
     content: Pixels
@@ -102,6 +109,8 @@ class Triplet:
     sentence: str
     caption: str
     labels: Labels
+    style_2: Pixels | None = None
+    """The second style image, where there are two."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +135,8 @@ class Miniature:
         plain_triplets: share of triplets whose style image and target are plain too: the subject, and nothing else.
         strangers: share of triplets whose subjects are `STRANGERS`, for training alone.
         same_pose: share of the moved triplets whose subject keeps its pose and size in the new place.
+        two_styles: share of the triplets that are not plain which have two style images, in two styles of which the
+            target is a blend. Those with one are the same ones as without this share.
 
     Raises:
         ConfigError: an unknown split, a size or share out of range, or strangers in another split than `train`.
@@ -139,6 +150,7 @@ class Miniature:
     plain_triplets: float = 0.0
     strangers: float = 0.0
     same_pose: float = 0.0
+    two_styles: float = 0.0
 
     def __post_init__(self) -> None:
         split(self.split)
@@ -150,6 +162,7 @@ class Miniature:
             ("plain_triplets", self.plain_triplets),
             ("strangers", self.strangers),
             ("same_pose", self.same_pose),
+            ("two_styles", self.two_styles),
         ):
             if not 0 <= share <= 1:
                 raise ConfigError(f"The share '{name}' is {share}; it must lie between 0 and 1.")
@@ -159,7 +172,7 @@ class Miniature:
             raise ConfigError(f"The seed of drawn data is {self.seed}; it must be 0 or more.")
 
     def triplet(self, index: int) -> Triplet:
-        """Triplet number `index`. All three pictures together take about 20 ms on one core at 128 pixels."""
+        """Triplet number `index`. All its pictures together take about 20 ms on one core at 128 pixels."""
         random = self._random("triplet", index)
         part = split(self.split)
         stranger = self.strangers > 0 and bool(random.random() < self.strangers)
@@ -189,7 +202,7 @@ class Miniature:
                 caption=words,
                 labels=replace(labels, style=None, params={}),
             )
-        return Triplet(
+        triplet = Triplet(
             content=finished(plain.rgb),
             style=draw_styled(other, style, params, self.size, grain[0]),
             target=paint(seen, style, params, grain[1]),
@@ -197,6 +210,28 @@ class Miniature:
             sentence=words,
             caption=styled_sentence(target, style.phrase),
             labels=labels,
+        )
+        if self.two_styles > 0 and random.random() < self.two_styles:
+            left = [subject for subject in subjects if subject not in (first, second)]
+            return self._with_second(triplet, style, target, seen, left, random)
+        return triplet
+
+    def _with_second(
+        self, triplet: Triplet, style: Style, target: Scene, seen: Picture, subjects: list[Subject], random: Random
+    ) -> Triplet:
+        """A triplet in `style` with one style more, shown by one of the subjects; `seen` is the plain target."""
+        styles = [other for other in split(self.split).styles if other != style]
+        second = styles[int(random.integers(len(styles)))]
+        params = second.draw(random)
+        subject = subjects[int(random.integers(len(subjects)))]
+        scene = compose(draw_look(subject, random), random)
+        grain = [np.random.default_rng(int(number)) for number in random.integers(2**62, size=2)]
+        return replace(
+            triplet,
+            style_2=draw_styled(scene, second, params, self.size, grain[0]),
+            target=blended(triplet.target, paint(seen, second, params, grain[1])),
+            caption=styled_sentence(target, both(style.phrase, second.phrase)),
+            labels=replace(triplet.labels, style_2=second.name, style_subject_2=subject.name, params_2=params),
         )
 
     def sample(self, index: int) -> Sample:

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from uso.training.data.miniature.brush import Random, finished
+from uso.training.data.miniature.brush import Random, finished, luma
 from uso.training.data.miniature.scenes import Picture, Scene, draw_scene
 from uso.training.data.miniature.styles.base import Params, Style
 from uso.training.data.miniature.styles.drawings import DRAWINGS
@@ -19,6 +19,9 @@ STYLES: tuple[Style, ...] = PAINTS + DRAWINGS + LINES + PRINTS + TILES + THREADS
 
 LARGE = 192
 """From this side on, in pixels, there are pixels enough for fine lines."""
+
+MOST_GAIN = 1.5
+"""Of the contrast of a mean of two pictures, where they are each other's negative."""
 
 BY_NAME = {style.name: style for style in STYLES}
 
@@ -37,6 +40,16 @@ def paint(picture: Picture, style: Style, params: Params, random: Random) -> NDA
     planes = (cv2.resize(plane, large, interpolation=cv2.INTER_LINEAR) for plane in (picture.rgb, picture.mask))
     painted = style.paint(Picture(*planes), params, random)
     return finished(cv2.resize(painted, (side, side), interpolation=cv2.INTER_AREA))
+
+
+def blended(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A scene in two styles at once: the mean of its two pictures, with as much contrast as they have."""
+    pictures = [picture.astype(np.float32) / 255 for picture in (first, second)]
+    mean = (pictures[0] + pictures[1]) / 2
+    wanted = np.sqrt((luma(pictures[0]).var() + luma(pictures[1]).var()) / 2)
+    gain = min(MOST_GAIN, float(wanted / (luma(mean).std() + 1e-6)))
+    middle = mean.mean()
+    return finished((mean - middle) * np.float32(gain) + middle)
 
 
 def draw_plain(scene: Scene, side: int) -> NDArray[np.uint8]:
