@@ -31,7 +31,8 @@ LAYERS: dict[str, set[str]] = {
         "live_memory",
         "quantize",
         "fp8",
-        "fp8_kernels",
+        "kernels",
+        "rotary",
         "speed",
     },
     "assembly": {

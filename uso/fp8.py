@@ -14,6 +14,7 @@ from diffusers.models.transformers.transformer_flux import FluxSingleTransformer
 from torch import nn
 
 from uso.quantize import QuantizeReport, quantize_blocks
+from uso.rotary import rotate_in_one_pass
 
 FP8 = torch.float8_e4m3fn
 LARGEST = torch.finfo(FP8).max
@@ -45,7 +46,7 @@ def quantize_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def gelu_rows(hidden: torch.Tensor, before: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """`quantize_rows` of [before, gelu(hidden)], one scale for both: [M, K], [M, P] -> float8 [M, P + K], [M, 1].
 
-    GELU is the tanh form, FLUX's. On CUDA one kernel reads every number once (`uso.fp8_kernels`).
+    GELU is the tanh form, FLUX's. On CUDA one kernel reads every number once (`uso.kernels`).
     """
     values = nn.functional.gelu(hidden.float(), approximate="tanh")
     return quantize_rows(values if before is None else torch.cat([before.float(), values], dim=1))
@@ -59,13 +60,13 @@ def _(hidden: torch.Tensor, before: torch.Tensor | None) -> tuple[torch.Tensor, 
 
 @gelu_rows.register_kernel("cuda")
 def _(hidden: torch.Tensor, before: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    from uso.fp8_kernels import gelu_rows as kernel  # Triton is there where CUDA is
+    from uso import kernels  # Triton is there where CUDA is
 
-    return kernel(hidden, before)
+    return kernels.gelu_rows(hidden, before)
 
 
 class Fp8Linear(nn.Module):
-    """A linear layer whose product runs in fp8. Scales have the dtype of the weights, as those of `Int8Linear`."""
+    """A linear layer whose product runs in fp8."""
 
     weight: nn.Parameter
     scale: nn.Parameter
@@ -74,22 +75,22 @@ class Fp8Linear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        values = linear.weight.detach().to(torch.float32, copy=True)
-        scale = (values.abs().amax(dim=1, keepdim=True).clamp_min(_TINY) / LARGEST).to(linear.weight.dtype)
-        values.div_(scale.float()).clamp_(-LARGEST, LARGEST)
-        self.weight = nn.Parameter(values.to(FP8), requires_grad=False)
+        quantized, scales = quantize_rows(linear.weight.detach())
+        self.weight = nn.Parameter(quantized, requires_grad=False)
         """float8 [out, in]."""
-        self.scale = nn.Parameter(scale.flatten(), requires_grad=False)
-        """[out]."""
+        self.scale = nn.Parameter(scales.flatten(), requires_grad=False)
+        """float32 [out]."""
         bias = linear.bias
         self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Fp8Linear":
-        """Weights move with the model, but are cast to no other dtype."""
-        weight = self.weight.data
+        """Weights and scales move with the model, but are cast to no other dtype."""
+        kept = {"weight": self.weight.data, "scale": self.scale.data}
         super()._apply(fn, recurse)
-        if self.weight.dtype != FP8:
-            self.weight = nn.Parameter(weight.to(self.weight.device), requires_grad=False)
+        for name, values in kept.items():
+            moved = getattr(self, name)
+            if moved.dtype != values.dtype:
+                setattr(self, name, nn.Parameter(values.to(moved.device), requires_grad=False))
         return self
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -108,7 +109,7 @@ class Fp8Linear(nn.Module):
             rows,
             self.weight.t(),
             scale_a=scales,
-            scale_b=self.scale.float()[None],
+            scale_b=self.scale[None],
             bias=None if self.bias is None else self.bias.to(torch.bfloat16),
             out_dtype=torch.bfloat16,
             use_fast_accum=True,
@@ -155,8 +156,12 @@ _TAKE_GELU: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def fp8_blocks(transformer: Any) -> QuantizeReport:
-    """Make every attention and MLP layer of a transformer's blocks fp8, in place: see `quantize_blocks`."""
+    """Make every attention and MLP layer of a transformer's blocks fp8, in place: see `quantize_blocks`.
+
+    What surrounds those layers is done in fewer passes over memory then, as it takes a larger part of the time.
+    """
     report = quantize_blocks(transformer, Fp8Linear)
+    rotate_in_one_pass(transformer)
     for part in transformer.modules():
         fused = _TAKE_GELU.get(type(part))
         if fused is not None and isinstance(_last_layer(part), Fp8Linear):

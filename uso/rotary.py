@@ -1,0 +1,109 @@
+"""Queries and keys of the transformer's attention: normalised, turned and put side by side in one pass over memory.
+
+diffusers' own steps (RMS norm of each head, context before picture, rotary embedding) take several passes, also where
+they are compiled. What `--speed fast` runs on the cards of `uso.fp8`; elsewhere diffusers' processor stays.
+"""
+
+from typing import Any
+
+import torch
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.embeddings import apply_rotary_emb
+from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
+from torch import nn
+
+
+@torch.library.custom_op("uso::rotated", mutates_args=())
+def rotated(
+    context: torch.Tensor | None,
+    picture: torch.Tensor,
+    context_weight: torch.Tensor | None,
+    picture_weight: torch.Tensor,
+    cosines: torch.Tensor,
+    sines: torch.Tensor,
+    eps: float,
+) -> torch.Tensor:
+    """Queries or keys of context and picture, [B, tokens, heads * size] each -> [B, all tokens, heads, size].
+
+    Args:
+        context: None where both are one sequence already.
+        context_weight, picture_weight: of their RMS norms, [size].
+        cosines, sines: [all tokens, size], float32; both numbers of a pair have one angle.
+    """
+    parts = [(context, context_weight), (picture, picture_weight)]
+    normed = [
+        nn.functional.rms_norm(part.unflatten(-1, (-1, len(weight))), (len(weight),), weight, eps)
+        for part, weight in parts
+        if part is not None and weight is not None
+    ]
+    turned: torch.Tensor = apply_rotary_emb(torch.cat(normed, dim=1), (cosines, sines), sequence_dim=1)
+    return turned
+
+
+@rotated.register_fake
+def _(
+    context: torch.Tensor | None,
+    picture: torch.Tensor,
+    context_weight: torch.Tensor | None,
+    picture_weight: torch.Tensor,
+    cosines: torch.Tensor,
+    sines: torch.Tensor,
+    eps: float,
+) -> torch.Tensor:
+    batch, tokens, width = picture.shape
+    size = picture_weight.shape[0]
+    return picture.new_empty(batch, tokens + (0 if context is None else context.shape[1]), width // size, size)
+
+
+@rotated.register_kernel("cuda")
+def _(
+    context: torch.Tensor | None,
+    picture: torch.Tensor,
+    context_weight: torch.Tensor | None,
+    picture_weight: torch.Tensor,
+    cosines: torch.Tensor,
+    sines: torch.Tensor,
+    eps: float,
+) -> torch.Tensor:
+    from uso import kernels  # Triton is there where CUDA is
+
+    return kernels.rotated(context, picture, context_weight, picture_weight, cosines, sines, eps)
+
+
+class RotatedProcessor(FluxAttnProcessor):
+    """diffusers' attention of FLUX with `rotated` for queries and keys."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> Any:
+        assert image_rotary_emb is not None  # FLUX always has positions
+        query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
+        context_query = context_key = query_weight = key_weight = None
+        if encoder_hidden_states is not None:
+            context_query, context_key = attn.add_q_proj(encoder_hidden_states), attn.add_k_proj(encoder_hidden_states)
+            query_weight, key_weight = attn.norm_added_q.weight, attn.norm_added_k.weight
+            value = torch.cat([attn.add_v_proj(encoder_hidden_states), value], dim=1)
+        positions, eps = image_rotary_emb, attn.norm_q.eps
+        attended = dispatch_attention_fn(
+            rotated(context_query, query, query_weight, attn.norm_q.weight, *positions, eps),
+            rotated(context_key, key, key_weight, attn.norm_k.weight, *positions, eps),
+            value.unflatten(-1, (-1, attn.head_dim)),
+            attn_mask=attention_mask,
+            backend=self._attention_backend,
+            parallel_config=self._parallel_config,
+        ).flatten(2, 3)
+        if encoder_hidden_states is None:
+            return attended
+        context = encoder_hidden_states.shape[1]
+        return attn.to_out[0](attended[:, context:]), attn.to_add_out(attended[:, :context])
+
+
+def rotate_in_one_pass(transformer: Any) -> None:
+    """Give every block of a transformer `RotatedProcessor`. To be called before an attention backend is chosen."""
+    for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks]:
+        block.attn.set_processor(RotatedProcessor())
