@@ -194,13 +194,20 @@ def test_kernels_are_not_chosen_by_timing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("capability", "hip", "expected"), [((9, 0), None, True), ((8, 9), None, False), ((9, 0), "7", False)]
+    ("capability", "hip", "triton", "expected"),
+    [
+        ((9, 0), None, True, True),
+        ((8, 9), None, True, False),
+        ((9, 0), "7", True, False),
+        ((9, 0), None, False, False),
+    ],
 )
 def test_which_cards(
-    capability: tuple[int, int], hip: str | None, expected: bool, monkeypatch: pytest.MonkeyPatch
+    capability: tuple[int, int], hip: str | None, triton: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(fp8, "find_spec", lambda name: object() if triton else None)
     assert prefers_fp8("cuda") is expected
     assert prefers_fp8("cpu") is False
 

@@ -6,6 +6,7 @@ is taken into the rounding, so that its result never goes through memory: in fee
 last layer reads attention and MLP side by side.
 """
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -28,9 +29,9 @@ as fast as those; other cards were not measured, and keep int8."""
 
 
 def prefers_fp8(device: torch.device | str) -> bool:
-    """Whether a device multiplies fp8 faster than int8."""
+    """Whether a device multiplies fp8 faster than int8, and there is Triton for what goes with it."""
     device = torch.device(device)
-    if device.type != "cuda" or torch.version.hip is not None:
+    if device.type != "cuda" or torch.version.hip is not None or find_spec("triton") is None:
         return False
     return torch.cuda.get_device_capability(device) in _CAPABILITIES
 

@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-FP8 = torch.float8_e4m3fn
+from uso.fp8 import FP8
 
 _ROW_WARPS = 8
 _HEAD_WARPS = 4
@@ -33,7 +33,7 @@ def _gelu_rows(  # type: ignore[no-untyped-def]
     HEAD_BLOCK: tl.constexpr,
     TAIL_BLOCK: tl.constexpr,
 ):
-    """A row of hidden is a head of as many numbers as HEAD_BLOCK, and a tail."""
+    """A row of hidden is a head of as many numbers as HEAD_BLOCK, and a tail. 448 and 1e-12 are `uso.fp8`'s bounds."""
     row = tl.program_id(0).to(tl.int64)
     hidden += row * hidden_stride
     places = tl.arange(0, HEAD_BLOCK)
