@@ -36,9 +36,10 @@ PACKAGES = {
     "cv2": "opencv-python-headless",
     "prometheus_client": "prometheus-client",
     "skimage": "scikit-image",
+    "triton": "torch",
     "yaml": "pyyaml",
 }
-"""Modules whose package has another name."""
+"""Modules whose package has another name. Triton comes with every PyTorch for CUDA, in the version that it needs."""
 
 OWN = {"app", "tests", "tools", "uso"}
 

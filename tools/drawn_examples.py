@@ -41,8 +41,6 @@ PICTURES = {
     "snowman.png": Origin("content", "seen", 2643),
     "watercolour.png": Origin("style", "seen", 1169),
     "pixel-art.png": Origin("style", "seen", 853),
-    "mosaic.png": Origin("style", "seen", 296),
-    "neon.png": Origin("style", "seen", 668),
     "woodcut.png": Origin("style", "seen", 146),
     "stained-glass.png": Origin("style", "seen", 1308),
 }

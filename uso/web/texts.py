@@ -116,7 +116,7 @@ _PHOTOGRAPHS = (
 # Sentences as it has learned them, of words and scenes that are in them: what is seen begins with "The"; where it names
 # a style too, it is no sentence and begins small.
 _DRAWN = (
-    Example("Text only", "an oil painting of a rocket in the sky at sunset"),
+    Example("Text only", "a watercolour of a cactus in a desert"),
     Example("Subject in a new scene", "The owl stands in the snow at night.", content="drawn/owl.png"),
     Example(
         "Restyled by words",
@@ -124,12 +124,12 @@ _DRAWN = (
         content="drawn/snowman.png",
         keep_input_size=True,
     ),
-    Example("One style", "The penguin stands on a beach.", style="drawn/pixel-art.png"),
+    Example("One style", "The mushroom grows in a forest.", style="drawn/stained-glass.png"),
     Example(
         "Two styles",
-        "The camel stands in a desert at sunset.",
-        style="drawn/mosaic.png",
-        extra_style="drawn/neon.png",
+        "The tulip grows in a meadow at sunset.",
+        style="drawn/watercolour.png",
+        extra_style="drawn/woodcut.png",
     ),
     Example(
         "Subject, style and a scene",
