@@ -288,7 +288,7 @@ def _wire_inputs(page: gr.Blocks, handlers: Handlers, inputs: Inputs, shown: Sho
     page.load(None, typed, typed, js=scripts.recall_draft(key))
     gr.on([field.change for field in typed], None, typed, None, js=scripts.keep_draft(key))
     gr.on(
-        [page.load, controls.timer.tick],
+        [page.load, controls.timer.tick, shown.picture_id.change],  # a picture may be done before the next tick
         plain_errors(handlers.tick),
         [shown.job_id],
         [controls.model_state, shown.generate, controls.timer],
