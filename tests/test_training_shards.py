@@ -192,7 +192,7 @@ def test_two_styles_throughout_are_refused_where_one_is_read(tmp_path: Path) -> 
         pass
     for name in ("stage1-mini", "stage2-mini"):
         with pytest.raises(ConfigError, match=r"shows two styles throughout.*data\.max_styles=2"):
-            shard_samples(Shards.open(tmp_path), run(name))
+            shard_samples(Shards.open(tmp_path), run(name, "data.max_styles=1"))
 
 
 @pytest.fixture(scope="module")
