@@ -63,7 +63,8 @@ def _(hidden: torch.Tensor, before: torch.Tensor | None) -> tuple[torch.Tensor, 
 def _(hidden: torch.Tensor, before: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     from uso import kernels  # Triton is there where CUDA is
 
-    return kernels.gelu_rows(hidden, before)
+    with torch.cuda.device(hidden.device):  # Triton launches on the present device
+        return kernels.gelu_rows(hidden, before)
 
 
 class Fp8Linear(nn.Module):

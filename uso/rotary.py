@@ -67,7 +67,8 @@ def _(
 ) -> torch.Tensor:
     from uso import kernels  # Triton is there where CUDA is
 
-    return kernels.rotated(context, picture, context_weight, picture_weight, cosines, sines, eps)
+    with torch.cuda.device(picture.device):  # Triton launches on the present device
+        return kernels.rotated(context, picture, context_weight, picture_weight, cosines, sines, eps)
 
 
 class RotatedProcessor(FluxAttnProcessor):
