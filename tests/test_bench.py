@@ -110,12 +110,34 @@ def arguments(**changed: Any) -> argparse.Namespace:
     return argparse.Namespace(**values | changed)
 
 
+def test_the_rate_that_lasts_is_told_from_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device whose products take 1 s each at first, and 2 s once it is warm. Catches a rate of warm-up products,
+    the two swapped, and products that are counted in tens and not one by one."""
+    seconds, products = 0.0, 0
+
+    class Product:
+        def to(self, dtype: torch.dtype) -> "Product":
+            return self
+
+        def __matmul__(self, other: "Product") -> None:
+            nonlocal seconds, products
+            products += 1
+            seconds += 1.0 if products <= 6 else 2.0
+
+    monkeypatch.setattr(bench.Clock, "now", lambda clock: seconds)
+    monkeypatch.setattr(bench.torch, "randn", lambda *shape, device: Product())
+    rate = bench.MatmulRate.measure(torch.device("cpu"), torch.float32)
+    assert rate.best == pytest.approx(2 * 1024**3 / 1e12)
+    assert rate.sustained == pytest.approx(rate.best / 2)
+
+
 @pytest.mark.slow
 def test_the_command_reports_both(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uso.bench_command.CPU_CHANGES", SMALLER)
     (line,) = measure(arguments(baseline=True))
     assert line["memory"] == "cpu" and line["reduced"] is True and line["real_weights"] is False
     assert line["baseline"]["ratio"] == pytest.approx(line["baseline"]["step_median"] / line["step_median"], rel=0.01)
+    assert line["floor_step"] == pytest.approx(line["tflop_per_step"] / line["matmul_tflop_per_s"], rel=0.05)
     assert line["share_of_matmul_rate"] == pytest.approx(line["floor_step"] / line["step_median"], rel=0.05)
 
 

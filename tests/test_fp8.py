@@ -142,12 +142,12 @@ def gelu_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fp8, "gelu_rows", lambda hidden, before: stock(nn.functional.gelu(hidden), before))
 
 
-def no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+def product_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     after_gelu = Fp8Linear.after_gelu
     monkeypatch.setattr(Fp8Linear, "after_gelu", lambda *args, **others: 2 * after_gelu(*args, **others))
 
 
-@pytest.mark.parametrize("plant", [None, gelu_twice, no_gate])
+@pytest.mark.parametrize("plant", [None, gelu_twice, product_twice])
 def test_taking_gelu_in_changes_no_arithmetic(
     plant: Callable[[pytest.MonkeyPatch], None] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from torch._dynamo.utils import counters
 from tests.tiny_flux import tiny_request, tiny_steps, tiny_transformer
 from uso import preview, speed
 from uso.errors import ConfigError
+from uso.fp8 import fp8_blocks
 from uso.modulation import Modulation
 from uso.quantize import quantize_blocks
 from uso.streaming import BlockStream
@@ -121,10 +122,11 @@ def test_weights_that_move_compile_nothing() -> None:
     assert graphs(transformer, step=step, seed=3) == 0
 
 
-def test_int8_blocks_are_traced_whole() -> None:
-    """`fullgraph`: catches anything in an int8 layer that the compiler cannot see through."""
+@pytest.mark.parametrize("quantize", [quantize_blocks, fp8_blocks])
+def test_quantized_blocks_are_traced_whole(quantize: Any) -> None:
+    """`fullgraph`: catches anything in an int8 or fp8 layer that the compiler cannot see through."""
     transformer = tiny_transformer(torch.bfloat16)
-    quantize_blocks(transformer)
+    quantize(transformer)
     eager = tiny_steps(transformer)
     speed.compile_blocks(transformer, None, backend="eager")
     assert graphs(transformer) == KINDS

@@ -246,6 +246,7 @@ def test_captions_belong_to_their_pictures() -> None:
     }
     assert caption_of(words, TARGET) == "a woodcut of a fox" and caption_of(words, CONTENT) == "The fox stands."
     assert caption_of({**words, "labels": {"layout": "moved"}}, CONTENT) is None
+    assert caption_of({**words, "labels": {"layout": "kept", "style_2": "neon"}}, TARGET) is None
 
 
 def test_a_new_base_begins_as_nothing() -> None:

@@ -50,6 +50,19 @@ def test_without_content_the_sentence_is_the_prompt(tmp_path: Path) -> None:
         read_samples(rows, config.data, config.reads)
 
 
+def test_a_target_in_two_styles_is_not_learned_from_one(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows", 2)
+    (style,) = json.loads(rows.read_text(encoding="utf-8").splitlines()[1])["styles"]
+    changed(rows, 1, styles=[style, style], style_2="neon")
+    one = tiny_config(tmp_path, rows).data.model_copy(update={"max_styles": 1})
+    with pytest.raises(ConfigError, match=r"row 2: its target wears two styles.*data\.max_styles=2"):
+        read_samples(rows, one, ("style",))
+    assert [
+        len(sample.styles) for sample in read_samples(rows, one.model_copy(update={"max_styles": 2}), ("style",))
+    ] == [1, 2]
+    assert len(read_samples(rows, one, ("content",))) == 2
+
+
 def test_validation_tells_what_a_picture_shows(tmp_path: Path) -> None:
     """Catches modes with words that are drawn without any, because a row keeps its layout."""
     rows = write_rows(tmp_path / "rows", 1)

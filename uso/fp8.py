@@ -21,7 +21,7 @@ FP8 = torch.float8_e4m3fn
 LARGEST = torch.finfo(FP8).max
 
 _TINY = 1e-12
-"""Least scale: a row of zeros is divided by it instead of by zero."""
+"""The least that a row's largest number counts as: a row of zeros is divided by it instead of by zero."""
 
 _CAPABILITIES = ((9, 0),)
 """Hopper. There PyTorch's fp8 products with scales per row were 1.8 times as fast as its bfloat16 ones, its int8 ones

@@ -47,7 +47,8 @@ class DataConfig(Strict):
     aspects: tuple[str, ...] = ("1:1", "4:3", "3:4", "3:2", "2:3", "16:9", "9:16")
     """Shapes, width to height; a picture is cropped to the nearest one."""
     max_styles: int = Field(default=1, ge=1)
-    """Of a row's style pictures, how many are read; drawn triplets that have more are left out."""
+    """Of a row's style pictures, how many are read. Drawn triplets whose target wears two styles are left out of a run
+    that reads one, where they lie in shards, and refused in files."""
     memory_gib: float = Field(default=4.0, ge=0)
     """Host memory for what was read from the cache; shards are mapped instead."""
 

@@ -101,6 +101,8 @@ def _sample(
         content = _picture(folder, row["content"], "content")
         content_size = contents[targets.index(nearest_bucket(_size(content), targets))]
     kept = styles[: config.max_styles] if "style" in reads else []
+    if kept and row.get("style_2") and len(kept) < 2:
+        raise ConfigError("its target wears two styles, and the run reads one. Set data.max_styles=2")
     paths = tuple(_picture(folder, style, "styles") for style in kept)
     for style in paths:
         _size(style)

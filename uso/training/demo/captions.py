@@ -14,7 +14,7 @@ from uso.training.demo.pictures import pick
 from uso.training.demo.words import clip_ids, t5_ids
 from uso.training.draws import generator
 from uso.training.flow import draw_levels
-from uso.training.shard_source import CONTENT, TARGET, latents_of, nameable
+from uso.training.shard_source import CONTENT, TARGET, has_two_styles, latents_of, nameable
 
 Words = tuple[torch.Tensor, torch.Tensor]
 """T5's features [B or 1, L, text_dim] and CLIP's vectors [B or 1, pooled_dim]."""
@@ -111,9 +111,12 @@ def captioned(shards: Shards) -> tuple[list[tuple[int, int]], list[str]]:
 
 
 def caption_of(words: dict[str, Any], slot: int) -> str | None:
-    """The words that say what a picture of a row shows; None where nobody wrote them down."""
+    """The words that say what a picture of a row shows; None where nobody wrote them down.
+
+    Targets in two styles are left out: mixing is for the projector and the LoRA to learn, not for the base.
+    """
     if slot == TARGET:
-        return str(words["caption"])
+        return None if has_two_styles(words) else str(words["caption"])
     return str(words["sentence"]) if words["labels"]["layout"] == "kept" else None
 
 

@@ -38,6 +38,9 @@ BLEND_CHANCE = 1 / (1 + RIVALS + math.comb(1 + RIVALS, 2))
 _AT_ONCE = 64
 """Pictures that the descriptor reads at once; bounds the memory, changes nothing."""
 
+_BLENDS_AT_ONCE = 64
+"""Pairs of styles whose pictures are drawn and prepared at once, 0.1 GB: a call costs more than a picture."""
+
 Prototypes = dict[str, torch.Tensor]
 """Unit vectors [D] by name."""
 
@@ -78,7 +81,7 @@ class Judge:
         count = max(1, self.examples // 2)
         found: Blends = {}
         drawn = blend_examples(count, self.size)
-        while some := dict(islice(drawn, _AT_ONCE)):  # few calls of a descriptor, whose start costs more than a picture
+        while some := dict(islice(drawn, _BLENDS_AT_ONCE)):
             vectors = self.vectors(np.concatenate(list(some.values()))).style.split(count)
             found |= {names: _centre(each) for names, each in zip(some, vectors, strict=True)}
         return found
