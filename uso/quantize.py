@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 LARGEST = 127
 """int8 without -128, so that the range is symmetric."""
 
-_TINY = 1e-12
-"""Least scale: a row of zeros is divided by it instead of by zero."""
+TINY = 1e-12
+"""The least that a row's largest number counts as: a row of zeros is divided by it instead of by zero."""
 
 _CUDA_ROWS = 17
 """`torch._int_mm` on CUDA takes no fewer rows."""
@@ -55,7 +55,7 @@ def can_quantize(device: torch.device | str) -> str | None:
 
 def row_scales(values: torch.Tensor) -> torch.Tensor:
     """float32 [M, K] -> [M, 1]: what int8's range stands for in each row."""
-    return values.abs().amax(dim=1, keepdim=True).clamp_min(_TINY) / LARGEST
+    return values.abs().amax(dim=1, keepdim=True).clamp_min(TINY) / LARGEST
 
 
 def quantize_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,29 +65,37 @@ def quantize_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (values / scales).round().clamp(-LARGEST, LARGEST).to(torch.int8), scales
 
 
-class Int8Linear(nn.Module):
+class QuantizedLinear(nn.Module):
+    """What is left of a linear layer whose weights became `weight`, [out, in], and `scale`, [out]; its bias stays."""
+
+    weight: nn.Parameter
+    scale: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(self, linear: nn.Linear, weight: torch.Tensor, scale: torch.Tensor) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.scale = nn.Parameter(scale, requires_grad=False)
+        bias = linear.bias
+        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+class Int8Linear(QuantizedLinear):
     """A linear layer whose product runs in int8.
 
     Scales have the dtype of the weights they stand for: rounded to it before the weights are divided by them, so that
     nothing is lost, and a cast of the whole model changes no number.
     """
 
-    weight: nn.Parameter
-    scale: nn.Parameter
-    bias: nn.Parameter | None
-
     def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
         values = linear.weight.detach().to(torch.float32, copy=True)
         scale = row_scales(values).to(linear.weight.dtype)
         quantized = values.div_(scale.float()).round_().clamp_(-LARGEST, LARGEST)
-        self.weight = nn.Parameter(quantized.to(torch.int8), requires_grad=False)
-        """int8 [out, in]."""
-        self.scale = nn.Parameter(scale.flatten(), requires_grad=False)
-        """[out]."""
-        bias = linear.bias
-        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+        super().__init__(linear, quantized.to(torch.int8), scale.flatten())
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """[..., in] -> [..., out], in the dtype of the inputs."""
@@ -100,9 +108,6 @@ class Int8Linear(nn.Module):
         if self.bias is not None:
             outputs = outputs + self.bias.float()
         return outputs.to(inputs.dtype).reshape(*inputs.shape[:-1], self.out_features)
-
-    def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
 @dataclass(frozen=True)

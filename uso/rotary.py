@@ -46,9 +46,7 @@ def _(
     picture: torch.Tensor,
     context_weight: torch.Tensor | None,
     picture_weight: torch.Tensor,
-    cosines: torch.Tensor,
-    sines: torch.Tensor,
-    eps: float,
+    *others: Any,
 ) -> torch.Tensor:
     batch, tokens, width = picture.shape
     size = picture_weight.shape[0]
@@ -56,19 +54,11 @@ def _(
 
 
 @rotated.register_kernel("cuda")
-def _(
-    context: torch.Tensor | None,
-    picture: torch.Tensor,
-    context_weight: torch.Tensor | None,
-    picture_weight: torch.Tensor,
-    cosines: torch.Tensor,
-    sines: torch.Tensor,
-    eps: float,
-) -> torch.Tensor:
+def _(context: torch.Tensor | None, picture: torch.Tensor, *others: Any) -> torch.Tensor:
     from uso import kernels  # Triton is there where CUDA is
 
     with torch.cuda.device(picture.device):  # Triton launches on the present device
-        return kernels.rotated(context, picture, context_weight, picture_weight, cosines, sines, eps)
+        return kernels.rotated(context, picture, *others)
 
 
 class RotatedProcessor(FluxAttnProcessor):

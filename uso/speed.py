@@ -20,9 +20,8 @@ from torch import nn
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from uso.errors import ConfigError
-from uso.fp8 import Fp8Linear
 from uso.levels import Compile
-from uso.quantize import Int8Linear
+from uso.quantize import Int8Linear, QuantizedLinear
 
 logger = logging.getLogger(__name__)
 
@@ -208,7 +207,7 @@ def _compiled(block: nn.Module, backend: str) -> Callable[..., Any]:
 
 
 def _inductor_options(block: nn.Module) -> dict[str, Any]:
-    layers = [part for part in block.modules() if isinstance(part, nn.Linear | Int8Linear | Fp8Linear)]
+    layers = [part for part in block.modules() if isinstance(part, nn.Linear | QuantizedLinear)]
     all_int8 = all(isinstance(layer, Int8Linear) for layer in layers)
     return _TUNED_INT8 if all_int8 and layers[0].weight.is_cuda else _SAME_EVERYWHERE
 
