@@ -45,9 +45,9 @@ format: $(VENV)/ready-dev
 	$(VENV)/bin/ruff format .
 
 examples: $(VENV)/ready-dev
-	$(VENV)/bin/python -m tools.draw_styles
-	$(VENV)/bin/python -m tools.example_photos
-	$(VENV)/bin/python -m tools.drawn_examples
+	$(VENV)/bin/python -m tools.examples.draw_styles
+	$(VENV)/bin/python -m tools.examples.example_photos
+	$(VENV)/bin/python -m tools.examples.drawn_examples
 
 stress-load: $(VENV)/ready-dev
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tools.stress.load $(ARGS)

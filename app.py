@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 
 from uso.config import ModelConfig, load_model_config, with_local_files
 from uso.errors import ConfigError, USOError
-from uso.flags import AUTO, add_model_flags, check_model_flags, load_options, model_files
 from uso.output import check_folder
 from uso.web.flags import add_server_flags, server_settings, worker_devices
-from uso.web.port import address, listen, reserve
-from uso.web.safety import Safety, load_safety
+from uso.web.jobs.safety import Safety, load_safety
+from uso.web.server.port import address, listen, reserve
 from uso.web.settings import ServerSettings
+from uso.weights.flags import AUTO, add_model_flags, check_model_flags, load_options, model_files
 
 if TYPE_CHECKING:
-    from uso.pipeline import USOPipeline
-    from uso.web.boot import Site
-    from uso.web.jobs import OnProgress
+    from uso.pipeline.pipeline import USOPipeline
+    from uso.web.jobs.job import OnProgress
+    from uso.web.server.starting import Site
 
 logger = logging.getLogger("uso")
 
@@ -48,11 +48,11 @@ def main() -> int:
         worker_devices(args)
         safety = load_safety(settings.safety)
         if settings.accounts:
-            from uso.web.accounts import read_accounts
+            from uso.web.access.accounts import read_accounts
 
             read_accounts(settings.accounts)
         if settings.mcp:
-            from uso.web.mcp import check_mcp
+            from uso.web.api.mcp import check_mcp
 
             check_mcp()
         check_folder(args.output)
@@ -87,11 +87,11 @@ def serve(args: argparse.Namespace, named: ModelConfig | None, settings: ServerS
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)  # else a table of all calls so far, after every call
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-    from uso.web import scratch
-    from uso.web.boot import Front
-    from uso.web.process import Server
+    from uso.web.server.process import Server
+    from uso.web.server.starting import Front
+    from uso.web.store import uploads
 
-    folder = scratch.private_uploads()
+    folder = uploads.private_uploads()
     front = Front(lambda: build(args, named, settings, safety, listener), hold=settings.bind_when_ready)
     Server(front, grace=settings.grace, uploads=folder).run(sockets=[listener])
 
@@ -107,11 +107,11 @@ def build(
     config, reason = (named, f"It was asked for by --model {args.model}.") if named else automatic_model(args)
     logger.info("%s. %s", config.title, reason)
 
-    from uso.web.desk import Desk
-    from uso.web.engine import Engine
-    from uso.web.page import build_page
-    from uso.web.server import build_site
-    from uso.web.telemetry import Telemetry
+    from uso.web.api.calls import Desk
+    from uso.web.jobs.queue import Engine
+    from uso.web.page.layout import build_page
+    from uso.web.server.app import build_site
+    from uso.web.server.metrics import Telemetry
 
     devices = worker_devices(args)
     telemetry = Telemetry(settings.log_prompts)
@@ -124,13 +124,13 @@ def build(
 
 def automatic_model(args: argparse.Namespace) -> tuple[ModelConfig, str]:
     """What `auto` means here, and why. torch is asked about the device only if there are weights to run on it."""
-    from uso import hub
+    from uso.weights.hub import files
 
     wanted = with_local_files(load_model_config("flux-dev"), model_files(args))
-    absent = hub.missing(wanted)
+    absent = files.missing(wanted)
     if absent:
         return load_model_config("demo"), f"The weights of {wanted.title} are not on this disk."
-    from uso.choices import choose_model
+    from uso.weights.choices import choose_model
 
     return choose_model(AUTO, device=worker_devices(args)[0], files=model_files(args))
 
@@ -143,7 +143,7 @@ def load(
     Args:
         alone: it is the only worker.
     """
-    from uso.loading import load_pipeline
+    from uso.weights.loading import load_pipeline
 
     options = load_options(args) | {"device": device, "alone": alone}
     pipeline = load_pipeline(config, **options, on_progress=on_progress)

@@ -78,6 +78,6 @@ def demo_config() -> Any:
 @pytest.fixture(scope="session")
 def demo_pipeline(demo_config: Any) -> Any:
     """The demo model on the CPU. Do not change it."""
-    from uso.loading import load_pipeline
+    from uso.weights.loading import load_pipeline
 
     return load_pipeline(demo_config, device="cpu", memory="full")

@@ -22,16 +22,16 @@ from transformers import SiglipImageProcessorPil
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from uso import checkpoints
 from uso.config import load_memory_plan
 from uso.images import fit_reference, fitted_size, open_image
-from uso.latents import image_to_tensor, pack, picture_ids, unpack
-from uso.layouts import COMFY_PREFIX
-from uso.memory import Residency
-from uso.pipeline import USOPipeline
-from uso.schedule import set_schedule
-from uso.stages import Conditioning
-from uso.tensor_files import TensorFiles
+from uso.memory.residency import Residency
+from uso.pipeline.latents import image_to_tensor, pack, picture_ids, unpack
+from uso.pipeline.pipeline import USOPipeline
+from uso.pipeline.schedule import set_schedule
+from uso.pipeline.stages import Conditioning
+from uso.weights import checkpoints
+from uso.weights.layouts import COMFY_PREFIX
+from uso.weights.tensor_files import TensorFiles
 
 BOUND = 1e-5
 IMAGE_BOUND = 1e-4

@@ -40,7 +40,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
 def test_the_port_is_open_before_anything_heavy_is_imported(tmp_path: Path) -> None:
     """Catches an import between the start of the process and its first answer: that is to come within a second."""
     script = (
-        "import sys, app, uso.web.process, uso.web.boot, uso.web.port, uso.web.settings\n"
+        "import sys, app, uso.web.server.process, uso.web.server.starting, uso.web.server.port, uso.web.settings\n"
         f"print([name for name in {(*HEAVY, 'starlette', 'huggingface_hub')} if name in sys.modules])"
     )
     done = python("-c", script, folder=tmp_path)
@@ -51,7 +51,7 @@ def test_the_page_is_built_without_torch(tmp_path: Path) -> None:
     """Catches a page that waits for torch: only the engine's thread imports it."""
     script = (
         "import sys, app\n"
-        "from uso.flags import check_model_flags\n"
+        "from uso.weights.flags import check_model_flags\n"
         "args = app.parser().parse_args(['--model', 'demo'])\n"
         "settings, port = app.server_settings(args), app.reserve('127.0.0.1', 0)\n"
         "app.build(args, check_model_flags(args), settings, app.load_safety(None), port)\n"

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from tests import layouts
+from tests.support import layouts
+from tools.demo.world.triplets import Miniature
 from uso.config import ModelConfig
-from uso.loading import load_pipeline
-from uso.training.data.miniature.triplets import Miniature
+from uso.weights.loading import load_pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "assets" / "demo-model"

@@ -11,11 +11,11 @@ import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from tests.golden import BOUND, MODES, Case, Row, check, check_encoders, check_mode, check_schedules, check_sizes
-from uso import latents as latents_module
-from uso import schedule as schedule_module
-from uso.context import ContextEmbedder
-from uso.latents import pack
-from uso.pipeline import USOPipeline
+from uso.pipeline import latents as latents_module
+from uso.pipeline import schedule as schedule_module
+from uso.pipeline.latents import pack
+from uso.pipeline.pipeline import USOPipeline
+from uso.transformer.context_embedder import ContextEmbedder
 
 
 def failed(rows: Sequence[Row]) -> list[str]:

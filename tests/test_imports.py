@@ -3,94 +3,40 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-LAYERS: dict[str, set[str]] = {
-    "plain data": {"errors", "config", "images", "request", "output", "levels"},
-    "tensors": {
-        "latents",
-        "schedule",
-        "context",
-        "stages",
-        "memory",
-        "pipeline",
-        "conditioning",
-        "pacing",
-        "preview",
-        "modulation",
-        "exchange",
-        "encoders",
-        "remember",
-        "streaming",
-        "placement",
-        "live_memory",
-        "quantize",
-        "fp8",
-        "kernels",
-        "rotary",
-        "speed",
-    },
-    "assembly": {
-        "layouts",
-        "tensor_files",
-        "checkpoints",
-        "hub",
-        "hub_cache",
-        "hub_errors",
-        "hub_transfer",
-        "choices",
-        "architectures",
-        "empty_model",
-        "random_model",
-        "flops",
-        "meta_model",
-        "forecast",
-        "provenance",
-        "loading",
-        "terminal",
-    },
-    "training": {"training"},
-    "programs": {
-        "flags",
-        "generate",
-        "batch",
-        "remote",
-        "remote_server",
-        "hub_command",
-        "forecast_command",
-        "bench",
-        "bench_command",
-        "bench_training",
-        "cli",
-        "__main__",
-        "web",
-        "app",
-    },
-}
-"""From the ground up; a layer imports from itself and from those before it. `web` is all of `uso/web/`, `training` all
-of `uso/training/`."""
+LAYERS = (
+    {"errors", "config", "images", "request", "output", "version", "terminal"},
+    {"transformer"},
+    {"memory"},
+    {"pipeline"},
+    {"forecast"},
+    {"weights"},
+    {"bench"},
+    {"evaluation"},
+    {"training", "web"},
+    {"cli"},
+    {"__main__", "app"},
+)
+"""What lies in `uso/`, from the ground up. A layer imports from those before it; packages of one layer do not know each
+other. The first layer is plain data."""
+
+PLAIN = LAYERS[0]
+
+WEB_LAYERS = ({"settings", "flags"}, {"access"}, {"jobs"}, {"store"}, {"api"}, {"page"}, {"server"})
+"""The same inside `uso/web/`."""
 
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "gradio"}
 
 LIGHT = sorted(
-    LAYERS["plain data"]
-    | {
-        "hub",
-        "hub_command",
-        "forecast_command",
-        "flags",
-        "terminal",
-        "generate",
-        "batch",
-        "remote",
-        "remote_server",
-        "cli",
-    }
+    PLAIN
+    | {"weights.flags", "weights.hub.files"}
+    | {f"cli.{name}" for name in ("main", "generate", "batch", "remote", "remote_server", "download", "memory")}
 )
 """What `python -m uso --help` and the first checks of `app.py` import: nothing heavy may come along."""
 
@@ -112,28 +58,42 @@ def imported(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            # `from uso import hub` names a module, `from uso.hub import missing` one of its names.
-            yield from [f"uso.{alias.name}" for alias in node.names] if node.module == "uso" else [str(node.module)]
+            # `from uso import output` names a module, `from uso.output import save` one of its names.
+            several = node.module in ("uso", "uso.web")
+            yield from [f"{node.module}.{alias.name}" for alias in node.names] if several else [str(node.module)]
 
 
-def layer_of(module: str) -> int:
-    top = module.split(".")[0]
-    numbers = [number for number, members in enumerate(LAYERS.values()) if top in members]
-    assert numbers, f"uso.{module} is in no layer: give it its place in LAYERS"
+def layer_of(name: str, layers: Sequence[set[str]]) -> int:
+    numbers = [number for number, members in enumerate(layers) if name in members]
+    assert numbers, f"{name} is in no layer: give it its place"
     return numbers[0]
+
+
+def check_layers(module: str, layers: Sequence[set[str]], package: str) -> None:
+    """Hold every import of a module below `package` against the layers of its rooms."""
+    own = module.split(".")[0]
+    for name in imported(sources()[module if package == "uso" else f"web.{module}"]):
+        if name.startswith(f"{package}."):
+            other = name.removeprefix(f"{package}.").split(".")[0]
+            above = layer_of(other, layers) < layer_of(own, layers)
+            assert other == own or above or (own in PLAIN and other in PLAIN), f"{module} must not import {name}"
+        assert not name.startswith("tools"), f"{module} must not import {name}"
 
 
 @pytest.mark.parametrize("module", sorted(sources()))
 def test_imports_run_one_way(module: str) -> None:
     """Catches the pipeline that reaches up to the loader, or plain data that needs tensors."""
-    known = {top for members in LAYERS.values() for top in members}
-    for name in imported(sources()[module]):
-        parts = name.split(".")
-        if parts[0] == "uso" and len(parts) > 1 and parts[1] in known:
-            assert layer_of(parts[1]) <= layer_of(module), f"uso.{module} must not import {name}"
+    check_layers(module, LAYERS, "uso")
 
 
-@pytest.mark.parametrize("module", sorted(LAYERS["plain data"]))
+@pytest.mark.parametrize("module", sorted(name[4:] for name in sources() if name.startswith("web.")))
+def test_imports_of_the_server_run_one_way(module: str) -> None:
+    """Catches the queue that knows the page, or the layers before the page that know what is behind it."""
+    if module != "__init__":
+        check_layers(module, WEB_LAYERS, "uso.web")
+
+
+@pytest.mark.parametrize("module", sorted(PLAIN))
 def test_plain_data_knows_no_heavy_library(module: str) -> None:
     """Catches a torch import hidden in a function of a module that is to be verified and tested without it."""
     assert not HEAVY & {name.split(".")[0] for name in imported(sources()[module])}
@@ -144,7 +104,7 @@ def test_the_page_knows_no_model(module: str) -> None:
     """The page talks to a callable: catches one that imports torch or the loader."""
     names = set(imported(sources()[module]))
     assert not (HEAVY - {"gradio"}) & {name.split(".")[0] for name in names}
-    assert not {"uso.loading", "uso.pipeline", "uso.checkpoints"} & names
+    assert not {"uso.weights.loading", "uso.pipeline.pipeline", "uso.weights.checkpoints"} & names
 
 
 def run_python(code: str) -> str:

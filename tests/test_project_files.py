@@ -20,10 +20,10 @@ import yaml
 from PIL import Image
 
 import uso
-from tests.test_miniature import needs_font
-from tools.drawn_examples import PICTURES as DRAWN
-from tools.drawn_examples import SIZE, drawn
-from uso.web.process import LAST_SECONDS
+from tests.tools.demo.world.test_world import needs_font
+from tools.examples.drawn_examples import PICTURES as DRAWN
+from tools.examples.drawn_examples import SIZE, drawn
+from uso.web.server.process import LAST_SECONDS
 from uso.web.settings import ServerSettings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -198,7 +198,7 @@ def test_health_check_asks_the_program() -> None:
     host, port = re.search(r"HTTPConnection\('([\d.]+)', (\d+)", command[2]).groups()  # type: ignore[union-attr]
     assert (host, int(port)) == ("127.0.0.1", parser().parse_args([]).port)
     assert "'/healthz'" in command[2]
-    assert '@app.get("/healthz")' in read("uso/web/server.py")
+    assert '@app.get("/healthz")' in read("uso/web/server/app.py")
 
 
 def test_image_gets_what_it_copies_and_runs_as_nobody_special() -> None:
@@ -246,7 +246,7 @@ def test_both_proxies_differ_only_in_the_path() -> None:
 
 def test_program_and_proxy_show_the_same_starting_page(compose: Any) -> None:
     """Catches an image without the page that the program shows while it starts."""
-    from uso.web.boot import STARTING_PAGE
+    from uso.web.server.starting import STARTING_PAGE
 
     mounts = dict(mount.split(":")[:2] for mount in compose["services"]["proxy"]["volumes"])
     name = str(STARTING_PAGE.relative_to(ROOT))

@@ -9,7 +9,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from uso.version import __version__ as __version__
 
 if sys.platform == "linux" and not any(name.endswith("_ALLOC_CONF") for name in os.environ):
     # PyTorch reads it when it first allocates on a GPU. Blocks that come and go would leave gaps between segments of
@@ -23,9 +23,9 @@ _HOMES = {
     "Progress": "uso.request",
     "ReferenceImage": "uso.request",
     "USOError": "uso.errors",
-    "USOPipeline": "uso.pipeline",
+    "USOPipeline": "uso.pipeline.pipeline",
     "load_model_config": "uso.config",
-    "load_pipeline": "uso.loading",
+    "load_pipeline": "uso.weights.loading",
 }
 
 __all__ = sorted(_HOMES)
@@ -33,9 +33,9 @@ __all__ = sorted(_HOMES)
 if TYPE_CHECKING:
     from uso.config import ModelConfig, load_model_config
     from uso.errors import USOError
-    from uso.loading import load_pipeline
-    from uso.pipeline import USOPipeline
+    from uso.pipeline.pipeline import USOPipeline
     from uso.request import GenerationRequest, GenerationResult, Progress, ReferenceImage
+    from uso.weights.loading import load_pipeline
 
 
 def __getattr__(name: str) -> Any:

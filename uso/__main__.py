@@ -1,9 +1,9 @@
-"""`python -m uso`: hands over to the command line in `uso/cli.py`."""
+"""`python -m uso`: hands over to the command line in `uso/cli/main.py`."""
 
 import io
 import sys
 
-from uso.cli import main
+from uso.cli.main import main
 
 if __name__ == "__main__":
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -4,9 +4,10 @@ Plain data, unknown keys refused. Architecture numbers are not here: they are th
 components themselves use, in `configs/architectures/`.
 """
 
+import json
 import os
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -35,6 +36,13 @@ ExampleSet = Literal["photographs", "drawn"]
 
 Schedule = Literal["uso", "flux"] | float
 """`uso`: the released rule; `flux`: FLUX's own; a number: the shift mu itself (0 is no shift)."""
+
+
+Speed = Literal["exact", "fast"]
+Compile = Literal["auto", "on", "off"]
+
+SPEEDS: tuple[Speed, ...] = get_args(Speed)
+COMPILES: tuple[Compile, ...] = get_args(Compile)
 
 
 def from_home(path: str | Path) -> Path:
@@ -242,3 +250,28 @@ def with_local_files(config: ModelConfig, files: dict[str, str]) -> ModelConfig:
             raise ConfigError(f"--{name.replace('_', '-')} {path}: there is no such file or folder.")
         components[name] = Source(path=str(from_home(path).absolute()))
     return config.model_copy(update={"components": components})
+
+
+COMPLETE = "flux-dev"
+"""The model whose folder has every component's config; others hold what differs."""
+
+
+def architecture_file(config: ModelConfig, name: str) -> Path:
+    """The shipped config of a component; what a model's own folder lacks is `COMPLETE`'s."""
+    for folder in (config.architecture_folder, load_model_config(COMPLETE).architecture_folder):
+        if (folder / f"{name}.json").is_file():
+            return folder / f"{name}.json"
+    raise ConfigError(f"{config.architecture_folder} holds no {name}.json.")
+
+
+def read_component_config(path: Path) -> dict[str, Any]:
+    """A component's `config.json` as its class takes it.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} could not be read ({error}).") from error
+    return values

@@ -22,9 +22,9 @@ from typing import Any, BinaryIO
 
 from PIL import Image, PngImagePlugin
 
-from uso import __version__
 from uso.errors import OutputError
 from uso.request import GenerationRequest, GenerationResult, ReferenceImage
+from uso.version import __version__
 
 logger = logging.getLogger(__name__)
 

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from uso import bench
-from uso.bench_command import measure
+from uso.bench import bench
+from uso.bench.measure import measure
+from uso.bench.random_model import random_pipeline
 from uso.config import load_memory_plan, load_model_config
 from uso.errors import ConfigError
-from uso.memory import Residency
-from uso.pipeline import USOPipeline
-from uso.random_model import random_pipeline
+from uso.memory.residency import Residency
+from uso.pipeline.pipeline import USOPipeline
 
 SMALLER: dict[str, dict[str, Any]] = {
     "transformer": {"num_attention_heads": 1, "num_layers": 2, "num_single_layers": 2},
@@ -133,7 +133,7 @@ def test_the_rate_that_lasts_is_told_from_the_best(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.slow
 def test_the_command_reports_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uso.bench_command.CPU_CHANGES", SMALLER)
+    monkeypatch.setattr("uso.bench.measure.CPU_CHANGES", SMALLER)
     (line,) = measure(arguments(baseline=True))
     assert line["memory"] == "cpu" and line["reduced"] is True and line["real_weights"] is False
     assert line["baseline"]["ratio"] == pytest.approx(line["baseline"]["step_median"] / line["step_median"], rel=0.01)
@@ -143,7 +143,7 @@ def test_the_command_reports_both(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_plans_and_levels_are_run_side_by_side_on_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uso.bench_command.CPU_CHANGES", SMALLER)
+    monkeypatch.setattr("uso.bench.measure.CPU_CHANGES", SMALLER)
     lines = list(measure(arguments(memory="cpu,8gb", speed="exact,fast")))
     assert [(line["speed"], line["memory"]) for line in lines] == [
         ("exact", "cpu"), ("exact", "8gb"), ("fast", "cpu"), ("fast", "8gb"),

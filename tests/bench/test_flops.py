@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from uso.bench.flops import step_flops
 from uso.config import CONFIGS
-from uso.flops import step_flops
 
 TINY = {
     "in_channels": 64,

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import pytest
 from PIL import Image
 
-from uso import batch, output
-from uso.cli import main
+from uso import output
+from uso.cli import batch
+from uso.cli.main import main
+from uso.config import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("--model", "demo", "--width", "128", "--height", "128", "--steps", "1", "--content-size", "64")
 TOO_LONG = " ".join(["word"] * 200)
 """More tokens than the demo reads: known only once the model is loaded, so this job fails while it runs."""

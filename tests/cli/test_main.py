@@ -20,15 +20,16 @@ import yaml
 from huggingface_hub import close_session, constants
 from PIL import Image, PngImagePlugin
 
-from tests.hub_server import HubServer, Repository
-from uso import generate as generate_module
-from uso import hub, hub_command, output
-from uso.cli import main
-from uso.config import load_model_config
-from uso.hub_cache import Hub
-from uso.web.accounts import Accounts
+from tests.support.hub_server import HubServer, Repository
+from uso import output
+from uso.cli import download
+from uso.cli import generate as generate_module
+from uso.cli.main import main
+from uso.config import ROOT, load_model_config
+from uso.web.access.accounts import Accounts
+from uso.weights.hub import files as hub
+from uso.weights.hub.cache import Hub
 
-ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("--model", "demo", "--width", "128", "--height", "128", "--steps", "2", "--content-size", "64")
 
 
@@ -504,7 +505,7 @@ def hub_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
         server.repositories["someone/lora"] = Repository({"lora.safetensors": lora})
         here = Hub(endpoint=server.url, cache=tmp_path / "hub", token=False, offline=False)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        for user in (hub, hub_command):
+        for user in (hub, download):
             monkeypatch.setattr(user, "Hub", lambda: here)
         yield "mine.yaml"
         close_session()

@@ -19,16 +19,16 @@ import httpx
 import pytest
 from huggingface_hub import constants
 
-from tests.offered import Offered, offered
-from tests.running import program
-from tests.scripted import Script, until
+from tests.support.offered import Offered, offered
+from tests.support.running import program
+from tests.support.scripted import Script, until
 from uso import output
-from uso.cli import main
+from uso.cli.main import main
+from uso.cli.remote_server import RemoteServer
 from uso.config import ROOT
 from uso.errors import USOError
-from uso.remote_server import RemoteServer
 from uso.request import ReferenceImage
-from uso.web.accounts import put_account
+from uso.web.access.accounts import put_account
 
 SMALL = ("--width", "128", "--height", "128", "--steps", "2")
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from uso import meta_model
-from uso.cli import main
+from uso.cli.main import main
 from uso.config import MemoryPlan, ModelConfig, load_memory_plan, load_model_config
-from uso.forecast import MetaModel, RequestForecaster, RequestShape, forecast, largest_size_that_fits
+from uso.forecast import meta_model
+from uso.forecast.forecast import MetaModel, RequestForecaster, RequestShape, forecast, largest_size_that_fits
+from uso.forecast.live_memory import LiveMemory
 from uso.images import fit_reference
-from uso.live_memory import LiveMemory
-from uso.memory import weights_of
-from uso.placement import GIB, RESERVE, STAGES, Activations
+from uso.memory.plan import GIB, RESERVE, STAGES, Activations
+from uso.memory.residency import weights_of
 from uso.request import GenerationRequest
 
 FLUX_BLOCKS = 57
@@ -274,7 +274,7 @@ def test_what_does_not_fit_names_the_size_that_does(
     """Catches a refusal without a remedy, and a verb that stays silent about it."""
     flags = ["--model", "demo", "--memory", "8gb"]
     tight = load_memory_plan("8gb").model_copy(update={"device_gib": 0.31})
-    monkeypatch.setattr("uso.forecast_command.load_memory_plan", lambda _: tight)
+    monkeypatch.setattr("uso.cli.memory.load_memory_plan", lambda _: tight)
     large = ["--width", "384", "--height", "384"]
     told = json.loads(verb(capsys, *flags, *large, "--json"))
     assert not told["fits"]

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from uso.live_memory import ALLOCATION, GPU_KERNELS, LiveMemory, fused_attention
-from uso.meta_model import META, MetaModel
+from uso.forecast.live_memory import ALLOCATION, GPU_KERNELS, LiveMemory, fused_attention
+from uso.forecast.meta_model import META, MetaModel
 
 ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 ROWS, WIDTH, HIDDEN = 3, 100, 1000

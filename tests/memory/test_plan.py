@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 
 from uso.config import MemoryPlan, load_memory_plan, memory_names
-from uso.placement import (
+from uso.memory.plan import (
     GIB,
     RESERVE,
     STAGES,

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from tests.golden import Case, check
-from tests.test_pipeline import SMALL, references, same
+from tests.pipeline.test_pipeline import SMALL, references, same
 from uso import USOPipeline
 from uso.config import load_memory_plan, memory_names
 from uso.errors import ConfigError, RequestError
-from uso.loading import load_pipeline
-from uso.memory import NOTHING, Residency, weights_of
-from uso.placement import GIB, RESERVE, STAGES, Activations, device_bytes
+from uso.memory.plan import GIB, RESERVE, STAGES, Activations, device_bytes
+from uso.memory.residency import NOTHING, Residency, weights_of
 from uso.request import GenerationRequest
+from uso.weights.loading import load_pipeline
 
 FLUX_BLOCKS_GIB = 15.9
 """The blocks of FLUX in bfloat16, without modulation: what a plan's device_gib is meant for."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from uso.streaming import BlockStream, block_bytes, places_of
+from uso.memory.streaming import BlockStream, block_bytes, places_of
 
 CPU = torch.device("cpu")
 

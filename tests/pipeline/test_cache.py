@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from uso.remember import Remembered, Tensors
+from uso.pipeline.cache import Remembered, Tensors
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from uso.errors import USOError
-from uso.latents import draw_noise, grid_ids, image_to_tensor, pack, picture_ids, tensor_to_image, unpack
+from uso.pipeline.latents import draw_noise, grid_ids, image_to_tensor, pack, picture_ids, tensor_to_image, unpack
 
 NOISE_42 = "13b7996441d34ba6a4afc6f84de6277314b89f1509c39e0c624fa151180c566a"
 """SHA-256 of the float32 noise of seed 42 at 64 x 96 pixels, as first drawn."""

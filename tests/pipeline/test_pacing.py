@@ -5,9 +5,9 @@ import time
 import pytest
 import torch
 
-from tests.test_pipeline import SMALL
+from tests.pipeline.test_pipeline import SMALL
 from uso import USOPipeline
-from uso.pacing import Pacer, Wait, marks_of
+from uso.pipeline.pacing import Pacer, Wait, marks_of
 from uso.request import GenerationRequest, GenerationResult, Progress
 
 
@@ -61,7 +61,7 @@ def test_stream_paces_every_picture(demo_pipeline: USOPipeline, monkeypatch: pyt
     """Catches progress told before the step before it is done, a result timed before its last step is, and a stop that
     queues another step."""
     device = Device()
-    monkeypatch.setattr("uso.pipeline.marks_of", lambda _: device.mark)
+    monkeypatch.setattr("uso.pipeline.pipeline.marks_of", lambda _: device.mark)
     request = GenerationRequest.create(demo_pipeline.model_config, **SMALL | {"num_inference_steps": 3}, num_images=2)
     for event in demo_pipeline.stream(request):
         if isinstance(event, GenerationResult):

@@ -14,11 +14,11 @@ from tests.golden import MODES, Case
 from uso import USOPipeline
 from uso.config import ModelConfig
 from uso.errors import ConfigError, DeviceError, RequestError, USOError
-from uso.latents import image_to_tensor
-from uso.loading import load_pipeline
-from uso.memory import answers
-from uso.pipeline import needs_tiles
+from uso.memory.residency import answers
+from uso.pipeline.latents import image_to_tensor
+from uso.pipeline.pipeline import needs_tiles
 from uso.request import GenerationRequest, GenerationResult, Progress
+from uso.weights.loading import load_pipeline
 
 SMALL: dict[str, Any] = {"width": 128, "height": 160, "num_inference_steps": 2, "content_size": 64, "seed": 7}
 

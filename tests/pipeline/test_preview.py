@@ -15,16 +15,16 @@ from PIL import Image
 
 from tests.conftest import draw_picture
 from tests.golden import Case
-from tests.test_memory import scaled_budget
-from tests.test_pipeline import SMALL, references, same
+from tests.memory.test_residency import scaled_budget
+from tests.pipeline.test_pipeline import SMALL, references, same
 from uso import USOPipeline
 from uso.config import ROOT, load_memory_plan
 from uso.errors import USOError
-from uso.latents import pack
-from uso.loading import load_pipeline
-from uso.memory import Residency
-from uso.preview import EXAMPLES, PreviewMap, cache_folder, digest, fit, map_of, samples
+from uso.memory.residency import Residency
+from uso.pipeline.latents import pack
+from uso.pipeline.preview import EXAMPLES, PreviewMap, cache_folder, digest, fit, map_of, samples
 from uso.request import GenerationRequest, GenerationResult, Progress
+from uso.weights.loading import load_pipeline
 
 SHARE_OF_BEST = 0.3
 """Of what the best affine map of that very picture explains, how much ours must at least: 0.53 to 0.71 measured, on
@@ -207,7 +207,7 @@ def test_every_autoencoder_has_its_own(golden: Case, demo_pipeline: USOPipeline)
 def test_an_import_touches_no_cache(tmp_path: Path) -> None:
     """Catches a folder that is made, or a home that is asked for, before anything is wanted."""
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", "import uso.preview"], env=environment, check=True, cwd=tmp_path)
+    subprocess.run([sys.executable, "-c", "import uso.pipeline.preview"], env=environment, check=True, cwd=tmp_path)
     assert not (tmp_path / "cache").exists()
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from uso.schedule import flux_mu, schedule_mu, schedule_sigmas, set_schedule
+from uso.pipeline.schedule import flux_mu, schedule_mu, schedule_sigmas, set_schedule
 
 
 def test_named_rules() -> None:

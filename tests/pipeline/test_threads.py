@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from tests.golden import MODES
-from tests.test_pipeline import SMALL, references
-from uso import USOPipeline, encoders
-from uso.encoders import exact_convolutions
-from uso.loading import load_pipeline
+from tests.pipeline.test_pipeline import SMALL, references
+from uso import USOPipeline
+from uso.pipeline import encoders
+from uso.pipeline.encoders import exact_convolutions
+from uso.weights.loading import load_pipeline
 
 WAIT_SECONDS = 120
 """Longer than any of this takes: a thread that is stuck fails the test and does not hang it."""

@@ -10,16 +10,16 @@ import gradio as gr
 from fastapi import FastAPI
 from gradio_client import Client
 
-from tests.scripted import until
-from tests.served import served
+from tests.support.scripted import until
+from tests.support.served import served
 from uso.config import load_model_config
-from uso.web.desk import Desk
-from uso.web.engine import Engine
-from uso.web.guard import guarded
-from uso.web.identity import Relay
-from uso.web.jobs import Pipeline
-from uso.web.mcp import fit_tools
-from uso.web.page import build_page
+from uso.web.access.identity import Relay
+from uso.web.access.stack import guarded
+from uso.web.api.calls import Desk
+from uso.web.api.mcp import fit_tools
+from uso.web.jobs.job import Pipeline
+from uso.web.jobs.queue import Engine
+from uso.web.page.layout import build_page
 from uso.web.settings import ServerSettings
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.scripted import until
+from tests.support.scripted import until
 from uso.config import ROOT
 
 LONG = 120.0

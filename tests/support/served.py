@@ -8,7 +8,7 @@ from typing import Any
 
 import uvicorn
 
-from tests.scripted import PATIENCE
+from tests.support.scripted import PATIENCE
 
 
 @contextmanager

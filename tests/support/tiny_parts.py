@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from uso.training.data.miniature.triplets import Miniature
-from uso.training.data.shards import Kind, make_shards
-from uso.training.demo.config import PartConfig, load_part_config
-from uso.training.demo.descriptor import FILE
+from tools.demo.parts.config import PartConfig, load_part_config
+from tools.demo.parts.descriptor import FILE
+from tools.demo.shards.shards import Kind, make_shards
+from tools.demo.world.triplets import Miniature
 
 SIDE = 64
 TINY: dict[str, str] = {

@@ -11,14 +11,14 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config,
 from tests.conftest import draw_picture
 from tests.golden import Case
 from uso.config import ROOT, Limits, load_model_config
-from uso.pipeline import USOPipeline
-from uso.training.batches import Batches
+from uso.pipeline.pipeline import USOPipeline
 from uso.training.config import TrainingConfig
-from uso.training.features import FeatureCache
-from uso.training.samples import read_samples
-from uso.training.trainer import Judges, Trainer
+from uso.training.data.batches import Batches
+from uso.training.data.features import FeatureCache
+from uso.training.data.samples import read_samples
+from uso.training.loop.trainer import Judges, Trainer
 
-GOLDEN = Path(__file__).resolve().parent / "golden" / "case-a"
+GOLDEN = ROOT / "tests" / "golden" / "case-a"
 T5_LENGTH = 24
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import gradio as gr
 from starlette.requests import Request
 
-from uso.web.identity import BROWSER_COOKIE, asker_of, remember
+from uso.web.access.identity import BROWSER_COOKIE, asker_of, remember
 
 ANN, BEN = "a" * 43, "b" * 43
 """Keys of two browsers."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.test_ledger import job_of, kept
+from tests.web.store.test_ledger import job_of, kept
 from tools.stress import verify
 from tools.stress.calls import Call
 from tools.stress.hostile import hostile
@@ -21,8 +21,8 @@ from tools.stress.scene import Watcher
 from tools.stress.verify import Entry, Line
 from tools.stress.watch import by_sentence, too_much
 from tools.stress.wire import Answer
-from uso.web.ledger import Ledger
-from uso.web.line import FairLine
+from uso.web.jobs.fair_queue import FairLine
+from uso.web.store.ledger import Ledger
 
 __all__ = ["job_of"]  # a fixture
 

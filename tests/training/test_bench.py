@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from uso import bench_training as bench
-from uso.cli import REFUSED, main
+from uso.cli.main import REFUSED, main
+from uso.training import bench
 from uso.training.command import processes_on
 from uso.training.config import load_training_config
-from uso.training.dry_run import dry_run
-from uso.training.trainer import Trainer
+from uso.training.forecast import dry_run
+from uso.training.loop.trainer import Trainer
 
 CPU = torch.device("cpu")
 SMALLER: dict[str, dict[str, Any]] = {

@@ -15,24 +15,24 @@ import yaml
 from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.tiny_training import tiny_batches, tiny_config, training_pipeline, write_rows
-from uso.cli import REFUSED, main
+from tests.support.tiny_training import tiny_batches, tiny_config, training_pipeline, write_rows
+from uso.cli.main import REFUSED, main
 from uso.config import ROOT, load_model_config
 from uso.errors import ConfigError
-from uso.latents import pack
-from uso.live_memory import LiveMemory
-from uso.meta_model import MetaModel
-from uso.training import trace
+from uso.forecast.live_memory import LiveMemory
+from uso.forecast.meta_model import MetaModel
+from uso.pipeline.latents import pack
+from uso.training import activations as trace
+from uso.training.activations import activations
 from uso.training.command import stopped_by_signals, train
 from uso.training.config import TrainingConfig, load_training_config, training_names
-from uso.training.dry_run import DryRun, as_text, dry_run
-from uso.training.journal import duration
-from uso.training.learners import Learners
-from uso.training.network import conditioning_of, predict
-from uso.training.optimizer import check_optimizer
-from uso.training.state import checkpoints
-from uso.training.trace import activations
-from uso.training.trainer import Trainer
+from uso.training.forecast import DryRun, as_text, dry_run
+from uso.training.loop.checkpoint import checkpoints
+from uso.training.loop.log import duration
+from uso.training.loop.optimizer import check_optimizer
+from uso.training.loop.trainer import Trainer
+from uso.training.losses.network import conditioning_of, predict
+from uso.training.model.learners import Learners
 
 GIB = 2**30
 
@@ -109,7 +109,7 @@ def test_what_is_missing_is_named_before_anything_loads(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches half an hour of loading for a file name with a typing error."""
-    import uso.training.load as load
+    import uso.training.model.load as load
 
     def loads(*_: Any, **__: Any) -> None:
         raise AssertionError("weights were loaded")

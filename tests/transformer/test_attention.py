@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny_flux import tiny_request, tiny_steps, tiny_transformer
-from uso import rotary
-from uso.rotary import RotatedProcessor, rotate_in_one_pass, rotated
-from uso.speed import speed_error
+from tests.support.tiny_flux import tiny_request, tiny_steps, tiny_transformer
+from uso.transformer import attention
+from uso.transformer.attention import RotatedProcessor, rotate_in_one_pass, rotated
+from uso.transformer.compile import speed_error
 
 EPS = 1e-6
 
@@ -45,7 +45,7 @@ def test_a_transformer_gives_what_it_gave(plant: str | None, monkeypatch: pytest
         return rotated(context, picture, first, second, cosines, sines, eps)
 
     if plant:
-        monkeypatch.setattr(rotary, "rotated", planted)
+        monkeypatch.setattr(attention, "rotated", planted)
     error = speed_error(tiny_steps(ours), tiny_steps(stock), tiny_request(stock)[0])
     assert error < 1e-5 if plant is None else error > 1e-3
 

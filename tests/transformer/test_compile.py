@@ -18,18 +18,18 @@ import torch
 import torch._dynamo.config as dynamo
 from torch._dynamo.utils import counters
 
-from tests.tiny_flux import tiny_request, tiny_steps, tiny_transformer
-from uso import preview, speed
+from tests.support.tiny_flux import tiny_request, tiny_steps, tiny_transformer
+from uso.config import ROOT
 from uso.errors import ConfigError
-from uso.fp8 import fp8_blocks
-from uso.modulation import Modulation
-from uso.quantize import quantize_blocks
-from uso.streaming import BlockStream
+from uso.memory.streaming import BlockStream
+from uso.pipeline import preview
+from uso.transformer import compile
+from uso.transformer.fp8 import fp8_blocks
+from uso.transformer.int8 import quantize_blocks
+from uso.transformer.modulation import Modulation
 
 KINDS = 2
 """Double and single blocks: graphs for each shape."""
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def nothing_compiled() -> Iterator[None]:
 def compiled() -> Any:
     """A transformer whose blocks are traced as they would be compiled."""
     transformer = tiny_transformer()
-    speed.compile_blocks(transformer, None, backend="eager")
+    compile.compile_blocks(transformer, None, backend="eager")
     return transformer
 
 
@@ -57,7 +57,7 @@ def graphs(transformer: Any, **request: Any) -> int:
 def test_blocks_run_as_they_are_for_a_while(compiled: Any) -> None:
     """Catches a plain way that is compiled after all, and blocks that stay uncompiled afterwards."""
     blocks = [*compiled.transformer_blocks, *compiled.single_transformer_blocks]
-    with speed.uncompiled(compiled):
+    with compile.uncompiled(compiled):
         assert graphs(compiled, seed=0) == 0
     assert all("forward" in block.__dict__ for block in blocks)
     assert graphs(compiled, seed=0) == KINDS
@@ -107,7 +107,7 @@ def test_weights_that_move_compile_nothing() -> None:
     modulation = Modulation(transformer)
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
     stream = BlockStream(blocks, torch.device("cpu"), slots=2, permanent=1)
-    speed.compile_blocks(transformer, None, backend="eager")
+    compile.compile_blocks(transformer, None, backend="eager")
 
     def step(**inputs: Any) -> Any:
         row = torch.randn(1, modulation.width, generator=torch.Generator().manual_seed(0)) * inputs["timestep"]
@@ -128,14 +128,14 @@ def test_quantized_blocks_are_traced_whole(quantize: Any) -> None:
     transformer = tiny_transformer(torch.bfloat16)
     quantize(transformer)
     eager = tiny_steps(transformer)
-    speed.compile_blocks(transformer, None, backend="eager")
+    compile.compile_blocks(transformer, None, backend="eager")
     assert graphs(transformer) == KINDS
     assert torch.equal(tiny_steps(transformer), eager)
 
 
 def test_slices_and_whole_tensors_are_one_shape() -> None:
     tokens = torch.arange(24.0).reshape(1, 6, 4)
-    cut = speed._plain(tokens[:, 2:])
+    cut = compile._plain(tokens[:, 2:])
     assert cut.stride() == torch.empty(1, 4, 4).stride() and torch.equal(cut, tokens[:, 2:])
     assert cut.data_ptr() == tokens[:, 2:].data_ptr()
 
@@ -184,47 +184,47 @@ def test_compiled_blocks_agree_and_are_kept_on_disk(tmp_path: Path) -> None:
 def test_no_compiler_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    assert "compiler" in (speed.can_compile("cpu") or "")
+    assert "compiler" in (compile.can_compile("cpu") or "")
     with pytest.raises(ConfigError, match="--compile on: No C compiler"):
-        speed.choose_compile("on", "cpu")
+        compile.choose_compile("on", "cpu")
 
 
 def test_a_compiler_that_fails_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What is installed may still not work: found out by trying, never an exception."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(speed, "_trial", _untraceable)
-    assert (speed.can_compile("cpu") or "").startswith("A trial compilation failed (")
+    monkeypatch.setattr(compile, "_trial", _untraceable)
+    assert (compile.can_compile("cpu") or "").startswith("A trial compilation failed (")
 
 
 def test_auto_falls_back_with_a_sentence(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """A GPU without Triton: eager, and the log says why."""
     monkeypatch.setitem(sys.modules, "triton", None)
     with caplog.at_level(logging.WARNING):
-        assert speed.choose_compile("auto", "cuda") is False
+        assert compile.choose_compile("auto", "cuda") is False
     assert "uncompiled" in caplog.text and "Triton" in caplog.text
 
 
 @pytest.mark.parametrize(("choice", "device"), [("off", "cuda"), ("auto", "cpu"), ("auto", "mps")])
 def test_where_nothing_is_compiled(choice: Any, device: str, caplog: pytest.LogCaptureFixture) -> None:
-    assert speed.choose_compile(choice, device) is False
+    assert compile.choose_compile(choice, device) is False
     assert not caplog.records
 
 
 def test_the_kernels_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Set when asked for, made if need be; the user's own choice and a folder that cannot be made are left alone."""
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    speed.use_cache_folder(None)
+    compile.use_cache_folder(None)
     (tmp_path / "file").write_text("")
-    speed.use_cache_folder(tmp_path / "file" / "kernels")
+    compile.use_cache_folder(tmp_path / "file" / "kernels")
     assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", speed.default_cache_dir())  # as PyTorch does when it has looked
-    speed.use_cache_folder(tmp_path / "kernels")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", compile.default_cache_dir())  # as PyTorch does when it has looked
+    compile.use_cache_folder(tmp_path / "kernels")
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "kernels") and (tmp_path / "kernels").is_dir()
-    speed.use_cache_folder(tmp_path / "others")
+    compile.use_cache_folder(tmp_path / "others")
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "kernels")
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert speed.cache_folder() == tmp_path / "uso" / "compiled"
+    assert compile.cache_folder() == tmp_path / "uso" / "compiled"
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
@@ -238,20 +238,20 @@ def test_without_a_home_there_is_no_kernels_folder(monkeypatch: pytest.MonkeyPat
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(Path, "home", no_home)
-    assert speed.cache_folder() is None
+    assert compile.cache_folder() is None
     assert preview.cache_folder() is None
 
 
 def test_several_pipelines_leave_attention_that_switches_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches threads that switch each other's kernels off: cuDNN's attention is asked for by flags of the process."""
-    monkeypatch.setattr(speed, "_cudnn_works", lambda transformer, device: True)
-    assert speed.choose_attention(tiny_transformer(), "cpu", alone=False) == "native"
+    monkeypatch.setattr(compile, "_cudnn_works", lambda transformer, device: True)
+    assert compile.choose_attention(tiny_transformer(), "cpu", alone=False) == "native"
 
 
 def test_attention_on_a_cpu(caplog: pytest.LogCaptureFixture) -> None:
     """PyTorch's own, set on every block, and no warning of diffusers' that the user can do nothing about."""
     transformer = tiny_transformer()
-    assert speed.choose_attention(transformer, "cpu") == "native"
+    assert compile.choose_attention(transformer, "cpu") == "native"
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
     assert {block.attn.processor._attention_backend.value for block in blocks} == {"native"}
     assert not caplog.records
@@ -260,30 +260,30 @@ def test_attention_on_a_cpu(caplog: pytest.LogCaptureFixture) -> None:
 def test_cudnn_attention_is_a_backend_that_can_be_compiled() -> None:
     """Its name exists in diffusers, and the way it picks PyTorch's kernel is one that `fullgraph` sees through."""
     transformer = tiny_transformer()
-    transformer.set_attention_backend(speed.CUDNN)
+    transformer.set_attention_backend(compile.CUDNN)
     transformer.set_attention_backend("_native_math")  # written in the same way, and at home on a CPU
-    speed.compile_blocks(transformer, None, backend="eager")
+    compile.compile_blocks(transformer, None, backend="eager")
     try:
         assert graphs(transformer) == KINDS
     finally:
-        transformer.set_attention_backend(speed.NATIVE)
+        transformer.set_attention_backend(compile.NATIVE)
 
 
 def test_inductor_knows_the_options() -> None:
     """Catches an option that a new PyTorch has renamed: on a GPU only, the first picture would fail."""
     from torch._inductor import config
 
-    for option in (*speed._SAME_EVERYWHERE, *speed._TUNED_INT8):
+    for option in (*compile._SAME_EVERYWHERE, *compile._TUNED_INT8):
         assert option in config.get_config_copy(), option
 
 
 def test_error_is_a_share_of_the_way() -> None:
     noise, exact = torch.zeros(1, 4, 2), torch.ones(1, 4, 2)
-    assert speed.speed_error(exact, exact, noise) == 0
-    assert speed.speed_error(exact * 1.1, exact, noise) == pytest.approx(0.1)
-    assert speed.speed_error(noise, exact, noise) == 1
+    assert compile.speed_error(exact, exact, noise) == 0
+    assert compile.speed_error(exact * 1.1, exact, noise) == pytest.approx(0.1)
+    assert compile.speed_error(noise, exact, noise) == 1
     with pytest.raises(ValueError, match="Shapes differ"):
-        speed.speed_error(exact[:, :1], exact, noise)
+        compile.speed_error(exact[:, :1], exact, noise)
 
 
 def test_requests_of_the_tests_differ() -> None:

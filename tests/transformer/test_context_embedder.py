@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from uso.context import STYLE_LAYERS, ContextEmbedder
+from uso.transformer.context_embedder import STYLE_LAYERS, ContextEmbedder
 
 
 @pytest.fixture

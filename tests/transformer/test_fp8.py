@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from tests.tiny_flux import tiny_request, tiny_steps, tiny_transformer
-from tests.tiny_training import training_pipeline
-from uso import fp8, loading, quantize
+from tests.support.tiny_flux import tiny_request, tiny_steps, tiny_transformer
+from tests.support.tiny_training import training_pipeline
 from uso.config import load_memory_plan
-from uso.fp8 import LARGEST, Fp8FeedForward, Fp8Linear, Fp8SingleBlock, fp8_blocks, gelu_rows, prefers_fp8
-from uso.memory import Residency
-from uso.speed import _SAME_EVERYWHERE, _inductor_options, speed_error
-from uso.streaming import BlockStream
+from uso.memory.residency import Residency
+from uso.memory.streaming import BlockStream
+from uso.transformer import fp8, int8
+from uso.transformer.compile import _SAME_EVERYWHERE, _inductor_options, speed_error
+from uso.transformer.fp8 import LARGEST, Fp8FeedForward, Fp8Linear, Fp8SingleBlock, fp8_blocks, gelu_rows, prefers_fp8
+from uso.weights import loading
 
 LINEAR_ERROR = 0.05
 """What one fp8 layer may lose on normally distributed numbers; with three bits of mantissa, 0.037 on average."""
@@ -153,7 +154,7 @@ def test_taking_gelu_in_changes_no_arithmetic(
 ) -> None:
     """Held against the same layers in diffusers' own blocks; in float32, so that GELU is not rounded in between."""
     stock = tiny_transformer()
-    quantize.quantize_blocks(stock, Fp8Linear)
+    int8.quantize_blocks(stock, Fp8Linear)
     expected = tiny_steps(stock)
     if plant is not None:
         plant(monkeypatch)
@@ -228,7 +229,7 @@ def test_the_kernel_rounds_as_pytorch_does(rows: int, width: int, first: int) ->
     assert torch.allclose(quantized.cpu().float(), expected.float(), rtol=2**-3, atol=2**-8)
 
 
-@pytest.mark.parametrize(("hopper", "kind"), [(True, Fp8Linear), (False, quantize.Int8Linear)])
+@pytest.mark.parametrize(("hopper", "kind"), [(True, Fp8Linear), (False, int8.Int8Linear)])
 def test_the_level_takes_what_the_card_is_good_at(
     hopper: bool, kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,11 +8,11 @@ import torch
 from diffusers import FluxTransformer2DModel
 from torch import nn
 
-from tests.tiny_flux import tiny_request, tiny_steps, tiny_transformer
-from uso import quantize
-from uso.quantize import LARGEST, Int8Linear, can_quantize, quantize_blocks, quantize_rows
-from uso.speed import speed_error
-from uso.streaming import BlockStream
+from tests.support.tiny_flux import tiny_request, tiny_steps, tiny_transformer
+from uso.memory.streaming import BlockStream
+from uso.transformer import int8
+from uso.transformer.compile import speed_error
+from uso.transformer.int8 import LARGEST, Int8Linear, can_quantize, quantize_blocks, quantize_rows
 
 LINEAR_ERROR = 0.02
 """What one int8 layer may lose on normally distributed numbers; about 0.012 at these widths."""
@@ -85,7 +85,7 @@ def test_planted_bugs_are_seen(plant: Callable[[Int8Linear, nn.Linear], None], l
 def test_one_scale_for_all_tokens_would_be_seen(linear: nn.Linear, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another planted bug: the largest token decides how coarsely the small ones are rounded."""
     layer = Int8Linear(linear)
-    monkeypatch.setattr(quantize, "row_scales", lambda values: values.abs().max().expand(len(values), 1) / LARGEST)
+    monkeypatch.setattr(int8, "row_scales", lambda values: values.abs().max().expand(len(values), 1) / LARGEST)
     assert worst_errors(layer, linear)[1] > 2 * LINEAR_ERROR
 
 

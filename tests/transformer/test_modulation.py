@@ -9,9 +9,9 @@ from diffusers import FluxTransformer2DModel
 
 from tests.golden import MODES, Case
 from uso import USOPipeline
-from uso.latents import pack, picture_ids
-from uso.modulation import Modulation
-from uso.schedule import schedule_sigmas
+from uso.pipeline.latents import pack, picture_ids
+from uso.pipeline.schedule import schedule_sigmas
+from uso.transformer.modulation import Modulation
 
 
 @pytest.fixture

@@ -15,15 +15,23 @@ from safetensors.torch import load_file, save_file
 from transformers import SiglipVisionModel, T5Config, T5EncoderModel
 
 from tests.golden import Case
-from uso import checkpoints
-from uso.checkpoints import load_autoencoder, load_context_embedder, load_transformer
-from uso.config import CONFIGS
-from uso.context import ContextEmbedder
+from uso.config import CONFIGS, ROOT
 from uso.errors import CheckpointError
-from uso.layouts import Part, autoencoder_part, flux_part, lora_modules, lora_target, projector_part, source_shapes
-from uso.tensor_files import TensorFiles, check_shapes
+from uso.transformer.context_embedder import ContextEmbedder
+from uso.weights import checkpoints
+from uso.weights.checkpoints import load_autoencoder, load_context_embedder, load_transformer
+from uso.weights.layouts import (
+    Part,
+    autoencoder_part,
+    flux_part,
+    lora_modules,
+    lora_target,
+    projector_part,
+    source_shapes,
+)
+from uso.weights.tensor_files import TensorFiles, check_shapes
 
-LAYOUT = json.loads((Path(__file__).parent / "golden" / "released_layout.json").read_text())
+LAYOUT = json.loads((ROOT / "tests" / "golden" / "released_layout.json").read_text())
 
 Change = Callable[[dict[str, torch.Tensor]], None]
 
@@ -293,7 +301,7 @@ def test_loading_holds_little_more_than_the_weights(tmp_path: Path) -> None:
     config = architecture("flux-dev", "transformer") | {"num_layers": 2, "num_single_layers": 3}
     write_full_width_files(tmp_path, config)
     assert (tmp_path / "flux1.safetensors").stat().st_size >= 2 * 10**9
-    root = Path(checkpoints.__file__).resolve().parent.parent
+    root = ROOT
     run = subprocess.run(
         [sys.executable, "-c", MEASURE, str(tmp_path)], capture_output=True, text=True, check=True, cwd=root
     )

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from uso import choices
-from uso.choices import choose_device, choose_dtype, choose_model, choose_plan
 from uso.errors import ConfigError
-from uso.memory import GIB
+from uso.memory.residency import GIB
+from uso.weights import choices
+from uso.weights.choices import choose_device, choose_dtype, choose_model, choose_plan
 
 
 def test_auto_runs_the_demo_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from uso import loading
-from uso.choices import DTYPES
 from uso.config import ModelConfig, load_model_config, with_local_files
 from uso.errors import CheckpointError, ConfigError, MissingWeightsError
-from uso.loading import load_pipeline
-from uso.memory import check_whole
-from uso.meta_model import MetaModel
+from uso.forecast.meta_model import MetaModel
+from uso.memory.residency import check_whole
+from uso.weights import loading
+from uso.weights.choices import DTYPES
+from uso.weights.loading import load_pipeline
 
 
 def test_loading_reports_rising_shares(demo_config: ModelConfig) -> None:

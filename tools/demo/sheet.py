@@ -12,15 +12,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from uso.config import load_model_config
-from uso.loading import load_pipeline
+from tools.demo.judge.draw import draw
+from tools.demo.judge.material import CONDITIONS, SIZE, draw_task
+from tools.demo.judge.sheet import ROWS, contact_sheet, row_of
+from tools.demo.world.sheet import GAP
+from uso.config import ROOT, load_model_config
 from uso.request import GenerationRequest
-from uso.training.data.miniature.sheet import GAP
-from uso.training.evaluation.draw import draw
-from uso.training.evaluation.material import CONDITIONS, SIZE, draw_task
-from uso.training.evaluation.sheet import ROWS, contact_sheet, row_of
+from uso.weights.loading import load_pipeline
 
-FILE = Path(__file__).resolve().parent.parent / "assets" / "demo-sheet.webp"
+FILE = ROOT / "assets" / "demo-sheet.webp"
 
 
 def sheet(model: str) -> Image.Image:

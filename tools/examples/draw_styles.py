@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tools.motifs import fish, night
-from tools.painting import SIZE, Array, at, blurred, colour, grid, noise, picture, slope, smooth
+from tools.examples.motifs import fish, night
+from tools.examples.painting import SIZE, Array, at, blurred, colour, grid, noise, picture, slope, smooth
+from uso.config import ROOT
 
-FOLDER = Path(__file__).resolve().parent.parent / "assets" / "examples"
+FOLDER = ROOT / "assets" / "examples"
 SEED = 7
 
 

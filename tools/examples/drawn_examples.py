@@ -13,9 +13,10 @@ from typing import Literal
 
 from PIL import Image
 
-from uso.training.data.miniature.triplets import Labels, Miniature, SplitName
+from tools.demo.world.triplets import Labels, Miniature, SplitName
+from uso.config import ROOT
 
-FOLDER = Path(__file__).resolve().parent.parent / "assets" / "examples" / "drawn"
+FOLDER = ROOT / "assets" / "examples" / "drawn"
 
 FIRST = 4_000_000
 """Triplets from this number on are neither learned from nor measured on: evaluation begins at three million."""

@@ -9,7 +9,9 @@ from pathlib import Path
 from PIL import Image
 from skimage import data
 
-FOLDER = Path(__file__).resolve().parent.parent / "assets" / "examples"
+from uso.config import ROOT
+
+FOLDER = ROOT / "assets" / "examples"
 
 PHOTOS = {
     "astronaut.jpg": data.astronaut,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tools.painting import SIZE, Array, colour, grid, noise, smooth
+from tools.examples.painting import SIZE, Array, colour, grid, noise, smooth
 
 
 def fish(x: Array, y: Array) -> tuple[Array, Array]:

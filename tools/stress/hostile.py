@@ -24,7 +24,7 @@ import psutil
 from hypothesis import HealthCheck, Phase, given, settings
 from PIL import Image
 
-from tests.running import Program
+from tests.support.running import Program
 from tools.stress import verify, wire
 from tools.stress.calls import Call, World, calls
 from tools.stress.scene import Scene, Watcher

@@ -21,11 +21,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests.running import LONG, Program, listens
+from tests.support.running import LONG, Program, listens
 from tools.stress import verify, writer
 from tools.stress.sender import Sent
-from uso.web.engine import SHUTTING_DOWN
-from uso.web.ledger import CUT_OFF, FOLDER, Ledger
+from uso.web.jobs.queue import SHUTTING_DOWN
+from uso.web.store.ledger import CUT_OFF, FOLDER, Ledger
 
 MOMENTS = ("start", "work", "work", "saving", "saving")
 """When servers are ended, and how often each."""

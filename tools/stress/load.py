@@ -20,13 +20,13 @@ from typing import Any
 
 from PIL import Image
 
-from tests.running import Program
-from tests.scripted import until
+from tests.support.running import Program
+from tests.support.scripted import until
 from tools.stress import callers, verify
 from tools.stress.browsers import Browsers
 from tools.stress.sender import call, hear
 from tools.stress.watch import Watch, by_sentence, too_much
-from uso.web.server import MAX_SESSIONS
+from uso.web.server.app import MAX_SESSIONS
 
 FLAGS = ("--device", "auto", "--devices", "cpu,cpu", "--orphan-grace", "3")
 GREEDY_SHARE = 5

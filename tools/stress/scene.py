@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from tests.running import Program, ask
+from tests.support.running import Program, ask
 from tools.stress import wire
 from tools.stress.calls import OWN_PATHS, Call, World
 from uso.config import ROOT

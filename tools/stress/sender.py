@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from uso.web.identity import BROWSER_COOKIE
+from uso.web.access.identity import BROWSER_COOKIE
 
 BROWSER = "b" * 43
 """The key of the browser whose history the pictures join."""

@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 from playwright.sync_api import sync_playwright
 
-from tests.running import PERSON, Program, listens
-from tests.scripted import until
+from tests.support.running import PERSON, Program, listens
+from tests.support.scripted import until
 
 PATIENCE = 120.0
 SETTLE = 5.0

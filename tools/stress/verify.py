@@ -18,9 +18,9 @@ from typing import Any
 
 from uso import output
 from uso.errors import OutputError
-from uso.web import scratch
-from uso.web.jobs import NAME_LETTERS
-from uso.web.ledger import FOLDER, digest
+from uso.web.jobs.job import NAME_LETTERS
+from uso.web.store import uploads
+from uso.web.store.ledger import FOLDER, digest
 
 ENDS = ("done", "cancelled", "failed")
 
@@ -154,7 +154,7 @@ def one_at_a_time(lines: Iterable[Line]) -> list[str]:
 
 
 def fair(lines: Sequence[Line]) -> list[str]:
-    """The rules of `uso/web/line.py`, job by job as they began.
+    """The rules of `uso/web/jobs/fair_queue.py`, job by job as they began.
 
     From the moment on from which somebody waits with nothing in the making, everybody else begins one job at the most
     before them; who begins has no more in the making than anybody who waits; one's own jobs begin in their order.
@@ -230,7 +230,7 @@ def agree(notes: Iterable[dict[str, Any]], entries: Sequence[Entry]) -> list[str
 
 def left_behind(temporary: Path) -> set[str]:
     """Folders of uploads, of servers that live or were killed."""
-    return {folder.name for folder in temporary.glob(f"{scratch.PREFIX}*")}
+    return {folder.name for folder in temporary.glob(f"{uploads.PREFIX}*")}
 
 
 def ended_in_order(status: int, temporary: Path, before: Collection[str] = ()) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from tests.running import Program, ask
+from tests.support.running import Program, ask
 
 EVERY_SECONDS = 0.5
 MINUTE = 60.0

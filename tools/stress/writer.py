@@ -10,9 +10,9 @@ from PIL import Image
 
 from uso.config import load_model_config
 from uso.request import GenerationRequest, GenerationResult
-from uso.web.identity import Asker
-from uso.web.jobs import Job, Picture
-from uso.web.ledger import Ledger, served
+from uso.web.access.identity import Asker
+from uso.web.jobs.job import Job, Picture
+from uso.web.store.ledger import Ledger, served
 
 READY = "ready"
 MODEL = {"name": "writer", "device": "none"}

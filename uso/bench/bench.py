@@ -2,7 +2,7 @@
 
 Runs the real pipeline on random weights of full size (reduced on a CPU) or on real ones, and in the same process
 the baseline: diffusers' stock transformer with the LoRA unfolded, image encoder and projector in every step, modulation
-in every step, eager. Measures; prints nothing (`uso.bench_command` does).
+in every step, eager. Measures; prints nothing (`uso.bench.measure` does).
 """
 
 import platform
@@ -20,17 +20,17 @@ import torch
 from PIL import Image
 from torch import nn
 
-from uso.flops import step_flops
+from uso.bench.flops import step_flops
 from uso.images import fit_reference
-from uso.latents import draw_noise, pack, picture_ids, unpack
-from uso.layouts import flux_part, lora_target
-from uso.memory import GIB
-from uso.pipeline import USOPipeline
+from uso.memory.residency import GIB
+from uso.memory.streaming import host_buffer
+from uso.pipeline.latents import draw_noise, pack, picture_ids, unpack
+from uso.pipeline.pipeline import USOPipeline
+from uso.pipeline.schedule import schedule_sigmas
+from uso.pipeline.stages import Conditioning
 from uso.request import GenerationRequest, GenerationResult, ReferenceImage
-from uso.schedule import schedule_sigmas
-from uso.speed import uncompiled
-from uso.stages import Conditioning
-from uso.streaming import host_buffer
+from uso.transformer.compile import uncompiled
+from uso.weights.layouts import flux_part, lora_target
 
 MODES = {
     "text": (0, 0),

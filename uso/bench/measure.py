@@ -1,4 +1,4 @@
-"""`python -m uso bench`: flags to figures, one JSON line per run. How each is measured is in `uso.bench`."""
+"""`python -m uso bench`: flags to figures, one JSON line per run. How each is measured is in `uso.bench.bench`."""
 
 import argparse
 import gc
@@ -7,21 +7,21 @@ from typing import Any
 
 import torch
 
-from uso import __version__, bench
-from uso.choices import choose_device, choose_dtype, choose_plan
-from uso.config import MemoryPlan, ModelConfig, load_model_config
+from uso.bench import bench
+from uso.bench.random_model import random_pipeline
+from uso.config import SPEEDS, MemoryPlan, ModelConfig, load_model_config
 from uso.errors import ConfigError
-from uso.forecast import RequestForecaster, forecast
+from uso.forecast.forecast import RequestForecaster, forecast
+from uso.forecast.meta_model import MetaModel, RequestShape
 from uso.images import TOKEN_SIZE
-from uso.latents import draw_noise, pack
-from uso.levels import SPEEDS
-from uso.loading import load_pipeline, tune
-from uso.memory import Residency, dtype_name
-from uso.meta_model import MetaModel, RequestShape
-from uso.pipeline import USOPipeline
-from uso.placement import GIB, budget_bytes
-from uso.random_model import random_pipeline
-from uso.speed import speed_error
+from uso.memory.plan import GIB, budget_bytes
+from uso.memory.residency import Residency, dtype_name
+from uso.pipeline.latents import draw_noise, pack
+from uso.pipeline.pipeline import USOPipeline
+from uso.transformer.compile import speed_error
+from uso.version import __version__
+from uso.weights.choices import choose_device, choose_dtype, choose_plan
+from uso.weights.loading import load_pipeline, tune
 
 CPU_CHANGES: dict[str, dict[str, Any]] = {
     "transformer": {"num_attention_heads": 4, "num_layers": 4, "num_single_layers": 8},

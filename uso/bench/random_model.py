@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from uso.config import ModelConfig
-from uso.empty_model import empty_pipeline
-from uso.pipeline import USOPipeline
+from uso.forecast.empty_model import empty_pipeline
+from uso.pipeline.pipeline import USOPipeline
 
 
 def random_pipeline(

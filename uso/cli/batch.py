@@ -21,16 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uso import output
-from uso.config import ModelConfig, from_home
+from uso.cli.generate import REQUEST_FLAGS, chosen_config, load, make, output_place, request_values
+from uso.config import SPEEDS, ModelConfig, from_home
 from uso.errors import ConfigError, OutputError, RequestError, USOError
-from uso.flags import AUTO, with_auto
-from uso.generate import REQUEST_FLAGS, chosen_config, load, make, output_place, request_values
-from uso.levels import SPEEDS
 from uso.request import MAX_IMAGES, MAX_SEED, RANDOM_SEED, GenerationRequest, GenerationResult, ReferenceImage
 from uso.terminal import say
+from uso.weights.flags import AUTO, with_auto
 
 if TYPE_CHECKING:
-    from uso.pipeline import USOPipeline
+    from uso.pipeline.pipeline import USOPipeline
 
 logger = logging.getLogger(__name__)
 

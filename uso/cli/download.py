@@ -1,10 +1,10 @@
-"""The command `download`: say what a model costs, fetch it, say where it came from. The work is done in `uso.hub`."""
+"""The verb `download`: print what a model takes, fetch it, print where it came from."""
 
 from collections.abc import Callable
 
 from uso.config import ModelConfig
-from uso.hub import command, download, plan_download, size_text
-from uso.hub_cache import Hub
+from uso.weights.hub.cache import Hub
+from uso.weights.hub.files import command, download, plan_download, size_text
 
 INTERRUPTED = 130
 """What a shell expects of a program that was stopped with Ctrl-C."""

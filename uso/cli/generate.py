@@ -1,6 +1,6 @@
 """The verb `generate`: flags, or the record of a picture (`--from`), become one request, and its pictures files.
 
-Everything that can be refused is refused before torch is imported. Batch files are in `uso/batch.py`.
+Everything that can be refused is refused before torch is imported. Batch files are in `uso/cli/batch.py`.
 """
 
 import argparse
@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uso import output
-from uso.config import ModelConfig, from_home, model_names
+from uso.config import SPEEDS, ModelConfig, from_home, model_names
 from uso.errors import ConfigError, OutputError, RequestError
-from uso.flags import AUTO, check_model_flags, load_options, model_files, with_auto
-from uso.levels import SPEEDS
 from uso.request import GenerationRequest, GenerationResult, ReferenceImage
 from uso.terminal import loading_bar, on_terminal, print_path, say, step_bar
+from uso.weights.flags import AUTO, check_model_flags, load_options, model_files, with_auto
 
 if TYPE_CHECKING:
-    from uso.pipeline import USOPipeline
+    from uso.pipeline.pipeline import USOPipeline
 
 REQUEST_FLAGS = {
     "prompt": "prompt",
@@ -79,7 +78,7 @@ def chosen_config(args: argparse.Namespace) -> ModelConfig:
     config = check_model_flags(args)
     if config is not None:
         return config
-    from uso.choices import choose_model
+    from uso.weights.choices import choose_model
 
     config, reason = choose_model(args.model, device=args.device, files=model_files(args))
     say(reason)
@@ -88,7 +87,7 @@ def chosen_config(args: argparse.Namespace) -> ModelConfig:
 
 def load(config: ModelConfig, args: argparse.Namespace) -> "USOPipeline":
     """The pipeline, as the model flags say. A model that was named is fetched if need be; `auto` never fetches."""
-    from uso.loading import load_pipeline
+    from uso.weights.loading import load_pipeline
 
     with loading_bar() as show:
         return load_pipeline(config, **load_options(args), on_progress=show)
@@ -165,7 +164,7 @@ def _check_machine(args: argparse.Namespace, recorded: dict[str, Any]) -> None:
     """
     if "device" not in recorded and recorded.get("compile") != "on":
         return
-    from uso.choices import choose_device
+    from uso.weights.choices import choose_device
 
     try:
         device = choose_device(args.device)
@@ -175,7 +174,7 @@ def _check_machine(args: argparse.Namespace, recorded: dict[str, Any]) -> None:
         raise ConfigError(f"{error} The picture was made there; give --device auto or --device cpu.") from error
     if recorded.get("compile") != "on":
         return
-    from uso.speed import cache_folder, choose_compile
+    from uso.transformer.compile import cache_folder, choose_compile
 
     try:
         choose_compile("on", device, cache_folder())

@@ -15,17 +15,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from uso import __version__, output
-from uso.batch import generate_batch
+from tools.demo.judge.command import add_train_evaluate
+from tools.demo.parts.command import add_train_demo
+from uso import output
+from uso.cli.batch import generate_batch
+from uso.cli.generate import DEFAULT_FOLDER, generate
+from uso.cli.remote import generate_remotely
 from uso.config import load_model_config, memory_names, model_names
 from uso.errors import ConfigError, USOError
-from uso.flags import AUTO, AUTO_FLAGS, DTYPES, add_machine_flags, add_model_flags
-from uso.generate import DEFAULT_FOLDER, generate
-from uso.remote import generate_remotely
 from uso.terminal import log_to_terminal, on_terminal, printable, say
-from uso.training.data.command import add_train_data
-from uso.training.demo.command import add_train_demo
-from uso.training.evaluation.command import add_train_evaluate
+from uso.training.make.command import add_train_data
+from uso.version import __version__
+from uso.weights.flags import AUTO, AUTO_FLAGS, DTYPES, add_machine_flags, add_model_flags
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 """Exit statuses: some jobs failed; nothing was done, and why was said; Ctrl-C, as shells count it (128 + SIGINT)."""
@@ -183,7 +184,7 @@ def _add_models(verbs: Any) -> argparse.ArgumentParser:
 
 
 def _models(args: argparse.Namespace) -> int:
-    from uso.hub import missing
+    from uso.weights.hub.files import missing
 
     for name in model_names():
         config = load_model_config(name)
@@ -210,7 +211,7 @@ def _add_download(verbs: Any) -> argparse.ArgumentParser:
 
 
 def _download(args: argparse.Namespace) -> int:
-    from uso.hub_command import run_download
+    from uso.cli.download import run_download
 
     config = load_model_config(args.model)
     if all(source.repo is None for source in config.components.values()):
@@ -250,7 +251,7 @@ def _count(text: str) -> int:
 
 
 def _memory(args: argparse.Namespace) -> int:
-    from uso.forecast_command import run_memory
+    from uso.cli.memory import run_memory
 
     return run_memory(args, print)
 
@@ -278,7 +279,7 @@ def _add_bench(verbs: Any) -> argparse.ArgumentParser:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    from uso.bench_command import measure
+    from uso.bench.measure import measure
 
     for line in measure(args):
         print(json.dumps(line), flush=True)
@@ -313,7 +314,7 @@ def _train(args: argparse.Namespace) -> int:
     from uso.training.config import load_training_config
 
     config = load_training_config(args.config, args.overrides)
-    from uso.bench_training import run_bench
+    from uso.training.bench import run_bench
 
     run_bench(config, args.bench, print)
     return 0
@@ -335,7 +336,7 @@ def _add_account(verbs: Any) -> argparse.ArgumentParser:
 
 
 def _account(args: argparse.Namespace) -> int:
-    from uso.web.accounts import put_account
+    from uso.web.access.accounts import put_account
 
     if args.remove:
         if not put_account(args.file, args.name, None):

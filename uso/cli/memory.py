@@ -1,4 +1,4 @@
-"""The verb `memory`: what a request will need, as a table or as JSON. The figures are made in `uso.forecast`."""
+"""The verb `memory`: what a request will need, as a table or as JSON."""
 
 import argparse
 import json
@@ -9,12 +9,12 @@ from PIL import Image
 
 from uso.config import MemoryPlan, ModelConfig, load_memory_plan, load_model_config, memory_names
 from uso.errors import ConfigError
-from uso.flags import AUTO
-from uso.placement import GIB
+from uso.memory.plan import GIB
 from uso.request import GenerationRequest, ReferenceImage
+from uso.weights.flags import AUTO
 
 if TYPE_CHECKING:
-    from uso.forecast import Forecast
+    from uso.forecast.forecast import Forecast
 
 _SQUARE = (64, 64)
 """Pixels of the references that stand for a person's; they are fitted to the sizes that are asked for."""
@@ -32,8 +32,8 @@ def run_memory(args: argparse.Namespace, out: Callable[[str], None]) -> int:
 
     import torch
 
-    from uso.choices import DTYPES, choose_device, choose_plan
-    from uso.forecast import MetaModel, RequestShape, forecast, largest_size_that_fits
+    from uso.forecast.forecast import MetaModel, RequestShape, forecast, largest_size_that_fits
+    from uso.weights.choices import DTYPES, choose_device, choose_plan
 
     if plan is None and not torch.cuda.is_available():
         raise ConfigError(

@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from uso import output
-from uso.config import COMPONENT_NAMES, load_model_config
-from uso.errors import ConfigError, OutputError, RequestError
-from uso.flags import AUTO
-from uso.generate import (
+from uso.cli.generate import (
     DEFAULT_FOLDER,
     output_place,
     recorded_values,
     request_values,
     tell_differences,
 )
-from uso.remote_server import OnDetails, RemoteServer
+from uso.cli.remote_server import OnDetails, RemoteServer
+from uso.config import COMPONENT_NAMES, load_model_config
+from uso.errors import ConfigError, OutputError, RequestError
 from uso.request import GenerationRequest, Progress, ReferenceImage
 from uso.terminal import print_path, say, step_bar
+from uso.weights.flags import AUTO
 
 logger = logging.getLogger(__name__)
 

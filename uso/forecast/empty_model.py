@@ -18,10 +18,9 @@ from transformers import (
     T5EncoderModel,
 )
 
-from uso.architectures import architecture_file, read_component_config
-from uso.config import ModelConfig
-from uso.context import ContextEmbedder
-from uso.pipeline import USOPipeline
+from uso.config import ModelConfig, architecture_file, read_component_config
+from uso.pipeline.pipeline import USOPipeline
+from uso.transformer.context_embedder import ContextEmbedder
 
 
 def empty_pipeline(

@@ -1,15 +1,15 @@
 """What a request will need of a machine's memory under a plan, stage by stage, before anything is loaded.
 
-Puts together what a model weighs and what a request adds (`uso.meta_model`) with the arithmetic of plans
-(`uso.placement`). `python -m uso memory` prints it; `Residency` asks a `RequestForecaster`.
+Puts together what a model weighs and what a request adds (`uso.forecast.meta_model`) with the arithmetic of plans
+(`uso.memory.plan`). `python -m uso memory` prints it; `Residency` asks a `RequestForecaster`.
 """
 
 from dataclasses import dataclass, replace
 
 from uso.config import MemoryPlan, ModelConfig
+from uso.forecast.meta_model import MetaModel, RequestShape
 from uso.images import TOKEN_SIZE
-from uso.meta_model import MetaModel, RequestShape
-from uso.placement import (
+from uso.memory.plan import (
     RESERVE,
     STAGES,
     Activations,

@@ -1,8 +1,8 @@
 """A model's pipeline on the meta device, where tensors have shapes and no numbers: what a request needs, traced.
 
 Weights are counted, and what else is alive at each stage is found by running the pipeline's own code
-(`uso.live_memory`). No weights are read, no network is asked, nothing is computed. How a plan divides it up is
-`uso.placement`.
+(`uso.forecast.live_memory`). No weights are read, no network is asked, nothing is computed. How a plan divides it up is
+`uso.memory.plan`.
 
 Not counted is scratch memory inside kernels. For the autoencoder this supposes that cuDNN, in float32 without TF32,
 takes no more than the tensors' own peak leaves free: 0.25 GiB at the largest convolution of a 1024 x 1024 decode, 0.5
@@ -20,18 +20,18 @@ from PIL import Image
 from torch import nn
 
 from uso.config import ModelConfig, load_memory_plan
-from uso.context import STYLE_LAYERS
-from uso.empty_model import empty_pipeline
-from uso.encoders import CLIP_LENGTH
+from uso.forecast.empty_model import empty_pipeline
+from uso.forecast.live_memory import GPU_KERNELS, LiveMemory
 from uso.images import TOKEN_SIZE, fitted_size
-from uso.latents import CELL, LATENT_CHANNELS, pack, unpack
-from uso.live_memory import GPU_KERNELS, LiveMemory
-from uso.memory import Residency, weights_of
-from uso.pipeline import USOPipeline
-from uso.placement import Activations, Weights
-from uso.remember import Remembered, Tensors
+from uso.memory.plan import Activations, Weights
+from uso.memory.residency import Residency, weights_of
+from uso.pipeline.cache import Remembered, Tensors
+from uso.pipeline.encoders import CLIP_LENGTH
+from uso.pipeline.latents import CELL, LATENT_CHANNELS, pack, unpack
+from uso.pipeline.pipeline import USOPipeline
+from uso.pipeline.stages import Conditioning
 from uso.request import GenerationRequest, ReferenceImage
-from uso.stages import Conditioning
+from uso.transformer.context_embedder import STYLE_LAYERS
 
 META = torch.device("meta")
 

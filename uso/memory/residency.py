@@ -1,7 +1,7 @@
 """What lives where: a `Residency` keeps a pipeline's weights within a plan's device memory, stage by stage.
 
 Encoders and autoencoder visit the device while they work; T5 and the modulation layers pass through it layer by layer;
-of the transformer's blocks a prefix stays and the rest streams (`uso.streaming`), fewer of them while something large
+of the transformer's blocks a prefix stays and the rest streams (`streaming.py`), fewer of them while something large
 visits. Which numbers are computed never depends on it.
 """
 
@@ -16,7 +16,7 @@ from torch import nn
 
 from uso.config import MemoryPlan
 from uso.errors import ConfigError, RequestError
-from uso.placement import (
+from uso.memory.plan import (
     GIB,
     STAGES,
     Activations,
@@ -26,8 +26,8 @@ from uso.placement import (
     pinned_bytes,
     resident_blocks,
 )
+from uso.memory.streaming import BlockStream, block_bytes
 from uso.request import GenerationRequest
-from uso.streaming import BlockStream, block_bytes
 
 HOST_RESERVE = 2 * GIB
 """Host memory left to everything else beside the weights."""
@@ -36,7 +36,7 @@ NOTHING = Activations(text=0, style=0, reference=0, modulation=0, denoise=0, dec
 
 
 class Forecaster(Protocol):
-    """Knows what a request needs beside weights (`uso.forecast` does, from shapes)."""
+    """Knows what a request needs beside weights (`uso.forecast.forecast` does, from shapes)."""
 
     def activations(self, request: GenerationRequest | None) -> Activations:
         """Of a request, or of the largest one (None)."""

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import torch
 
-from uso.encoders import Encoders
 from uso.images import fit_reference
-from uso.latents import picture_ids
-from uso.remember import Remembered
+from uso.pipeline.cache import Remembered
+from uso.pipeline.encoders import Encoders
+from uso.pipeline.latents import picture_ids
+from uso.pipeline.stages import Conditioning
 from uso.request import GenerationRequest, ReferenceImage
-from uso.stages import Conditioning
 
 
 class Conditions(Encoders):

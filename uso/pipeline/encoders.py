@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from uso.config import ModelConfig
-from uso.context import STYLE_LAYERS, ContextEmbedder
 from uso.errors import RequestError
-from uso.exchange import ExchangedTransformer
-from uso.latents import image_to_tensor, pack
-from uso.memory import Residency
+from uso.memory.residency import Residency
+from uso.pipeline.latents import image_to_tensor, pack
+from uso.transformer.context_embedder import STYLE_LAYERS, ContextEmbedder
+from uso.transformer.exchange import ExchangedTransformer
 
 CLIP_LENGTH = 77
 """Tokens that CLIP reads; its pooled vector is all that FLUX takes from it, so longer prompts are cut there."""

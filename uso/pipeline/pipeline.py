@@ -1,7 +1,7 @@
 """`USOPipeline`: a verified request becomes a picture, `condition -> denoise (a generator) -> decode`.
 
 It runs diffusers' FluxTransformer2DModel, AutoencoderKL and FlowMatchEulerDiscreteScheduler and transformers' CLIP, T5
-and SigLIP. It loads no released files (`uso.checkpoints`) and saves no pictures (`uso.output`).
+and SigLIP. It loads no released files (`uso.weights.checkpoints`) and saves no pictures (`uso.output`).
 """
 
 import time
@@ -15,20 +15,20 @@ from diffusers import AutoencoderKL, DiffusionPipeline, FlowMatchEulerDiscreteSc
 from PIL import Image
 from transformers import CLIPTextModel, SiglipImageProcessorPil, SiglipVisionModel, T5EncoderModel
 
-from uso.conditioning import Conditions
 from uso.config import ModelConfig, Schedule, load_memory_plan, load_model_config
-from uso.context import ContextEmbedder
-from uso.encoders import exact_convolutions
 from uso.errors import ConfigError, DeviceError, USOError
-from uso.exchange import ExchangedTransformer
-from uso.latents import draw_noise, pack, tensor_to_image, unpack
-from uso.memory import Residency, answers, dtype_name, is_out_of_memory, placement_record
-from uso.pacing import Pacer, marks_of
-from uso.preview import SIDE, PreviewMap, map_of
-from uso.remember import Remembered
+from uso.memory.residency import Residency, answers, dtype_name, is_out_of_memory, placement_record
+from uso.pipeline.cache import Remembered
+from uso.pipeline.conditioning import Conditions
+from uso.pipeline.encoders import exact_convolutions
+from uso.pipeline.latents import draw_noise, pack, tensor_to_image, unpack
+from uso.pipeline.pacing import Pacer, marks_of
+from uso.pipeline.preview import SIDE, PreviewMap, map_of
+from uso.pipeline.schedule import set_schedule
+from uso.pipeline.stages import Conditioning, DenoiseStep, USOPipelineOutput
 from uso.request import GenerationRequest, GenerationResult, Progress
-from uso.schedule import set_schedule
-from uso.stages import Conditioning, DenoiseStep, USOPipelineOutput
+from uso.transformer.context_embedder import ContextEmbedder
+from uso.transformer.exchange import ExchangedTransformer
 
 REMEMBERED_BYTES = 2**30
 """Host memory for what was encoded before: some hundred prompts and pictures."""
@@ -115,6 +115,15 @@ class USOPipeline(Conditions, DiffusionPipeline):
                 kwargs["dtype"] = {component: getattr(torch, name) for component, name in named.items()}
         pipeline: USOPipeline = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         return pipeline
+
+    @classmethod
+    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
+        """diffusers' own; folders that were saved when `ContextEmbedder` lived in `uso.context` still load."""
+        loaded = super().load_config(*args, **kwargs)
+        config = loaded[0] if isinstance(loaded, tuple) else loaded
+        if config.get("context_embedder") == ["uso.context", ContextEmbedder.__name__]:
+            config["context_embedder"] = [ContextEmbedder.__module__, ContextEmbedder.__name__]
+        return loaded
 
     # Placement.
 

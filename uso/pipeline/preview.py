@@ -22,9 +22,9 @@ from safetensors.torch import load_file, save
 from uso.config import ROOT
 from uso.errors import USOError
 from uso.images import fit_reference, open_image
-from uso.latents import CELL, LATENT_CHANNELS, unpack
-from uso.memory import Residency, is_out_of_memory
-from uso.speed import cache_folder as compiled_folder
+from uso.memory.residency import Residency, is_out_of_memory
+from uso.pipeline.latents import CELL, LATENT_CHANNELS, unpack
+from uso.transformer.compile import cache_folder as compiled_folder
 
 logger = logging.getLogger(__name__)
 

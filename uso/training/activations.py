@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 
-from uso.context import STYLE_LAYERS
-from uso.latents import CELL, LATENT_CHANNELS, PATCH, pack
-from uso.live_memory import GPU_KERNELS, LiveMemory
-from uso.meta_model import META
-from uso.pipeline import USOPipeline
-from uso.training.batches import TrainingBatch
-from uso.training.buckets import Size
+from uso.forecast.live_memory import GPU_KERNELS, LiveMemory
+from uso.forecast.meta_model import META
+from uso.pipeline.latents import CELL, LATENT_CHANNELS, PATCH, pack
+from uso.pipeline.pipeline import USOPipeline
 from uso.training.config import TrainingConfig
-from uso.training.lora import AdaptedLinear, LoraPair
-from uso.training.network import conditioning_of, predict
+from uso.training.data.batches import TrainingBatch
+from uso.training.data.buckets import Size
+from uso.training.losses.network import conditioning_of, predict
+from uso.training.model.adapters import AdaptedLinear, LoraPair
+from uso.transformer.context_embedder import STYLE_LAYERS
 
 FEW = 2
 """Blocks of a kind in the shortest trace."""

@@ -16,30 +16,29 @@ import torch
 from accelerate import PartialState, init_empty_weights
 from transformers import CLIPVisionConfig
 
-from uso import __version__
-from uso.architectures import architecture_file, read_component_config
-from uso.bench import Clock, device_name, host_peak_gib
-from uso.bench_command import CPU_CHANGES
-from uso.choices import choose_device
-from uso.config import load_memory_plan
-from uso.memory import Residency
-from uso.pipeline import USOPipeline
-from uso.placement import GIB
-from uso.random_model import fill, random_pipeline
-from uso.speed import cache_folder, compile_blocks
-from uso.training.batches import Position, TrainingBatch
+from tools.demo.shards.source import ShardPicture
+from uso.bench.bench import Clock, device_name, host_peak_gib
+from uso.bench.measure import CPU_CHANGES
+from uso.bench.random_model import fill, random_pipeline
+from uso.config import architecture_file, load_memory_plan, read_component_config
+from uso.evaluation.metrics.csd import CSD
+from uso.memory.plan import GIB
+from uso.memory.residency import Residency
+from uso.pipeline.pipeline import USOPipeline
+from uso.training.activations import example_batch
 from uso.training.command import processes_on
 from uso.training.config import StartConfig, TrainingConfig
-from uso.training.csd import CSD
-from uso.training.draws import generator
-from uso.training.dry_run import dry_run, largest
-from uso.training.load import bring_to_device, training_model, weights_dtype
-from uso.training.optimizer import check_optimizer
-from uso.training.reward import StyleScore
-from uso.training.shard_source import ShardPicture
-from uso.training.speed import compiling, multiplies_bfloat16
-from uso.training.trace import example_batch
-from uso.training.trainer import Judges, Trainer
+from uso.training.data.batches import Position, TrainingBatch
+from uso.training.forecast import dry_run, largest
+from uso.training.loop.optimizer import check_optimizer
+from uso.training.loop.precision import compiling, multiplies_bfloat16
+from uso.training.loop.trainer import Judges, Trainer
+from uso.training.losses.reward import StyleScore
+from uso.training.losses.seeds import generator
+from uso.training.model.load import bring_to_device, training_model, weights_dtype
+from uso.transformer.compile import cache_folder, compile_blocks
+from uso.version import __version__
+from uso.weights.choices import choose_device
 
 Changes = dict[str, dict[str, Any]]
 

@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 from uso.config import ROOT, from_home
 from uso.errors import ConfigError, USOError
+from uso.evaluation.metrics import CSD_HOME
 from uso.terminal import loading_bar, on_terminal, say
-from uso.training.config import CSD_HOME, TrainingConfig, load_training_config
+from uso.training.config import TrainingConfig, load_training_config
 
 if TYPE_CHECKING:
     import torch
     from accelerate import PartialState
 
-    from uso.pipeline import USOPipeline
-    from uso.training.data.shards import Shards
-    from uso.training.samples import Sample
-    from uso.training.shard_source import ShardFeatures, ShardSample
-    from uso.training.trainer import Trainer
+    from tools.demo.shards.shards import Shards
+    from tools.demo.shards.source import ShardFeatures, ShardSample
+    from uso.pipeline.pipeline import USOPipeline
+    from uso.training.data.samples import Sample
+    from uso.training.loop.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def run_train(args: argparse.Namespace, out: Callable[[str], None]) -> int:
     """
     config = load_training_config(args.config, args.overrides)
     if args.dry_run:
-        from uso.training.dry_run import as_text, dry_run
+        from uso.training.forecast import as_text, dry_run
 
         out(as_text(config, dry_run(config)))
         return 0
@@ -57,7 +58,7 @@ def run_train(args: argparse.Namespace, out: Callable[[str], None]) -> int:
 
 def results(config: TrainingConfig) -> list[Path]:
     """The files that a finished run has written."""
-    from uso.training.release import FILES
+    from uso.training.model.export import FILES
 
     return [config.folder / FILES[learner] for learner in config.learns]
 
@@ -71,8 +72,8 @@ def train(config: TrainingConfig, *, resume: bool = False, offline: bool = False
     Raises:
         USOError: with the remedy.
     """
-    from uso.training.load import load_for_training
-    from uso.training.state import check_samples
+    from uso.training.loop.checkpoint import check_samples
+    from uso.training.model.load import load_for_training
 
     device, checkpoint = check(config, resume)
     device, process = processes_on(device)
@@ -84,7 +85,7 @@ def train(config: TrainingConfig, *, resume: bool = False, offline: bool = False
         pipeline = load_for_training(config, device, offline=offline, on_progress=show)
     trainer = assemble(pipeline, config, samples, held_out, process)
     if config.compile:
-        from uso.speed import cache_folder, compile_blocks
+        from uso.transformer.compile import cache_folder, compile_blocks
 
         compile_blocks(pipeline.transformer, cache_folder())
     if checkpoint is not None:
@@ -107,8 +108,8 @@ def agreed(
     """
     from accelerate.utils import gather_object
 
-    from uso.training.load import host_refusal
-    from uso.training.speed import compiling
+    from uso.training.loop.precision import compiling
+    from uso.training.model.load import host_refusal
 
     begins = sorted({"the beginning" if one is None else one.name for one in gather_object([checkpoint])})
     if len(begins) > 1:
@@ -133,7 +134,7 @@ def processes_on(device: "torch.device") -> "tuple[torch.device, PartialState]":
     """The device of this process, ready for gradients, and what it knows of the others."""
     from accelerate import PartialState
 
-    from uso.training.speed import avoid_faulty_kernels
+    from uso.training.loop.precision import avoid_faulty_kernels
 
     avoid_faulty_kernels(device)
     process = PartialState(cpu=device.type == "cpu", timeout=WAIT)
@@ -148,12 +149,12 @@ def check(config: TrainingConfig, resume: bool) -> "tuple[torch.device, Path | N
     Raises:
         ConfigError: with the remedy.
     """
-    from uso.choices import choose_device
-    from uso.training.journal import check_tensorboard
-    from uso.training.load import check_start, training_model
-    from uso.training.optimizer import check_optimizer
-    from uso.training.reward import find_descriptor
-    from uso.training.state import check_config, checkpoints
+    from uso.training.loop.checkpoint import check_config, checkpoints
+    from uso.training.loop.log import check_tensorboard
+    from uso.training.loop.optimizer import check_optimizer
+    from uso.training.losses.reward import find_descriptor
+    from uso.training.model.load import check_start, training_model
+    from uso.weights.choices import choose_device
 
     training_model(config)
     check_start(config)
@@ -198,9 +199,9 @@ def read_rows(
     Raises:
         ConfigError: rows or pictures are missing.
     """
-    from uso.training.data.shards import Shards
-    from uso.training.samples import read_samples, rows_path
-    from uso.training.shard_source import shard_samples, unread_styles
+    from tools.demo.shards.shards import Shards
+    from tools.demo.shards.source import shard_samples, unread_styles
+    from uso.training.data.samples import read_samples, rows_path
 
     report = notify or (lambda text: None)
     path = rows_path(config.data.rows)
@@ -233,7 +234,7 @@ def _usable(
     samples: "Sequence[Sample | ShardSample]", config: TrainingConfig, report: Callable[[str], None]
 ) -> "Sequence[Sample | ShardSample]":
     """Without what teaches a run nothing: where the projector learns alone, samples without a style picture."""
-    from uso.training.samples import Sample
+    from uso.training.data.samples import Sample
 
     if "content" not in config.reads:
         silent = sum(isinstance(sample, Sample) and not sample.prompt for sample in samples)
@@ -260,13 +261,13 @@ def assemble(
     Args:
         pipeline: as `load_for_training` gives it.
     """
-    from uso.training.batches import Batches
-    from uso.training.features import FeatureCache, check_pictures
-    from uso.training.load import bring_to_device, encode_features
-    from uso.training.reward import StyleScore, load_descriptor
-    from uso.training.shard_source import ShardSample
-    from uso.training.trainer import Judges, Trainer
-    from uso.training.validation import Validation
+    from tools.demo.shards.source import ShardSample
+    from uso.training.data.batches import Batches
+    from uso.training.data.features import FeatureCache, check_pictures
+    from uso.training.loop.pictures import Validation
+    from uso.training.loop.trainer import Judges, Trainer
+    from uso.training.losses.reward import StyleScore, load_descriptor
+    from uso.training.model.load import bring_to_device, encode_features
 
     cache = FeatureCache(config.data.cache, pipeline)
     validation = Validation(pipeline, config, held_out, cache) if held_out else None
@@ -302,7 +303,7 @@ def assemble(
 
 
 def _shard_features(pipeline: "USOPipeline", config: TrainingConfig, shards: "Shards") -> "ShardFeatures":
-    from uso.training.shard_source import ShardFeatures
+    from tools.demo.shards.source import ShardFeatures
 
     folder = ROOT / from_home(config.data.cache)
     with _encoding_bar() as report:

@@ -17,9 +17,6 @@ from uso.errors import ConfigError
 
 FOLDER = CONFIGS / "training"
 
-CSD_HOME = "huggingface.co/tomg-group-umd/CSD-ViT-L"
-"""Where CSD's weights are published, as `pytorch_model.bin`."""
-
 Learner = Literal["projector", "lora", "transformer"]
 Condition = Literal["style", "content"]
 Precision = Literal["auto", "bfloat16", "float32"]

@@ -1,6 +1,6 @@
 """What a run will take, from shapes alone: memory and least time of one step, before anything is loaded or fetched.
 
-What a step keeps is traced with the run's own code (`uso.training.trace`), the rest is counted. Left out are scratch
+What a step keeps is traced with the run's own code (`activations.py`), the rest is counted. Left out are scratch
 memory inside kernels, the allocator's gaps, and the descriptor of a reward.
 """
 
@@ -9,19 +9,19 @@ from typing import Any
 
 import torch
 
-from uso.flops import step_flops
-from uso.memory import module_bytes
-from uso.meta_model import MetaModel
-from uso.pipeline import USOPipeline
-from uso.placement import GIB
-from uso.training.batches import TrainingBatch
-from uso.training.buckets import Size, bucket_sizes, content_sizes
+from uso.bench.flops import step_flops
+from uso.forecast.meta_model import MetaModel
+from uso.memory.plan import GIB
+from uso.memory.residency import module_bytes
+from uso.pipeline.pipeline import USOPipeline
+from uso.training.activations import activations, decoded, example_batch, network, tokens_of
 from uso.training.config import TrainingConfig
-from uso.training.frozen import quantize_base
-from uso.training.journal import duration
-from uso.training.learners import Learners
-from uso.training.load import training_model
-from uso.training.trace import activations, decoded, example_batch, network, tokens_of
+from uso.training.data.batches import TrainingBatch
+from uso.training.data.buckets import Size, bucket_sizes, content_sizes
+from uso.training.loop.log import duration
+from uso.training.model.int8 import quantize_base
+from uso.training.model.learners import Learners
+from uso.training.model.load import training_model
 
 _FLOAT32 = 4
 _MOMENTS = {"adamw": 8, "adamw8bit": 2, "muon": 4}

@@ -1,7 +1,7 @@
 """Queries and keys of the transformer's attention: normalised, turned and put side by side in one pass over memory.
 
 diffusers' own steps (RMS norm of each head, context before picture, rotary embedding) take several passes, also where
-they are compiled. What `--speed fast` runs on the cards of `uso.fp8`; elsewhere diffusers' processor stays.
+they are compiled. What `--speed fast` runs on the cards of `uso.transformer.fp8`; elsewhere diffusers' processor stays.
 """
 
 from typing import Any
@@ -55,7 +55,7 @@ def _(
 
 @rotated.register_kernel("cuda")
 def _(context: torch.Tensor | None, picture: torch.Tensor, *others: Any) -> torch.Tensor:
-    from uso import kernels  # Triton is there where CUDA is
+    from uso.transformer import kernels  # Triton is there where CUDA is
 
     with torch.cuda.device(picture.device):  # Triton launches on the present device
         return kernels.rotated(context, picture, *others)

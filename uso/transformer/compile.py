@@ -1,7 +1,7 @@
 """How the transformer's blocks are run: which attention kernel, and compiled or not.
 
 Nothing here changes what is computed, except in the last bits: a compiled picture and an eager one differ there, so the
-mode belongs into a picture's record. What trades exactness for time is in `uso.quantize`.
+mode belongs into a picture's record. What trades exactness for time is in `uso.transformer.int8`.
 """
 
 import importlib.util
@@ -19,9 +19,9 @@ import torch._dynamo.config as dynamo
 from torch import nn
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
+from uso.config import Compile
 from uso.errors import ConfigError
-from uso.levels import Compile
-from uso.quantize import Int8Linear, QuantizedLinear
+from uso.transformer.int8 import Int8Linear, QuantizedLinear
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _TRITON_CAPABILITY = (7, 0)
 
 SHAPES = 2**16
 """Compiled graphs allowed per kind of block, one for each shape: no limit in practice. PyTorch's own limits (8 and 256)
-are there against code that compiles over and over; `tests/test_speed.py` holds that this does not."""
+are there against code that compiles over and over; `tests/transformer/test_compile.py` holds that this does not."""
 
 _SAME_EVERYWHERE = {"deterministic": True}
 """Inductor options: choose no kernel by timing it, where the choice would show in the last bits of a picture."""

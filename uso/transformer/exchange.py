@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from uso.context import ContextEmbedder
-from uso.modulation import Modulation
+from uso.transformer.context_embedder import ContextEmbedder
+from uso.transformer.modulation import Modulation
 
 
 class GivenPositions(nn.Module):

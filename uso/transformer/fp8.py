@@ -14,8 +14,8 @@ from diffusers.models.attention import FeedForward
 from diffusers.models.transformers.transformer_flux import FluxSingleTransformerBlock
 from torch import nn
 
-from uso.quantize import TINY, QuantizedLinear, QuantizeReport, quantize_blocks
-from uso.rotary import rotate_in_one_pass
+from uso.transformer.attention import rotate_in_one_pass
+from uso.transformer.int8 import TINY, QuantizedLinear, QuantizeReport, quantize_blocks
 
 FP8 = torch.float8_e4m3fn
 LARGEST = torch.finfo(FP8).max
@@ -44,7 +44,7 @@ def quantize_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def gelu_rows(hidden: torch.Tensor, before: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """`quantize_rows` of [before, gelu(hidden)], one scale for both: [M, K], [M, P] -> float8 [M, P + K], [M, 1].
 
-    GELU is the tanh form, FLUX's. On CUDA one kernel reads every number once (`uso.kernels`).
+    GELU is the tanh form, FLUX's. On CUDA one kernel reads every number once (`uso.transformer.kernels`).
     """
     values = nn.functional.gelu(hidden.float(), approximate="tanh")
     return quantize_rows(values if before is None else torch.cat([before.float(), values], dim=1))
@@ -58,7 +58,7 @@ def _(hidden: torch.Tensor, before: torch.Tensor | None) -> tuple[torch.Tensor, 
 
 @gelu_rows.register_kernel("cuda")
 def _(hidden: torch.Tensor, before: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    from uso import kernels  # Triton is there where CUDA is
+    from uso.transformer import kernels  # Triton is there where CUDA is
 
     with torch.cuda.device(hidden.device):  # Triton launches on the present device
         return kernels.gelu_rows(hidden, before)

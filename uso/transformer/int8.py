@@ -1,4 +1,4 @@
-"""int8 matrix products for the transformer's blocks: `--speed fast` (on some cards `uso.fp8` instead).
+"""int8 matrix products for the transformer's blocks: `--speed fast` (on some cards `uso.transformer.fp8` instead).
 
 A linear layer becomes `Int8Linear`: int8 weights with one scale per output channel, activations rounded to int8 at run
 time with one scale per token, products summed exactly in int32, then scaled and biased in float32. It loads nothing
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from uso.modulation import modulation_owners
+from uso.transformer.modulation import modulation_owners
 
 logger = logging.getLogger(__name__)
 

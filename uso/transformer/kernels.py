@@ -1,10 +1,10 @@
-"""Triton kernels behind `uso.fp8.gelu_rows` and `uso.rotary.rotated`. Imported on a CUDA device alone."""
+"""Triton kernels behind `fp8.gelu_rows` and `attention.rotated`. Imported on a CUDA device alone."""
 
 import torch
 import triton
 import triton.language as tl
 
-from uso.fp8 import FP8
+from uso.transformer.fp8 import FP8
 
 _ROW_WARPS = 8
 _HEAD_WARPS = 4
@@ -33,7 +33,7 @@ def _gelu_rows(  # type: ignore[no-untyped-def]
     HEAD_BLOCK: tl.constexpr,
     TAIL_BLOCK: tl.constexpr,
 ):
-    """A row of hidden is a head of as many numbers as HEAD_BLOCK, and a tail. 448 and 1e-12 are `uso.fp8`'s bounds."""
+    """A row of hidden is HEAD_BLOCK numbers and a tail. 448 and 1e-12 are the bounds of `fp8.py`."""
     row = tl.program_id(0).to(tl.int64)
     hidden += row * hidden_stride
     places = tl.arange(0, HEAD_BLOCK)
@@ -59,7 +59,7 @@ def _gelu_rows(  # type: ignore[no-untyped-def]
 
 
 def gelu_rows(hidden: torch.Tensor, before: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """See `uso.fp8.gelu_rows`; a row at a time, each number read once."""
+    """See `uso.transformer.fp8.gelu_rows`; a row at a time, each number read once."""
     hidden, first = _rows(hidden), None if before is None else _rows(before)
     rows, width = hidden.shape
     before_width = 0 if first is None else first.shape[1]
@@ -137,7 +137,7 @@ def rotated(
     sines: torch.Tensor,
     eps: float,
 ) -> torch.Tensor:
-    """See `uso.rotary.rotated`; each number read once and written once."""
+    """See `uso.transformer.attention.rotated`; each number read once and written once."""
     picture = picture.contiguous()
     first = None if context is None else context.contiguous()
     batch, tokens, width = picture.shape

@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 
 from uso.errors import ConfigError
-from uso.flags import AUTO, DEVICE
 from uso.web.settings import ORPHANS, ServerSettings
+from uso.weights.flags import AUTO, DEVICE
 
 HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\]", re.ASCII)
 """As a browser writes it into the `Host` header, in lower case and without a port."""

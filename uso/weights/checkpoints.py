@@ -24,9 +24,9 @@ from transformers import (
     T5EncoderModel,
 )
 
-from uso.context import ContextEmbedder
 from uso.errors import CheckpointError
-from uso.layouts import (
+from uso.transformer.context_embedder import ContextEmbedder
+from uso.weights.layouts import (
     COMFY_PREFIX,
     Part,
     autoencoder_part,
@@ -36,7 +36,7 @@ from uso.layouts import (
     projector_part,
     source_shapes,
 )
-from uso.tensor_files import TensorFiles, check_shapes
+from uso.weights.tensor_files import TensorFiles, check_shapes
 
 logger = logging.getLogger(__name__)
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 
 import torch
 
-from uso import hub
 from uso.config import MemoryPlan, ModelConfig, load_memory_plan, load_model_config, memory_names, with_local_files
 from uso.errors import ConfigError
-from uso.memory import GIB, free_device_bytes
-from uso.meta_model import MetaModel
+from uso.forecast.meta_model import MetaModel
+from uso.memory.residency import GIB, free_device_bytes
+from uso.weights.hub import files as hub
 
 logger = logging.getLogger(__name__)
 

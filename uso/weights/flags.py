@@ -10,7 +10,9 @@ import re
 from typing import Any
 
 from uso.config import (
+    COMPILES,
     COMPONENT_NAMES,
+    SPEEDS,
     ModelConfig,
     load_memory_plan,
     load_model_config,
@@ -19,7 +21,6 @@ from uso.config import (
     with_local_files,
 )
 from uso.errors import ConfigError
-from uso.levels import COMPILES, SPEEDS
 
 AUTO = "auto"
 DTYPES = (AUTO, "bfloat16", "float32")
@@ -85,7 +86,7 @@ def with_auto(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def load_options(args: argparse.Namespace) -> dict[str, Any]:
-    """How the flags want a model loaded: arguments of `uso.loading.load_pipeline`."""
+    """How the flags want a model loaded: arguments of `uso.weights.loading.load_pipeline`."""
     return {
         "memory": args.memory,
         "device": args.device,

@@ -11,21 +11,29 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from transformers import CLIPTokenizer, SiglipImageProcessorPil, T5TokenizerFast
 
-from uso import checkpoints, hub
-from uso.architectures import architecture_file, read_component_config
-from uso.choices import choose_device, choose_dtype, choose_plan
-from uso.config import ComponentName, MemoryPlan, ModelConfig, load_model_config
-from uso.context import ContextEmbedder
+from uso.config import (
+    Compile,
+    ComponentName,
+    MemoryPlan,
+    ModelConfig,
+    Speed,
+    architecture_file,
+    load_model_config,
+    read_component_config,
+)
 from uso.errors import CheckpointError, ConfigError, MissingWeightsError
-from uso.forecast import RequestForecaster
-from uso.fp8 import fp8_blocks, prefers_fp8
-from uso.levels import Compile, Speed
-from uso.memory import Residency, check_host, check_whole, is_out_of_memory
-from uso.meta_model import MetaModel
-from uso.pipeline import USOPipeline
-from uso.provenance import provenance
-from uso.quantize import can_quantize, quantize_blocks
-from uso.speed import cache_folder, choose_attention, choose_compile, compile_blocks
+from uso.forecast.forecast import RequestForecaster
+from uso.forecast.meta_model import MetaModel
+from uso.memory.residency import Residency, check_host, check_whole, is_out_of_memory
+from uso.pipeline.pipeline import USOPipeline
+from uso.transformer.compile import cache_folder, choose_attention, choose_compile, compile_blocks
+from uso.transformer.context_embedder import ContextEmbedder
+from uso.transformer.fp8 import fp8_blocks, prefers_fp8
+from uso.transformer.int8 import can_quantize, quantize_blocks
+from uso.weights import checkpoints
+from uso.weights.choices import choose_device, choose_dtype, choose_plan
+from uso.weights.hub import files as hub
+from uso.weights.provenance import provenance
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +73,7 @@ def load_pipeline(
         device: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`.
         dtype: of the transformer and the encoders: `auto`, `bfloat16` or `float32`. The autoencoder is float32.
         lora_scale: how much of USO's LoRA is folded in; the model's own value if None.
-        speed: `exact`, or a level that trades exactness for time (`uso.levels`).
+        speed: `exact`, or a level that trades exactness for time (`uso.config`).
         compile: compile the transformer's blocks; `auto` does on CUDA where it works.
         download: fetch what is missing (in `offline` nothing is).
         alone: no other pipeline will work in this process at the same time (`choose_attention`).

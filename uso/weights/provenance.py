@@ -9,14 +9,15 @@ import diffusers
 import torch
 import transformers
 
-from uso import __version__, hub
 from uso.config import ComponentName, MemoryPlan, ModelConfig
-from uso.memory import placement_record
+from uso.memory.residency import placement_record
+from uso.version import __version__
+from uso.weights.hub import files
 
 
 def provenance(
     config: ModelConfig,
-    located: Mapping[ComponentName, hub.Located],
+    located: Mapping[ComponentName, files.Located],
     lora_scale: float,
     dtype: torch.dtype,
     vae_dtype: torch.dtype,

@@ -1,6 +1,6 @@
 """Safetensors files read as one, one tensor at a time, and held strictly to the shapes that are needed.
 
-Knows nothing of models: which names and shapes are needed is the caller's business (`uso.layouts`).
+Knows nothing of models: which names and shapes are needed is the caller's business (`uso.weights.layouts`).
 """
 
 import json

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from tests.conftest import draw_picture
 from uso.errors import CheckpointError
-from uso.training.csd import CSD, STD, csd_descriptor, load_csd, prepare_picture, resized_size
+from uso.evaluation.metrics.csd import CSD, STD, csd_descriptor, load_csd, prepare_picture, resized_size
 
 WIDTH, LAYERS, PATCH, SIDE, VECTOR = 128, 2, 14, 56, 24
 """A tower of two heads that reads 4 x 4 patches."""

@@ -9,17 +9,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.tiny_parts import SIDE, shards, tiny
+from tests.support.tiny_parts import SIDE, shards, tiny
+from tools.demo.parts.command import train_part
+from tools.demo.parts.descriptor import FILE
+from tools.demo.shards.files import ROWS, make_files
+from tools.demo.shards.shards import Shards
+from tools.demo.shards.source import CONTENT, STYLE, ShardFeature, ShardFeatures
+from tools.demo.world.triplets import Miniature
 from uso.config import load_model_config
-from uso.loading import load_pipeline
 from uso.training.command import train
 from uso.training.config import load_training_config
-from uso.training.data.files import ROWS, make_files
-from uso.training.data.miniature.triplets import Miniature
-from uso.training.data.shards import Shards
-from uso.training.demo.command import train_part
-from uso.training.demo.descriptor import FILE
-from uso.training.shard_source import CONTENT, STYLE, ShardFeature, ShardFeatures
+from uso.weights.loading import load_pipeline
 
 
 def in_pieces(folder: Path, name: str, data: Path, stops: list[int]) -> Path:

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.test_miniature import needs_font
-from uso.cli import main
+from tests.tools.demo.world.test_world import needs_font
+from tools.demo.shards import shards as shards_module
+from tools.demo.shards.files import make_files
+from tools.demo.shards.shards import Shards, make_shards
+from tools.demo.world.triplets import Miniature, Sample, Triplet
+from uso.cli.main import main
 from uso.errors import ConfigError, RequestError
 from uso.images import open_image
-from uso.training.data import shards as shards_module
 from uso.training.data.check import check_rows
-from uso.training.data.files import make_files
-from uso.training.data.miniature.triplets import Miniature, Sample, Triplet
 from uso.training.data.rows import Row, parse_row, read_rows, write_rows
-from uso.training.data.shards import Shards, make_shards
 
 Values = dict[str, Any]
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from accelerate import PartialState
 
-from tests.tiny_training import tiny_config, training_pipeline, write_rows
+from tests.support.tiny_training import tiny_config, training_pipeline, write_rows
 from uso.errors import ConfigError
 from uso.training.command import assemble, read_rows
 from uso.training.data.check import check_rows
-from uso.training.features import FeatureCache
-from uso.training.samples import read_samples
-from uso.training.validation import Validation
+from uso.training.data.features import FeatureCache
+from uso.training.data.samples import read_samples
+from uso.training.loop.pictures import Validation
 
 
 def changed(rows: Path, number: int, **values: Any) -> None:

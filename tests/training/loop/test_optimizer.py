@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from uso.training import optimizer as module
 from uso.training.config import OptimizerConfig
-from uso.training.optimizer import MuonAndAdamW, RunningMean, orthogonal, stacks
+from uso.training.loop import optimizer as module
+from uso.training.loop.optimizer import MuonAndAdamW, RunningMean, orthogonal, stacks
 
 
 @pytest.mark.parametrize("half", [False, True])
 def test_steps_of_matrices_are_orthogonal(half: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a wrong coefficient: singular values would spread or blow up. Tall, wide, and nearly square matrices."""
-    monkeypatch.setattr("uso.training.optimizer.multiplies_bfloat16", lambda device_type: half)
+    monkeypatch.setattr("uso.training.loop.optimizer.multiplies_bfloat16", lambda device_type: half)
     for shape in ((40, 12), (12, 40), (14, 12)):
         values = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(0))))
         assert float(values.min()) > 0.6 and float(values.max()) < 1.3

@@ -8,11 +8,11 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from uso.training.arrays import to_pixels
-from uso.training.demo.autoencoder import AutoencoderLoss, autoencoder_config
-from uso.training.demo.config import load_part_config
-from uso.training.optimizer import orthogonal
-from uso.training.speed import (
+from tools.demo.parts.autoencoder import AutoencoderLoss, autoencoder_config
+from tools.demo.parts.config import load_part_config
+from tools.demo.shards.arrays import to_pixels
+from uso.training.loop.optimizer import orthogonal
+from uso.training.loop.precision import (
     autocast,
     avoid_faulty_kernels,
     compile_residuals,

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.golden import Case
-from tests.tiny_training import (
+from tests.support.tiny_training import (
     STAGES,
     differing,
     tiny_batches,
@@ -22,20 +22,20 @@ from tests.tiny_training import (
     training_pipeline,
     write_rows,
 )
-from uso.checkpoints import load_context_embedder, load_transformer
 from uso.errors import CheckpointError, ConfigError, USOError
-from uso.memory import GIB
-from uso.training import state
-from uso.training.batches import Position, TrainingBatch
+from uso.memory.residency import GIB
 from uso.training.config import OptimizerConfig, TrainingConfig, load_training_config
-from uso.training.features import Feature, FeatureCache, check_pictures
-from uso.training.journal import Journal, duration
-from uso.training.load import host_refusal
-from uso.training.optimizer import RunningMean, learning_rate
-from uso.training.release import FILES
-from uso.training.samples import read_samples
-from uso.training.trainer import Trainer
-from uso.training.validation import MODES, Validation
+from uso.training.data.batches import Position, TrainingBatch
+from uso.training.data.features import Feature, FeatureCache, check_pictures
+from uso.training.data.samples import read_samples
+from uso.training.loop import checkpoint as state
+from uso.training.loop.log import Journal, duration
+from uso.training.loop.optimizer import RunningMean, learning_rate
+from uso.training.loop.pictures import MODES, Validation
+from uso.training.loop.trainer import Trainer
+from uso.training.model.export import FILES
+from uso.training.model.load import host_refusal
+from uso.weights.checkpoints import load_context_embedder, load_transformer
 
 
 def numbers(trainer: Trainer) -> list[torch.Tensor]:

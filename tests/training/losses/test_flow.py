@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from tests.golden import BOUND, Case, relative_error
-from tests.tiny_training import tiny_batches, tiny_config, tiny_trainer, training_pipeline, write_rows
-from uso.latents import pack
-from uso.pipeline import USOPipeline
-from uso.schedule import flux_mu
+from tests.support.tiny_training import tiny_batches, tiny_config, tiny_trainer, training_pipeline, write_rows
+from uso.pipeline.latents import pack
+from uso.pipeline.pipeline import USOPipeline
+from uso.pipeline.schedule import flux_mu
 from uso.training.config import FlowConfig
-from uso.training.draws import generator
-from uso.training.flow import clean_estimate, draw_levels, noised, target_velocity
-from uso.training.learners import Learners
-from uso.training.network import conditioning_of, predict
+from uso.training.losses.flow import clean_estimate, draw_levels, noised, target_velocity
+from uso.training.losses.network import conditioning_of, predict
+from uso.training.losses.seeds import generator
+from uso.training.model.learners import Learners
 
 Gradients = dict[str, torch.Tensor]
 

@@ -7,18 +7,18 @@ import pytest
 import torch
 from torch.nn.functional import mse_loss
 
-from tests.tiny_training import tiny_config, tiny_trainer, write_rows
+from tests.support.tiny_training import tiny_config, tiny_trainer, write_rows
 from uso.errors import ConfigError
-from uso.latents import pack
-from uso.training.batches import TrainingBatch
+from uso.pipeline.latents import pack
 from uso.training.config import GuidedConfig, load_training_config
-from uso.training.draws import generator
-from uso.training.dry_run import dry_run
-from uso.training.flow import draw_levels, noised, target_velocity
-from uso.training.guided import guided
-from uso.training.load import training_model
-from uso.training.network import conditioning_of, predict
-from uso.training.trainer import Trainer
+from uso.training.data.batches import TrainingBatch
+from uso.training.forecast import dry_run
+from uso.training.loop.trainer import Trainer
+from uso.training.losses.flow import draw_levels, noised, target_velocity
+from uso.training.losses.guided import guided
+from uso.training.losses.network import conditioning_of, predict
+from uso.training.losses.seeds import generator
+from uso.training.model.load import training_model
 
 
 def trainer_of(folder: Path, **values: float) -> Trainer:

@@ -7,15 +7,22 @@ import pytest
 import torch
 from torch import nn
 
-from tests.tiny_training import differing, tiny_batches, tiny_config, tiny_trainer, training_pipeline, write_rows
+from tests.support.tiny_training import (
+    differing,
+    tiny_batches,
+    tiny_config,
+    tiny_trainer,
+    training_pipeline,
+    write_rows,
+)
 from uso.errors import ConfigError
 from uso.images import open_image
-from uso.latents import image_to_tensor, pack, unpack
-from uso.schedule import schedule_sigmas
-from uso.training.draws import generator
-from uso.training.features import FeatureCache
-from uso.training.reward import StyleReward, StyleScore, find_descriptor, load_descriptor
-from uso.training.trainer import Judges, Trainer
+from uso.pipeline.latents import image_to_tensor, pack, unpack
+from uso.pipeline.schedule import schedule_sigmas
+from uso.training.data.features import FeatureCache
+from uso.training.loop.trainer import Judges, Trainer
+from uso.training.losses.reward import StyleReward, StyleScore, find_descriptor, load_descriptor
+from uso.training.losses.seeds import generator
 
 CPU = torch.device("cpu")
 
@@ -208,8 +215,8 @@ def test_descriptors_by_name() -> None:
 
 def test_held_out_scores_are_of_another_descriptor(tmp_path: Path) -> None:
     """Catches a held-out score that is the reward itself: hacking would look like success."""
-    from uso.training.samples import read_samples
-    from uso.training.validation import Validation, style_scores
+    from uso.training.data.samples import read_samples
+    from uso.training.loop.pictures import Validation, style_scores
 
     rows = write_rows(tmp_path / "rows", 1)
     config = tiny_config(tmp_path, rows, validation={"every": 1, "steps": 1, "count": 1})

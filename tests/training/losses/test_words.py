@@ -7,21 +7,21 @@ import pytest
 import torch
 from torch.nn.functional import mse_loss
 
-from tests.tiny_parts import SIDE, shards
-from tests.tiny_training import tiny_config, tiny_trainer, write_rows
+from tests.support.tiny_parts import SIDE, shards
+from tests.support.tiny_training import tiny_config, tiny_trainer, write_rows
+from tools.demo.shards.shards import Shards
+from tools.demo.shards.source import said, shard_samples
 from uso.errors import ConfigError
-from uso.latents import pack
-from uso.meta_model import MetaModel
+from uso.forecast.meta_model import MetaModel
+from uso.pipeline.latents import pack
+from uso.training.activations import example_batch
 from uso.training.command import read_rows
 from uso.training.config import load_training_config
-from uso.training.data.shards import Shards
-from uso.training.draws import generator
-from uso.training.dry_run import dry_run
-from uso.training.flow import draw_levels, noised
-from uso.training.load import training_model
-from uso.training.network import conditioning_of, predict
-from uso.training.shard_source import said, shard_samples
-from uso.training.trace import example_batch
+from uso.training.forecast import dry_run
+from uso.training.losses.flow import draw_levels, noised
+from uso.training.losses.network import conditioning_of, predict
+from uso.training.losses.seeds import generator
+from uso.training.model.load import training_model
 
 
 def test_the_error_against_the_answer_to_words_is_added(tmp_path: Path) -> None:

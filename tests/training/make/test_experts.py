@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
 from tests.conftest import draw_picture
-from tests.hub_server import HubServer, Repository
-from tests.test_csd import saved, tiny_checkpoint
-from uso.cli import REFUSED
+from tests.evaluation.metrics.test_csd import saved, tiny_checkpoint
+from tests.support.hub_server import HubServer, Repository
+from uso.cli.main import REFUSED
 from uso.config import ROOT
 from uso.errors import ConfigError
+from uso.evaluation.metrics.csd import load_csd
 from uso.images import open_image
-from uso.training.csd import load_csd
 from uso.training.data.check import check_rows
-from uso.training.data.expert_config import ExpertsConfig, load_experts_config
-from uso.training.data.expert_models import CsdScorer, DinoScorer, PipelineEditor, experts_from, load_editor
-from uso.training.data.experts import Experts, make_triplets, plan
 from uso.training.data.rows import read_rows
+from uso.training.make.config import ExpertsConfig, load_experts_config
+from uso.training.make.experts import Experts, make_triplets, plan
+from uso.training.make.models import CsdScorer, DinoScorer, PipelineEditor, experts_from, load_editor
 
 CONFIG = ExpertsConfig.model_validate(
     {

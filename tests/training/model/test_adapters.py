@@ -10,18 +10,18 @@ import torch
 from torch import nn
 
 from tests.golden import BOUND, Case, relative_error
-from tests.tiny_training import GOLDEN, tiny_batches, tiny_config, training_pipeline, write_rows
+from tests.support.tiny_training import GOLDEN, tiny_batches, tiny_config, training_pipeline, write_rows
 from uso.config import load_model_config
 from uso.errors import CheckpointError
-from uso.latents import pack
-from uso.meta_model import MetaModel
-from uso.pipeline import USOPipeline
-from uso.training.draws import generator
-from uso.training.frozen import FrozenInt8Linear, quantize_base
-from uso.training.learners import Learners
-from uso.training.lora import Lora
-from uso.training.network import conditioning_of, predict
-from uso.training.release import FILES, released, write_safetensors
+from uso.forecast.meta_model import MetaModel
+from uso.pipeline.latents import pack
+from uso.pipeline.pipeline import USOPipeline
+from uso.training.losses.network import conditioning_of, predict
+from uso.training.losses.seeds import generator
+from uso.training.model.adapters import Lora
+from uso.training.model.export import FILES, released, write_safetensors
+from uso.training.model.int8 import FrozenInt8Linear, quantize_base
+from uso.training.model.learners import Learners
 
 
 def shaken(learners: Learners) -> Learners:

@@ -16,9 +16,9 @@ from fastapi.testclient import TestClient
 from gradio_client import Client
 from gradio_client.exceptions import AuthenticationError
 
-from tests.served import served
+from tests.support.served import served
 from uso.errors import ConfigError
-from uso.web.accounts import (
+from uso.web.access.accounts import (
     LOGIN_SECONDS,
     Accounts,
     Ended,
@@ -29,9 +29,9 @@ from uso.web.accounts import (
     put_account,
     read_accounts,
 )
-from uso.web.guard import guarded
-from uso.web.identity import login_name
-from uso.web.login import LOGIN_COOKIE, WRONG_TRIES, WRONG_TRIES_OF_NAME, Login
+from uso.web.access.identity import login_name
+from uso.web.access.login import LOGIN_COOKIE, WRONG_TRIES, WRONG_TRIES_OF_NAME, Login
+from uso.web.access.stack import guarded
 from uso.web.settings import ServerSettings
 
 PASSWORD = "correct horse"

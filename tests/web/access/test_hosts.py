@@ -7,9 +7,9 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 
-from uso.web.guard import guarded
-from uso.web.hosts import host_name, is_loopback
-from uso.web.identity import asker_of
+from uso.web.access.hosts import host_name, is_loopback
+from uso.web.access.identity import asker_of
+from uso.web.access.stack import guarded
 from uso.web.settings import ServerSettings
 
 NEAR, FAR = ("127.0.0.1", 1), ("198.51.100.7", 1)

@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 
-from uso.web.identity import (
+from uso.web.access.identity import (
     BROWSER_COOKIE,
     Asker,
     Relay,

@@ -9,11 +9,11 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.responses import StreamingResponse
 
-from tests.scripted import until
-from tests.served import served
-from tests.test_guard import connected
-from uso.web.crowd import AT_ONCE, OPEN_STREAMS, REMEMBERED_PEOPLE, Crowd, Pace
-from uso.web.guard import Answers, guarded
+from tests.support.scripted import until
+from tests.support.served import served
+from tests.web.access.test_stack import connected
+from uso.web.access.limits import AT_ONCE, OPEN_STREAMS, REMEMBERED_PEOPLE, Crowd, Pace
+from uso.web.access.stack import Answers, guarded
 from uso.web.settings import ServerSettings
 
 

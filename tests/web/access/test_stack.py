@@ -26,12 +26,12 @@ from PIL import Image
 from starlette.responses import StreamingResponse
 from starlette.staticfiles import StaticFiles
 
-from tests.scripted import until
-from tests.served import served
+from tests.support.scripted import until
+from tests.support.served import served
 from uso.errors import ConfigError
-from uso.web.bodies import GIVE_THE_FILE, JSON_BYTES, fault
-from uso.web.guard import check_proxies, guarded
-from uso.web.identity import BROWSER_COOKIE, Relay, asker_at, asker_of, request_id_of
+from uso.web.access.bodies import GIVE_THE_FILE, JSON_BYTES, fault
+from uso.web.access.identity import BROWSER_COOKIE, Relay, asker_at, asker_of, request_id_of
+from uso.web.access.stack import check_proxies, guarded
 from uso.web.settings import ServerSettings
 
 PAGE = {"accept": "text/html,application/xhtml+xml"}

@@ -11,11 +11,10 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from uso.web import scratch, uploads
-from uso.web.guard import guarded
-from uso.web.identity import asker_at
-from uso.web.settings import ServerSettings
-from uso.web.uploads import (
+from uso.web.access import uploads
+from uso.web.access.identity import asker_at
+from uso.web.access.stack import guarded
+from uso.web.access.uploads import (
     MOST_BYTES,
     MOST_FILES,
     NO_ROOM,
@@ -27,6 +26,8 @@ from uso.web.uploads import (
     Taken,
     Uploads,
 )
+from uso.web.settings import ServerSettings
+from uso.web.store import uploads as scratch
 
 ANN, BEN = asker_at("198.51.100.7"), asker_at("203.0.113.9")
 WHILE = SLOTS * SLOT_SECONDS

@@ -20,16 +20,17 @@ from gradio_client.exceptions import AppError
 from mcp import ClientSession, types
 from mcp.client.streamable_http import streamable_http_client
 
-from tests.offered import Offered, offered
-from tests.scripted import PATIENCE, Script, until
-from tests.test_ground import requirements
+from tests.support.offered import Offered, offered
+from tests.support.scripted import PATIENCE, Script, until
+from tests.test_project_files import requirements
 from uso import output
+from uso.config import ROOT
 from uso.errors import ConfigError, MissingWeightsError
 from uso.request import ReferenceImage
-from uso.web import mcp
-from uso.web.programs import NO_JOB
+from uso.web.api import mcp
+from uso.web.api.endpoints import NO_JOB
 
-CONTRACT = Path(__file__).with_name("contract.json")
+CONTRACT = ROOT / "tests" / "contract.json"
 FIRST = {"prompt": "a fox", "seed": 11, "num_inference_steps": 2}
 
 

@@ -11,14 +11,14 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from tests.scripted import PATIENCE, Script, until
-from tests.served import served
+from tests.support.scripted import PATIENCE, Script, until
+from tests.support.served import served
 from uso.config import load_model_config
-from uso.web.desk import Desk
-from uso.web.engine import Engine
-from uso.web.page import build_page
-from uso.web.programs import NO_JOB
-from uso.web.server import MAX_SESSIONS, build_app
+from uso.web.api.calls import Desk
+from uso.web.api.endpoints import NO_JOB
+from uso.web.jobs.queue import Engine
+from uso.web.page.layout import build_page
+from uso.web.server.app import MAX_SESSIONS, build_app
 from uso.web.settings import ServerSettings
 
 CALL = "/gradio_api/call"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from uso.web.door import MAX_WAITING_BYTES, Door, LimitError
+from uso.web.jobs.admission import MAX_WAITING_BYTES, Door, LimitError
 from uso.web.settings import ServerSettings
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uso.web.line import FairLine
+from uso.web.jobs.fair_queue import FairLine
 
 _number = count()
 

@@ -15,21 +15,21 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.scripted import PATIENCE, Script, until
+from tests.support.scripted import PATIENCE, Script, until
 from uso import output
 from uso.config import ModelConfig
 from uso.errors import DeviceError, MissingWeightsError, USOError
 from uso.request import GenerationRequest, ReferenceImage
-from uso.web import orphans
-from uso.web import roll as roll_module
-from uso.web import worker as worker_module
-from uso.web.door import LimitError
-from uso.web.engine import ORPHANED, Engine
-from uso.web.identity import Asker
-from uso.web.jobs import Job, OnProgress
-from uso.web.ledger import FOLDER
-from uso.web.safety import Blocked, Safety
+from uso.web.access.identity import Asker
+from uso.web.jobs import followers
+from uso.web.jobs import roll as roll_module
+from uso.web.jobs import worker as worker_module
+from uso.web.jobs.admission import LimitError
+from uso.web.jobs.job import Job, OnProgress
+from uso.web.jobs.queue import ORPHANED, Engine
+from uso.web.jobs.safety import Blocked, Safety
 from uso.web.settings import ServerSettings
+from uso.web.store.ledger import FOLDER
 
 ANN, BEN = Asker("at:1", "browser:ann", None), Asker("at:2", "browser:ben", None)
 
@@ -390,7 +390,7 @@ def test_a_job_that_nobody_comes_to_follow_is_stopped(
     run: Any, request_for: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a tab that is closed while its request is being taken: no stream ever ends that could give it up."""
-    monkeypatch.setattr(orphans, "FOLLOWED_SECONDS", 0.1)
+    monkeypatch.setattr(followers, "FOLLOWED_SECONDS", 0.1)
     script = Script(free=False)
     engine = run(script, orphan_grace=0.05)
     left, followed = engine.submit(request_for(steps=50), ANN), engine.submit(request_for(), ANN)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from uso.errors import ConfigError, USOError
-from uso.web.safety import Blocked, Safety, load_safety
+from uso.web.jobs.safety import Blocked, Safety, load_safety
 
 CODE = """
 asked = []

@@ -8,7 +8,7 @@ from PIL import Image
 
 from uso.config import ModelConfig
 from uso.request import GenerationRequest
-from uso.web.pace import Pace, shape_of
+from uso.web.jobs.time_estimate import Pace, shape_of
 
 
 @pytest.fixture

@@ -21,11 +21,11 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from tests.scripted import until
+from tests.support.scripted import until
 from uso import output
 from uso.config import ROOT
-from uso.web import texts
-from uso.web.texts import EXAMPLES_FOLDER
+from uso.web.page import texts
+from uso.web.page.texts import EXAMPLES_FOLDER
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EXAMPLES = texts.EXAMPLES["drawn"]

@@ -15,22 +15,23 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image, PngImagePlugin
 
-from tests.scripted import Script, until
-from tests.visitor import ANN, BEN, visitor
+from tests.support.scripted import Script, until
+from tests.support.visitor import ANN, BEN, visitor
 from uso import output
 from uso.config import ModelConfig
 from uso.request import GenerationRequest, ReferenceImage
-from uso.web import album, history
-from uso.web.desk import Desk, Inputs
-from uso.web.engine import Engine
-from uso.web.handlers import FORGET, Handlers, Shown
-from uso.web.identity import BROWSER_COOKIE, asker_of
-from uso.web.jobs import Job, Picture
-from uso.web.ledger import CUT_OFF, Remembered
-from uso.web.page import build_page
-from uso.web.restore import KEEP
-from uso.web.server import build_app
+from uso.web.access.identity import BROWSER_COOKIE, asker_of
+from uso.web.api.calls import Desk, Inputs
+from uso.web.jobs.job import Job, Picture
+from uso.web.jobs.queue import Engine
+from uso.web.page import history_html
+from uso.web.page.events import FORGET, Handlers, Shown
+from uso.web.page.layout import build_page
+from uso.web.page.restore import KEEP
+from uso.web.server.app import build_app
 from uso.web.settings import ServerSettings
+from uso.web.store import history
+from uso.web.store.ledger import CUT_OFF, Remembered
 
 GONE = "That picture is no longer on the server."
 
@@ -276,7 +277,7 @@ def test_names_of_pictures_are_escaped_and_short(handlers: Handlers) -> None:
     """Catches a prompt that is run as markup, and one that a screen reader reads for a minute."""
     picture = made(handlers)[1]
     one = Remembered(picture, "", None, 1.0, b"RIFF", '<b>\n"x"\' ' + "long " * 40)
-    text = album.history([one], "Removed <soon>.", picture.id, True)
+    text = history_html.history([one], "Removed <soon>.", picture.id, True)
     assert "<b>" not in text and "&lt;b&gt; &quot;x&quot;&#x27; long" in text and "Removed &lt;soon&gt;." in text
     label = text.split('aria-label="')[1].split('"')[0]
     assert len(label) < 160 and label.endswith(f" ..., seed {picture.seed}")

@@ -20,22 +20,22 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from tests.scripted import PATIENCE, Script, until
-from tests.visitor import visitor
+from tests.support.scripted import PATIENCE, Script, until
+from tests.support.visitor import visitor
+from tools.demo.world.scenes import caption_words
+from tools.demo.world.styles import STYLES
 from uso import output
 from uso.config import ExampleSet, ModelConfig, load_model_config
 from uso.errors import ImageError, MissingWeightsError, RequestError
-from uso.training.data.miniature.scenes import caption_words
-from uso.training.data.miniature.styles import STYLES
-from uso.web import snippets
-from uso.web.desk import Desk, Inputs, requested, uploaded
-from uso.web.engine import Engine, EngineStatus, JobStatus
-from uso.web.handlers import FORGET, LATER_TICK_SECONDS, TICK_SECONDS, Handlers, Shown
-from uso.web.identity import asker_of
-from uso.web.page import build_page
-from uso.web.server import build_app
+from uso.web.access.identity import asker_of
+from uso.web.api.calls import Desk, Inputs, requested, uploaded
+from uso.web.jobs.queue import Engine, EngineStatus, JobStatus
+from uso.web.page import html
+from uso.web.page.events import FORGET, LATER_TICK_SECONDS, TICK_SECONDS, Handlers, Shown
+from uso.web.page.layout import build_page
+from uso.web.page.texts import EXAMPLES, TIPS
+from uso.web.server.app import build_app
 from uso.web.settings import ServerSettings
-from uso.web.texts import EXAMPLES, TIPS
 
 
 def built(config: ModelConfig, engine: Engine) -> gr.Blocks:
@@ -158,10 +158,10 @@ def test_labels_are_the_tutorials(engine: Engine, demo_config: ModelConfig) -> N
 
 def test_the_banner_says_which_model_runs_why_and_how_to_get_the_real_one() -> None:
     """Catches a demo that passes for the real thing, and markup in a reason that would be run."""
-    demo = snippets.banner(load_model_config("demo"), "No GPU <here>.")
+    demo = html.banner(load_model_config("demo"), "No GPU <here>.")
     assert "A miniature" in demo and "uso-loud" in demo and "No GPU &lt;here&gt;." in demo
     assert "python app.py --model flux-dev" in demo and "38 GB" in demo
-    dev, schnell = (snippets.banner(load_model_config(name), "") for name in ("flux-dev", "flux-schnell"))
+    dev, schnell = (html.banner(load_model_config(name), "") for name in ("flux-dev", "flux-schnell"))
     assert "non-commercial purposes only" in dev and "uso-loud" not in dev and "app.py" not in dev
     assert "Experimental" in schnell and "non-commercial" not in schnell
 
@@ -203,57 +203,57 @@ def test_a_job_says_where_it_is(values: dict[str, Any], words: str) -> None:
     """Catches a state without words, a forecast that is kept to itself, and a countdown of "0 s"."""
     moments = {name: soon(values[name]) for name in ("starts_at", "ends_at") if values.get(name)}
     status = JobStatus(**{**values, **moments})
-    assert snippets.job_words(status, EngineStatus(state="ready")) == words
+    assert html.job_words(status, EngineStatus(state="ready")) == words
 
 
 def test_a_waiting_job_says_that_the_model_loads() -> None:
     """Catches a page that looks stuck while the model loads."""
     loading = EngineStatus(state="loading", stage="Loading transformer", share=0.431)
-    assert snippets.job_words(JobStatus(), loading) == "Waiting for the model (Loading transformer, 43%)."
+    assert html.job_words(JobStatus(), loading) == "Waiting for the model (Loading transformer, 43%)."
 
 
 def test_several_workers_are_counted() -> None:
     """Catches a server that seems to be as fast as it will be while half of its GPUs still load."""
     some = EngineStatus(state="ready", workers=2, workers_ready=1)
-    assert "Ready on cuda, 1 of 2 workers ready<" in snippets.model_state(some, 3.0, "cuda")
+    assert "Ready on cuda, 1 of 2 workers ready<" in html.model_state(some, 3.0, "cuda")
     every = EngineStatus(state="ready", workers=2, workers_ready=2)
-    assert "Ready on cuda, 2 workers<" in snippets.model_state(every, 3.0, "cuda")
-    assert "worker" not in snippets.model_state(EngineStatus(state="ready", workers_ready=1), 3.0, "cuda")
+    assert "Ready on cuda, 2 workers<" in html.model_state(every, 3.0, "cuda")
+    assert "worker" not in html.model_state(EngineStatus(state="ready", workers_ready=1), 3.0, "cuda")
 
 
 def test_what_changes_many_times_a_second_is_not_read_out_each_time() -> None:
     """Catches a screen reader that is talked over by the steps, and one that is not told of the end."""
     running = JobStatus(state="running", stage="denoise", step=3, num_steps=25)
-    assert 'aria-live="off"' in snippets.job_state(running, EngineStatus(state="ready"))
-    assert "aria-live" not in snippets.job_state(JobStatus(state="done"), EngineStatus(state="ready"))
+    assert 'aria-live="off"' in html.job_state(running, EngineStatus(state="ready"))
+    assert "aria-live" not in html.job_state(JobStatus(state="done"), EngineStatus(state="ready"))
     waiting, loading = JobStatus(ahead=2, starts_at=soon(41.0)), EngineStatus(state="loading")
-    assert 'aria-live="off"' in snippets.job_state(waiting, loading, moved=False)
-    assert "aria-live" not in snippets.job_state(waiting, loading)
-    assert 'aria-live="off"' in snippets.model_state(loading, 3.0, "cuda")
-    assert "aria-live" not in snippets.model_state(EngineStatus(state="ready"), 3.0, "cuda")
+    assert 'aria-live="off"' in html.job_state(waiting, loading, moved=False)
+    assert "aria-live" not in html.job_state(waiting, loading)
+    assert 'aria-live="off"' in html.model_state(loading, 3.0, "cuda")
+    assert "aria-live" not in html.model_state(EngineStatus(state="ready"), 3.0, "cuda")
 
 
 def test_a_preview_says_that_it_is_one() -> None:
     """Catches a preview that passes for the picture, and one that is a file on the server."""
     status = JobStatus(state="running", stage="denoise", step=8, num_steps=25, preview=b"RIFF")
-    text = snippets.preview(status, (384, 256))
+    text = html.preview(status, (384, 256))
     assert "Preview, step 8 of 25" in text and 'width="384" height="256"' in text
     assert 'src="data:image/webp;base64,UklGRg=="' in text and 'alt="Preview of the picture after step 8 of 25"' in text
 
 
 def test_who_is_logged_in_can_leave_where_the_server_let_them_in() -> None:
     """Catches a name that is run as markup, and a way out that leads nowhere behind a proxy's login."""
-    assert snippets.account(None, True) == ""
+    assert html.account(None, True) == ""
     way_out = '<form method="post" action="logout">'
-    assert "&lt;b&gt;" in snippets.account("<b>", True) and way_out in snippets.account("ann", True)
-    assert "logout" not in snippets.account("ann", False)
+    assert "&lt;b&gt;" in html.account("<b>", True) and way_out in html.account("ann", True)
+    assert "logout" not in html.account("ann", False)
 
 
 def test_errors_are_escaped_and_announced() -> None:
     """Catches markup from a file's name that would be run in the page."""
-    text = snippets.job_state(JobStatus(state="failed", error="<b>.png is no picture."), EngineStatus())
+    text = html.job_state(JobStatus(state="failed", error="<b>.png is no picture."), EngineStatus())
     assert 'role="alert"' in text and "&lt;b&gt;.png" in text and "<b>" not in text
-    assert "<code>a &lt;command&gt;</code>" in snippets.refusal("Run `a <command>`.")
+    assert "<code>a &lt;command&gt;</code>" in html.refusal("Run `a <command>`.")
 
 
 # Examples.
@@ -299,7 +299,7 @@ def test_the_page_offers_the_examples_of_its_model(name: str, examples: ExampleS
     (tips,) = (block.value for block in page.blocks.values() if isinstance(block, gr.HTML) and "Tips" in block.value)
     assert all((escape(text) in tips) == (examples == own) for own in TIPS for _, text in set(TIPS[own]) - SHARED_TIPS)
     cards = [sample for (sample,) in fields(page)["examples"].samples]
-    assert cards == [snippets.card(example) for example in EXAMPLES[examples]]
+    assert cards == [html.card(example) for example in EXAMPLES[examples]]
     fill = Handlers(Desk(config, engine)).example
     assert [fill(index).prompt for index in range(len(cards))] == [example.prompt for example in EXAMPLES[examples]]
 

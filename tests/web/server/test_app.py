@@ -13,8 +13,8 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError, AuthenticationError
 from PIL import Image
 
-from tests.running import PERSON, Program, program
-from tests.scripted import until
+from tests.support.running import PERSON, Program, program
+from tests.support.scripted import until
 from uso import output
 from uso.config import ROOT
 

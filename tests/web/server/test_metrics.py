@@ -10,9 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from uso.config import ModelConfig
 from uso.request import GenerationRequest
-from uso.web.identity import Asker
-from uso.web.jobs import EngineStatus, Job
-from uso.web.telemetry import Telemetry
+from uso.web.access.identity import Asker
+from uso.web.jobs.job import EngineStatus, Job
+from uso.web.server.metrics import Telemetry
 
 
 def over(config: ModelConfig, state: str, prompt: str = "a secret fox") -> Job:

@@ -21,7 +21,7 @@ import pytest
 from gradio_client import Client, handle_file
 from playwright.sync_api import expect, sync_playwright
 
-from tests.running import Program, program
+from tests.support.running import Program, program
 from tools.stress.browsers import CHROMIUM, FLAGS
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("servers")]

@@ -22,10 +22,10 @@ from gradio_client import Client
 from PIL import Image
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from tests.running import LONG, PERSON, Program, Stream, ask, free_port, listens, program
-from tests.scripted import PATIENCE, until
+from tests.support.running import LONG, PERSON, Program, Stream, ask, free_port, listens, program
+from tests.support.scripted import PATIENCE, until
 from uso.config import ROOT
-from uso.web.boot import STARTING_PAGE
+from uso.web.server.starting import STARTING_PAGE
 
 NGINX = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 from gradio_client import Client
 
-from tests.running import LONG, PERSON, Stream, free_port, listens, program
-from tests.scripted import PATIENCE, until
+from tests.support.running import LONG, PERSON, Stream, free_port, listens, program
+from tests.support.scripted import PATIENCE, until
 from uso.config import ROOT
 from uso.errors import ConfigError, USOError
-from uso.web.boot import CLOSING, Front, Message, Site, starting_page
-from uso.web.port import listen, reserve
+from uso.web.server.port import listen, reserve
+from uso.web.server.starting import CLOSING, Front, Message, Site, starting_page
 
 NAVIGATION = [(b"accept", b"text/html,application/xhtml+xml;q=0.9,*/*;q=0.8")]
 

@@ -15,9 +15,9 @@ from PIL import Image
 from uso.config import ROOT, ModelConfig
 from uso.errors import OutputError
 from uso.request import GenerationRequest, GenerationResult
-from uso.web.identity import Asker
-from uso.web.jobs import Job, Picture
-from uso.web.ledger import CUT_OFF, FOLDER, Ledger, digest, served
+from uso.web.access.identity import Asker
+from uso.web.jobs.job import Job, Picture
+from uso.web.store.ledger import CUT_OFF, FOLDER, Ledger, digest, served
 
 ANN, BEN = Asker("at:1", "browser:ann", None), Asker("at:2", "browser:ben", None)
 

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.test_ledger import ANN, kept
+from tests.web.store.test_ledger import ANN, kept
 from uso.config import ModelConfig, load_model_config
 from uso.output import REFERENCES
 from uso.request import GenerationRequest, ReferenceImage
-from uso.web.jobs import Job
-from uso.web.ledger import Ledger
-from uso.web.prune import DAY, prune, words
+from uso.web.jobs.job import Job
 from uso.web.settings import ServerSettings
+from uso.web.store.ledger import Ledger
+from uso.web.store.prune import DAY, prune, words
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripted import until
+from tests.support.scripted import until
 from uso.config import ROOT
-from uso.web.desk import handed_out
-from uso.web.jobs import Picture
-from uso.web.scratch import (
+from uso.web.api.calls import handed_out
+from uso.web.jobs.job import Picture
+from uso.web.store.uploads import (
     BROKEN_OFF_AGE,
     LEFT_AGE,
     MAX_AGE,
@@ -104,7 +104,7 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_has_stays(
 ) -> None:
     """Catches people's pictures that stay on the disk after a crash, and a server that empties another's folder."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    script = "from uso.web.scratch import private_uploads; print(private_uploads(), flush=True); input()"
+    script = "from uso.web.store.uploads import private_uploads; print(private_uploads(), flush=True); input()"
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         cwd=ROOT,

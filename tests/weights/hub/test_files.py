@@ -16,19 +16,18 @@ from typing import Any
 import pytest
 from huggingface_hub import close_session, constants
 
-from tests.hub_server import HubServer, Repository, sha256
-from uso import hub
-from uso.config import ComponentName, ModelConfig, Source, load_model_config
+from tests.support.hub_server import HubServer, Repository, sha256
+from uso.cli.download import run_download
+from uso.config import ROOT, ComponentName, ModelConfig, Source, load_model_config
 from uso.errors import CheckpointError, ConfigError, MissingWeightsError, USOError
-from uso.hub_cache import Hub
-from uso.hub_command import run_download
-from uso.hub_errors import plain_errors
+from uso.weights.hub import files as hub
+from uso.weights.hub.cache import Hub
+from uso.weights.hub.errors import plain_errors
 
 MIB = 1 << 20
 BIG = 5 * MIB
 REPO = "lab/flux"
 STYLE = "studio/uso"
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def content(size: int, seed: int = 0) -> bytes:
@@ -103,7 +102,7 @@ def transformer() -> ModelConfig:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("uso.hub_transfer.LONGEST_WAIT", 0.01)
+    monkeypatch.setattr("uso.weights.hub.transfer.LONGEST_WAIT", 0.01)
     with HubServer() as running:
         running.repositories[REPO] = repository()
         running.repositories[STYLE] = Repository({"v1/lora.safetensors": content(700, 5)}, commit="2" * 40)
@@ -180,7 +179,7 @@ def test_plan_tells_the_size_first_and_asks_for_no_content(server: HubServer, he
 
 def test_fetches_just_what_is_needed(server: HubServer, here: Hub, caplog: pytest.LogCaptureFixture) -> None:
     """Pickles, ONNX, fp16 variants or a README being fetched; wrong files handed to the loader; no commit recorded."""
-    caplog.set_level(logging.INFO, "uso.hub")
+    caplog.set_level(logging.INFO, "uso.weights.hub.files")
     located = fetch(everything(), here)
     assert set(server.sent) == WANTED | {"v1/lora.safetensors"}
     for text in (".bin", ".onnx", ".msgpack", "fp16", "README", "model_index"):

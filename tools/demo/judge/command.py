@@ -16,7 +16,7 @@ from uso.request import GenerationRequest
 from uso.terminal import loading_bar, say
 
 if TYPE_CHECKING:
-    from uso.pipeline import USOPipeline
+    from uso.pipeline.pipeline import USOPipeline
 
 COUNT = 200
 """Pictures per condition: shares are then known to within 7 points, which tells a good model from a fair one."""
@@ -100,7 +100,7 @@ def _make(folder: Path) -> None:
 
 
 def _load(config: ModelConfig) -> "USOPipeline":
-    from uso.loading import load_pipeline
+    from uso.weights.loading import load_pipeline
 
     with loading_bar() as show:
         return load_pipeline(config, on_progress=show)
@@ -109,18 +109,18 @@ def _load(config: ModelConfig) -> "USOPipeline":
 def _evaluate(args: argparse.Namespace, configs: dict[str, ModelConfig], judge_file: Path) -> None:
     import cv2
 
-    from uso.training.arrays import to_bytes
-    from uso.training.csd import load_csd
-    from uso.training.data.miniature.subjects import font
-    from uso.training.demo.pictures import held_out
-    from uso.training.evaluation.draw import through_autoencoder
-    from uso.training.evaluation.judge import EXAMPLES, Judge
-    from uso.training.evaluation.material import FIRST, SIZE
-    from uso.training.evaluation.report import Score, as_json, as_text
-    from uso.training.evaluation.scores import evaluate
-    from uso.training.evaluation.sheet import Album
-    from uso.training.evaluation.structure import psnr
-    from uso.training.features import file_sha256
+    from tools.demo.judge.draw import through_autoencoder
+    from tools.demo.judge.judge import EXAMPLES, Judge
+    from tools.demo.judge.material import FIRST, SIZE
+    from tools.demo.judge.report import Score, as_json, as_text
+    from tools.demo.judge.scores import evaluate
+    from tools.demo.judge.sheet import Album
+    from tools.demo.judge.structure import psnr
+    from tools.demo.parts.pictures import held_out
+    from tools.demo.shards.arrays import to_bytes
+    from tools.demo.world.subjects import font
+    from uso.evaluation.metrics.csd import load_csd
+    from uso.training.data.features import file_sha256
 
     began = time.perf_counter()
     cv2.setNumThreads(1)  # on pictures this small its threads only get in each other's way

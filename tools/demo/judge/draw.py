@@ -6,13 +6,13 @@ What a task brings is encoded picture by picture, as in use; denoising and decod
 import torch
 from PIL import Image
 
+from tools.demo.judge.material import Task
+from tools.demo.shards.arrays import to_bytes
+from tools.demo.world.triplets import Pixels
 from uso.images import fit_reference
-from uso.latents import draw_noise, unpack
-from uso.pipeline import USOPipeline
+from uso.pipeline.latents import draw_noise, unpack
+from uso.pipeline.pipeline import USOPipeline
 from uso.request import GenerationRequest
-from uso.training.arrays import to_bytes
-from uso.training.data.miniature.triplets import Pixels
-from uso.training.evaluation.material import Task
 
 
 @torch.inference_mode()

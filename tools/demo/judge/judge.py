@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from uso.latents import image_to_tensor
-from uso.training.csd import CSD
-from uso.training.data.miniature.styles import STYLES
-from uso.training.data.miniature.subjects import SUBJECTS
-from uso.training.data.miniature.triplets import Pixels
-from uso.training.draws import generator
-from uso.training.evaluation.material import FIRST, SIZE, blend_examples, style_examples, subject_examples
+from tools.demo.judge.material import FIRST, SIZE, blend_examples, style_examples, subject_examples
+from tools.demo.world.styles import STYLES
+from tools.demo.world.subjects import SUBJECTS
+from tools.demo.world.triplets import Pixels
+from uso.evaluation.metrics.csd import CSD
+from uso.pipeline.latents import image_to_tensor
+from uso.training.losses.seeds import generator
 
 EXAMPLES = 16
 """Pictures that a prototype is the mean of."""

@@ -9,10 +9,10 @@ from itertools import combinations
 
 import numpy as np
 
-from uso.training.data.miniature.scenes import compose, draw_look, draw_scene
-from uso.training.data.miniature.styles import STYLES, Style, blended, draw_plain, draw_styled, paint
-from uso.training.data.miniature.subjects import SUBJECTS, Subject
-from uso.training.data.miniature.triplets import Miniature, Pixels, SplitName
+from tools.demo.world.scenes import compose, draw_look, draw_scene
+from tools.demo.world.styles import STYLES, Style, blended, draw_plain, draw_styled, paint
+from tools.demo.world.subjects import SUBJECTS, Subject
+from tools.demo.world.triplets import Miniature, Pixels, SplitName
 
 FIRST = 3_000_000
 """Number of the first triplet of every split that is drawn here, and the seed of its noise; nothing that learns reads

@@ -11,12 +11,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from uso.pipeline import USOPipeline
-from uso.request import GenerationRequest
-from uso.training.data.miniature.brush import Array
-from uso.training.data.miniature.triplets import Pixels
-from uso.training.evaluation.draw import draw, through_autoencoder
-from uso.training.evaluation.judge import (
+from tools.demo.judge.draw import draw, through_autoencoder
+from tools.demo.judge.judge import (
     BLEND_CHANCE,
     BOTH_CHANCE,
     CHANCE,
@@ -27,9 +23,13 @@ from uso.training.evaluation.judge import (
     ranked,
     rivals,
 )
-from uso.training.evaluation.material import CONDITIONS, Condition, Task, draw_task
-from uso.training.evaluation.report import Figure, Measure, Score, mean, share
-from uso.training.evaluation.structure import agreement, edge_map
+from tools.demo.judge.material import CONDITIONS, Condition, Task, draw_task
+from tools.demo.judge.report import Figure, Measure, Score, mean, share
+from tools.demo.judge.structure import agreement, edge_map
+from tools.demo.world.brush import Array
+from tools.demo.world.triplets import Pixels
+from uso.pipeline.pipeline import USOPipeline
+from uso.request import GenerationRequest
 
 TRUTH, DECODED, REFERENCE = "truth", "decoded", "reference"
 

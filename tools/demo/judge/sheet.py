@@ -7,11 +7,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from tools.demo.judge.material import Task
+from tools.demo.judge.scores import Batch
+from tools.demo.world.sheet import GAP, TEXT
+from tools.demo.world.triplets import Pixels
 from uso.errors import ConfigError
-from uso.training.data.miniature.sheet import GAP, TEXT
-from uso.training.data.miniature.triplets import Pixels
-from uso.training.evaluation.material import Task
-from uso.training.evaluation.scores import Batch
 
 ROWS = 12
 """Most rows of a sheet."""

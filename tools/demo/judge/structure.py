@@ -5,8 +5,8 @@ import math
 import cv2
 import numpy as np
 
-from uso.training.data.miniature.brush import Array, blur, luma, slope
-from uso.training.data.miniature.triplets import Pixels
+from tools.demo.world.brush import Array, blur, luma, slope
+from tools.demo.world.triplets import Pixels
 
 BLUR = 2.0
 """How far the edges are blurred, in pixels of a picture of 128: lines that moved by less than a stroke still meet."""

@@ -1,1 +1,1 @@
-"""The parts of the demo model that a user of released weights never trains, learned from nothing on drawn data."""
+"""What trains each part of the demo model."""

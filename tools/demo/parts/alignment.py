@@ -11,14 +11,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from tools.demo.shards.arrays import Arrays, Held, Places, encoded, name_of
+from tools.demo.shards.prefetch import sent
+from tools.demo.shards.shards import Shards
+from tools.demo.shards.source import OnProgress, single_slots
 from uso.errors import ConfigError
-from uso.pipeline import USOPipeline
-from uso.training.ahead import sent
-from uso.training.arrays import Arrays, Held, Places, encoded, name_of
-from uso.training.csd import CSD
-from uso.training.data.shards import Shards
-from uso.training.shard_source import OnProgress, single_slots
-from uso.training.speed import autocast
+from uso.evaluation.metrics.csd import CSD
+from uso.pipeline.pipeline import USOPipeline
+from uso.training.loop.precision import autocast
 
 READ_AT = 0.5
 """Share of the blocks after which tokens are read: the later ones are for detail."""

@@ -13,19 +13,19 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL
 
-from uso.checkpoints import load_autoencoder
-from uso.latents import LATENT_CHANNELS
-from uso.layouts import autoencoder_part
-from uso.training.ahead import Ahead, sent
-from uso.training.arrays import to_bytes
-from uso.training.demo.config import PartConfig
-from uso.training.demo.loop import Loop, Losses
-from uso.training.demo.model import DTYPE, read_config, refuse_other_sizes, write_config
-from uso.training.demo.pictures import held_out, open_samples, pick, pixels_of
-from uso.training.draws import generator
-from uso.training.evaluation.structure import psnr as picture_psnr
-from uso.training.release import by_source, write_safetensors
-from uso.training.speed import autocast, compile_residuals
+from tools.demo.judge.structure import psnr as picture_psnr
+from tools.demo.parts.config import PartConfig
+from tools.demo.parts.loop import Loop, Losses
+from tools.demo.parts.model import DTYPE, read_config, refuse_other_sizes, write_config
+from tools.demo.parts.pictures import held_out, open_samples, pick, pixels_of
+from tools.demo.shards.arrays import to_bytes
+from tools.demo.shards.prefetch import Ahead, sent
+from uso.pipeline.latents import LATENT_CHANNELS
+from uso.training.loop.precision import autocast, compile_residuals
+from uso.training.losses.seeds import generator
+from uso.training.model.export import by_source, write_safetensors
+from uso.weights.checkpoints import load_autoencoder
+from uso.weights.layouts import autoencoder_part
 
 logger = logging.getLogger(__name__)
 

@@ -17,20 +17,11 @@ from diffusers import FluxTransformer2DModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from uso.encoders import CLIP_LENGTH
-from uso.errors import ConfigError
-from uso.modulation import modulation_owners
-from uso.pipeline import USOPipeline
-from uso.speed import cache_folder, compile_blocks
-from uso.training.ahead import Ahead
-from uso.training.config import DataConfig, TrainingConfig
-from uso.training.csd import load_csd
-from uso.training.data.shards import Shards
-from uso.training.demo.alignment import Alignment, patches_of
-from uso.training.demo.captions import CaptionedBatch, Captions, encode_words, report_encoded
-from uso.training.demo.config import AlignmentConfig, PartConfig
-from uso.training.demo.loop import Loop, Losses, refuse_other_run
-from uso.training.demo.model import (
+from tools.demo.parts.alignment import Alignment, patches_of
+from tools.demo.parts.captions import CaptionedBatch, Captions, encode_words, report_encoded
+from tools.demo.parts.config import AlignmentConfig, PartConfig
+from tools.demo.parts.loop import Loop, Losses, refuse_other_run
+from tools.demo.parts.model import (
     DTYPE,
     read_config,
     refuse_other_sizes,
@@ -38,12 +29,21 @@ from uso.training.demo.model import (
     write_model_yaml,
     write_pretrained,
 )
-from uso.training.demo.words import load_clip_tokenizer, load_t5_tokenizer
-from uso.training.load import bring_to_device, load_for_training
-from uso.training.network import flow_error
-from uso.training.optimizer import embeddings_of
-from uso.training.release import released, write_safetensors
-from uso.training.speed import autocast
+from tools.demo.parts.words import load_clip_tokenizer, load_t5_tokenizer
+from tools.demo.shards.prefetch import Ahead
+from tools.demo.shards.shards import Shards
+from uso.errors import ConfigError
+from uso.evaluation.metrics.csd import load_csd
+from uso.pipeline.encoders import CLIP_LENGTH
+from uso.pipeline.pipeline import USOPipeline
+from uso.training.config import DataConfig, TrainingConfig
+from uso.training.loop.optimizer import embeddings_of
+from uso.training.loop.precision import autocast
+from uso.training.losses.network import flow_error
+from uso.training.model.export import released, write_safetensors
+from uso.training.model.load import bring_to_device, load_for_training
+from uso.transformer.compile import cache_folder, compile_blocks
+from uso.transformer.modulation import modulation_owners
 
 FILE = "flux1.safetensors"
 

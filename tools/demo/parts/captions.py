@@ -5,16 +5,16 @@ from typing import Any
 
 import torch
 
-from uso.pipeline import USOPipeline
+from tools.demo.parts.config import PartConfig
+from tools.demo.parts.pictures import pick
+from tools.demo.parts.words import clip_ids, t5_ids
+from tools.demo.shards.prefetch import sent
+from tools.demo.shards.shards import Shards
+from tools.demo.shards.source import CONTENT, TARGET, has_two_styles, latents_of, nameable
+from uso.pipeline.pipeline import USOPipeline
 from uso.terminal import say
-from uso.training.ahead import sent
-from uso.training.data.shards import Shards
-from uso.training.demo.config import PartConfig
-from uso.training.demo.pictures import pick
-from uso.training.demo.words import clip_ids, t5_ids
-from uso.training.draws import generator
-from uso.training.flow import draw_levels
-from uso.training.shard_source import CONTENT, TARGET, has_two_styles, latents_of, nameable
+from uso.training.losses.flow import draw_levels
+from uso.training.losses.seeds import generator
 
 Words = tuple[torch.Tensor, torch.Tensor]
 """T5's features [B or 1, L, text_dim] and CLIP's vectors [B or 1, pooled_dim]."""

@@ -8,9 +8,9 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tools.demo.parts.config import PARTS_FOLDER, Part, PartConfig, load_part_config
 from uso.terminal import say
 from uso.training.config import training_names
-from uso.training.demo.config import PARTS_FOLDER, Part, PartConfig, load_part_config
 
 if TYPE_CHECKING:
     import torch
@@ -49,11 +49,11 @@ def train_part(config: PartConfig, *, resume: bool = False) -> None:
         USOError: with the remedy.
     """
     if config.tensorboard:
-        from uso.training.journal import check_tensorboard
+        from uso.training.loop.log import check_tensorboard
 
         check_tensorboard()
-    from uso.choices import choose_device
-    from uso.training.speed import avoid_faulty_kernels, compiling
+    from uso.training.loop.precision import avoid_faulty_kernels, compiling
+    from uso.weights.choices import choose_device
 
     device = choose_device(config.device)
     avoid_faulty_kernels(device)
@@ -63,12 +63,12 @@ def train_part(config: PartConfig, *, resume: bool = False) -> None:
 
 def _trainers() -> dict[Part, Callable[[PartConfig, "torch.device", bool], object]]:
     """By part; importing them imports torch."""
-    from uso.training.demo.autoencoder import train_autoencoder
-    from uso.training.demo.base import train_base
-    from uso.training.demo.descriptor import train_descriptor
-    from uso.training.demo.guidance import train_guidance
-    from uso.training.demo.image_encoder import train_image_encoder
-    from uso.training.demo.tokenizers import train_tokenizers
+    from tools.demo.parts.autoencoder import train_autoencoder
+    from tools.demo.parts.base import train_base
+    from tools.demo.parts.descriptor import train_descriptor
+    from tools.demo.parts.guidance import train_guidance
+    from tools.demo.parts.image_encoder import train_image_encoder
+    from tools.demo.parts.tokenizers import train_tokenizers
 
     return {
         "autoencoder": train_autoencoder,

@@ -35,7 +35,7 @@ class PartOptions(Strict):
 
 
 class AlignmentConfig(Strict):
-    """What a base learns to foretell beside the flow; see `uso.training.demo.alignment`."""
+    """What a base learns to foretell beside the flow; see `tools.demo.parts.alignment`."""
 
     descriptor: str
     """File of the descriptor whose features are foretold."""

@@ -1,7 +1,7 @@
 """A small descriptor of style and subject, shaped as CSD is, learned from the labels of drawn pictures.
 
 One is what the reward stage learns from, another, with other pictures and another seed, is the judge of
-`train.evaluate`; they never meet. The file is read by `uso.training.csd.load_csd`.
+`train.evaluate`; they never meet. The file is read by `uso.evaluation.metrics.csd.load_csd`.
 
 `architecture`: `width` (a multiple of 64), `layers`, `image_size`, `patch_size`, `vector`. `data` may name several
 folders of shards, separated by commas.
@@ -15,16 +15,16 @@ from torch import nn
 from torch.nn import functional
 from transformers import CLIPVisionConfig
 
-from uso.training.ahead import Ahead, sent
-from uso.training.arrays import to_pixels
-from uso.training.csd import CSD, HEAD_WIDTH, load_csd, published_tensors
-from uso.training.demo.config import PartConfig
-from uso.training.demo.loop import Loop, Losses
-from uso.training.demo.model import refuse_other_sizes, tower_sizes
-from uso.training.demo.pictures import open_samples, pick
-from uso.training.draws import generator
-from uso.training.release import write_safetensors
-from uso.training.speed import autocast
+from tools.demo.parts.config import PartConfig
+from tools.demo.parts.loop import Loop, Losses
+from tools.demo.parts.model import refuse_other_sizes, tower_sizes
+from tools.demo.parts.pictures import open_samples, pick
+from tools.demo.shards.arrays import to_pixels
+from tools.demo.shards.prefetch import Ahead, sent
+from uso.evaluation.metrics.csd import CSD, HEAD_WIDTH, load_csd, published_tensors
+from uso.training.loop.precision import autocast
+from uso.training.losses.seeds import generator
+from uso.training.model.export import write_safetensors
 
 FILE = "descriptor.safetensors"
 _SHARPNESS = 16.0

@@ -10,21 +10,21 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from uso.checkpoints import load_transformer
+from tools.demo.parts.base import FILE, pipeline_of, refuse_other_base, transformer_parameters, write_transformer
+from tools.demo.parts.captions import Captions, Words, encode_words
+from tools.demo.parts.config import PartConfig
+from tools.demo.parts.loop import Loop, Losses, refuse_other_run
+from tools.demo.shards.prefetch import Ahead
+from tools.demo.shards.shards import Shards
 from uso.errors import ConfigError
-from uso.latents import pack
-from uso.pipeline import USOPipeline
-from uso.speed import cache_folder, compile_blocks
-from uso.training.ahead import Ahead
-from uso.training.data.shards import Shards
-from uso.training.demo.base import FILE, pipeline_of, refuse_other_base, transformer_parameters, write_transformer
-from uso.training.demo.captions import Captions, Words, encode_words
-from uso.training.demo.config import PartConfig
-from uso.training.demo.loop import Loop, Losses, refuse_other_run
-from uso.training.flow import noised
-from uso.training.network import predict
-from uso.training.release import released, write_safetensors
-from uso.training.speed import autocast
+from uso.pipeline.latents import pack
+from uso.pipeline.pipeline import USOPipeline
+from uso.training.loop.precision import autocast
+from uso.training.losses.flow import noised
+from uso.training.losses.network import predict
+from uso.training.model.export import released, write_safetensors
+from uso.transformer.compile import cache_folder, compile_blocks
+from uso.weights.checkpoints import load_transformer
 
 
 def train_guidance(config: PartConfig, device: torch.device, resume: bool = False) -> Loop:

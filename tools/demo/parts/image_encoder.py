@@ -13,17 +13,17 @@ import torch
 from torch import nn
 from transformers import SiglipConfig, SiglipModel, SiglipTextConfig, SiglipVisionConfig, SiglipVisionModel
 
-from uso.checkpoints import load_image_encoder
-from uso.context import STYLE_LAYERS
+from tools.demo.parts.config import PartConfig
+from tools.demo.parts.loop import Loop, Losses
+from tools.demo.parts.model import read_config, refuse_other_sizes, tower_sizes, write_config, write_pretrained
+from tools.demo.parts.pictures import open_samples, pick, pixels_of
+from tools.demo.parts.words import caption_ids, load_t5_tokenizer
+from tools.demo.shards.prefetch import Ahead, sent
 from uso.errors import ConfigError
-from uso.training.ahead import Ahead, sent
-from uso.training.demo.config import PartConfig
-from uso.training.demo.loop import Loop, Losses
-from uso.training.demo.model import read_config, refuse_other_sizes, tower_sizes, write_config, write_pretrained
-from uso.training.demo.pictures import open_samples, pick, pixels_of
-from uso.training.demo.words import caption_ids, load_t5_tokenizer
-from uso.training.optimizer import embeddings_of
-from uso.training.speed import autocast
+from uso.training.loop.optimizer import embeddings_of
+from uso.training.loop.precision import autocast
+from uso.transformer.context_embedder import STYLE_LAYERS
+from uso.weights.checkpoints import load_image_encoder
 
 FOLDER = "siglip"
 

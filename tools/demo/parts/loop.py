@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import nn
 
+from tools.demo.parts.config import PartConfig
 from uso.errors import ConfigError
-from uso.training import state
 from uso.training.command import stopped_by_signals
-from uso.training.demo.config import PartConfig
-from uso.training.journal import Journal
-from uso.training.optimizer import showing
-from uso.training.steps import Run
+from uso.training.loop import checkpoint
+from uso.training.loop.log import Journal
+from uso.training.loop.optimizer import showing
+from uso.training.loop.run import Run
 
 Losses = dict[str, torch.Tensor]
 """`loss` is what is minimised; the others are only written down."""
@@ -64,9 +64,9 @@ class Loop(Run):
             ConfigError: there are checkpoints and nobody said to go on, or they are of another run.
         """
         refuse_other_run(self.config, resume)
-        found = state.checkpoints(self.checkpoints)
+        found = checkpoint.checkpoints(self.checkpoints)
         if found:
-            self.progress = state.restore(found[-1], self.parameters, self.optimizer, self.mean)
+            self.progress = checkpoint.restore(found[-1], self.parameters, self.optimizer, self.mean)
 
     def update(self) -> dict[str, float]:
         """One step; returns what to write down.
@@ -79,7 +79,7 @@ class Loop(Run):
         losses["loss"].backward()
         values = {name: float(value.detach()) for name, value in losses.items()}
         applied = self.apply(values["loss"])
-        self.progress = state.Progress(step + 1, self.progress.position, self.progress.seconds)
+        self.progress = checkpoint.Progress(step + 1, self.progress.position, self.progress.seconds)
         return values | applied
 
     def export(self) -> None:
@@ -100,7 +100,7 @@ def refuse_other_run(config: PartConfig, resume: bool) -> None:
     Raises:
         ConfigError: there are checkpoints and nobody said to go on, or they are of another run.
     """
-    found = state.checkpoints(config.folder / "checkpoints")
+    found = checkpoint.checkpoints(config.folder / "checkpoints")
     if not found:
         return
     if not resume:
@@ -108,7 +108,7 @@ def refuse_other_run(config: PartConfig, resume: bool) -> None:
             f"{config.folder} holds checkpoints of an earlier run. Say --resume to go on from the newest, or begin in "
             "another folder: output=FOLDER."
         )
-    then, now = state.read_record(found[-1])["config"], config.model_dump(mode="json")
+    then, now = checkpoint.read_record(found[-1])["config"], config.model_dump(mode="json")
     changed = [key for key in now if key not in FREE and then.get(key) != now[key]]
     if changed:
         raise ConfigError(

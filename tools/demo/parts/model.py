@@ -13,7 +13,7 @@ import yaml
 
 from uso.config import load_model_config
 from uso.errors import ConfigError
-from uso.training.release import write_safetensors
+from uso.training.model.export import write_safetensors
 
 DTYPE = torch.bfloat16
 """Of the files; what learns is float32."""

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tools.demo.shards.arrays import HOST, to_pixels
+from tools.demo.shards.shards import Shards
+from tools.demo.world.triplets import Miniature
 from uso.errors import ConfigError
-from uso.training.arrays import HOST, to_pixels
-from uso.training.data.miniature.triplets import Miniature
-from uso.training.data.shards import Shards
-from uso.training.draws import generator
+from uso.training.losses.seeds import generator
 
 HELD_OUT = 2_000_000
 """Number of the first sample of the split `seen` that measures a part; nothing is trained on that split."""

@@ -17,17 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from uso.encoders import CLIP_LENGTH
-from uso.training.data.miniature.scenes import (
+from tools.demo.parts.config import PartConfig
+from tools.demo.world.scenes import (
     caption_words,
     compose,
     draw_look,
     sentence,
     styled_sentence,
 )
-from uso.training.data.miniature.styles import STYLES
-from uso.training.data.miniature.subjects import SUBJECTS
-from uso.training.demo.config import PartConfig
+from tools.demo.world.styles import STYLES
+from tools.demo.world.subjects import SUBJECTS
+from uso.pipeline.encoders import CLIP_LENGTH
 
 SEED = 20250826
 

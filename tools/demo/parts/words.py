@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from transformers import CLIPTokenizer, T5TokenizerFast
 
-from uso.encoders import CLIP_LENGTH
+from tools.demo.shards.shards import Shards
 from uso.errors import ConfigError
-from uso.training.data.shards import Shards
+from uso.pipeline.encoders import CLIP_LENGTH
 
 
 def load_t5_tokenizer(model: Path) -> tuple[Any, int]:

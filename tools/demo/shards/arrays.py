@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from uso.encoders import exact_convolutions
-from uso.latents import tensor_to_image
-from uso.training.ahead import sent
-from uso.training.data.shards import Shards, mapped
+from tools.demo.shards.prefetch import sent
+from tools.demo.shards.shards import Shards, mapped
+from uso.pipeline.encoders import exact_convolutions
+from uso.pipeline.latents import tensor_to_image
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
 """Pixels [B, 3, H, W] in [-1, 1] -> [B, ...], on one device."""

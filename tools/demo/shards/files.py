@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from uso.training.data.miniature.triplets import Miniature, Pixels, Triplet
+from tools.demo.world.triplets import Miniature, Pixels, Triplet
 from uso.training.data.rows import Row, write_rows
 
 ROWS = "rows.jsonl"

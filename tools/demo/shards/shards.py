@@ -18,8 +18,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tools.demo.world.triplets import Labels, Miniature, Sample, Triplet
 from uso.errors import ConfigError
-from uso.training.data.miniature.triplets import Labels, Miniature, Sample, Triplet
 
 Kind = Literal["triplets", "samples"]
 SHARD = 512

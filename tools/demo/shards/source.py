@@ -1,4 +1,4 @@
-"""Training samples out of shards of drawn triplets: what `uso.training.samples` and the feature cache are for files.
+"""Training samples out of shards of drawn triplets, as `uso.training.data.samples` makes them out of files.
 
 Features are arrays on disk, made in batches. Shards are square and of one size, and are not cropped.
 """
@@ -13,19 +13,19 @@ import numpy as np
 import torch
 from PIL import Image
 
-from uso.context import STYLE_LAYERS
-from uso.encoders import image_features
+from tools.demo.shards.arrays import Arrays, can_hold, encoded, name_of, to_bytes
+from tools.demo.shards.shards import Shards
+from tools.demo.world.scenes import instruction
+from tools.demo.world.styles import STYLES
 from uso.errors import ConfigError
-from uso.pipeline import USOPipeline
-from uso.training.arrays import Arrays, can_hold, encoded, name_of, to_bytes
-from uso.training.buckets import Shape
+from uso.pipeline.encoders import image_features
+from uso.pipeline.pipeline import USOPipeline
 from uso.training.config import TrainingConfig
-from uso.training.data.miniature.scenes import instruction
-from uso.training.data.miniature.styles import STYLES
-from uso.training.data.shards import Shards
-from uso.training.features import SampleFeatures
-from uso.training.load import visiting
-from uso.training.speed import autocast, compile_residuals
+from uso.training.data.buckets import Shape
+from uso.training.data.features import SampleFeatures
+from uso.training.loop.precision import autocast, compile_residuals
+from uso.training.model.load import visiting
+from uso.transformer.context_embedder import STYLE_LAYERS
 
 CONTENT, STYLE, TARGET, STYLE_2 = 0, 1, 2, 3
 """Places of a triplet's pictures; the last one only where some triplets have two styles."""

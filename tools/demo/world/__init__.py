@@ -1,1 +1,1 @@
-"""Drawn training data: subjects x places x styles, every sample a function of (seed, index). No torch, no files."""
+"""Drawn pictures: subjects in places, in styles."""

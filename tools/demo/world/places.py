@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from uso.training.data.miniature.brush import (
+from tools.demo.world.brush import (
     BASE,
     Array,
     Colour,
@@ -23,7 +23,7 @@ from uso.training.data.miniature.brush import (
     smooth,
     stripes,
 )
-from uso.training.data.miniature.sketch import Sketch, Time
+from tools.demo.world.sketch import Sketch, Time
 
 
 @dataclass(frozen=True)

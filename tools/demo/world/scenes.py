@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from uso.training.data.miniature.brush import Array, Random, blur, luma, mix, smooth, times
-from uso.training.data.miniature.places import PLACES, Place, draw_place, lit, soft_shadow
-from uso.training.data.miniature.sketch import TIMES, Time
-from uso.training.data.miniature.subjects import GLYPH_SIDE, PROPS, SUBJECTS, Kind, Subject, glyph, tinted
+from tools.demo.world.brush import Array, Random, blur, luma, mix, smooth, times
+from tools.demo.world.places import PLACES, Place, draw_place, lit, soft_shadow
+from tools.demo.world.sketch import TIMES, Time
+from tools.demo.world.subjects import GLYPH_SIDE, PROPS, SUBJECTS, Kind, Subject, glyph, tinted
 
 GROUND = 0.9
 """Where a subject's foot is, as a share of the height."""

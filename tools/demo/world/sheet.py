@@ -3,10 +3,10 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from uso.training.data.miniature.scenes import compose, draw_look
-from uso.training.data.miniature.styles import STYLES, Style, draw_plain, draw_styled
-from uso.training.data.miniature.subjects import SUBJECTS
-from uso.training.data.miniature.triplets import Miniature
+from tools.demo.world.scenes import compose, draw_look
+from tools.demo.world.styles import STYLES, Style, draw_plain, draw_styled
+from tools.demo.world.subjects import SUBJECTS
+from tools.demo.world.triplets import Miniature
 
 GAP, TEXT = 4, 16
 """Pixels between pictures, and for a line of words under one."""

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from uso.training.data.miniature.brush import (
+from tools.demo.world.brush import (
     BASE,
     Array,
     Colour,

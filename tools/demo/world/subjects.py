@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from tools.demo.world.brush import Array
 from uso.errors import ConfigError
-from uso.training.data.miniature.brush import Array
 
 Kind = Literal["animal", "figure", "plant", "food", "thing", "vehicle", "building"]
 

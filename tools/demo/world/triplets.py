@@ -13,9 +13,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from uso.errors import ConfigError
-from uso.training.data.miniature.brush import Random, finished
-from uso.training.data.miniature.scenes import (
+from tools.demo.world.brush import Random, finished
+from tools.demo.world.scenes import (
     Picture,
     Scene,
     both,
@@ -26,9 +25,10 @@ from uso.training.data.miniature.scenes import (
     sentence,
     styled_sentence,
 )
-from uso.training.data.miniature.strangers import STRANGERS
-from uso.training.data.miniature.styles import STYLES, Style, blended, draw_plain, draw_styled, paint
-from uso.training.data.miniature.subjects import SUBJECTS, Subject
+from tools.demo.world.styles import STYLES, Style, blended, draw_plain, draw_styled, paint
+from tools.demo.world.subjects import SUBJECTS, Subject
+from tools.demo.world.unnamed_subjects import STRANGERS
+from uso.errors import ConfigError
 
 Pixels = NDArray[np.uint8]
 Layout = Literal["kept", "moved"]

@@ -5,7 +5,7 @@ None of them shows what a held-out subject shows.
 
 import unicodedata
 
-from uso.training.data.miniature.subjects import Kind, Subject
+from tools.demo.world.subjects import Kind, Subject
 
 MOST_LETTERS = 8
 """Of a word in a name; a long one would be many tokens of a prompt."""

@@ -21,7 +21,7 @@ from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from uso.errors import CheckpointError
-from uso.training.config import CSD_HOME
+from uso.evaluation.metrics import CSD_HOME
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

@@ -1,1 +1,9 @@
-"""Training data: rows of a JSON-lines file, their checker, and the two makers of triplets. No training here."""
+"""Rows on a disk become batches.
+
+rows.py        JSON lines
+check.py       names every row that cannot be used
+samples.py     rows as samples of a run
+buckets.py     sizes and the order of an epoch
+features.py    encoded prompts and pictures, kept on disk
+batches.py     stacked features, read ahead
+"""

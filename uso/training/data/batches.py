@@ -11,15 +11,15 @@ from typing import Any, Protocol
 
 import torch
 
+from tools.demo.shards.source import ShardFeature, ShardFeatures, ShardPicture, ShardSample
 from uso.config import Strict
-from uso.context import STYLE_LAYERS
 from uso.errors import ConfigError
-from uso.remember import Remembered
-from uso.training.buckets import Draw, epoch_batches
+from uso.pipeline.cache import Remembered
 from uso.training.config import TrainingConfig
-from uso.training.features import KEPT, Feature, FeatureCache, SampleFeatures
-from uso.training.samples import Sample
-from uso.training.shard_source import ShardFeature, ShardFeatures, ShardPicture, ShardSample
+from uso.training.data.buckets import Draw, epoch_batches
+from uso.training.data.features import KEPT, Feature, FeatureCache, SampleFeatures
+from uso.training.data.samples import Sample
+from uso.transformer.context_embedder import STYLE_LAYERS
 
 _CPU = torch.device("cpu")
 

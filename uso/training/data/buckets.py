@@ -15,7 +15,7 @@ from PIL import Image
 from uso.errors import ConfigError
 from uso.images import TOKEN_SIZE
 from uso.training.config import DropoutConfig
-from uso.training.draws import generator
+from uso.training.losses.seeds import generator
 
 Size = tuple[int, int]
 """(width, height) in pixels."""

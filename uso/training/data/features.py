@@ -20,13 +20,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from uso.config import ROOT, from_home
-from uso.context import STYLE_LAYERS
 from uso.errors import CheckpointError, ConfigError, USOError
 from uso.images import open_image
-from uso.pipeline import USOPipeline
-from uso.training.buckets import Size, crop_and_scale
-from uso.training.release import write_safetensors
-from uso.training.samples import Sample
+from uso.pipeline.pipeline import USOPipeline
+from uso.training.data.buckets import Size, crop_and_scale
+from uso.training.data.samples import Sample
+from uso.training.model.export import write_safetensors
+from uso.transformer.context_embedder import STYLE_LAYERS
 
 Kind = Literal["prompt", "latents", "style"]
 

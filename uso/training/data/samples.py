@@ -12,8 +12,8 @@ from typing import Any
 from uso.config import ROOT, from_home
 from uso.errors import ConfigError, ImageError, RequestError
 from uso.images import identify
-from uso.training.buckets import Shape, Size, bucket_sizes, content_sizes, nearest_bucket
 from uso.training.config import Condition, DataConfig
+from uso.training.data.buckets import Shape, Size, bucket_sizes, content_sizes, nearest_bucket
 from uso.training.data.rows import numbered_lines
 
 _LISTED = 5

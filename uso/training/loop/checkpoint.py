@@ -1,7 +1,7 @@
 """Checkpoints: everything a run needs to go on as if it had never stopped, in folders that are there wholly or not.
 
 `state.safetensors` holds what learns, the optimizer's moments and the running mean, in float32; `state.json` the step,
-the place in the data, and the config. Random draws go by the place in the data (`uso.training.draws`), so that place is
+the place in the data, and the config. Random draws go by the place in the data (`seeds.py`), so that place is
 their state too. No pickles.
 """
 
@@ -19,10 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from uso.errors import CheckpointError, ConfigError
-from uso.training.batches import Position
 from uso.training.config import RunConfig, TrainingConfig
-from uso.training.optimizer import RunningMean
-from uso.training.release import write_safetensors
+from uso.training.data.batches import Position
+from uso.training.loop.optimizer import RunningMean
+from uso.training.model.export import write_safetensors
 
 _NAME = re.compile(r"step-(\d{8})")
 _PART = ".part"

@@ -11,7 +11,7 @@ import torch
 
 from uso.errors import ConfigError
 from uso.training.config import OptimizerConfig
-from uso.training.speed import multiplies_bfloat16
+from uso.training.loop.precision import multiplies_bfloat16
 
 _MOMENTUM = 0.95
 """Of Muon."""

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from PIL import Image
 
-from uso.latents import image_to_tensor
-from uso.pipeline import USOPipeline
+from uso.pipeline.latents import image_to_tensor
+from uso.pipeline.pipeline import USOPipeline
 from uso.request import GenerationRequest, GenerationResult
 from uso.training.config import TrainingConfig
-from uso.training.features import Feature, FeatureCache
-from uso.training.reward import StyleScore
-from uso.training.samples import Sample
+from uso.training.data.features import Feature, FeatureCache
+from uso.training.data.samples import Sample
+from uso.training.losses.reward import StyleScore
 
 MODES: dict[str, tuple[bool, bool, int]] = {
     "text": (True, False, 0),

@@ -1,4 +1,4 @@
-"""What makes training steps faster without changing what they compute; see `uso.speed` for the blocks."""
+"""What makes training steps faster without changing what they compute; see `uso.transformer.compile` for the blocks."""
 
 import logging
 from functools import cache
@@ -8,8 +8,8 @@ import torch
 from diffusers import AutoencoderKL
 from diffusers.models.resnet import ResnetBlock2D
 
-from uso.speed import cache_folder, can_compile, use_cache_folder
 from uso.training.config import Precision, RunConfig
+from uso.transformer.compile import cache_folder, can_compile, use_cache_folder
 
 logger = logging.getLogger(__name__)
 

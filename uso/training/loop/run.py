@@ -1,7 +1,7 @@
 """What every run is made of: gradients to updates, updates to records and checkpoints, until the last step or a stop.
 
 What is learned, and on what, is a subclass's business. A run that goes on from a checkpoint does what a run in one
-piece does, if every random draw goes by the number of the step (`uso.training.draws`).
+piece does, if every random draw goes by the number of the step (`uso.training.losses.seeds`).
 """
 
 import math
@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from uso.errors import USOError
-from uso.training import state
 from uso.training.config import RunConfig
-from uso.training.journal import Journal, duration
-from uso.training.optimizer import RunningMean, learning_rate, make_optimizer
+from uso.training.loop import checkpoint
+from uso.training.loop.log import Journal, duration
+from uso.training.loop.optimizer import RunningMean, learning_rate, make_optimizer
 
 
 class Stopped(Exception):
@@ -41,7 +41,7 @@ class Run:
         self.parameters = dict(parameters)
         self.optimizer = make_optimizer(config.optimizer, self.parameters.values(), embeddings)
         self.mean = None if config.ema is None else RunningMean(self.parameters, config.ema)
-        self.progress = state.Progress()
+        self.progress = checkpoint.Progress()
         self.stopping = False
         """Set it to end the run soon, with a checkpoint of the last whole step."""
 
@@ -99,7 +99,7 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint, and the result so far."""
-        state.save(self.checkpoints, self.config, self.progress, self.parameters, self.optimizer, self.mean)
+        checkpoint.save(self.checkpoints, self.config, self.progress, self.parameters, self.optimizer, self.mean)
         self.export()
 
     def must_stop(self, late: bool) -> bool:
@@ -122,7 +122,7 @@ class Run:
             except Stopped:
                 break
             step, seconds = self.progress.step, time.monotonic() - began
-            self.progress = state.Progress(step, self.progress.position, before + seconds)
+            self.progress = checkpoint.Progress(step, self.progress.position, before + seconds)
             last = step == config.steps
             for name, value in values.items():
                 seen[name].append(value)

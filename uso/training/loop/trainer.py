@@ -16,24 +16,24 @@ from accelerate import PartialState
 from accelerate.utils import gather_object, reduce
 from torch.nn.functional import mse_loss
 
-from uso.latents import pack
-from uso.pipeline import USOPipeline
-from uso.speed import uncompiled
-from uso.training import state
-from uso.training.batches import BatchSource, TrainingBatch
+from uso.pipeline.latents import pack
+from uso.pipeline.pipeline import USOPipeline
 from uso.training.config import TrainingConfig
-from uso.training.draws import generator
-from uso.training.flow import draw_levels, noised, target_velocity
-from uso.training.guided import guided
-from uso.training.journal import Journal
-from uso.training.learners import Learners
-from uso.training.network import conditioning_of, predict
-from uso.training.optimizer import showing
-from uso.training.release import FILES, write_safetensors
-from uso.training.reward import StyleReward, StyleScore
-from uso.training.speed import autocast
-from uso.training.steps import Run, Stopped
-from uso.training.validation import Validation, style_scores
+from uso.training.data.batches import BatchSource, TrainingBatch
+from uso.training.loop import checkpoint as state
+from uso.training.loop.log import Journal
+from uso.training.loop.optimizer import showing
+from uso.training.loop.pictures import Validation, style_scores
+from uso.training.loop.precision import autocast
+from uso.training.loop.run import Run, Stopped
+from uso.training.losses.flow import draw_levels, noised, target_velocity
+from uso.training.losses.guided import guided
+from uso.training.losses.network import conditioning_of, predict
+from uso.training.losses.reward import StyleReward, StyleScore
+from uso.training.losses.seeds import generator
+from uso.training.model.export import FILES, write_safetensors
+from uso.training.model.learners import Learners
+from uso.transformer.compile import uncompiled
 
 logger = logging.getLogger(__name__)
 

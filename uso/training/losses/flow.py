@@ -6,7 +6,7 @@ line from picture to noise). Pure functions on tensors; the network's arithmetic
 
 import torch
 
-from uso.schedule import schedule_mu, shifted
+from uso.pipeline.schedule import schedule_mu, shifted
 from uso.training.config import FlowConfig
 
 _LEAST = 1e-5

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import torch
 
-from uso.training.batches import TrainingBatch
 from uso.training.config import GuidedConfig
-from uso.training.draws import generator
+from uso.training.data.batches import TrainingBatch
+from uso.training.losses.seeds import generator
 
 
 def guided(batch: TrainingBatch, config: GuidedConfig, seed: int) -> tuple[torch.Tensor, TrainingBatch] | None:

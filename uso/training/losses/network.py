@@ -5,11 +5,11 @@ Nothing of the network's arithmetic is here; this only hands over what `USOPipel
 
 import torch
 
-from uso.latents import pack
-from uso.pipeline import USOPipeline
-from uso.stages import Conditioning
-from uso.training.batches import TrainingBatch
-from uso.training.flow import noised, target_velocity
+from uso.pipeline.latents import pack
+from uso.pipeline.pipeline import USOPipeline
+from uso.pipeline.stages import Conditioning
+from uso.training.data.batches import TrainingBatch
+from uso.training.losses.flow import noised, target_velocity
 
 
 def conditioning_of(pipeline: USOPipeline, batch: TrainingBatch, guidance: float | None) -> Conditioning:

@@ -14,19 +14,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from tools.demo.shards.source import ShardPicture
 from uso.config import ROOT
 from uso.errors import ConfigError
 from uso.images import open_image
-from uso.latents import CELL, LATENT_CHANNELS, image_to_tensor, pack, unpack
-from uso.pipeline import USOPipeline
-from uso.schedule import schedule_sigmas
-from uso.stages import Conditioning
-from uso.training.batches import TrainingBatch
+from uso.pipeline.latents import CELL, LATENT_CHANNELS, image_to_tensor, pack, unpack
+from uso.pipeline.pipeline import USOPipeline
+from uso.pipeline.schedule import schedule_sigmas
+from uso.pipeline.stages import Conditioning
 from uso.training.config import RewardConfig
-from uso.training.draws import generator
-from uso.training.flow import clean_estimate
-from uso.training.network import conditioning_of, predict
-from uso.training.shard_source import ShardPicture
+from uso.training.data.batches import TrainingBatch
+from uso.training.losses.flow import clean_estimate
+from uso.training.losses.network import conditioning_of, predict
+from uso.training.losses.seeds import generator
 
 
 def find_descriptor(name: str) -> Any:

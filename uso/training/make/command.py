@@ -142,9 +142,9 @@ def _meter(what: str) -> Callable[[int, int], None]:
 
 
 def _make_miniature(args: argparse.Namespace) -> int:
-    from uso.training.data.files import ROWS, make_files
-    from uso.training.data.miniature.triplets import Miniature
-    from uso.training.data.shards import make_shards
+    from tools.demo.shards.files import ROWS, make_files
+    from tools.demo.shards.shards import make_shards
+    from tools.demo.world.triplets import Miniature
 
     _one_thread()
     if args.count < 1 or args.first < 0:
@@ -190,15 +190,15 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def _make(args: argparse.Namespace) -> int:
-    from uso.training.config import CSD_HOME
-    from uso.training.data.expert_config import load_experts_config
+    from uso.evaluation.metrics import CSD_HOME
+    from uso.training.make.config import load_experts_config
 
     config = load_experts_config(args.experts)
     if not args.csd.is_file():
         raise ConfigError(f"{args.csd} is not there. CSD's weights: {CSD_HOME}.")
-    from uso.choices import choose_device
-    from uso.training.data.expert_models import experts_from
-    from uso.training.data.experts import REPORT_TEXT, ROWS, make_triplets
+    from uso.training.make.experts import REPORT_TEXT, ROWS, make_triplets
+    from uso.training.make.models import experts_from
+    from uso.weights.choices import choose_device
 
     experts = experts_from(config, args.csd, str(choose_device(args.device)))
     meters: dict[str, Callable[[int, int], None]] = {}
@@ -221,8 +221,8 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _sheet(args: argparse.Namespace) -> int:
-    from uso.training.data.miniature.sheet import style_sheet, triplet_sheet
-    from uso.training.data.miniature.triplets import Miniature
+    from tools.demo.world.sheet import style_sheet, triplet_sheet
+    from tools.demo.world.triplets import Miniature
 
     if args.file.suffix.lower() != ".png":
         raise ConfigError(f"{args.file} must end in .png.")

@@ -20,8 +20,8 @@ from PIL import Image
 
 from uso.errors import ConfigError, ImageError, RequestError
 from uso.images import check_reference, fit_reference, open_image
-from uso.training.data.expert_config import ExpertsConfig, FilterConfig
 from uso.training.data.rows import Row, write_rows
+from uso.training.make.config import ExpertsConfig, FilterConfig
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 KINDS = ("style", "subject", "leak")

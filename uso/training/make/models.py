@@ -12,11 +12,11 @@ from PIL import Image
 from transformers import Dinov2Model
 
 from uso.errors import ConfigError
-from uso.hub_cache import Hub
-from uso.hub_errors import beneath, explained
-from uso.training.csd import CSD, load_csd, prepare_picture
-from uso.training.data.expert_config import EditorConfig, ExpertsConfig
-from uso.training.data.experts import Editor, Experts
+from uso.evaluation.metrics.csd import CSD, load_csd, prepare_picture
+from uso.training.make.config import EditorConfig, ExpertsConfig
+from uso.training.make.experts import Editor, Experts
+from uso.weights.hub.cache import Hub
+from uso.weights.hub.errors import beneath, explained
 
 COMMAND = "python -m uso train.data make"
 """What to run again, without its folders."""

@@ -1,7 +1,7 @@
 """USO's LoRA while it learns: pairs of small matrices beside the frozen attention projections of a transformer.
 
 Layout and names are the released file's: one `down` for query, key and value together, an `up` three times as high.
-Folding for inference is `uso.checkpoints`' business; nothing is folded here.
+Folding for inference is `uso.weights.checkpoints`' business; nothing is folded here.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from uso.errors import CheckpointError
-from uso.layouts import flux_part, lora_modules, lora_target
-from uso.training.draws import generator
+from uso.training.losses.seeds import generator
+from uso.weights.layouts import flux_part, lora_modules, lora_target
 
 _QUERY_KEY_VALUE = 3
 

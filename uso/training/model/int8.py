@@ -1,15 +1,15 @@
 """A frozen base in int8 that gradients pass through: weights in 8 bits, products in the dtype of the activations.
 
-What `--speed fast` does (`uso.quantize`) rounds activations too, and rounding has no gradient. Here only the weights
-are rounded, one scale per output channel, and brought back for each product, forwards and backwards.
+What `--speed fast` does (`uso.transformer.int8`) rounds activations too, and rounding has no gradient. Here only
+the weights are rounded, one scale per output channel, and brought back for each product, forwards and backwards.
 """
 
 from typing import Any
 
 import torch
 
-from uso.pipeline import USOPipeline
-from uso.quantize import Int8Linear, QuantizeReport, quantize_blocks
+from uso.pipeline.pipeline import USOPipeline
+from uso.transformer.int8 import Int8Linear, QuantizeReport, quantize_blocks
 
 
 class _Product(torch.autograd.Function):

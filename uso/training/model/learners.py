@@ -8,12 +8,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from uso.config import ROOT
-from uso.context import ContextEmbedder
-from uso.pipeline import USOPipeline
+from uso.pipeline.pipeline import USOPipeline
 from uso.training.config import TrainingConfig
-from uso.training.draws import generator
-from uso.training.lora import Lora
-from uso.training.release import released
+from uso.training.losses.seeds import generator
+from uso.training.model.adapters import Lora
+from uso.training.model.export import released
+from uso.transformer.context_embedder import ContextEmbedder
 
 _LEVELS = "levels."
 

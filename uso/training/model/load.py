@@ -12,18 +12,18 @@ from contextlib import contextmanager
 import psutil
 import torch
 
-from uso import hub
 from uso.config import ROOT, ModelConfig, Source, load_memory_plan, load_model_config
 from uso.errors import ConfigError
-from uso.loading import Loader, alone_in_process, everything_on
-from uso.memory import Residency
-from uso.meta_model import MetaModel
-from uso.pipeline import USOPipeline
-from uso.placement import GIB
-from uso.provenance import provenance
+from uso.forecast.meta_model import MetaModel
+from uso.memory.plan import GIB
+from uso.memory.residency import Residency
+from uso.pipeline.pipeline import USOPipeline
 from uso.training.config import TrainingConfig
-from uso.training.features import ENCODERS, Feature, FeatureCache
-from uso.training.frozen import quantize_base
+from uso.training.data.features import ENCODERS, Feature, FeatureCache
+from uso.training.model.int8 import quantize_base
+from uso.weights.hub import files
+from uso.weights.loading import Loader, alone_in_process, everything_on
+from uso.weights.provenance import provenance
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def load_for_training(
     model = training_model(config)
     dtype = weights_dtype(config)
     with alone_in_process(report):
-        located = hub.locate(model, offline=offline, download=not offline, on_progress=on_progress)
+        located = files.locate(model, offline=offline, download=not offline, on_progress=on_progress)
         stored = sum(file.stat().st_size for component in located.values() for file in component.files)
         loader = Loader(model, located, dtype, report, stored)
         pipeline = loader.pipeline(model.lora_scale, everything_on(_HOST))

@@ -19,7 +19,7 @@ from pathlib import Path
 import bcrypt
 
 from uso.errors import ConfigError
-from uso.web.identity import acceptable_name
+from uso.web.access.identity import acceptable_name
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from starlette.formparsers import MultiPartException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from uso.errors import RequestError
-from uso.web.asgi import Headers, header, path_of, read_body, refuse, replayed
-from uso.web.identity import asker_in
-from uso.web.uploads import Refused, Uploads
+from uso.web.access.asgi import Headers, header, path_of, read_body, refuse, replayed
+from uso.web.access.identity import asker_in
+from uso.web.access.uploads import Refused, Uploads
 
 API = "/gradio_api"
 UPLOAD = f"{API}/upload"

@@ -11,8 +11,8 @@ from typing import Any, cast
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from uso.web.asgi import header, refuse
-from uso.web.identity import mark_local
+from uso.web.access.asgi import header, refuse
+from uso.web.access.identity import mark_local
 from uso.web.settings import ServerSettings
 
 MAX_SHOWN = 80

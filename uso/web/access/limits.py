@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from uso.web.asgi import path_of, refuse
-from uso.web.bodies import API
-from uso.web.identity import asker_in
+from uso.web.access.asgi import path_of, refuse
+from uso.web.access.bodies import API
+from uso.web.access.identity import asker_in
 
 A_SECOND, AT_ONCE = 20.0, 200.0
 """Events of one person: steadily, and after a quiet time. A page sends about ten for one thing that is done on it."""

@@ -14,9 +14,9 @@ from collections.abc import Collection
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from uso.web.accounts import LOGIN_SECONDS, MAX_PASSWORD_BYTES, Accounts, Throttle
-from uso.web.asgi import answer, header, is_navigation, path_of, read_body, refuse, replayed
-from uso.web.identity import acceptable_name, asker_at, asker_in, cookie_values, person_at, remember, set_cookie
+from uso.web.access.accounts import LOGIN_SECONDS, MAX_PASSWORD_BYTES, Accounts, Throttle
+from uso.web.access.asgi import answer, header, is_navigation, path_of, read_body, refuse, replayed
+from uso.web.access.identity import acceptable_name, asker_at, asker_in, cookie_values, person_at, remember, set_cookie
 
 logger = logging.getLogger(__name__)
 

@@ -15,12 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from uso.errors import ConfigError
-from uso.web.accounts import Accounts, login_key
-from uso.web.asgi import drop_headers, header, is_navigation, path_of, refuse
-from uso.web.bodies import Bodies, host_of, is_mcp, own_hosts
-from uso.web.crowd import Crowd
-from uso.web.hosts import Hosts
-from uso.web.identity import (
+from uso.web.access.accounts import Accounts, login_key
+from uso.web.access.asgi import drop_headers, header, is_navigation, path_of, refuse
+from uso.web.access.bodies import Bodies, host_of, is_mcp, own_hosts
+from uso.web.access.hosts import Hosts
+from uso.web.access.identity import (
     BROWSER_COOKIE,
     BROWSER_SECONDS,
     REQUEST_ID,
@@ -35,7 +34,8 @@ from uso.web.identity import (
     remember,
     set_cookie,
 )
-from uso.web.login import Login
+from uso.web.access.limits import Crowd
+from uso.web.access.login import Login
 from uso.web.settings import ServerSettings
 
 logger = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from gradio.utils import get_upload_folder
 
-from uso.web import scratch
-from uso.web.identity import Asker
-from uso.web.snippets import duration
+from uso.web.access.identity import Asker
+from uso.web.page.html import duration
+from uso.web.store import uploads
 
 MOST_FILES = 60
 MOST_BYTES = 10**9
@@ -98,7 +98,7 @@ class Uploads:
         min_free: bytes of the disk that stay free.
     """
 
-    def __init__(self, limit: int, min_free: float, *, most_held: int = scratch.MAX_BYTES) -> None:
+    def __init__(self, limit: int, min_free: float, *, most_held: int = uploads.MAX_BYTES) -> None:
         self._limit, self._min_free, self._most_held = limit, min_free, most_held
         self._ration = Ration(MOST_FILES, max(MOST_BYTES, 2 * limit))
         self._coming = 0
@@ -139,7 +139,7 @@ class Uploads:
                 return False
         except OSError:
             return True  # taking it in says what is wrong
-        if not scratch.is_private(folder):  # somebody else's, who looks after it
+        if not uploads.is_private(folder):  # somebody else's, who looks after it
             return True
         async with self._measuring:
             age = time.monotonic() - self._measured
@@ -161,8 +161,8 @@ def _free(folder: Path) -> int:
 
 def _measured(folder: Path, most: int) -> int:
     """The folder's size in bytes; if that is more than `most`, after tidying it up."""
-    size = scratch.size_of(folder)
+    size = uploads.size_of(folder)
     if size > most and os.access(folder, os.W_OK):
-        scratch.sweep(folder, most=max(most, 0))
-        size = scratch.size_of(folder)
+        uploads.sweep(folder, most=max(most, 0))
+        size = uploads.size_of(folder)
     return size

@@ -25,11 +25,11 @@ from uso.config import ModelConfig
 from uso.errors import ImageError, USOError
 from uso.images import MAX_PIXELS, identify
 from uso.request import RANDOM_SEED, GenerationRequest, ReferenceImage
-from uso.web.door import LimitError
-from uso.web.engine import Engine
-from uso.web.identity import Asker, asker_of
-from uso.web.jobs import NAME_LETTERS, EngineStatus, Job, JobStatus, Picture
-from uso.web.telemetry import Telemetry
+from uso.web.access.identity import Asker, asker_of
+from uso.web.jobs.admission import LimitError
+from uso.web.jobs.job import NAME_LETTERS, EngineStatus, Job, JobStatus, Picture
+from uso.web.jobs.queue import Engine
+from uso.web.server.metrics import Telemetry
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """What programs may call: `/generate`, `/status` and `/cancel`, by HTTP, `gradio_client` or MCP.
 
-Names, parameters, types, ranges, descriptions and results here are a contract (`tests/test_programs.py`). The page has
-its own verbs (`handlers.py`); who is let in, and how often, is decided elsewhere.
+Names, parameters, types, ranges, descriptions and results here are a contract (`tests/web/api/test_endpoints.py`).
+The page has its own verbs (`page/events.py`); who is let in, and how often, is decided elsewhere.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from gradio.utils import get_function_description
 
 from uso.errors import RequestError, USOError
 from uso.request import RANDOM_SEED
-from uso.web import snippets
-from uso.web.desk import Desk, Inputs, handed_out, plain_errors
-from uso.web.jobs import EngineStatus, JobStatus, Picture
+from uso.web.api.calls import Desk, Inputs, handed_out, plain_errors
+from uso.web.jobs.job import EngineStatus, JobStatus, Picture
+from uso.web.page import html
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Programs:
         job = await self.desk.submit(given, request)
         async with aclosing(self.desk.follow(job)) as news:
             async for status, engine in news:
-                progress((status.step, status.num_steps or 1), desc=snippets.job_words(status, engine))
+                progress((status.step, status.num_steps or 1), desc=html.job_words(status, engine))
                 if not status.over:
                     yield None, details(job.id, status, engine)
         yield await asyncio.to_thread(finished, job.id, job.status, self.engine.status)
@@ -142,7 +142,7 @@ def details(job_id: str, status: JobStatus, engine: EngineStatus) -> dict[str, A
 
     Seconds are rounded to tenths, and None where they cannot be told yet.
     """
-    told: dict[str, Any] = {"job": job_id, "state": status.state, "message": snippets.job_words(status, engine)}
+    told: dict[str, Any] = {"job": job_id, "state": status.state, "message": html.job_words(status, engine)}
     if status.state == "queued":
         told |= {"ahead": status.ahead, "seconds_to_start": _tenths(status.seconds_to_start)}
     if status.state == "running":

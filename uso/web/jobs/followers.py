@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from uso.web.jobs import Job
+from uso.web.jobs.job import Job
 
 LOOK_SECONDS = 0.5
 """How often the thread looks while there are orphans; without any it sleeps."""

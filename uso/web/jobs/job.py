@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 from PIL import Image
 
 from uso.request import GenerationRequest, GenerationResult, Progress
-from uso.web.identity import Asker
+from uso.web.access.identity import Asker
 
 OnProgress = Callable[[str, float], None]
 """Called while the model loads: stage in words, share done from 0 to 1."""

@@ -14,17 +14,17 @@ from typing import Any
 
 from uso.errors import USOError
 from uso.request import GenerationRequest
-from uso.web.door import Door
-from uso.web.identity import Asker
-from uso.web.jobs import EngineStatus, Job, JobStatus, Load
-from uso.web.ledger import Ledger
-from uso.web.line import FairLine
-from uso.web.orphans import Orphans
-from uso.web.pace import Pace
-from uso.web.roll import Roll
-from uso.web.safety import Safety
+from uso.web.access.identity import Asker
+from uso.web.jobs.admission import Door
+from uso.web.jobs.fair_queue import FairLine
+from uso.web.jobs.followers import Orphans
+from uso.web.jobs.job import EngineStatus, Job, JobStatus, Load
+from uso.web.jobs.roll import Roll
+from uso.web.jobs.safety import Safety
+from uso.web.jobs.time_estimate import Pace
+from uso.web.jobs.worker import Worker
 from uso.web.settings import ServerSettings
-from uso.web.worker import Worker
+from uso.web.store.ledger import Ledger
 
 logger = logging.getLogger(__name__)
 

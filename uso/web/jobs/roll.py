@@ -3,7 +3,7 @@
 import threading
 from collections import OrderedDict
 
-from uso.web.jobs import Job
+from uso.web.jobs.job import Job
 
 REMEMBERED_JOBS = 500
 """Closed jobs that are kept; older ones are asked of the ledger."""

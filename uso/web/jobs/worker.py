@@ -17,11 +17,11 @@ from typing import Any, Protocol
 
 from uso.errors import DeviceError, USOError
 from uso.request import GenerationResult, Progress
-from uso.web.jobs import EngineStatus, Job, Load, Picture, Pipeline
-from uso.web.ledger import Ledger, served
-from uso.web.pace import Pace
-from uso.web.safety import Safety
+from uso.web.jobs.job import EngineStatus, Job, Load, Picture, Pipeline
+from uso.web.jobs.safety import Safety
+from uso.web.jobs.time_estimate import Pace
 from uso.web.settings import ServerSettings
+from uso.web.store.ledger import Ledger, served
 
 logger = logging.getLogger(__name__)
 

@@ -18,13 +18,14 @@ import gradio as gr
 from uso.errors import OutputError, RequestError, USOError
 from uso.images import keep_input_size, upright_size
 from uso.request import RANDOM_SEED
-from uso.web import album, history, prune, snippets
-from uso.web.desk import Desk, Inputs, handed_out, uploaded
-from uso.web.identity import Asker, asker_of
-from uso.web.jobs import NAME_LETTERS, Job, JobStatus, Picture
-from uso.web.ledger import Remembered
-from uso.web.restore import KEEP, Restored, brought, entitled, restored
-from uso.web.texts import EXAMPLES
+from uso.web.access.identity import Asker, asker_of
+from uso.web.api.calls import Desk, Inputs, handed_out, uploaded
+from uso.web.jobs.job import NAME_LETTERS, Job, JobStatus, Picture
+from uso.web.page import history_html, html
+from uso.web.page.restore import KEEP, Restored, brought, entitled, restored
+from uso.web.page.texts import EXAMPLES
+from uso.web.store import history, prune
+from uso.web.store.ledger import Remembered
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class Handlers:
         try:
             job = await self.desk.submit(Inputs(*values), request)
         except USOError as error:
-            yield Shown(status=snippets.refusal(str(error)))
+            yield Shown(status=html.refusal(str(error)))
             return
         async with aclosing(self._follow(job, request)) as news:
             async for shown in news:
@@ -116,11 +117,11 @@ class Handlers:
                 if status.over:
                     yield await self._ended(job.id, status, request)
                     return
-                said, frame = snippets.job_state(status, engine, status.ahead != ahead), KEEP
+                said, frame = html.job_state(status, engine, status.ahead != ahead), KEEP
                 ahead = status.ahead
                 if status.preview is not None and status.preview is not preview:
                     preview, size = status.preview, (job.request.width, job.request.height)
-                    frame = snippets.preview(status, size)
+                    frame = html.preview(status, size)
                 yield Shown(status=KEEP if said == words else said, preview=frame)
                 words = said
 
@@ -130,7 +131,7 @@ class Handlers:
         shown = Shown() if last is None else await asyncio.to_thread(self._made, job_id, last, asker_of(request))
         return shown._replace(
             preview="",
-            status=snippets.job_state(status, self.engine.status) if shown.status is KEEP else shown.status,
+            status=html.job_state(status, self.engine.status) if shown.status is KEEP else shown.status,
             generate=gr.update(interactive=True),
             stop=gr.update(interactive=False, value="Stop"),
             job_id=None,
@@ -178,13 +179,13 @@ class Handlers:
             if not keep:
                 return "", free, free
             if reference is None:
-                return snippets.note("Keep input size needs a content image."), free, free
+                return html.note("Keep input size needs a content image."), free, free
             was = upright_size(reference.data, reference.name, most)
             width, height = keep_input_size(*was, self.config.limits.min_size, self.config.limits.max_size)
         except RequestError as error:
-            return snippets.note(str(error), bad=True), free, free
+            return html.note(str(error), bad=True), free, free
         said = f"The picture will be {width} × {height}; the content image is {was[0]} × {was[1]}."
-        return snippets.note(said), free, free
+        return html.note(said), free, free
 
     def example(self, index: int) -> Inputs:
         """All inputs of an example; what it does not name goes back to the model's default."""
@@ -211,17 +212,17 @@ class Handlers:
         try:
             name, saved = await self.desk.read(brought, file, self.desk.max_pixels)
         except (RequestError, OutputError) as error:
-            return snippets.note(str(error), bad=True), *unchanged
+            return html.note(str(error), bad=True), *unchanged
         source = await asyncio.to_thread(entitled, self.engine, asker_of(request), saved)
         found = await asyncio.to_thread(restored, self.config, saved, source, self.engine.settings.output)
-        return snippets.note(_told(f"The settings of {name} are filled in.", found)), *found.inputs
+        return html.note(_told(f"The settings of {name} are filled in.", found)), *found.inputs
 
     # Pictures.
 
     async def arrive(self, request: gr.Request) -> tuple[str, str]:
         """On a load of the page: (who is logged in, the history)."""
         asker = asker_of(request)
-        account = snippets.account(asker.name, self.engine.settings.accounts is not None)
+        account = html.account(asker.name, self.engine.settings.accounts is not None)
         return account, await asyncio.to_thread(self._history, asker)
 
     async def select(self, chosen: gr.EventData, job_id: str | None, request: gr.Request) -> Shown:
@@ -229,9 +230,9 @@ class Handlers:
         picture_id = chosen._data.get("picture") if isinstance(chosen._data, dict) else None
         found = await asyncio.to_thread(history.own, self.engine, asker_of(request), picture_id)
         if found is None:
-            return Shown(status=snippets.refusal("That picture is no longer on the server."))
+            return Shown(status=html.refusal("That picture is no longer on the server."))
         shown = await asyncio.to_thread(self._picture, found)
-        said = snippets.idle("A picture from before.") if shown.status is KEEP and job_id is None else shown.status
+        said = html.idle("A picture from before.") if shown.status is KEEP and job_id is None else shown.status
         return shown._replace(preview="", status=said)
 
     async def reuse_all(self, picture_id: Any, request: gr.Request) -> tuple[Any, ...]:
@@ -240,18 +241,18 @@ class Handlers:
         found = await asyncio.to_thread(history.own, self.engine, asker_of(request), picture_id)
         saved = await asyncio.to_thread(history.record_of, found) if found else None
         if saved is None:
-            return snippets.refusal("That picture is no longer on the server."), *unchanged
+            return html.refusal("That picture is no longer on the server."), *unchanged
         filled = await asyncio.to_thread(restored, self.config, saved, saved, self.engine.settings.output)
         said = _told("The settings of this picture are filled in.", filled)
-        return snippets.idle(said), gr.update(open=True), *filled.inputs
+        return html.idle(said), gr.update(open=True), *filled.inputs
 
     def reuse_seed(self, picture_id: Any, request: gr.Request) -> tuple[Any, Any, Any]:
         """(what is said, the seed field, Advanced where it is)."""
         found = history.own(self.engine, asker_of(request), picture_id)
         if found is None:
-            return snippets.refusal("That picture is no longer on the server."), KEEP, KEEP
+            return html.refusal("That picture is no longer on the server."), KEEP, KEEP
         seed = found.picture.seed
-        return snippets.idle(f"The seed {seed} is filled in."), seed, gr.update(open=True)
+        return html.idle(f"The seed {seed} is filled in."), seed, gr.update(open=True)
 
     def as_content(self, picture_id: Any, request: gr.Request) -> tuple[Any, Any]:
         """(what is said, the content image)."""
@@ -269,10 +270,10 @@ class Handlers:
         found = history.own(self.engine, asker_of(request), picture_id)
         try:
             if found is not None:
-                return snippets.idle(said), handed_out(found.picture)
+                return html.idle(said), handed_out(found.picture)
         except OSError:
             pass
-        return snippets.refusal("That picture is no longer on the server."), KEEP
+        return html.refusal("That picture is no longer on the server."), KEEP
 
     # What there is to see.
 
@@ -283,7 +284,7 @@ class Handlers:
         """
         status = self.engine.status
         device = str(self.engine.provenance.get("device", ""))
-        state = snippets.model_state(status, self.engine.loading_seconds, device)
+        state = html.model_state(status, self.engine.loading_seconds, device)
         settled = status.state in ("ready", "failed")
         over = all(worker.status.state in ("ready", "failed") for worker in self.engine.workers)
         words = "Generate" if settled else "Generate when ready"
@@ -294,15 +295,15 @@ class Handlers:
 
     def _history(self, asker: Asker, current: str = "") -> str:
         rule = prune.words(self.engine.settings)
-        return album.history(history.recent(self.engine, asker), rule, current, asker.owner is not None)
+        return history_html.history(history.recent(self.engine, asker), rule, current, asker.owner is not None)
 
     def _picture(self, remembered: Remembered) -> Shown:
         """A picture and all that is known of it."""
         picture, saved = remembered.picture, history.record_of(remembered)
         shown = Shown(
-            facts=album.facts(remembered),
+            facts=history_html.facts(remembered),
             actions=gr.update(visible=True),
-            settings=album.settings(saved.record) if saved else "",
+            settings=history_html.settings(saved.record) if saved else "",
             settings_frame=gr.update(visible=saved is not None),
             picture_id=picture.id,
         )
@@ -310,7 +311,7 @@ class Handlers:
             path = handed_out(picture)
         except OSError as error:
             sentence = f"The picture is saved as {picture.path.name} on the server, but cannot be shown"
-            return shown._replace(status=snippets.refusal(f"{sentence} ({error.strerror})."))
+            return shown._replace(status=html.refusal(f"{sentence} ({error.strerror})."))
         return shown._replace(picture=path, download=gr.update(value=path))
 
 

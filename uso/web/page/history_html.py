@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
-from uso.web.ledger import Remembered
-from uso.web.snippets import heading, webp
+from uso.web.page.html import heading, webp
+from uso.web.store.ledger import Remembered
 
 CAPTION = 80
 """Characters of a prompt by which a picture is called."""

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from html import escape
 
 from uso.config import ModelConfig, load_model_config
-from uso.web.jobs import EngineStatus, JobStatus
-from uso.web.texts import Example, Tip
+from uso.web.jobs.job import EngineStatus, JobStatus
+from uso.web.page.texts import Example, Tip
 
 REAL_MODEL = "flux-dev"
 """What the page of the demo says how to get."""

@@ -10,11 +10,11 @@ import gradio as gr
 from uso.config import ModelConfig
 from uso.images import TOKEN_SIZE
 from uso.request import MAX_SEED, RANDOM_SEED
-from uso.web import scripts, snippets
-from uso.web.desk import Desk, Inputs, plain_errors
-from uso.web.handlers import TICK_SECONDS, Handlers, Shown
-from uso.web.programs import offer
-from uso.web.texts import EXAMPLES, PROMPT_PLACEHOLDER, RESTORE, TIPS
+from uso.web.api.calls import Desk, Inputs, plain_errors
+from uso.web.api.endpoints import offer
+from uso.web.page import html, scripts
+from uso.web.page.events import TICK_SECONDS, Handlers, Shown
+from uso.web.page.texts import EXAMPLES, PROMPT_PLACEHOLDER, RESTORE, TIPS
 
 CACHE_SECONDS = (3600, 24 * 3600)
 """How often Gradio's copies of uploads and pictures are looked at, and the age at which they go; longer than a tab is
@@ -53,11 +53,11 @@ def build_page(desk: Desk, reason: str) -> gr.Blocks:
     with gr.Blocks(title="USO", analytics_enabled=False, delete_cache=CACHE_SECONDS) as page:
         with gr.Row(elem_id="masthead"):
             with gr.Column(scale=3, min_width=320):
-                gr.HTML(snippets.masthead())
+                gr.HTML(html.masthead())
             with gr.Column(scale=2, min_width=320, elem_id="who"):
                 model_state = gr.HTML(handlers.tick(None)[0], elem_id="model-state", js_on_load=scripts.LIVE)
                 account = gr.HTML("", elem_id="account")
-        gr.HTML(snippets.banner(config, reason), elem_id="banner")
+        gr.HTML(html.banner(config, reason), elem_id="banner")
         with gr.Row(elem_id="desk"):
             with gr.Column(scale=5, min_width=320):
                 inputs, note, advanced, generate, stop = _inputs(config)
@@ -65,7 +65,7 @@ def build_page(desk: Desk, reason: str) -> gr.Blocks:
             with gr.Column(scale=6, min_width=320, elem_id="result"):
                 shown, actions = _result(generate, stop)
         examples = _examples(config)
-        gr.HTML(snippets.heading("Tips") + snippets.tips(TIPS[config.examples]))
+        gr.HTML(html.heading("Tips") + html.tips(TIPS[config.examples]))
         timer = gr.Timer(TICK_SECONDS)
         controls = Controls(model_state, account, note, advanced, examples, file, restored, timer)
         _wire_jobs(page, handlers, inputs, shown)
@@ -172,7 +172,7 @@ def _advanced(config: ModelConfig) -> tuple[gr.Slider, gr.Slider, gr.Slider, gr.
 def _restore() -> tuple[gr.File, gr.HTML]:
     """Where a PNG is dropped that holds its settings."""
     with gr.Accordion("Restore from a picture", open=False, elem_id="restore-frame"):
-        gr.HTML(snippets.note(RESTORE))
+        gr.HTML(html.note(RESTORE))
         file = gr.File(
             label="A PNG that this program made", file_types=[".png"], height=120, elem_id="restore", buttons=[]
         )
@@ -192,7 +192,7 @@ def _result(generate: gr.Button, stop: gr.Button) -> tuple[Shown, Actions]:
             alt_text="The generated picture",
         )
         preview = gr.HTML("", elem_id="preview")
-    status = gr.HTML(snippets.idle(), elem_id="status", js_on_load=scripts.LIVE)
+    status = gr.HTML(html.idle(), elem_id="status", js_on_load=scripts.LIVE)
     facts = gr.HTML("", elem_id="facts", js_on_load=scripts.LOCAL_TIME)
     with gr.Row(elem_id="afterwards", visible=False) as row:
         download = gr.DownloadButton("Download PNG", min_width=100, elem_id="download")
@@ -228,11 +228,11 @@ def _result(generate: gr.Button, stop: gr.Button) -> tuple[Shown, Actions]:
 def _examples(config: ModelConfig) -> gr.Dataset:
     """Those that suit the model."""
     offered = EXAMPLES[config.examples]
-    gr.HTML(snippets.heading("Examples", "One for every way of working: a click fills in all the fields."))
+    gr.HTML(html.heading("Examples", "One for every way of working: a click fills in all the fields."))
     return gr.Dataset(
         show_label=False,
         components=["html"],
-        samples=[[snippets.card(example)] for example in offered],
+        samples=[[html.card(example)] for example in offered],
         samples_per_page=len(offered),
         type="index",
         layout="gallery",

@@ -20,10 +20,10 @@ from uso.config import ModelConfig
 from uso.errors import OutputError, RequestError
 from uso.images import MAX_PIXELS
 from uso.request import GenerationRequest, ReferenceImage
-from uso.web.desk import Inputs, uploaded
-from uso.web.engine import Engine
-from uso.web.history import record_of
-from uso.web.identity import Asker
+from uso.web.access.identity import Asker
+from uso.web.api.calls import Inputs, uploaded
+from uso.web.jobs.queue import Engine
+from uso.web.store.history import record_of
 
 MAX_SENTENCE = 240
 """Characters of what is said about one value: a hostile one may be long."""

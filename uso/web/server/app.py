@@ -18,17 +18,17 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 
-from uso.web import scratch
-from uso.web.boot import RETRY_SECONDS, Site
-from uso.web.engine import Engine
-from uso.web.guard import guarded
-from uso.web.identity import Relay, login_name
-from uso.web.mcp import fit_tools
-from uso.web.prune import keep_pruning
-from uso.web.snippets import EXAMPLES_ROUTE
-from uso.web.telemetry import CONTENT_TYPE, Telemetry
-from uso.web.texts import EXAMPLES_FOLDER
-from uso.web.theme import CSS, page_theme
+from uso.web.access.identity import Relay, login_name
+from uso.web.access.stack import guarded
+from uso.web.api.mcp import fit_tools
+from uso.web.jobs.queue import Engine
+from uso.web.page.html import EXAMPLES_ROUTE
+from uso.web.page.texts import EXAMPLES_FOLDER
+from uso.web.page.theme import CSS, page_theme
+from uso.web.server.metrics import CONTENT_TYPE, Telemetry
+from uso.web.server.starting import RETRY_SECONDS, Site
+from uso.web.store import uploads as scratch
+from uso.web.store.prune import keep_pruning
 
 OPEN_PATHS = ("/healthz", "/readyz", "/metrics")
 """Of these nobody has to log in for: probes cannot. A proxy keeps the last one to itself (deploy/nginx.conf)."""

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from uso.web.jobs import EngineStatus, Job
+from uso.web.jobs.job import EngineStatus, Job
 
 logger = logging.getLogger("uso.jobs")
 

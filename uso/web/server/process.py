@@ -14,9 +14,9 @@ from types import FrameType
 
 import uvicorn
 
-from uso.web import scratch
-from uso.web.boot import Front
-from uso.web.port import address
+from uso.web.server.port import address
+from uso.web.server.starting import Front
+from uso.web.store import uploads as scratch
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from uso import output
 from uso.errors import OutputError
-from uso.web.engine import Engine
-from uso.web.identity import Asker
-from uso.web.jobs import Job, JobStatus
-from uso.web.ledger import Remembered
+from uso.web.access.identity import Asker
+from uso.web.jobs.job import Job, JobStatus
+from uso.web.jobs.queue import Engine
+from uso.web.store.ledger import Remembered
 
 MOST = 30
 """Pictures shown; all of them are sent to the page each time that one is added."""

@@ -23,7 +23,7 @@ from PIL import Image
 from uso import output
 from uso.errors import OutputError
 from uso.request import GenerationResult
-from uso.web.jobs import Job, Picture, State
+from uso.web.jobs.job import Job, Picture, State
 
 logger = logging.getLogger(__name__)
 

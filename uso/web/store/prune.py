@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from uso.output import REFERENCES
-from uso.web.ledger import Ledger, Shelved
 from uso.web.settings import ServerSettings
+from uso.web.store.ledger import Ledger, Shelved
 
 logger = logging.getLogger(__name__)
 

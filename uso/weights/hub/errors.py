@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
 )
 
 from uso.errors import MissingWeightsError
-from uso.hub_cache import Hub
+from uso.weights.hub.cache import Hub
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 
 from uso.config import ComponentName, ModelConfig, Source
 from uso.errors import MissingWeightsError
-from uso.hub_cache import (
+from uso.weights.hub.cache import (
     TOKENIZERS,
     Found,
     Hub,
@@ -26,8 +26,8 @@ from uso.hub_cache import (
     split_path,
     tokenizer_names,
 )
-from uso.hub_errors import plain_errors
-from uso.hub_transfer import (
+from uso.weights.hub.errors import plain_errors
+from uso.weights.hub.transfer import (
     Meter,
     OnProgress,
     RemoteFile,

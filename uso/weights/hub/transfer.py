@@ -3,7 +3,7 @@
 huggingface_hub 2.4 downloads to a file with a random name, which it deletes on failure and never finds again when it
 was killed; with Xet it writes such a file out of order. So the bytes are received here, over plain HTTP (which serves
 files stored in Xet as well), into a partial file with a lasting name, under huggingface_hub's own lock. Which files
-those are is decided in `uso.hub`; what failures mean is said in `uso.hub_errors`.
+those are is decided in `uso.weights.hub.files`; what failures mean is said in `uso.weights.hub.errors`.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from huggingface_hub.file_download import are_symlinks_supported
 from huggingface_hub.utils import WeakFileLock, build_hf_headers, hf_raise_for_status, tqdm
 
 from uso.errors import CheckpointError
-from uso.hub_cache import COMMIT, Hub
+from uso.weights.hub.cache import COMMIT, Hub
 
 logger = logging.getLogger(__name__)
 

@@ -16,19 +16,9 @@ import torch
 from PIL import Image
 
 from tests.conftest import draw_picture
-from tests.tiny_training import training_pipeline
-from uso.cli import main
-from uso.errors import ConfigError
-from uso.pipeline import USOPipeline
-from uso.request import GenerationRequest
-from uso.training.csd import load_csd, published_tensors
-from uso.training.data.miniature import subjects as subjects_module
-from uso.training.data.miniature.styles import BY_NAME as STYLES_BY_NAME
-from uso.training.data.miniature.subjects import BY_NAME as SUBJECTS_BY_NAME
-from uso.training.data.miniature.triplets import Pixels
-from uso.training.demo.descriptor import new_descriptor
-from uso.training.evaluation.draw import draw, through_autoencoder
-from uso.training.evaluation.judge import (
+from tests.support.tiny_training import training_pipeline
+from tools.demo.judge.draw import draw, through_autoencoder
+from tools.demo.judge.judge import (
     BLEND_CHANCE,
     BOTH_CHANCE,
     EITHER_CHANCE,
@@ -39,12 +29,22 @@ from uso.training.evaluation.judge import (
     ranked,
     rivals,
 )
-from uso.training.evaluation.material import CONDITIONS, FIRST, Task, blend_examples, draw_task, style_examples
-from uso.training.evaluation.report import LEGEND, Figure, Score, as_json, as_text, mean, share
-from uso.training.evaluation.scores import DECODED, TRUTH, Batch, Tally, evaluate
-from uso.training.evaluation.sheet import ROWS, Album, SheetRow, contact_sheet
-from uso.training.evaluation.structure import agreement, edge_map, psnr
-from uso.training.release import write_safetensors
+from tools.demo.judge.material import CONDITIONS, FIRST, Task, blend_examples, draw_task, style_examples
+from tools.demo.judge.report import LEGEND, Figure, Score, as_json, as_text, mean, share
+from tools.demo.judge.scores import DECODED, TRUTH, Batch, Tally, evaluate
+from tools.demo.judge.sheet import ROWS, Album, SheetRow, contact_sheet
+from tools.demo.judge.structure import agreement, edge_map, psnr
+from tools.demo.parts.descriptor import new_descriptor
+from tools.demo.world import subjects as subjects_module
+from tools.demo.world.styles import BY_NAME as STYLES_BY_NAME
+from tools.demo.world.subjects import BY_NAME as SUBJECTS_BY_NAME
+from tools.demo.world.triplets import Pixels
+from uso.cli.main import main
+from uso.errors import ConfigError
+from uso.evaluation.metrics.csd import load_csd, published_tensors
+from uso.pipeline.pipeline import USOPipeline
+from uso.request import GenerationRequest
+from uso.training.model.export import write_safetensors
 
 HAS_FONT = any(path.is_file() for path in subjects_module.FONT_PLACES)
 needs_font = pytest.mark.skipif(not HAS_FONT and not os.environ.get("CI"), reason="Noto Color Emoji is not installed")

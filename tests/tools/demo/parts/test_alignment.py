@@ -8,15 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.tiny_parts import shards, tiny
-from tests.tiny_training import training_pipeline
+from tests.support.tiny_parts import shards, tiny
+from tests.support.tiny_training import training_pipeline
+from tools.demo.parts.alignment import Alignment
+from tools.demo.parts.command import train_part
+from tools.demo.parts.config import PartConfig, load_part_config
+from tools.demo.shards.arrays import Arrays
 from uso.errors import ConfigError
-from uso.latents import pack
-from uso.training.arrays import Arrays
-from uso.training.demo.alignment import Alignment
-from uso.training.demo.command import train_part
-from uso.training.demo.config import PartConfig, load_part_config
-from uso.training.network import predict
+from uso.pipeline.latents import pack
+from uso.training.losses.network import predict
 
 
 def written(folder: Path, features: torch.Tensor) -> Arrays:

@@ -9,22 +9,22 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 from torch import nn
 
-from tests.tiny_parts import shards, tiny
-from uso.cli import REFUSED, main
+from tests.support.tiny_parts import shards, tiny
+from tools.demo.parts.autoencoder import AutoencoderLoss, autoencoder_config, measure_scale, psnr
+from tools.demo.parts.base import quiet_start
+from tools.demo.parts.captions import caption_of
+from tools.demo.parts.command import train_part
+from tools.demo.parts.config import load_part_config
+from tools.demo.parts.descriptor import FILE, new_descriptor, softened
+from tools.demo.parts.guidance import guided_velocity
+from tools.demo.parts.image_encoder import vision_config
+from tools.demo.parts.loop import Loop
+from tools.demo.parts.tokenizers import sentences
+from tools.demo.shards.source import CONTENT, TARGET
+from uso.cli.main import REFUSED, main
 from uso.errors import ConfigError
-from uso.training.csd import load_csd, published_tensors
-from uso.training.demo.autoencoder import AutoencoderLoss, autoencoder_config, measure_scale, psnr
-from uso.training.demo.base import quiet_start
-from uso.training.demo.captions import caption_of
-from uso.training.demo.command import train_part
-from uso.training.demo.config import load_part_config
-from uso.training.demo.descriptor import FILE, new_descriptor, softened
-from uso.training.demo.guidance import guided_velocity
-from uso.training.demo.image_encoder import vision_config
-from uso.training.demo.loop import Loop
-from uso.training.demo.tokenizers import sentences
-from uso.training.release import write_safetensors
-from uso.training.shard_source import CONTENT, TARGET
+from uso.evaluation.metrics.csd import load_csd, published_tensors
+from uso.training.model.export import write_safetensors
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +75,8 @@ def test_checkpoints_are_not_written_over(tmp_path: Path, samples: Path) -> None
 
 def test_reading_ahead_changes_no_number(tmp_path: Path, samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a draw that goes by the order of reading, in a run that goes on too; and a device that must stay."""
-    import uso.training.demo.descriptor as part
-    from uso.training.ahead import Ahead
+    import tools.demo.parts.descriptor as part
+    from tools.demo.shards.prefetch import Ahead
 
     def run(folder: Path, *overrides: str) -> dict[str, torch.Tensor]:
         for number, stop in enumerate((2, 4)):
@@ -127,7 +127,7 @@ def test_refusals(capsys: pytest.CaptureFixture[str], arguments: list[str], said
 
 def test_tokenizers_know_whole_words(tmp_path: Path, samples: Path) -> None:
     """Catches words of captions in pieces (prompts are 32 tokens), and files that differ from run to run."""
-    from uso.training.demo.words import load_clip_tokenizer, load_t5_tokenizer
+    from tools.demo.parts.words import load_clip_tokenizer, load_t5_tokenizer
 
     config = load_part_config("tokenizers", [f"model_folder={tmp_path / 'model'}", "tensorboard=false"])
     train_part(config)
@@ -197,7 +197,7 @@ def test_sizes_are_those_of_the_part_that_is_there(tmp_path: Path, samples: Path
 
 def test_captions_are_not_cut(tmp_path: Path) -> None:
     """Catches words that a model is said to have learned and never read."""
-    from uso.training.demo.words import clip_ids, load_clip_tokenizer, load_t5_tokenizer, t5_ids
+    from tools.demo.parts.words import clip_ids, load_clip_tokenizer, load_t5_tokenizer, t5_ids
 
     model = load_part_config("tokenizers").model_copy(update={"model_folder": "assets/demo-model"}).model
     tokenizer, length = load_t5_tokenizer(model)
@@ -278,9 +278,9 @@ def test_a_new_base_begins_as_nothing() -> None:
 
 def test_guidance_is_between_with_and_without_words() -> None:
     """At scale 1 the teacher's answer to the words, at 0 that without, linear beyond. Catches the two swapped."""
-    from tests.tiny_training import training_pipeline
-    from uso.latents import pack
-    from uso.training.network import predict
+    from tests.support.tiny_training import training_pipeline
+    from uso.pipeline.latents import pack
+    from uso.training.losses.network import predict
 
     pipeline = training_pipeline()
     tokens, levels = pack(torch.randn(1, 16, 4, 4)), torch.tensor([0.6])

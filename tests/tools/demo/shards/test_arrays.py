@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from tests.tiny_parts import SIDE, shards
-from uso.training.arrays import HOST, Held, encoded, name_of, to_pixels
-from uso.training.data.miniature.triplets import Miniature
-from uso.training.data.shards import Shards, make_shards
-from uso.training.shard_source import CONTENT, STYLE
+from tests.support.tiny_parts import SIDE, shards
+from tools.demo.shards.arrays import HOST, Held, encoded, name_of, to_pixels
+from tools.demo.shards.shards import Shards, make_shards
+from tools.demo.shards.source import CONTENT, STYLE
+from tools.demo.world.triplets import Miniature
 
 
 def test_arrays_are_made_once_and_go_on(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from uso.training.ahead import Ahead
+from tools.demo.shards.prefetch import Ahead
 
 
 def readers() -> list[threading.Thread]:

@@ -8,19 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.tiny_training import training_pipeline
-from uso.errors import ConfigError
-from uso.pipeline import USOPipeline
-from uso.training.arrays import name_of
-from uso.training.batches import Batches
-from uso.training.buckets import Draw, Shape, epoch_batches
-from uso.training.command import read_rows
-from uso.training.config import DropoutConfig, TrainingConfig, load_training_config
-from uso.training.data.miniature.triplets import Miniature
-from uso.training.data.shards import Shards, make_shards
-from uso.training.demo.captions import captioned
-from uso.training.reward import StyleScore
-from uso.training.shard_source import (
+from tests.support.tiny_training import training_pipeline
+from tools.demo.parts.captions import captioned
+from tools.demo.shards.arrays import name_of
+from tools.demo.shards.shards import Shards, make_shards
+from tools.demo.shards.source import (
     INSTRUCTED,
     NAMELESS,
     STYLE,
@@ -34,6 +26,14 @@ from uso.training.shard_source import (
     shard_samples,
     style_features_of,
 )
+from tools.demo.world.triplets import Miniature
+from uso.errors import ConfigError
+from uso.pipeline.pipeline import USOPipeline
+from uso.training.command import read_rows
+from uso.training.config import DropoutConfig, TrainingConfig, load_training_config
+from uso.training.data.batches import Batches
+from uso.training.data.buckets import Draw, Shape, epoch_batches
+from uso.training.losses.reward import StyleScore
 
 SIDE = 32
 COUNT = 16

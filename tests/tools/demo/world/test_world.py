@@ -11,30 +11,29 @@ import subprocess
 import sys
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tools.demo.world import subjects as subjects_module
+from tools.demo.world import triplets as triplets_module
+from tools.demo.world.places import PLACES, Place, draw_place
+from tools.demo.world.scenes import Scene, caption_words, compose, draw_look, draw_scene, moved
+from tools.demo.world.sheet import style_sheet, triplet_sheet
+from tools.demo.world.sketch import TIMES
+from tools.demo.world.styles import STYLES, Style, blended, draw_styled
+from tools.demo.world.subjects import PROPS, SUBJECTS, Subject, glyph
+from tools.demo.world.triplets import SPLITS, Miniature, Triplet, split
+from tools.demo.world.unnamed_subjects import MOST_LETTERS, STRANGERS
+from uso.config import ROOT
 from uso.errors import ConfigError
-from uso.training.data.miniature import subjects as subjects_module
-from uso.training.data.miniature import triplets as triplets_module
-from uso.training.data.miniature.places import PLACES, Place, draw_place
-from uso.training.data.miniature.scenes import Scene, caption_words, compose, draw_look, draw_scene, moved
-from uso.training.data.miniature.sheet import style_sheet, triplet_sheet
-from uso.training.data.miniature.sketch import TIMES
-from uso.training.data.miniature.strangers import MOST_LETTERS, STRANGERS
-from uso.training.data.miniature.styles import STYLES, Style, blended, draw_styled
-from uso.training.data.miniature.subjects import PROPS, SUBJECTS, Subject, glyph
-from uso.training.data.miniature.triplets import SPLITS, Miniature, Triplet, split
 
 HAS_FONT = any(path.is_file() for path in subjects_module.FONT_PLACES)
 needs_font = pytest.mark.skipif(not HAS_FONT and not os.environ.get("CI"), reason="Noto Color Emoji is not installed")
 pytestmark = needs_font
 
-ROOT = Path(__file__).resolve().parent.parent
 
 NEW_SUBJECTS = {
     "owl",

@@ -4,15 +4,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from uso.training.data.miniature.brush import Random, finished, luma
-from uso.training.data.miniature.scenes import Picture, Scene, draw_scene
-from uso.training.data.miniature.styles.base import Params, Style
-from uso.training.data.miniature.styles.drawings import DRAWINGS
-from uso.training.data.miniature.styles.lines import LINES
-from uso.training.data.miniature.styles.paints import PAINTS
-from uso.training.data.miniature.styles.prints import PRINTS
-from uso.training.data.miniature.styles.threads import THREADS
-from uso.training.data.miniature.styles.tiles import TILES
+from tools.demo.world.brush import Random, finished, luma
+from tools.demo.world.scenes import Picture, Scene, draw_scene
+from tools.demo.world.styles.base import Params, Style
+from tools.demo.world.styles.drawings import DRAWINGS
+from tools.demo.world.styles.lines import LINES
+from tools.demo.world.styles.paints import PAINTS
+from tools.demo.world.styles.prints import PRINTS
+from tools.demo.world.styles.threads import THREADS
+from tools.demo.world.styles.tiles import TILES
 
 STYLES: tuple[Style, ...] = PAINTS + DRAWINGS + LINES + PRINTS + TILES + THREADS
 """Every style. Held out from training: delftware, charcoal, risograph, toy bricks."""

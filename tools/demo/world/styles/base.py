@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from uso.training.data.miniature.brush import (
+from tools.demo.world.brush import (
     Array,
     Random,
     blur,
@@ -24,7 +24,7 @@ from uso.training.data.miniature.brush import (
     times,
     unit,
 )
-from uso.training.data.miniature.scenes import Picture
+from tools.demo.world.scenes import Picture
 
 Params = dict[str, Any]
 """Numbers, colours and lists of them: whatever JSON can hold."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from uso.training.data.miniature.brush import (
+from tools.demo.world.brush import (
     Array,
     Random,
     along,
@@ -25,8 +25,8 @@ from uso.training.data.miniature.brush import (
     times,
     warp,
 )
-from uso.training.data.miniature.scenes import Picture
-from uso.training.data.miniature.styles.base import Params, Style, bright, contours, paper, pick, tones
+from tools.demo.world.scenes import Picture
+from tools.demo.world.styles.base import Params, Style, bright, contours, paper, pick, tones
 
 
 def hatching(tone: Array, random: Random, period: float, angle: float, layers: int, softness: float = 0.16) -> Array:

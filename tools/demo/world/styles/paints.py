@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from uso.training.data.miniature.brush import (
+from tools.demo.world.brush import (
     Array,
     Random,
     along,
@@ -32,8 +32,8 @@ from uso.training.data.miniature.brush import (
     times,
     warp,
 )
-from uso.training.data.miniature.scenes import Picture
-from uso.training.data.miniature.styles.base import (
+from tools.demo.world.scenes import Picture
+from tools.demo.world.styles.base import (
     Labels,
     Params,
     Style,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from uso.training.data.miniature.brush import (
+from tools.demo.world.brush import (
     Array,
     Random,
     along,
@@ -28,8 +28,8 @@ from uso.training.data.miniature.brush import (
     times,
     warp,
 )
-from uso.training.data.miniature.scenes import Picture
-from uso.training.data.miniature.styles.base import (
+from tools.demo.world.scenes import Picture
+from tools.demo.world.styles.base import (
     Params,
     Style,
     bright,

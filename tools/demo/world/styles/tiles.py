@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from uso.training.data.miniature.brush import (
+from tools.demo.world.brush import (
     Array,
     Random,
     blur,
@@ -26,8 +26,8 @@ from uso.training.data.miniature.brush import (
     thrice,
     unit,
 )
-from uso.training.data.miniature.scenes import Picture
-from uso.training.data.miniature.styles.base import (
+from tools.demo.world.scenes import Picture
+from tools.demo.world.styles.base import (
     Params,
     Style,
     blocks,

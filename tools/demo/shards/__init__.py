@@ -1,0 +1,1 @@
+"""Drawn triplets on disk, and a run's samples out of them."""

@@ -1,0 +1,1 @@
+"""What drew and fetched the pictures in assets/."""

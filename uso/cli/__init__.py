@@ -1,0 +1,1 @@
+"""`python -m uso VERB`. A verb is a file: its arguments and what it runs."""

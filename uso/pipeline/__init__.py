@@ -1,0 +1,12 @@
+"""A request becomes a picture: condition -> denoise (a generator) -> decode.
+
+pipeline.py        USOPipeline
+conditioning.py    one request's prompt, styles and references as tensors
+encoders.py        T5, CLIP, SigLIP and the autoencoder's encoder
+stages.py          what the stages hand to each other
+latents.py         noise, packing, position ids
+schedule.py        noise levels
+preview.py         a small picture of unfinished latents
+pacing.py          how far the host runs ahead of the device
+cache.py           what was computed for earlier requests
+"""

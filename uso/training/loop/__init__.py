@@ -1,0 +1,10 @@
+"""A run: steps, and what is kept of it.
+
+trainer.py       losses, gradients, validation
+run.py           the loop itself: limits, checkpoints, stop
+optimizer.py     AdamW, 8-bit AdamW, Muon, running mean
+precision.py     number formats, compiled blocks
+checkpoint.py    written and read
+log.py           metrics.jsonl, TensorBoard
+pictures.py      validation pictures
+"""

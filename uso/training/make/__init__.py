@@ -1,0 +1,7 @@
+"""Triplets out of a folder of pictures, by expert models.
+
+command.py    the verb `train.data`
+config.py     which experts
+models.py     their real classes
+experts.py    stylise, de-stylise, filter
+"""

@@ -1,0 +1,6 @@
+"""What page and programs both call.
+
+calls.py        raw values become a job, and its news
+endpoints.py    /generate, /status, /cancel
+mcp.py          the same as tools for assistants
+"""

@@ -1,0 +1,8 @@
+"""How the server listens, answers before it is ready, is put together, and counts.
+
+port.py        the port, taken before anything slow is imported
+process.py     uvicorn, signals, the end
+starting.py    answers until the application is built
+app.py         routes, the mounted page, the stack before both
+metrics.py     Prometheus, and a log line per job
+"""

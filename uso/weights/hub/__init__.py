@@ -1,0 +1,7 @@
+"""Model files on the Hugging Face Hub and in its cache on this disk.
+
+files.py       which files a model needs, which are missing, download
+cache.py       the cache folder
+transfer.py    one file over the network, resumed and verified
+errors.py      the network's failures as sentences
+"""
