@@ -107,19 +107,19 @@ def build(
     config, reason = (named, f"It was asked for by --model {args.model}.") if named else automatic_model(args)
     logger.info("%s. %s", config.title, reason)
 
-    from uso.web.api.calls import Desk
-    from uso.web.jobs.queue import Engine
+    from uso.web.api.calls import Calls
+    from uso.web.jobs.queue import JobQueue
     from uso.web.page.layout import build_page
     from uso.web.server.app import build_site
-    from uso.web.server.metrics import Telemetry
+    from uso.web.server.metrics import Metrics
 
     devices = worker_devices(args)
-    telemetry = Telemetry(settings.log_prompts)
+    telemetry = Metrics(settings.log_prompts)
     loads = [partial(load, args, config, device, len(devices) == 1) for device in devices]
-    engine = Engine(loads, settings, safety=safety, on_over=telemetry.job_over)
-    telemetry.watch(lambda: engine.status)
-    page = build_page(Desk(config, engine, telemetry), reason)
-    return build_site(engine, page, telemetry, own_url=lambda: address(listener))
+    queue = JobQueue(loads, settings, safety=safety, on_over=telemetry.job_over)
+    telemetry.watch(lambda: queue.status)
+    page = build_page(Calls(config, queue, telemetry), reason)
+    return build_site(queue, page, telemetry, own_url=lambda: address(listener))
 
 
 def automatic_model(args: argparse.Namespace) -> tuple[ModelConfig, str]:

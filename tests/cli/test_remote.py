@@ -147,10 +147,10 @@ def test_a_terminal_sees_who_is_ahead_and_the_steps(
     client = server.client()
     first = client.submit(num_inference_steps=1, api_name="/generate")
     until(first.outputs)
-    until(lambda: server.engine.status.running == 1)
+    until(lambda: server.queue.status.running == 1)
 
     def release() -> None:
-        until(lambda: server.engine.status.waiting == 1)
+        until(lambda: server.queue.status.waiting == 1)
         for wanted in (1, 2, 3):
             threading.Event().wait(0.6)  # longer than the server and the command take to look again
             script.steps.release(1)
@@ -177,13 +177,13 @@ def test_ctrl_c_stops_the_job_on_the_server(
 
     def interrupt() -> None:
         def found() -> bool:
-            jobs = [job for job in server.engine.roll._open.values() if job.request.prompt == "ours"]
+            jobs = [job for job in server.queue.roll._open.values() if job.request.prompt == "ours"]
             ours.extend(job.id for job in jobs if job.status.state == state)
             return bool(ours)
 
         until(found)
         os.kill(os.getpid(), signal.SIGINT)
-        job = server.engine.find(ours[0])
+        job = server.queue.find(ours[0])
         assert job is not None
         until(lambda: job.stop.is_set() or job.status.over)
         script.steps.release(5)
@@ -192,7 +192,7 @@ def test_ctrl_c_stops_the_job_on_the_server(
     ran = uso(server, *SMALL, "--prompt", "ours")
     assert (ran.status, ran.out) == (130, [])
     assert ran.err == "The server stops it.\nStopped. Pictures that were finished are kept.\n"
-    until(lambda: server.engine.outcome(ours[0]).state == "cancelled")  # type: ignore[union-attr]
+    until(lambda: server.queue.outcome(ours[0]).state == "cancelled")  # type: ignore[union-attr]
 
 
 # Refusals.

@@ -15,17 +15,17 @@ from tests.support.served import served
 from uso.config import load_model_config
 from uso.web.access.identity import Relay
 from uso.web.access.stack import guarded
-from uso.web.api.calls import Desk
+from uso.web.api.calls import Calls
 from uso.web.api.mcp import fit_tools
 from uso.web.jobs.job import Pipeline
-from uso.web.jobs.queue import Engine
+from uso.web.jobs.queue import JobQueue
 from uso.web.page.layout import build_page
 from uso.web.settings import ServerSettings
 
 
 class Offered(NamedTuple):
     url: str
-    engine: Engine
+    queue: JobQueue
     settings: ServerSettings
 
     def client(self, **options: Any) -> Client:
@@ -41,40 +41,40 @@ def offered(folder: Path, pipeline: Pipeline, *, mcp: bool = False, **settings: 
     """A server of the demo's configuration that keeps its pictures in `folder`, with its model ready."""
     (folder / "outputs").mkdir(parents=True, exist_ok=True)
     chosen = ServerSettings(output=folder / "outputs", mcp=mcp, **settings)
-    engine = Engine(lambda on_progress: pipeline, chosen)
+    queue = JobQueue(lambda on_progress: pipeline, chosen)
     relay, found = Relay(), list[str]()
-    app = asyncio.run(_app(engine, relay, mcp, lambda: found[0]))
+    app = asyncio.run(_app(queue, relay, mcp, lambda: found[0]))
     with served(guarded(app, chosen, relay=relay)) as url:
         found.append(url)
-        until(lambda: engine.status.state == "ready")
-        yield Offered(url, engine, chosen)
-        engine.close()
-    engine.join(0.0)
-    engine.ledger.close()
+        until(lambda: queue.status.state == "ready")
+        yield Offered(url, queue, chosen)
+        queue.close()
+    queue.join(0.0)
+    queue.ledger.close()
 
 
-async def _app(engine: Engine, relay: Relay, mcp: bool, own_url: Callable[[], str]) -> FastAPI:
+async def _app(queue: JobQueue, relay: Relay, mcp: bool, own_url: Callable[[], str]) -> FastAPI:
     """In an event loop: Gradio makes one otherwise, and leaves it open."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        engine.start()
+        queue.start()
         yield
 
     app = FastAPI(lifespan=lifespan)
 
     @app.get("/readyz")
     async def readyz() -> dict[str, Any]:
-        return {"status": engine.status.state, "error": engine.status.error or None}
+        return {"status": queue.status.state, "error": queue.status.error or None}
 
-    page = build_page(Desk(load_model_config("demo"), engine), "Because of the test.")
+    page = build_page(Calls(load_model_config("demo"), queue), "Because of the test.")
     page.queue(default_concurrency_limit=None, api_open=False)
     page.has_launched = True
     mounted: FastAPI = gr.mount_gradio_app(
         app,
         page,
         path="/",
-        max_file_size=f"{engine.settings.max_upload_mb}mb",
+        max_file_size=f"{queue.settings.max_upload_mb}mb",
         run_history=False,
         enable_monitoring=False,
         ssr_mode=False,

@@ -21,7 +21,7 @@ from tools.stress.scene import Watcher
 from tools.stress.verify import Entry, Line
 from tools.stress.watch import by_sentence, too_much
 from tools.stress.wire import Answer
-from uso.web.jobs.fair_queue import FairLine
+from uso.web.jobs.fair_queue import FairQueue
 from uso.web.store.ledger import Ledger
 
 __all__ = ["job_of"]  # a fixture
@@ -44,7 +44,7 @@ class Waiting:
 
 def played(seed: int, workers: int, people: int, jobs: int) -> list[Line]:
     """What the log would say of a fair line with so many workers, on a clock of its own."""
-    draw, fair, now = random.Random(seed), FairLine[Waiting](), 0.0
+    draw, fair, now = random.Random(seed), FairQueue[Waiting](), 0.0
     comes = sorted(draw.uniform(0, jobs / 2) for _ in range(jobs))
     busy: dict[int, tuple[float, Waiting, float]] = {}
     lines: list[Line] = []

@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 from tests.support.scripted import until
 from tests.support.served import served
 from tests.web.access.test_stack import connected
-from uso.web.access.limits import AT_ONCE, OPEN_STREAMS, REMEMBERED_PEOPLE, Crowd, Pace
+from uso.web.access.limits import AT_ONCE, OPEN_STREAMS, REMEMBERED_PEOPLE, RateLimits, RateWindow
 from uso.web.access.stack import Answers, guarded
 from uso.web.settings import ServerSettings
 
@@ -42,28 +42,28 @@ def bare() -> FastAPI:
 def test_a_bucket_empties_and_fills() -> None:
     """Catches a brake that never lets go, one that saves up for ever, and people who pay for each other."""
     now = [0.0]
-    pace = Pace(2, 5, clock=lambda: now[0])
-    assert [pace.wait("a") for _ in range(6)] == [0, 0, 0, 0, 0, 0.5]
-    assert pace.wait("b") == 0
+    window = RateWindow(2, 5, clock=lambda: now[0])
+    assert [window.wait("a") for _ in range(6)] == [0, 0, 0, 0, 0, 0.5]
+    assert window.wait("b") == 0
     now[0] = 0.5
-    assert pace.wait("a") == 0 and pace.wait("a") == 0.5
+    assert window.wait("a") == 0 and window.wait("a") == 0.5
     now[0] = 1000
-    assert [pace.wait("a") for _ in range(6)][-2:] == [0, 0.5]
+    assert [window.wait("a") for _ in range(6)][-2:] == [0, 0.5]
 
 
 def test_the_brake_has_bounded_memory() -> None:
     """Catches a server that is filled up by somebody with many addresses."""
-    pace = Pace()
+    window = RateWindow()
     for number in range(REMEMBERED_PEOPLE + 500):
-        pace.wait(str(number))
-    assert len(pace._left) == REMEMBERED_PEOPLE
+        window.wait(str(number))
+    assert len(window._left) == REMEMBERED_PEOPLE
 
 
 def test_a_flood_of_events_is_refused_in_words(tmp_path: Path) -> None:
     """Catches one caller who keeps the server busy with what the page itself does; others, and files, go on."""
     now = [0.0]
     app = bare()
-    crowd = Crowd(app, Pace(clock=lambda: now[0]))
+    crowd = RateLimits(app, RateWindow(clock=lambda: now[0]))
     with TestClient(Answers(crowd, app)) as client:
         paths = ("queue/join", "call/generate", "run/predict", "upload", "queue/join/")
         for number in range(int(AT_ONCE)):
@@ -85,7 +85,7 @@ def test_a_flood_of_events_is_refused_in_words(tmp_path: Path) -> None:
 def test_open_streams_are_counted_and_given_back(tmp_path: Path) -> None:
     """Catches one caller who takes all connections, and streams that count after they are closed."""
     app = bare()
-    crowd = Crowd(app, most_open=3)
+    crowd = RateLimits(app, most_open=3)
 
     def opened(url: str) -> tuple[Any, str]:
         connection = connected(url)

@@ -221,7 +221,7 @@ def test_cancel_stops_what_runs_and_what_waits(server: Offered, script: Script) 
     with calling(server) as client:
         running, first = begun(client, script, prompt="first")
         waiting, second = begun(client, script, prompt="second")
-        until(lambda: server.engine.find(first).status.state == "running")  # type: ignore[union-attr]
+        until(lambda: server.queue.find(first).status.state == "running")  # type: ignore[union-attr]
         said = client.predict(job=second, api_name="/cancel")
         assert said == {"job": second, "state": "cancelled", "message": "Stopped.", "cancelled": True}
         with pytest.raises(AppError, match="^The job was stopped.$"):
@@ -243,10 +243,10 @@ def test_what_the_server_stops_says_why(server: Offered, script: Script) -> None
     with calling(server) as client:
         _, first = begun(client, script)
         job, _ = begun(client, script)
-        server.engine.close()
+        server.queue.close()
         with pytest.raises(AppError, match=r"^The job was stopped. The server is shutting down. Send it again"):
             job.result(timeout=PATIENCE)
-        server.engine.cancel(first)
+        server.queue.cancel(first)
         script.steps.release(1)
 
 
@@ -319,7 +319,7 @@ def test_a_malformed_call_is_refused_in_a_sentence(strict: Offered, data: str) -
     assert re.match(r"(The|A|Width|Number) [^\n]*\.$", sentence), sentence
     for word in ("Traceback", " object at ", "pydantic", "/etc", "validation error", "handler"):
         assert word not in sentence
-    assert strict.engine.status.running == strict.engine.status.waiting == 0
+    assert strict.queue.status.running == strict.queue.status.waiting == 0
 
 
 # Tools for assistants.
@@ -388,7 +388,7 @@ def test_a_tool_gives_the_picture_and_says_how_far_it_is(
         details = json.loads(texts(result)[-1])
         saved = output.read(server.settings.output / details["file"]).record["request"]
         assert [entry["sha256"] for entry in saved["style_images"]] == [ReferenceImage.from_path(style).sha256]
-        job = server.engine.find(details["job"])
+        job = server.queue.find(details["job"])
         assert job is not None and job.asker.person == "at:127.0.0.1"
         assert not awaited
         again = await tools.call_tool("status", {"job": details["job"]})

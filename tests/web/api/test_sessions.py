@@ -14,9 +14,9 @@ from fastapi import FastAPI
 from tests.support.scripted import PATIENCE, Script, until
 from tests.support.served import served
 from uso.config import load_model_config
-from uso.web.api.calls import Desk
+from uso.web.api.calls import Calls
 from uso.web.api.endpoints import NO_JOB
-from uso.web.jobs.queue import Engine
+from uso.web.jobs.queue import JobQueue
 from uso.web.page.layout import build_page
 from uso.web.server.app import MAX_SESSIONS, build_app
 from uso.web.settings import ServerSettings
@@ -29,7 +29,7 @@ REQUEST = ["a fox", None, None, None, 128, 128, False, 2, 4.0, 128, 1]
 class Site(NamedTuple):
     client: httpx.Client
     page: gr.Blocks
-    engine: Engine
+    queue: JobQueue
     gradio: Any
     """The mounted application."""
 
@@ -43,22 +43,22 @@ class Site(NamedTuple):
 def site(folder: Path, script: Script) -> Generator[Site, None, None]:
     """The real application on a socket, unguarded, with room for a hundred jobs of one person."""
     settings = ServerSettings(output=folder, max_waiting_per_person=100, rate=0)
-    engine = Engine(lambda _: script, settings)
-    app, page = asyncio.run(_built(engine))
+    queue = JobQueue(lambda _: script, settings)
+    app, page = asyncio.run(_built(queue))
     with served(app) as url, httpx.Client(base_url=url) as client:
-        until(lambda: engine.status.state == "ready")
+        until(lambda: queue.status.state == "ready")
         (gradio,) = (found for route in app.routes if hasattr(found := getattr(route, "app", None), "state_holder"))
         try:
-            yield Site(client, page, engine, gradio)
+            yield Site(client, page, queue, gradio)
         finally:
-            engine.close()
+            queue.close()
             script.steps.release(10**6)
 
 
-async def _built(engine: Engine) -> tuple[FastAPI, gr.Blocks]:
+async def _built(queue: JobQueue) -> tuple[FastAPI, gr.Blocks]:
     """In an event loop: Gradio makes one otherwise, and leaves it open."""
-    page = build_page(Desk(load_model_config("demo"), engine), "Because of the test.")
-    return build_app(engine, page), page
+    page = build_page(Calls(load_model_config("demo"), queue), "Because of the test.")
+    return build_app(queue, page), page
 
 
 @pytest.fixture(autouse=True)
@@ -83,20 +83,20 @@ def test_many_wait_in_our_line_and_others_are_answered_meanwhile(tmp_path: Path)
     with site(tmp_path, Script(free=False)) as made:
         for _ in range(60):
             assert made.client.post(f"{CALL}/generate", json={"data": REQUEST}).status_code == 200
-        until(lambda: made.engine.status.waiting == 59)
+        until(lambda: made.queue.status.waiting == 59)
         assert NO_JOB in made.call("status", "0" * 32)
 
 
 def test_a_tab_that_goes_at_the_wrong_moment_stops_nobody_else(tmp_path: Path) -> None:
     """Catches a queue that ends for everybody when an event waits in it whose tab has just gone."""
     with site(tmp_path, Script()) as made:
-        queue: Any = made.page._queue
+        gradio_queue: Any = made.page._queue
         (verb,) = (number for number, one in made.page.fns.items() if one.api_name == "status")
-        queue.sleep_when_free = 0.5  # both are there when it looks next
+        gradio_queue.sleep_when_free = 0.5  # both are there when it looks next
         made.call("status", "0" * 32)
         for session in ("stays", "goes"):
             body = {"data": ["0" * 32], "fn_index": verb, "session_hash": session}
             assert made.client.post("/gradio_api/queue/join", json=body).status_code == 200
-        del queue.pending_messages_per_session["goes"]  # what its stream does when the connection breaks
-        until(lambda: len(queue) == 0)
-        assert not queue.stopped and NO_JOB in made.call("status", "0" * 32)
+        del gradio_queue.pending_messages_per_session["goes"]  # what its stream does when the connection breaks
+        until(lambda: len(gradio_queue) == 0)
+        assert not gradio_queue.stopped and NO_JOB in made.call("status", "0" * 32)

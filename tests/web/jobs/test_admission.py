@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from uso.web.jobs.admission import MAX_WAITING_BYTES, Door, LimitError
+from uso.web.jobs.admission import MAX_WAITING_BYTES, Admission, LimitError
 from uso.web.settings import ServerSettings
 
 
@@ -16,12 +16,12 @@ class Clock:
         return self.now
 
 
-def door(tmp_path: Path, free: int = 10**12, **settings: Any) -> tuple[Door, Clock]:
+def door(tmp_path: Path, free: int = 10**12, **settings: Any) -> tuple[Admission, Clock]:
     clock = Clock()
-    return Door(ServerSettings(output=tmp_path, **settings), clock, lambda folder: free), clock
+    return Admission(ServerSettings(output=tmp_path, **settings), clock, lambda folder: free), clock
 
 
-def knock(door: Door, person: str = "at:1", **about: Any) -> None:
+def knock(door: Admission, person: str = "at:1", **about: Any) -> None:
     door.check_disk()
     door.check_line(**{"waiting": 0, "waiting_of_person": 0, "waiting_bytes": 0, "seconds": None, **about})
     door.check_rate(person)

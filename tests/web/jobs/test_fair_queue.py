@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uso.web.jobs.fair_queue import FairLine
+from uso.web.jobs.fair_queue import FairQueue
 
 _number = count()
 
@@ -23,14 +23,14 @@ def entry(name: str) -> Entry:
     return Entry(name, name[0])
 
 
-def line_of(*names: str) -> FairLine[Entry]:
-    line: FairLine[Entry] = FairLine()
+def line_of(*names: str) -> FairQueue[Entry]:
+    line: FairQueue[Entry] = FairQueue()
     for name in names:
         line.add(entry(name))
     return line
 
 
-def played(line: FairLine[Entry]) -> list[str]:
+def played(line: FairQueue[Entry]) -> list[str]:
     """The order in which one worker makes what waits."""
     order = []
     while (job := line.take()) is not None:
@@ -65,7 +65,7 @@ def test_two_workers_serve_two_people_first() -> None:
 def test_nobody_waits_for_more_than_one_turn_of_each_other_person(events: list[tuple[str, bool]]) -> None:
     """Catches starvation: newcomers who come again and again before somebody who waits (planted: `_to_the_end` left out
     of `take` and `finished` fails this)."""
-    line: FairLine[Entry] = FairLine()
+    line: FairQueue[Entry] = FairQueue()
     served_while_waiting: dict[str, list[str]] = {}
     for person, make in events:
         line.add(Entry(f"{person}{next(_number)}", person))

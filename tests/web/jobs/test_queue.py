@@ -26,7 +26,7 @@ from uso.web.jobs import roll as roll_module
 from uso.web.jobs import worker as worker_module
 from uso.web.jobs.admission import LimitError
 from uso.web.jobs.job import Job, OnProgress
-from uso.web.jobs.queue import ORPHANED, Engine
+from uso.web.jobs.queue import ORPHANED, JobQueue
 from uso.web.jobs.safety import Blocked, Safety
 from uso.web.settings import ServerSettings
 from uso.web.store.ledger import FOLDER
@@ -45,25 +45,27 @@ def request_for(demo_config: ModelConfig) -> Callable[..., GenerationRequest]:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Generator[Callable[..., Engine], None, None]:
+def run(tmp_path: Path) -> Generator[Callable[..., JobQueue], None, None]:
     """`run(script, ...)` starts an engine with a worker for each; all are ended with the test."""
-    engines: list[Engine] = []
+    engines: list[JobQueue] = []
     scripts: list[Script] = []
 
-    def start(*loads: Callable[[OnProgress], Any] | Script, on_over: Any = lambda job: None, **settings: Any) -> Engine:
+    def start(
+        *loads: Callable[[OnProgress], Any] | Script, on_over: Any = lambda job: None, **settings: Any
+    ) -> JobQueue:
         scripts.extend(load for load in loads if isinstance(load, Script))
         brought = [_bring(load) if isinstance(load, Script) else load for load in loads]
-        engine = Engine(brought, ServerSettings(output=tmp_path, **settings), on_over=on_over)
-        engines.append(engine)
-        engine.start()
-        return engine
+        queue = JobQueue(brought, ServerSettings(output=tmp_path, **settings), on_over=on_over)
+        engines.append(queue)
+        queue.start()
+        return queue
 
     yield start
     for script in scripts:
         script.steps.release(1000)
-    for engine in engines:
-        engine.close()
-        engine.join(0.0)
+    for queue in engines:
+        queue.close()
+        queue.join(0.0)
 
 
 def _bring(script: Script) -> Callable[[OnProgress], Script]:
@@ -77,8 +79,8 @@ def states(*jobs: Job) -> list[str]:
 def test_jobs_are_made_one_at_a_time_in_the_order_they_came(run: Any, request_for: Any) -> None:
     """Catches a line that loses its order, or a second thread at the model (the script asserts)."""
     script = Script(free=False)
-    engine = run(script)
-    jobs = [engine.submit(request_for(name), ANN) for name in "abc"]
+    queue = run(script)
+    jobs = [queue.submit(request_for(name), ANN) for name in "abc"]
     until(lambda: jobs[0].status.state == "running")
     assert states(*jobs) == ["running", "queued", "queued"]
     assert [job.status.ahead for job in jobs[1:]] == [1, 2]
@@ -91,28 +93,28 @@ def test_a_worker_whose_device_has_failed_takes_no_more(run: Any, request_for: A
     """Catches a dead GPU that is free again at once, and makes all that wait fail while another one works."""
     dead, alive = Script(), Script(free=False)
     dead.error = DeviceError("The device cuda:0 has failed.")
-    engine = run(dead, alive)
-    until(lambda: engine.status.workers_ready == 2)
-    jobs = [engine.submit(request_for(name), ANN) for name in "abcdef"]
-    until(lambda: engine.status.workers_ready == 1)
+    queue = run(dead, alive)
+    until(lambda: queue.status.workers_ready == 2)
+    jobs = [queue.submit(request_for(name), ANN) for name in "abcdef"]
+    until(lambda: queue.status.workers_ready == 1)
     alive.steps.release(1000)
     until(lambda: all(job.status.over for job in jobs))
     assert sorted(states(*jobs)) == ["done"] * 5 + ["failed"]
-    assert engine.status.state == "ready" and engine.status.error == "The device cuda:0 has failed."
+    assert queue.status.state == "ready" and queue.status.error == "The device cuda:0 has failed."
     alive.error = DeviceError("The device cuda:1 has failed.")
-    engine.submit(request_for(), ANN)
-    until(lambda: engine.status.state == "failed")
+    queue.submit(request_for(), ANN)
+    until(lambda: queue.status.state == "failed")
     with pytest.raises(USOError, match="cuda:1 has failed"):
-        engine.submit(request_for(), ANN)
+        queue.submit(request_for(), ANN)
 
 
 def test_numbers_in_line_shrink_as_it_moves(run: Any, request_for: Any) -> None:
     """Catches positions that are counted once, when a job arrives."""
     script = Script(free=False)
-    engine = run(script)
-    jobs = [engine.submit(request_for(name), ANN) for name in "abc"]
+    queue = run(script)
+    jobs = [queue.submit(request_for(name), ANN) for name in "abc"]
     until(lambda: jobs[0].status.state == "running")
-    engine.cancel(jobs[1].id)
+    queue.cancel(jobs[1].id)
     assert jobs[2].status.ahead == 1
 
 
@@ -154,11 +156,11 @@ def test_a_picture_is_on_the_disk_before_it_is_announced(
 def test_stop_ends_a_running_job_after_the_step_it_is_at(run: Any, request_for: Any, tmp_path: Path) -> None:
     """Catches a flag that is only read between pictures, and a generator that is left hanging."""
     script = Script(free=False)
-    engine = run(script)
-    job, following = engine.submit(request_for("stopped", steps=50), ANN), engine.submit(request_for("next"), ANN)
+    queue = run(script)
+    job, following = queue.submit(request_for("stopped", steps=50), ANN), queue.submit(request_for("next"), ANN)
     script.steps.release(2)
     until(lambda: job.status.step == 2)
-    assert engine.cancel(job.id)
+    assert queue.cancel(job.id)
     script.steps.release(1)
     until(lambda: job.status.over)
     assert states(job) == ["cancelled"] and job.status.step == 3 and script.closed_early == ["stopped"]
@@ -170,15 +172,15 @@ def test_stop_ends_a_running_job_after_the_step_it_is_at(run: Any, request_for: 
 def test_stop_takes_a_waiting_job_out_at_once(run: Any, request_for: Any) -> None:
     """Catches a cancelled job that is made all the same when its turn comes."""
     script = Script(free=False)
-    engine = run(script)
-    first, second = engine.submit(request_for("first"), ANN), engine.submit(request_for("second"), ANN)
+    queue = run(script)
+    first, second = queue.submit(request_for("first"), ANN), queue.submit(request_for("second"), ANN)
     until(lambda: first.status.state == "running")
-    assert engine.cancel(second.id) and states(second) == ["cancelled"]
+    assert queue.cancel(second.id) and states(second) == ["cancelled"]
     script.steps.release(100)
     until(lambda: first.status.over)
-    engine.close()
-    assert engine.join(PATIENCE) and script.seen == ["first"]
-    assert not engine.cancel(second.id) and not engine.cancel("0" * 32)
+    queue.close()
+    assert queue.join(PATIENCE) and script.seen == ["first"]
+    assert not queue.cancel(second.id) and not queue.cancel("0" * 32)
 
 
 def test_stop_after_the_last_picture_changes_nothing(run: Any, request_for: Any) -> None:
@@ -206,13 +208,13 @@ def test_a_job_that_fails_says_why_and_the_next_one_works(
     """Catches an error that ends the thread, and a stranger's exception text shown to a person."""
     script = Script()
     script.error = error
-    engine = run(script)
-    job = engine.submit(request_for("a"), ANN)
+    queue = run(script)
+    job = queue.submit(request_for("a"), ANN)
     until(lambda: job.status.over)
     assert states(job) == ["failed"] and job.status.error.startswith(sentence) and "secret" not in job.status.error
     assert "Traceback" in caplog.text
     script.error = None
-    following = engine.submit(request_for("b"), ANN)
+    following = queue.submit(request_for("b"), ANN)
     until(lambda: following.status.over)
     assert states(following) == ["done"]
 
@@ -226,13 +228,13 @@ def test_jobs_wait_for_the_model_and_see_it_load(run: Any, request_for: Any) -> 
         assert go_on.wait(PATIENCE)
         return Script()
 
-    engine = run(load)
-    job = engine.submit(request_for(), ANN)
-    until(lambda: engine.status.stage == "Loading transformer")
-    assert engine.status.state == "loading" and engine.status.share == 0.25 and states(job) == ["queued"]
+    queue = run(load)
+    job = queue.submit(request_for(), ANN)
+    until(lambda: queue.status.stage == "Loading transformer")
+    assert queue.status.state == "loading" and queue.status.share == 0.25 and states(job) == ["queued"]
     go_on.set()
     until(lambda: job.status.over)
-    assert states(job) == ["done"] and engine.status.state == "ready" and engine.provenance["device"] == "cpu"
+    assert states(job) == ["done"] and queue.status.state == "ready" and queue.provenance["device"] == "cpu"
 
 
 def test_a_model_that_cannot_be_loaded_fails_what_waits_and_refuses_what_comes(run: Any, request_for: Any) -> None:
@@ -243,53 +245,53 @@ def test_a_model_that_cannot_be_loaded_fails_what_waits_and_refuses_what_comes(r
         assert waiting.wait(PATIENCE)
         raise MissingWeightsError("Fetch them with a command.")
 
-    engine = run(load)
-    job = engine.submit(request_for(), ANN)
+    queue = run(load)
+    job = queue.submit(request_for(), ANN)
     waiting.set()
     until(lambda: job.status.over)
-    assert states(job) == ["failed"] and engine.status.state == "failed"
-    assert job.status.error == engine.status.error == "The model could not be loaded. Fetch them with a command."
+    assert states(job) == ["failed"] and queue.status.state == "failed"
+    assert job.status.error == queue.status.error == "The model could not be loaded. Fetch them with a command."
     with pytest.raises(USOError, match="Fetch them with a command"):
-        engine.submit(request_for(), ANN)
+        queue.submit(request_for(), ANN)
 
 
 def test_closing_finishes_what_runs_and_tells_what_waits(run: Any, request_for: Any) -> None:
     """Catches a shutdown that throws away a picture that is nearly done, or leaves a page waiting for ever."""
     script = Script(free=False)
-    engine = run(script)
-    running, waiting = engine.submit(request_for("a"), ANN), engine.submit(request_for("b"), ANN)
+    queue = run(script)
+    running, waiting = queue.submit(request_for("a"), ANN), queue.submit(request_for("b"), ANN)
     until(lambda: running.status.state == "running")
-    engine.close()
+    queue.close()
     assert states(waiting) == ["cancelled"] and "shutting down" in waiting.status.error
     with pytest.raises(USOError, match="shutting down"):
-        engine.submit(request_for("c"), ANN)
+        queue.submit(request_for("c"), ANN)
     script.steps.release(100)
-    assert engine.join(PATIENCE) and states(running) == ["done"]
+    assert queue.join(PATIENCE) and states(running) == ["done"]
 
 
 def test_joining_stops_a_job_that_takes_longer_than_the_grace(run: Any, request_for: Any) -> None:
     """Catches a process that cannot be ended while a long job runs."""
     script = Script(free=False)
-    engine = run(script)
-    job = engine.submit(request_for(steps=50), ANN)
+    queue = run(script)
+    job = queue.submit(request_for(steps=50), ANN)
     until(lambda: job.status.state == "running")
-    engine.close()
+    queue.close()
     threading.Timer(0.2, lambda: script.steps.release(1)).start()
-    assert engine.join(0.0) and states(job) == ["cancelled"]
+    assert queue.join(0.0) and states(job) == ["cancelled"]
 
 
 def test_people_take_turns_and_are_told_when(run: Any, request_for: Any) -> None:
     """Catches first come, first served, and waiting times that do not know the steps that were measured (2 s each)."""
     script = Script(free=False)
-    engine = run(script)
-    first = engine.submit(request_for("a1"), ANN)
+    queue = run(script)
+    first = queue.submit(request_for("a1"), ANN)
     until(lambda: first.status.state == "running")
-    second, other = engine.submit(request_for("a2"), ANN), engine.submit(request_for("b1"), BEN)
+    second, other = queue.submit(request_for("a2"), ANN), queue.submit(request_for("b1"), BEN)
     assert (other.status.ahead, second.status.ahead) == (1, 2)
     assert other.status.seconds_to_start is None
     script.steps.release(2)
     until(lambda: first.status.step == 2)
-    engine.cancel(engine.submit(request_for("c"), BEN).id)  # the line is looked at again
+    queue.cancel(queue.submit(request_for("c"), BEN).id)  # the line is looked at again
     assert other.status.seconds_to_start == pytest.approx(2.0, abs=1.0)
     assert second.status.seconds_to_start == pytest.approx(2.0 + 3 * 2.0, abs=1.0)
     script.steps.release(100)
@@ -300,26 +302,26 @@ def test_people_take_turns_and_are_told_when(run: Any, request_for: Any) -> None
 def test_limits_are_held(run: Any, request_for: Any) -> None:
     """Catches a limit that counts what is in the making, or everybody for one."""
     script = Script(free=False)
-    engine = run(script, max_waiting=3, max_waiting_per_person=2)
-    until(lambda: engine.status.state == "ready")
-    first = engine.submit(request_for("1"), ANN)
+    queue = run(script, max_waiting=3, max_waiting_per_person=2)
+    until(lambda: queue.status.state == "ready")
+    first = queue.submit(request_for("1"), ANN)
     until(lambda: first.status.state == "running")
     for name in "23":
-        engine.submit(request_for(name), ANN)
+        queue.submit(request_for(name), ANN)
     with pytest.raises(LimitError, match="2 requests of yours are waiting"):
-        engine.submit(request_for("4"), ANN)
-    engine.submit(request_for("5"), BEN)
+        queue.submit(request_for("4"), ANN)
+    queue.submit(request_for("5"), BEN)
     with pytest.raises(LimitError, match="3 requests are waiting, and no more can wait here."):
-        engine.submit(request_for("6"), BEN)
-    assert engine.status.waiting == 3 and engine.status.running == 1
+        queue.submit(request_for("6"), BEN)
+    assert queue.status.waiting == 3 and queue.status.running == 1
 
 
 def test_two_workers_share_one_line_and_neither_has_two_jobs(run: Any, request_for: Any) -> None:
     """Catches two jobs on one worker (the scripts assert), and a worker that idles."""
     scripts = [Script(free=False), Script(free=False)]
-    engine = run(*scripts)
-    until(lambda: engine.status.workers_ready == 2)
-    jobs = [engine.submit(request_for(str(number)), (ANN, BEN)[number % 2]) for number in range(8)]
+    queue = run(*scripts)
+    until(lambda: queue.status.workers_ready == 2)
+    jobs = [queue.submit(request_for(str(number)), (ANN, BEN)[number % 2]) for number in range(8)]
     until(lambda: states(*jobs).count("running") == 2)
     for script in scripts:
         script.steps.release(100)
@@ -334,12 +336,12 @@ def test_one_worker_whose_model_fails_leaves_the_other(run: Any, request_for: An
     def broken(on_progress: OnProgress) -> Script:
         raise USOError("There is no device 'cuda:1'.")
 
-    engine = run(broken, Script())
-    until(lambda: engine.status.state == "ready")
-    job = engine.submit(request_for("a"), ANN)
+    queue = run(broken, Script())
+    until(lambda: queue.status.state == "ready")
+    job = queue.submit(request_for("a"), ANN)
     until(lambda: job.status.over)
-    assert states(job) == ["done"] and (engine.status.workers, engine.status.workers_ready) == (2, 1)
-    assert engine.status.error == "The model could not be loaded. There is no device 'cuda:1'."
+    assert states(job) == ["done"] and (queue.status.workers, queue.status.workers_ready) == (2, 1)
+    assert queue.status.error == "The model could not be loaded. There is no device 'cuda:1'."
 
 
 def test_previews_come_while_it_runs_and_go_when_it_is_over(run: Any, request_for: Any) -> None:
@@ -371,14 +373,14 @@ def test_a_preview_that_fails_costs_nothing_but_itself(run: Any, request_for: An
 def test_a_job_that_nobody_waits_for_is_stopped_after_a_while(run: Any, request_for: Any) -> None:
     """Catches a GPU that works for closed tabs, waiting or running; and one stream that ends while another goes on."""
     script = Script(free=False)
-    engine = run(script, orphan_grace=0.05)
-    running, waiting, other = (engine.submit(request_for(steps=50), ANN) for _ in range(3))
+    queue = run(script, orphan_grace=0.05)
+    running, waiting, other = (queue.submit(request_for(steps=50), ANN) for _ in range(3))
     for job in (running, waiting, other):
-        engine.attach(job, "a stream")
-    engine.attach(other, "another stream of the same tab")
+        queue.attach(job, "a stream")
+    queue.attach(other, "another stream of the same tab")
     until(lambda: running.status.state == "running")
     for job in (running, waiting, other):
-        engine.detach(job, "a stream")
+        queue.detach(job, "a stream")
     until(lambda: waiting.status.over and running.stop.is_set())
     script.steps.release(100)
     until(lambda: running.status.over and other.status.over)
@@ -392,12 +394,12 @@ def test_a_job_that_nobody_comes_to_follow_is_stopped(
     """Catches a tab that is closed while its request is being taken: no stream ever ends that could give it up."""
     monkeypatch.setattr(followers, "FOLLOWED_SECONDS", 0.1)
     script = Script(free=False)
-    engine = run(script, orphan_grace=0.05)
-    left, followed = engine.submit(request_for(steps=50), ANN), engine.submit(request_for(), ANN)
+    queue = run(script, orphan_grace=0.05)
+    left, followed = queue.submit(request_for(steps=50), ANN), queue.submit(request_for(), ANN)
     until(lambda: left.status.state == "running")
-    engine.attach(followed, "a stream")
+    queue.attach(followed, "a stream")
     for job in (left, followed):  # a stream that is there before the word that it will come is not forgotten either
-        engine.expect(job)
+        queue.expect(job)
     until(lambda: left.stop.is_set())
     script.steps.release(100)
     until(lambda: left.status.over and followed.status.over)
@@ -407,12 +409,12 @@ def test_a_job_that_nobody_comes_to_follow_is_stopped(
 def test_a_reload_in_time_keeps_the_job(run: Any, request_for: Any) -> None:
     """Catches a clock of the first stream that stops what the second one has taken over."""
     script = Script(free=False)
-    engine = run(script, orphan_grace=0.2)
-    job, following = engine.submit(request_for(), ANN), engine.submit(request_for(), ANN)
+    queue = run(script, orphan_grace=0.2)
+    job, following = queue.submit(request_for(), ANN), queue.submit(request_for(), ANN)
     for one in (job, following):
-        engine.attach(one, "before")
-        engine.detach(one, "before")
-    engine.attach(job, "after the reload")
+        queue.attach(one, "before")
+        queue.detach(one, "before")
+    queue.attach(job, "after the reload")
     until(lambda: following.status.over)  # by now the other's time is up as well
     script.steps.release(100)
     until(lambda: job.status.over)
@@ -422,12 +424,12 @@ def test_a_reload_in_time_keeps_the_job(run: Any, request_for: Any) -> None:
 def test_many_streams_take_one_thread(run: Any, request_for: Any) -> None:
     """Catches a thread for every stream that ends: a stranger could make thousands."""
     script = Script(free=False)
-    engine = run(script, orphan_grace=60.0)
-    job = engine.submit(request_for(), ANN)
+    queue = run(script, orphan_grace=60.0)
+    job = queue.submit(request_for(), ANN)
     before = threading.active_count()
     for number in range(200):
-        engine.attach(job, str(number))
-        engine.detach(job, str(number))
+        queue.attach(job, str(number))
+        queue.detach(job, str(number))
     assert threading.active_count() <= before and not job.stop.is_set()
     script.steps.release(100)
 
@@ -435,10 +437,10 @@ def test_many_streams_take_one_thread(run: Any, request_for: Any) -> None:
 def test_orphans_are_finished_where_that_is_asked_for(run: Any, request_for: Any) -> None:
     """Catches a setting that nobody reads."""
     script = Script(free=False)
-    engine = run(script, orphans="finish", orphan_grace=0.0)
-    job = engine.submit(request_for(), ANN)
-    engine.attach(job, "a stream")
-    engine.detach(job, "a stream")
+    queue = run(script, orphans="finish", orphan_grace=0.0)
+    job = queue.submit(request_for(), ANN)
+    queue.attach(job, "a stream")
+    queue.detach(job, "a stream")
     script.steps.release(100)
     until(lambda: job.status.over)
     assert states(job) == ["done"]
@@ -447,18 +449,18 @@ def test_orphans_are_finished_where_that_is_asked_for(run: Any, request_for: Any
 def test_a_slow_disk_holds_nobody_up(run: Any, request_for: Any, tmp_path: Path) -> None:
     """Catches the ledger written under the engine's lock: a file that is locked would stop steps, pages and probes."""
     script = Script(free=False)
-    engine = run(script)
-    running = engine.submit(request_for(steps=50), ANN)
+    queue = run(script)
+    running = queue.submit(request_for(steps=50), ANN)
     until(lambda: running.status.state == "running")
     with closing(sqlite3.connect(tmp_path / FOLDER / "ledger.sqlite3", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         late: list[Job] = []
-        thread = threading.Thread(target=lambda: late.append(engine.submit(request_for("late"), BEN)))
+        thread = threading.Thread(target=lambda: late.append(queue.submit(request_for("late"), BEN)))
         thread.start()
-        until(lambda: engine._entering)
+        until(lambda: queue._entering)
         script.steps.release(5)
         until(lambda: running.status.step == 5)  # needs the engine's lock
-        assert engine.find(running.id) is running and not late
+        assert queue.find(running.id) is running and not late
         other.execute("COMMIT")
     thread.join(PATIENCE)
     script.steps.release(100)
@@ -468,19 +470,19 @@ def test_a_slow_disk_holds_nobody_up(run: Any, request_for: Any, tmp_path: Path)
 
 def test_a_job_that_arrives_while_the_server_closes_is_told(run: Any, request_for: Any, tmp_path: Path) -> None:
     """Catches a job between the door and the line that nobody ends."""
-    engine = run(Script())
-    until(lambda: engine.status.state == "ready")
+    queue = run(Script())
+    until(lambda: queue.status.state == "ready")
     with closing(sqlite3.connect(tmp_path / FOLDER / "ledger.sqlite3", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         late: list[Job] = []
-        thread = threading.Thread(target=lambda: late.append(engine.submit(request_for("late"), ANN)))
+        thread = threading.Thread(target=lambda: late.append(queue.submit(request_for("late"), ANN)))
         thread.start()
-        until(lambda: engine._entering)
-        engine.close()
+        until(lambda: queue._entering)
+        queue.close()
         other.execute("COMMIT")
     thread.join(PATIENCE)
     assert states(late[0]) == ["cancelled"] and "shutting down" in late[0].status.error
-    assert engine.ledger.outcome(late[0].id) == ("cancelled", late[0].status.error, ())
+    assert queue.ledger.outcome(late[0].id) == ("cancelled", late[0].status.error, ())
 
 
 def test_a_worker_outlives_what_nobody_expected(
@@ -488,8 +490,8 @@ def test_a_worker_outlives_what_nobody_expected(
 ) -> None:
     """Catches a thread that dies between two jobs, while the server says that it is ready."""
     monkeypatch.setattr(worker_module.time, "sleep", lambda seconds: None)
-    engine = run(Script())
-    learn, calls = engine.job_over, []
+    queue = run(Script())
+    learn, calls = queue.job_over, []
 
     def fails_once(worker: Any, job: Job) -> None:
         calls.append(job)
@@ -497,8 +499,8 @@ def test_a_worker_outlives_what_nobody_expected(
         if len(calls) == 1:
             raise RuntimeError("planted")
 
-    monkeypatch.setattr(engine, "job_over", fails_once)
-    jobs = [engine.submit(request_for(name), ANN) for name in "ab"]
+    monkeypatch.setattr(queue, "job_over", fails_once)
+    jobs = [queue.submit(request_for(name), ANN) for name in "ab"]
     until(lambda: all(job.status.over for job in jobs))
     assert states(*jobs) == ["done", "done"] and "planted" in caplog.text
 
@@ -506,11 +508,11 @@ def test_a_worker_outlives_what_nobody_expected(
 def test_a_filter_is_asked_before_and_after(run: Any, request_for: Any, tmp_path: Path) -> None:
     """Catches a blocked prompt that takes a turn, and a blocked picture that is saved all the same."""
     script = Script()
-    engine = run(script)
-    engine.safety = Safety(lambda prompt, image: "no foxes" if "fox" in prompt else "too dark" if image else None)
+    queue = run(script)
+    queue.safety = Safety(lambda prompt, image: "no foxes" if "fox" in prompt else "too dark" if image else None)
     with pytest.raises(Blocked, match="Blocked by this server's filter: no foxes"):
-        engine.submit(request_for("a fox"), ANN)
-    job = engine.submit(request_for("a hare"), ANN)
+        queue.submit(request_for("a fox"), ANN)
+    job = queue.submit(request_for("a hare"), ANN)
     until(lambda: job.status.over)
     assert states(job) == ["failed"] and job.status.error == "Blocked by this server's filter: too dark"
     assert not list(tmp_path.glob("*.png")) and script.previewed == []  # nobody sees what it has not been asked about
@@ -520,21 +522,21 @@ def test_every_job_is_over_once(run: Any, request_for: Any) -> None:
     """Catches a job that is told of twice, or never, whatever ends it."""
     over: list[str] = []
     script = Script(free=False)
-    engine = run(script, on_over=lambda job: over.append(job.id))
-    jobs = [engine.submit(request_for(name), ANN) for name in "abcd"]
+    queue = run(script, on_over=lambda job: over.append(job.id))
+    jobs = [queue.submit(request_for(name), ANN) for name in "abcd"]
     until(lambda: jobs[0].status.state == "running")
-    engine.cancel(jobs[1].id)
-    engine.cancel(jobs[1].id)
+    queue.cancel(jobs[1].id)
+    queue.cancel(jobs[1].id)
     script.steps.release(4)
     until(lambda: jobs[2].status.step == 1)
-    engine.cancel(jobs[2].id)
-    engine.cancel(jobs[2].id)
+    queue.cancel(jobs[2].id)
+    queue.cancel(jobs[2].id)
     script.steps.release(1)
     until(lambda: jobs[2].status.over)
-    engine.close()
-    engine.close()
+    queue.close()
+    queue.close()
     script.steps.release(100)
-    assert engine.join(PATIENCE)
+    assert queue.join(PATIENCE)
     assert sorted(over) == sorted(job.id for job in jobs)
     assert states(*jobs)[:3] == ["done", "cancelled", "cancelled"]
 
@@ -544,17 +546,17 @@ def test_what_is_over_is_forgotten_in_time_and_still_known(
 ) -> None:
     """Catches a server that grows with every job, and one that knows nothing of a job it made."""
     monkeypatch.setattr(roll_module, "REMEMBERED_JOBS", 2)
-    engine = run(Script())
+    queue = run(Script())
     jobs: list[Job] = []
     for number in range(5):
         request = replace(request_for(str(number)), content_images=(ReferenceImage.of(picture(64, 64)),))
-        jobs.append(engine.submit(request, ANN))
+        jobs.append(queue.submit(request, ANN))
         until(lambda: jobs[-1].status.over)
-    until(lambda: engine.find(jobs[2].id) is None)
+    until(lambda: queue.find(jobs[2].id) is None)
     assert all(job.request.content_images == () for job in jobs)
-    past = engine.outcome(jobs[0].id)
+    past = queue.outcome(jobs[0].id)
     assert past is not None and past.state == "done" and past.pictures[0].path == jobs[0].status.pictures[0].path
-    assert engine.outcome("0" * 32) is None
+    assert queue.outcome("0" * 32) is None
 
 
 def test_joining_does_not_wait_for_a_model_that_loads(run: Any) -> None:
@@ -565,19 +567,19 @@ def test_joining_does_not_wait_for_a_model_that_loads(run: Any) -> None:
         assert go_on.wait(PATIENCE)
         return Script()
 
-    engine = run(load)
-    engine.close()
-    assert not engine.join(PATIENCE)
+    queue = run(load)
+    queue.close()
+    assert not queue.join(PATIENCE)
     go_on.set()
 
 
 def test_the_demo_model_makes_a_picture(run: Any, demo_pipeline: Any, demo_config: ModelConfig) -> None:
     """Catches an engine and a pipeline that have grown apart."""
-    engine = run(lambda on_progress: demo_pipeline)
+    queue = run(lambda on_progress: demo_pipeline)
     request = GenerationRequest.create(demo_config, width=128, height=128, num_inference_steps=2, seed=3)
-    job = engine.submit(request, ANN)
+    job = queue.submit(request, ANN)
     until(lambda: job.status.over)
     assert states(job) == ["done"], job.status.error
     picture = output.read(job.status.pictures[0].path)
     assert picture.values()["seed"] == 3 and picture.model["name"] == "demo"
-    assert engine.provenance == demo_pipeline.provenance
+    assert queue.provenance == demo_pipeline.provenance

@@ -21,11 +21,11 @@ from uso import output
 from uso.config import ModelConfig
 from uso.request import GenerationRequest, ReferenceImage
 from uso.web.access.identity import BROWSER_COOKIE, asker_of
-from uso.web.api.calls import Desk, Inputs
+from uso.web.api.calls import Calls, Inputs
 from uso.web.jobs.job import Job, Picture
-from uso.web.jobs.queue import Engine
+from uso.web.jobs.queue import JobQueue
 from uso.web.page import history_html
-from uso.web.page.events import FORGET, Handlers, Shown
+from uso.web.page.events import FORGET, Events, Shown
 from uso.web.page.layout import build_page
 from uso.web.page.restore import KEEP
 from uso.web.server.app import build_app
@@ -52,25 +52,25 @@ def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def serve(tmp_path: Path, uploads: Path, demo_config: ModelConfig) -> Generator[Callable[..., Handlers], None, None]:
+def serve(tmp_path: Path, uploads: Path, demo_config: ModelConfig) -> Generator[Callable[..., Events], None, None]:
     """`serve(host=...)`: the page's verbs over an engine that runs, always in the same output folder."""
-    engines: list[Engine] = []
+    engines: list[JobQueue] = []
 
-    def start(**settings: Any) -> Handlers:
+    def start(**settings: Any) -> Events:
         (tmp_path / "outputs").mkdir(exist_ok=True)
-        engine = Engine(lambda on_progress: Demo(), ServerSettings(output=tmp_path / "outputs", **settings))
-        engines.append(engine)
-        engine.start()
-        return Handlers(Desk(demo_config, engine))
+        queue = JobQueue(lambda on_progress: Demo(), ServerSettings(output=tmp_path / "outputs", **settings))
+        engines.append(queue)
+        queue.start()
+        return Events(Calls(demo_config, queue))
 
     yield start
-    for engine in engines:
-        engine.close()
-        engine.join(1.0)
+    for queue in engines:
+        queue.close()
+        queue.join(1.0)
 
 
 @pytest.fixture
-def handlers(serve: Callable[..., Handlers]) -> Handlers:
+def handlers(serve: Callable[..., Events]) -> Events:
     return serve()
 
 
@@ -82,10 +82,10 @@ def reference(picture: Callable[..., Image.Image]) -> Callable[..., ReferenceIma
     return make
 
 
-def made(handlers: Handlers, key: str | None = ANN, **values: Any) -> tuple[Job, Picture]:
+def made(handlers: Events, key: str | None = ANN, **values: Any) -> tuple[Job, Picture]:
     """A picture that the owner of a browser has made."""
     request = GenerationRequest.create(handlers.config, **{"num_inference_steps": 2, **values})
-    job = handlers.engine.submit(request, asker_of(visitor(key)))
+    job = handlers.queue.submit(request, asker_of(visitor(key)))
     until(lambda: job.status.over and job.ended_at)
     assert job.status.state == "done", job.status.error
     return job, job.status.pictures[-1]
@@ -111,13 +111,13 @@ def forged(uploads: Path, path: Path, change: Callable[[dict[str, Any]], Any]) -
     return brought(uploads, path.with_name("forged.tmp"))
 
 
-def restore(handlers: Handlers, file: Any, key: str | None = ANN, local: bool = False) -> tuple[str, Inputs]:
+def restore(handlers: Events, file: Any, key: str | None = ANN, local: bool = False) -> tuple[str, Inputs]:
     """(what is said, the fields)."""
     told, *inputs = asyncio.run(handlers.restore(file, visitor(key, local=local)))
     return told, Inputs(*inputs)
 
 
-def came_back(handlers: Handlers, job_id: Any, key: str | None = ANN) -> list[Shown]:
+def came_back(handlers: Events, job_id: Any, key: str | None = ANN) -> list[Shown]:
     async def collect() -> list[Shown]:
         return [shown async for shown in handlers.come_back(job_id, visitor(key, "another tab"))]
 
@@ -137,7 +137,7 @@ def test_everybody_sees_their_own_newest_first_over_a_restart(serve: Any) -> Non
     made(first, ANN, prompt="a fox", seed=1)
     made(first, BEN, prompt="a heron", seed=2)
     made(first, ANN, prompt="an owl", seed=3)
-    first.engine.close()
+    first.queue.close()
     second = serve()
     account, shown = asyncio.run(second.arrive(visitor(ANN)))
     assert account == "" and shown.count("<button") == 2 and "heron" not in shown
@@ -147,7 +147,7 @@ def test_everybody_sees_their_own_newest_first_over_a_restart(serve: Any) -> Non
     assert "keeps no cookies" in asyncio.run(second.arrive(visitor(None)))[1]
 
 
-def test_anothers_picture_is_not_there(handlers: Handlers) -> None:
+def test_anothers_picture_is_not_there(handlers: Events) -> None:
     """Catches a verb that takes an id from a browser without asking whose it is."""
     job, picture = made(handlers, ANN, prompt="a secret")
     stranger = visitor(BEN)
@@ -168,7 +168,7 @@ def test_anothers_picture_is_not_there(handlers: Handlers) -> None:
 @pytest.mark.parametrize(
     "wrong", [None, "", 7, "x" * 32, "../" * 10 + "ab", "/etc/passwd", ["a"], {"path": "/etc/passwd"}, "0" * 32 + "\n"]
 )
-def test_what_is_no_id_is_never_looked_up(handlers: Handlers, wrong: Any) -> None:
+def test_what_is_no_id_is_never_looked_up(handlers: Events, wrong: Any) -> None:
     """Catches a value from a browser that gets as far as the ledger or a file."""
     assert GONE in asyncio.run(handlers.select(chosen(wrong), None, visitor())).status
     assert GONE in handlers.as_content(wrong, visitor())[0] and not history.is_id(wrong)
@@ -182,7 +182,7 @@ def test_anothers_picture_cannot_be_had_over_http_either(serve: Any, demo_config
     picture = made(first, ANN, prompt="a secret")[1]
 
     async def build() -> TestClient:
-        return TestClient(build_app(first.engine, build_page(Desk(demo_config, first.engine), "Because.")))
+        return TestClient(build_app(first.queue, build_page(Calls(demo_config, first.queue), "Because.")))
 
     client = asyncio.run(build())  # not entered: the engine runs already
     config = client.get("/config").json()
@@ -208,13 +208,13 @@ def test_a_tab_comes_back_to_its_job(serve: Any, demo_config: ModelConfig, tmp_p
     """Catches a reload that loses the job: its words, its Stop button, its picture."""
     script = Script(free=False)
     (tmp_path / "outputs").mkdir()
-    engine = Engine(lambda on_progress: script, ServerSettings(output=tmp_path / "outputs"))
-    handlers = Handlers(Desk(demo_config, engine))
-    engine.start()
-    job = engine.submit(GenerationRequest.create(demo_config, num_inference_steps=4), asker_of(visitor()))
+    queue = JobQueue(lambda on_progress: script, ServerSettings(output=tmp_path / "outputs"))
+    handlers = Events(Calls(demo_config, queue))
+    queue.start()
+    job = queue.submit(GenerationRequest.create(demo_config, num_inference_steps=4), asker_of(visitor()))
     until(lambda: job.status.state == "running")
-    engine.attach(job, "the tab")
-    engine.detach(job, "the tab")  # what a reload does first
+    queue.attach(job, "the tab")
+    queue.detach(job, "the tab")  # what a reload does first
 
     async def collect() -> list[Shown]:
         shown: list[Shown] = []
@@ -232,17 +232,17 @@ def test_a_tab_comes_back_to_its_job(serve: Any, demo_config: ModelConfig, tmp_p
     again = came_back(handlers, job.id)
     assert len(again) == 1 and isinstance(again[0].picture, str) and again[0].memory == job.id
     assert again[0].generate["interactive"] is True
-    engine.close()
+    queue.close()
 
 
 def test_a_job_that_a_restart_cut_off_is_told(serve: Any) -> None:
     """Catches a page that waits for ever for a job that no server has any more, or forgets it without a word."""
     first = serve()
     lost = Job(GenerationRequest.create(first.config), asker_of(visitor()))
-    first.engine.ledger.accepted(lost)
+    first.queue.ledger.accepted(lost)
     picture = made(first, ANN, prompt="kept", seed=8)
-    first.engine.close()
-    first.engine.ledger.close()
+    first.queue.close()
+    first.queue.ledger.close()
     second = serve()
     (told,) = came_back(second, lost.id)
     assert CUT_OFF in told.status and told.memory == FORGET and told.picture == KEEP
@@ -253,7 +253,7 @@ def test_a_job_that_a_restart_cut_off_is_told(serve: Any) -> None:
 # How they look.
 
 
-def test_a_picture_of_the_history_is_shown_in_full(handlers: Handlers) -> None:
+def test_a_picture_of_the_history_is_shown_in_full(handlers: Events) -> None:
     """Catches facts that are another picture's, and a picture that has lost its record on the way."""
     picture = made(handlers, prompt="a <fox>", seed=1)[1]
     made(handlers, prompt="an owl", seed=2)
@@ -265,7 +265,7 @@ def test_a_picture_of_the_history_is_shown_in_full(handlers: Handlers) -> None:
     assert while_running.status == KEEP  # that place belongs to the job
 
 
-def test_a_picture_whose_file_is_gone_is_told(handlers: Handlers) -> None:
+def test_a_picture_whose_file_is_gone_is_told(handlers: Events) -> None:
     """Catches a traceback, and a frame that stays empty, after pruning."""
     picture = made(handlers)[1]
     picture.path.unlink()
@@ -273,7 +273,7 @@ def test_a_picture_whose_file_is_gone_is_told(handlers: Handlers) -> None:
     assert "None yet." in asyncio.run(handlers.arrive(visitor()))[1]
 
 
-def test_names_of_pictures_are_escaped_and_short(handlers: Handlers) -> None:
+def test_names_of_pictures_are_escaped_and_short(handlers: Events) -> None:
     """Catches a prompt that is run as markup, and one that a screen reader reads for a minute."""
     picture = made(handlers)[1]
     one = Remembered(picture, "", None, 1.0, b"RIFF", '<b>\n"x"\' ' + "long " * 40)
@@ -291,7 +291,7 @@ def test_the_history_says_how_long_pictures_stay(serve: Any) -> None:
 # Back into the fields.
 
 
-def test_all_settings_are_reused_the_images_too(handlers: Handlers, reference: Any) -> None:
+def test_all_settings_are_reused_the_images_too(handlers: Events, reference: Any) -> None:
     """Catches a value, an image or the order of the styles that is lost on the way."""
     content, one, other = reference("cat.png", 1), reference("oil.png", 2), reference("ink.png", 3)
     values: dict[str, Any] = {
@@ -316,7 +316,7 @@ def test_all_settings_are_reused_the_images_too(handlers: Handlers, reference: A
     assert (inputs.content_size, inputs.seed, inputs.keep_input_size) == (96, 42, False)
 
 
-def test_seed_content_and_style_are_reused(handlers: Handlers) -> None:
+def test_seed_content_and_style_are_reused(handlers: Events) -> None:
     """Catches a style that replaces the wrong one, and a picture that is not the one that was made."""
     picture = made(handlers, seed=42)[1]
     said, seed, advanced = handlers.reuse_seed(picture.id, visitor())
@@ -337,7 +337,7 @@ def test_seed_content_and_style_are_reused(handlers: Handlers) -> None:
         assert ("extra style image" in said) != first_is_new
 
 
-def test_a_dropped_png_restores_everything(handlers: Handlers, uploads: Path, reference: Any) -> None:
+def test_a_dropped_png_restores_everything(handlers: Events, uploads: Path, reference: Any) -> None:
     """Catches a PNG that this program wrote and does not understand."""
     content = reference("wide.png")
     picture = made(handlers, content_images=[content], keep_input_size=True, prompt="狐", seed=7, content_size=64)[1]
@@ -367,9 +367,7 @@ def test_photographs_stay_with_their_owner(serve: Any, uploads: Path, reference:
     assert restore(handlers, brought(uploads, hers.path), None)[1].content_image is None
 
 
-def test_at_the_machine_itself_any_png_brings_its_photographs(
-    handlers: Handlers, uploads: Path, reference: Any
-) -> None:
+def test_at_the_machine_itself_any_png_brings_its_photographs(handlers: Events, uploads: Path, reference: Any) -> None:
     """Catches a person alone with their machine who cannot restore what the command line, or another browser, made."""
     photograph = reference("me.png", 1)
     picture = made(handlers, ANN, content_images=[photograph])[1]
@@ -377,7 +375,7 @@ def test_at_the_machine_itself_any_png_brings_its_photographs(
     assert hashes(inputs.content_image) == [photograph.sha256]
 
 
-def test_a_png_from_elsewhere_restores_what_it_can(handlers: Handlers, uploads: Path, reference: Any) -> None:
+def test_a_png_from_elsewhere_restores_what_it_can(handlers: Events, uploads: Path, reference: Any) -> None:
     """Catches one value too large, or one image too many, that costs all the others."""
     picture = made(handlers, content_images=[reference("a.png")], style_images=[reference("b.png")], prompt="x")[1]
 
@@ -403,7 +401,7 @@ def test_a_png_from_elsewhere_restores_what_it_can(handlers: Handlers, uploads: 
         {"prompt": "a" * 10**6, "schedule": "<b>" * 999},
     ],
 )
-def test_hostile_values_are_told_in_sentences(handlers: Handlers, uploads: Path, values: dict[str, Any]) -> None:
+def test_hostile_values_are_told_in_sentences(handlers: Events, uploads: Path, values: dict[str, Any]) -> None:
     """Catches a record that fails the page, floods it, or is run in it."""
     picture = made(handlers)[1]
     told, inputs = restore(handlers, forged(uploads, picture.path, lambda record: record["request"].update(values)))
@@ -412,7 +410,7 @@ def test_hostile_values_are_told_in_sentences(handlers: Handlers, uploads: Path,
     assert inputs.prompt == KEEP and inputs.num_inference_steps in (2, KEEP)
 
 
-def test_files_that_are_no_pictures_of_ours_are_refused(handlers: Handlers, uploads: Path, tmp_path: Path) -> None:
+def test_files_that_are_no_pictures_of_ours_are_refused(handlers: Events, uploads: Path, tmp_path: Path) -> None:
     """Catches a refusal that shows where the server keeps things, or that empties what was filled in."""
     (tmp_path / "text.png").write_text("no picture")
     Image.new("RGB", (20, 20)).save(tmp_path / "other.png")

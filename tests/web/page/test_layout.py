@@ -28,30 +28,30 @@ from uso import output
 from uso.config import ExampleSet, ModelConfig, load_model_config
 from uso.errors import ImageError, MissingWeightsError, RequestError
 from uso.web.access.identity import asker_of
-from uso.web.api.calls import Desk, Inputs, requested, uploaded
-from uso.web.jobs.queue import Engine, EngineStatus, JobStatus
+from uso.web.api.calls import Calls, Inputs, requested, uploaded
+from uso.web.jobs.queue import JobQueue, JobStatus, ServerStatus
 from uso.web.page import html
-from uso.web.page.events import FORGET, LATER_TICK_SECONDS, TICK_SECONDS, Handlers, Shown
+from uso.web.page.events import FORGET, LATER_TICK_SECONDS, TICK_SECONDS, Events, Shown
 from uso.web.page.layout import build_page
 from uso.web.page.texts import EXAMPLES, TIPS
 from uso.web.server.app import build_app
 from uso.web.settings import ServerSettings
 
 
-def built(config: ModelConfig, engine: Engine) -> gr.Blocks:
+def built(config: ModelConfig, queue: JobQueue) -> gr.Blocks:
     """The page, built in an event loop: Gradio makes one otherwise, and leaves it open."""
 
     async def build() -> gr.Blocks:
-        return build_page(Desk(config, engine), "Because of the test.")
+        return build_page(Calls(config, queue), "Because of the test.")
 
     return asyncio.run(build())
 
 
-def served(config: ModelConfig, engine: Engine) -> TestClient:
+def served(config: ModelConfig, queue: JobQueue) -> TestClient:
     """The page and its routes, in an event loop as well; enter it to start the engine."""
 
     async def build() -> TestClient:
-        return TestClient(build_app(engine, build_page(Desk(config, engine), "Because of the test.")))
+        return TestClient(build_app(queue, build_page(Calls(config, queue), "Because of the test.")))
 
     return asyncio.run(build())
 
@@ -84,23 +84,23 @@ def settings(tmp_path: Path) -> ServerSettings:
 
 
 @pytest.fixture
-def engine(settings: ServerSettings, uploads: Path) -> Generator[Engine, None, None]:
+def queue(settings: ServerSettings, uploads: Path) -> Generator[JobQueue, None, None]:
     """An engine that has not started; the pipeline is a script."""
-    made = Engine(lambda on_progress: Script(), settings)
+    made = JobQueue(lambda on_progress: Script(), settings)
     yield made
     made.close()
 
 
 @pytest.fixture
-def handlers(engine: Engine, demo_config: ModelConfig) -> Handlers:
-    return Handlers(Desk(demo_config, engine))
+def handlers(queue: JobQueue, demo_config: ModelConfig) -> Events:
+    return Events(Calls(demo_config, queue))
 
 
 def fields(page: gr.Blocks) -> dict[str, Any]:
     return {block.elem_id: block for block in page.blocks.values() if getattr(block, "elem_id", None)}
 
 
-def all_shown(handlers: Handlers, inputs: Inputs, job_id: str | None = None) -> list[Shown]:
+def all_shown(handlers: Events, inputs: Inputs, job_id: str | None = None) -> list[Shown]:
     async def collect() -> list[Shown]:
         return [shown async for shown in handlers.run(job_id, visitor(), *inputs)]
 
@@ -116,10 +116,10 @@ def unchanged(shown: Shown, *but: str) -> bool:
 
 
 @pytest.mark.parametrize("name", ["demo", "flux-dev", "flux-schnell"])
-def test_ranges_and_defaults_are_the_models(name: str, engine: Engine) -> None:
+def test_ranges_and_defaults_are_the_models(name: str, queue: JobQueue) -> None:
     """Catches a number that is written into the page instead of taken from the configuration."""
     config = load_model_config(name)
-    found = fields(built(config, engine))
+    found = fields(built(config, queue))
     limits, defaults = config.limits, config.defaults
     for elem_id, minimum, maximum, value, step in (
         ("width", limits.min_size, limits.max_size, defaults.width, 16),
@@ -135,9 +135,9 @@ def test_ranges_and_defaults_are_the_models(name: str, engine: Engine) -> None:
     assert config.guidance or "takes no guidance" in found["guidance"].info
 
 
-def test_labels_are_the_tutorials(engine: Engine, demo_config: ModelConfig) -> None:
+def test_labels_are_the_tutorials(queue: JobQueue, demo_config: ModelConfig) -> None:
     """Catches a field that was renamed or lost."""
-    labels = {block.label for block in fields(built(demo_config, engine)).values() if hasattr(block, "label")}
+    labels = {block.label for block in fields(built(demo_config, queue)).values() if hasattr(block, "label")}
     assert labels >= {
         "Prompt",
         "Content Reference",
@@ -203,34 +203,34 @@ def test_a_job_says_where_it_is(values: dict[str, Any], words: str) -> None:
     """Catches a state without words, a forecast that is kept to itself, and a countdown of "0 s"."""
     moments = {name: soon(values[name]) for name in ("starts_at", "ends_at") if values.get(name)}
     status = JobStatus(**{**values, **moments})
-    assert html.job_words(status, EngineStatus(state="ready")) == words
+    assert html.job_words(status, ServerStatus(state="ready")) == words
 
 
 def test_a_waiting_job_says_that_the_model_loads() -> None:
     """Catches a page that looks stuck while the model loads."""
-    loading = EngineStatus(state="loading", stage="Loading transformer", share=0.431)
+    loading = ServerStatus(state="loading", stage="Loading transformer", share=0.431)
     assert html.job_words(JobStatus(), loading) == "Waiting for the model (Loading transformer, 43%)."
 
 
 def test_several_workers_are_counted() -> None:
     """Catches a server that seems to be as fast as it will be while half of its GPUs still load."""
-    some = EngineStatus(state="ready", workers=2, workers_ready=1)
+    some = ServerStatus(state="ready", workers=2, workers_ready=1)
     assert "Ready on cuda, 1 of 2 workers ready<" in html.model_state(some, 3.0, "cuda")
-    every = EngineStatus(state="ready", workers=2, workers_ready=2)
+    every = ServerStatus(state="ready", workers=2, workers_ready=2)
     assert "Ready on cuda, 2 workers<" in html.model_state(every, 3.0, "cuda")
-    assert "worker" not in html.model_state(EngineStatus(state="ready", workers_ready=1), 3.0, "cuda")
+    assert "worker" not in html.model_state(ServerStatus(state="ready", workers_ready=1), 3.0, "cuda")
 
 
 def test_what_changes_many_times_a_second_is_not_read_out_each_time() -> None:
     """Catches a screen reader that is talked over by the steps, and one that is not told of the end."""
     running = JobStatus(state="running", stage="denoise", step=3, num_steps=25)
-    assert 'aria-live="off"' in html.job_state(running, EngineStatus(state="ready"))
-    assert "aria-live" not in html.job_state(JobStatus(state="done"), EngineStatus(state="ready"))
-    waiting, loading = JobStatus(ahead=2, starts_at=soon(41.0)), EngineStatus(state="loading")
+    assert 'aria-live="off"' in html.job_state(running, ServerStatus(state="ready"))
+    assert "aria-live" not in html.job_state(JobStatus(state="done"), ServerStatus(state="ready"))
+    waiting, loading = JobStatus(ahead=2, starts_at=soon(41.0)), ServerStatus(state="loading")
     assert 'aria-live="off"' in html.job_state(waiting, loading, moved=False)
     assert "aria-live" not in html.job_state(waiting, loading)
     assert 'aria-live="off"' in html.model_state(loading, 3.0, "cuda")
-    assert "aria-live" not in html.model_state(EngineStatus(state="ready"), 3.0, "cuda")
+    assert "aria-live" not in html.model_state(ServerStatus(state="ready"), 3.0, "cuda")
 
 
 def test_a_preview_says_that_it_is_one() -> None:
@@ -251,7 +251,7 @@ def test_who_is_logged_in_can_leave_where_the_server_let_them_in() -> None:
 
 def test_errors_are_escaped_and_announced() -> None:
     """Catches markup from a file's name that would be run in the page."""
-    text = html.job_state(JobStatus(state="failed", error="<b>.png is no picture."), EngineStatus())
+    text = html.job_state(JobStatus(state="failed", error="<b>.png is no picture."), ServerStatus())
     assert 'role="alert"' in text and "&lt;b&gt;.png" in text and "<b>" not in text
     assert "<code>a &lt;command&gt;</code>" in html.refusal("Run `a <command>`.")
 
@@ -292,24 +292,24 @@ SHARED_TIPS = set.intersection(*map(set, TIPS.values()))
 
 
 @pytest.mark.parametrize(("name", "examples"), [("demo", "drawn"), ("flux-dev", "photographs")])
-def test_the_page_offers_the_examples_of_its_model(name: str, examples: ExampleSet, engine: Engine) -> None:
+def test_the_page_offers_the_examples_of_its_model(name: str, examples: ExampleSet, queue: JobQueue) -> None:
     """Catches the demo under sentences and tips it cannot follow, and cards that fill in something else than shown."""
     config = load_model_config(name)
-    page = built(config, engine)
+    page = built(config, queue)
     (tips,) = (block.value for block in page.blocks.values() if isinstance(block, gr.HTML) and "Tips" in block.value)
     assert all((escape(text) in tips) == (examples == own) for own in TIPS for _, text in set(TIPS[own]) - SHARED_TIPS)
     cards = [sample for (sample,) in fields(page)["examples"].samples]
     assert cards == [html.card(example) for example in EXAMPLES[examples]]
-    fill = Handlers(Desk(config, engine)).example
+    fill = Events(Calls(config, queue)).example
     assert [fill(index).prompt for index in range(len(cards))] == [example.prompt for example in EXAMPLES[examples]]
 
 
 @pytest.mark.parametrize(("name", "examples"), [("demo", "drawn"), ("flux-dev", "photographs")])
 def test_an_example_sets_every_field_and_can_be_made(
-    name: str, examples: ExampleSet, engine: Engine, uploads: Path
+    name: str, examples: ExampleSet, queue: JobQueue, uploads: Path
 ) -> None:
     """Catches a field that an earlier example filled and a later one leaves: old pictures in new requests."""
-    handlers = Handlers(Desk(load_model_config(name), engine))
+    handlers = Events(Calls(load_model_config(name), queue))
     for index, example in enumerate(EXAMPLES[examples]):
         inputs = handlers.example(index)
         assert all(value is not None for name, value in inputs._asdict().items() if not name.endswith("_image"))
@@ -345,21 +345,21 @@ def test_an_example_sets_every_field_and_can_be_made(
         ({"style_image": "/etc/hostname"}, "The image was not uploaded to this page."),
     ],
 )
-def test_refusals_are_sentences(handlers: Handlers, values: dict[str, Any], sentence: str) -> None:
+def test_refusals_are_sentences(handlers: Events, values: dict[str, Any], sentence: str) -> None:
     """Catches a value that is clamped in silence, or refused in Gradio's words."""
     with pytest.raises(RequestError) as caught:
         requested(handlers.config, Inputs(**values))
     assert str(caught.value).startswith(sentence)
 
 
-def test_whole_numbers_that_arrive_as_floats_are_taken(handlers: Handlers) -> None:
+def test_whole_numbers_that_arrive_as_floats_are_taken(handlers: Events) -> None:
     """Catches a page that refuses what its own sliders send, and an emptied seed field."""
     request = requested(handlers.config, Inputs(width=256.0, num_inference_steps=3.0, seed=None, prompt=None))
     assert (request.width, request.num_inference_steps, request.prompt) == (256, 3, "")
     assert 0 <= request.seed < 2**32
 
 
-def test_styles_keep_their_order_and_a_lone_extra_style_counts(handlers: Handlers, upload: Any) -> None:
+def test_styles_keep_their_order_and_a_lone_extra_style_counts(handlers: Events, upload: Any) -> None:
     """Catches two styles that change places, and an extra style that is lost without a first."""
     first, second = upload("first.png"), upload("second.png", 100, 100)
     both = requested(handlers.config, Inputs(style_image=first, extra_style_image=second))
@@ -368,7 +368,7 @@ def test_styles_keep_their_order_and_a_lone_extra_style_counts(handlers: Handler
     assert [image.name for image in alone.style_images] == ["second.png"]
 
 
-def test_guidance_is_left_out_where_the_model_takes_none(engine: Engine) -> None:
+def test_guidance_is_left_out_where_the_model_takes_none(queue: JobQueue) -> None:
     """Catches a disabled field whose value makes every request of schnell fail."""
     assert requested(load_model_config("flux-schnell"), Inputs(guidance_scale=4.0)).guidance_scale is None
 
@@ -385,7 +385,7 @@ def test_files_are_opened_only_where_uploads_are(uploads: Path, tmp_path: Path) 
         uploaded({"path": str(uploads / "gone.png")})
 
 
-def test_a_look_at_the_images_tells_size_and_trouble(handlers: Handlers, upload: Any, uploads: Path) -> None:
+def test_a_look_at_the_images_tells_size_and_trouble(handlers: Events, upload: Any, uploads: Path) -> None:
     """Catches a size that differs from the one which is then used, and junk that is noticed only at the end."""
 
     def look(*values: Any) -> tuple[str, Any, Any]:
@@ -410,9 +410,9 @@ def test_a_look_at_the_images_tells_size_and_trouble(handlers: Handlers, upload:
 # The verbs.
 
 
-def test_generate_shows_the_picture_and_what_was_used(handlers: Handlers, engine: Engine, tmp_path: Path) -> None:
+def test_generate_shows_the_picture_and_what_was_used(handlers: Events, queue: JobQueue, tmp_path: Path) -> None:
     """Catches a picture that is re-encoded on its way, buttons that stay locked, a seed that is not the real one."""
-    engine.start()
+    queue.start()
     shown = all_shown(handlers, Inputs(prompt="a <fox>", seed=5, num_inference_steps=2))
     assert shown[0].generate["interactive"] is False and shown[0].stop["interactive"] is True
     assert shown[0].job_id == shown[0].memory and len(shown[0].job_id) == 32
@@ -433,9 +433,9 @@ def test_previews_are_sent_once_each_and_go_with_the_picture(
 ) -> None:
     """Catches a preview that is sent again with every step, and one that stays over the finished picture."""
     script = Script(free=False)
-    engine = Engine(lambda on_progress: script, settings)
-    handlers = Handlers(Desk(demo_config, engine))
-    engine.start()
+    queue = JobQueue(lambda on_progress: script, settings)
+    handlers = Events(Calls(demo_config, queue))
+    queue.start()
 
     async def collect() -> list[Shown]:
         shown: list[Shown] = []
@@ -449,20 +449,20 @@ def test_previews_are_sent_once_each_and_go_with_the_picture(
     assert previews[-1] == "" and 1 < len(previews) <= 8 and len(set(previews)) == len(previews)
     words = [one.status for one in shown if one.status != gr.skip()]
     assert all(first != second for first, second in pairwise(words))
-    engine.close()
+    queue.close()
 
 
-def test_a_refusal_changes_nothing_but_the_status(handlers: Handlers) -> None:
+def test_a_refusal_changes_nothing_but_the_status(handlers: Events) -> None:
     """Catches an error that clears what was typed, hides the last picture or locks a button."""
     (shown,) = all_shown(handlers, Inputs(width=500))
     assert "Width is 500" in shown.status and 'role="alert"' in shown.status
     assert unchanged(shown, "status")
 
 
-def test_a_page_follows_one_job(handlers: Handlers, engine: Engine) -> None:
+def test_a_page_follows_one_job(handlers: Events, queue: JobQueue) -> None:
     """Catches Enter in the prompt that starts a second job behind the locked button, and a Generate that does nothing
     after a stream broke while its job goes on; another tab may have its own."""
-    waiting = engine.submit(requested(handlers.config, Inputs()), asker_of(visitor()))
+    waiting = queue.submit(requested(handlers.config, Inputs()), asker_of(visitor()))
 
     async def first() -> Shown:
         stream = handlers.run(waiting.id, visitor(), *Inputs())
@@ -470,10 +470,10 @@ def test_a_page_follows_one_job(handlers: Handlers, engine: Engine) -> None:
             return await anext(stream)
 
     shown = asyncio.run(first())
-    assert (shown.job_id, engine.status.waiting) == (waiting.id, 1)
+    assert (shown.job_id, queue.status.waiting) == (waiting.id, 1)
     assert shown.generate["interactive"] is False and shown.stop["interactive"] is True
-    engine.cancel(waiting.id)
-    engine.start()
+    queue.cancel(waiting.id)
+    queue.start()
     assert "Done." in all_shown(handlers, Inputs(num_inference_steps=1), waiting.id)[-1].status
 
 
@@ -481,10 +481,10 @@ def test_a_page_follows_one_job(handlers: Handlers, engine: Engine) -> None:
 def test_stop_reaches_the_job(demo_config: ModelConfig, settings: ServerSettings, at_work: bool) -> None:
     """Catches a Stop button that ends the stream but not the work, or that does nothing while the job waits."""
     script = Script(free=False)
-    engine = Engine(lambda on_progress: script, settings)
-    handlers = Handlers(Desk(demo_config, engine))
-    engine.start()
-    before = None if at_work else engine.submit(requested(demo_config, Inputs()), asker_of(visitor()))
+    queue = JobQueue(lambda on_progress: script, settings)
+    handlers = Events(Calls(demo_config, queue))
+    queue.start()
+    before = None if at_work else queue.submit(requested(demo_config, Inputs()), asker_of(visitor()))
     until(lambda: at_work or script.seen)
     answers: list[Any] = []
 
@@ -503,7 +503,7 @@ def test_stop_reaches_the_job(demo_config: ModelConfig, settings: ServerSettings
     assert "Stopped." in shown[-1].status and shown[-1].stop["value"] == "Stop" and shown[-1].memory == FORGET
     assert not list(settings.output.glob("*.png")) and script.closed_early == (["mine"] if at_work else [])
     assert handlers.stop(None) == handlers.stop("0" * 32) == gr.skip()
-    engine.close()
+    queue.close()
     if before is not None:
         script.steps.release(100)
         until(lambda: before.status.over)
@@ -520,22 +520,22 @@ def test_the_page_unlocks_when_the_model_is_ready(
         assert go_on.wait(PATIENCE)
         return Script()
 
-    engine = Engine(load, settings)
-    handlers = Handlers(Desk(demo_config, engine))
-    engine.start()
-    until(lambda: engine.status.share == 0.5)
+    queue = JobQueue(load, settings)
+    handlers = Events(Calls(demo_config, queue))
+    queue.start()
+    until(lambda: queue.status.share == 0.5)
     state, button, timer = handlers.tick(None)
     assert "Loading the model: &lt;vae&gt;, 50%" in state and 'aria-valuenow="50"' in state
     assert button["value"] == "Generate when ready" and timer["active"] and timer["value"] == TICK_SECONDS
-    monkeypatch.setattr(Engine, "loading_seconds", 60.0)
+    monkeypatch.setattr(JobQueue, "loading_seconds", 60.0)
     assert handlers.tick(None)[2]["value"] == LATER_TICK_SECONDS
     assert "interactive" not in button  # it is free from the beginning
     go_on.set()
-    until(lambda: engine.status.state == "ready")
+    until(lambda: queue.status.state == "ready")
     state, button, timer = handlers.tick(None)
     assert "Ready on cpu" in state and button["value"] == "Generate" and timer["active"] is False
     assert "interactive" not in button  # a job that a reload comes back to may have locked it in between
-    engine.close()
+    queue.close()
 
 
 def test_the_page_goes_on_looking_until_every_worker_is_ready(
@@ -548,16 +548,16 @@ def test_the_page_goes_on_looking_until_every_worker_is_ready(
         assert go_on.wait(PATIENCE)
         return Script()
 
-    engine = Engine([lambda on_progress: Script(), late], settings)
-    handlers = Handlers(Desk(demo_config, engine))
-    engine.start()
-    until(lambda: engine.status.workers_ready == 1)
+    queue = JobQueue([lambda on_progress: Script(), late], settings)
+    handlers = Events(Calls(demo_config, queue))
+    queue.start()
+    until(lambda: queue.status.workers_ready == 1)
     state, button, timer = handlers.tick(None)
     assert "1 of 2 workers ready" in state and button["value"] == "Generate" and timer["active"]
     go_on.set()
-    until(lambda: engine.status.workers_ready == 2)
+    until(lambda: queue.status.workers_ready == 2)
     assert handlers.tick(None)[2]["active"] is False
-    engine.close()
+    queue.close()
 
 
 def test_a_failed_load_stays_with_its_remedy(demo_config: ModelConfig, settings: ServerSettings) -> None:
@@ -566,15 +566,15 @@ def test_a_failed_load_stays_with_its_remedy(demo_config: ModelConfig, settings:
     def load(on_progress: Any) -> Script:
         raise MissingWeightsError("Fetch them with `a command`.")
 
-    engine = Engine(load, settings)
-    handlers = Handlers(Desk(demo_config, engine))
-    engine.start()
-    until(lambda: engine.status.state == "failed")
+    queue = JobQueue(load, settings)
+    handlers = Events(Calls(demo_config, queue))
+    queue.start()
+    until(lambda: queue.status.state == "failed")
     state, button, timer = handlers.tick(None)
     assert "Fetch them with <code>a command</code>." in state and 'role="alert"' in state
     assert button["interactive"] is False and not timer["active"]
     assert "interactive" not in handlers.tick("a job of this page")[1]
-    engine.close()
+    queue.close()
 
 
 # The server.
@@ -585,15 +585,15 @@ def events(client: TestClient) -> list[dict[str, Any]]:
     return found
 
 
-def test_programs_are_offered_nothing_of_the_page(engine: Engine, demo_config: ModelConfig) -> None:
+def test_programs_are_offered_nothing_of_the_page(queue: JobQueue, demo_config: ModelConfig) -> None:
     """Catches a verb of the page that shows up among what programs may call, and may change at any time."""
-    with served(demo_config, engine) as client:
+    with served(demo_config, queue) as client:
         assert set(client.get("/gradio_api/info").json()["named_endpoints"]) == {"/generate", "/status", "/cancel"}
         assert len(events(client)) > 20  # the page's own are there
 
 
 def test_no_file_of_the_server_can_be_named(
-    engine: Engine, demo_config: ModelConfig, uploads: Path, tmp_path: Path
+    queue: JobQueue, demo_config: ModelConfig, uploads: Path, tmp_path: Path
 ) -> None:
     """Catches Gradio's missing check on mounted pages: a file named in a request is copied to where it is served.
 
@@ -601,7 +601,7 @@ def test_no_file_of_the_server_can_be_named(
     secret = tmp_path / "secret.png"
     Image.new("RGB", (64, 64)).save(secret)
     data = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
-    with served(demo_config, engine) as client:
+    with served(demo_config, queue) as client:
         for event in events(client):
             if event["backend_fn"] and not event["queue"]:
                 body = {"data": [data] * len(event["inputs"]), "fn_index": event["id"], "event_data": {"picture": data}}
@@ -612,9 +612,9 @@ def test_no_file_of_the_server_can_be_named(
         assert client.get("/examples/../page.css").status_code == 404
 
 
-def test_example_pictures_are_served(engine: Engine, demo_config: ModelConfig) -> None:
+def test_example_pictures_are_served(queue: JobQueue, demo_config: ModelConfig) -> None:
     """Catches cards with broken pictures."""
-    with served(demo_config, engine) as client:
+    with served(demo_config, queue) as client:
         for example in chain(*EXAMPLES.values()):
             for name in filter(None, (example.content, example.style, example.extra_style)):
                 assert client.get(f"/examples/{name}").headers["content-type"].startswith("image/")

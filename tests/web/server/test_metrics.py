@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from uso.config import ModelConfig
 from uso.request import GenerationRequest
 from uso.web.access.identity import Asker
-from uso.web.jobs.job import EngineStatus, Job
-from uso.web.server.metrics import Telemetry
+from uso.web.jobs.job import Job, ServerStatus
+from uso.web.server.metrics import Metrics
 
 
 def over(config: ModelConfig, state: str, prompt: str = "a secret fox") -> Job:
@@ -24,7 +24,7 @@ def over(config: ModelConfig, state: str, prompt: str = "a secret fox") -> Job:
     return job
 
 
-def samples(telemetry: Telemetry) -> dict[tuple[str, str], float]:
+def samples(telemetry: Metrics) -> dict[tuple[str, str], float]:
     """(name, first label's value) to value, as Prometheus reads the page."""
     found = {}
     for family in text_string_to_metric_families(telemetry.page().decode()):
@@ -35,8 +35,8 @@ def samples(telemetry: Telemetry) -> dict[tuple[str, str], float]:
 
 def test_numbers_are_counted(demo_config: ModelConfig) -> None:
     """Catches a number that is counted under another name, twice, or not at all."""
-    telemetry = Telemetry()
-    status = EngineStatus(state="ready", share=1.0, workers=2, workers_ready=1, waiting=4, running=1)
+    telemetry = Metrics()
+    status = ServerStatus(state="ready", share=1.0, workers=2, workers_ready=1, waiting=4, running=1)
     telemetry.watch(lambda: status)
     telemetry.job_over(over(demo_config, "done"))
     telemetry.job_over(over(demo_config, "failed"))
@@ -54,7 +54,7 @@ def test_one_line_a_job(demo_config: ModelConfig, caplog: pytest.LogCaptureFixtu
     """Catches a log that tells what people asked for, from where, or under which id it can be had."""
     caplog.set_level(logging.INFO, "uso.jobs")
     job = over(demo_config, "failed")
-    Telemetry(log_prompts=prompts).job_over(job)
+    Metrics(log_prompts=prompts).job_over(job)
     (record,) = caplog.records
     line: dict[str, Any] = json.loads(record.getMessage())
     assert line.pop("prompt", None) == ("a secret fox" if prompts else None)
@@ -82,7 +82,7 @@ def test_a_person_is_told_from_others_within_one_run(demo_config: ModelConfig) -
     """Catches a name in the log by which an address can be looked up, or people be followed from run to run."""
     one, other = over(demo_config, "done"), over(demo_config, "done")
     other.asker = Asker("at:203.0.113.8", None, None)
-    first, second = Telemetry(), Telemetry()
+    first, second = Metrics(), Metrics()
     assert first.line(one)["person"] == first.line(over(demo_config, "failed"))["person"]
     assert len({str(line["person"]) for line in (first.line(one), first.line(other), second.line(one))}) == 3
 
@@ -91,5 +91,5 @@ def test_a_job_without_a_turn_has_no_worker(demo_config: ModelConfig) -> None:
     """Catches a job that left the line and yet seems to have been made."""
     job = over(demo_config, "cancelled")
     job.started_at = job.worker = None
-    line = Telemetry().line(job)
+    line = Metrics().line(job)
     assert "worker" not in line and "started" not in line and line["worked"] == 0.0 and line["waited"] == 4.0

@@ -27,7 +27,7 @@ STREAM = re.compile(rf"{API}/(?:queue/data|heartbeat/|call/|upload_progress)")
 """Answers without an end, when they are asked for with GET."""
 
 
-class Pace:
+class RateWindow:
     """A bucket of events for each person: it holds `most`, and fills at `rate` a second."""
 
     def __init__(
@@ -51,12 +51,12 @@ class Pace:
         return 0.0
 
 
-class Crowd:
+class RateLimits:
     """A layer that answers 429 itself, and passes everything else on. Who asks is known before it."""
 
-    def __init__(self, inner: ASGIApp, pace: Pace | None = None, most_open: int = OPEN_STREAMS) -> None:
+    def __init__(self, inner: ASGIApp, window: RateWindow | None = None, most_open: int = OPEN_STREAMS) -> None:
         self._inner = inner
-        self._pace = pace or Pace()
+        self._window = window or RateWindow()
         self._most_open = most_open
         self._open: Counter[str] = Counter()
 
@@ -67,7 +67,7 @@ class Crowd:
             return await self._inner(scope, receive, send)
         asker = asker_in(scope)
         person = asker.person if asker is not None else ""
-        if self._pace.wait(person):
+        if self._window.wait(person):
             sentence = f"More than {A_SECOND:g} requests a second came from you. Wait a moment, then try again."
             return await refuse(scope, send, 429, sentence, [("retry-after", "1")])
         if not stream:

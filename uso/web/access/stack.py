@@ -34,7 +34,7 @@ from uso.web.access.identity import (
     remember,
     set_cookie,
 )
-from uso.web.access.limits import Crowd
+from uso.web.access.limits import RateLimits
 from uso.web.access.login import Login
 from uso.web.settings import ServerSettings
 
@@ -75,7 +75,7 @@ def guarded(
     inner: ASGIApp = Bodies(
         app, max_upload=settings.max_upload_mb * 10**6, min_free=settings.min_free_gb * 10**9, mcp=settings.mcp
     )
-    inner = Crowd(inner)
+    inner = RateLimits(inner)
     inner = Identity(inner, settings.root_path, relay)
     if settings.accounts:
         accounts = Accounts(settings.accounts, login_key(settings.output))

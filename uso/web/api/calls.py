@@ -27,9 +27,9 @@ from uso.images import MAX_PIXELS, identify
 from uso.request import RANDOM_SEED, GenerationRequest, ReferenceImage
 from uso.web.access.identity import Asker, asker_of
 from uso.web.jobs.admission import LimitError
-from uso.web.jobs.job import NAME_LETTERS, EngineStatus, Job, JobStatus, Picture
-from uso.web.jobs.queue import Engine
-from uso.web.server.metrics import Telemetry
+from uso.web.jobs.job import NAME_LETTERS, Job, JobStatus, Picture, ServerStatus
+from uso.web.jobs.queue import JobQueue
+from uso.web.server.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -68,12 +68,12 @@ class Inputs(NamedTuple):
     seed: Any = RANDOM_SEED
 
 
-class Desk:
+class Calls:
     """One model's configuration, one engine, and whoever counts what was refused."""
 
-    def __init__(self, config: ModelConfig, engine: Engine, telemetry: Telemetry | None = None) -> None:
+    def __init__(self, config: ModelConfig, queue: JobQueue, telemetry: Metrics | None = None) -> None:
         self.config = config
-        self.engine = engine
+        self.queue = queue
         self.telemetry = telemetry
         self._readers = ThreadPoolExecutor(READERS, "read")
         self._submitters = ThreadPoolExecutor(SUBMITTERS, "submit")
@@ -81,7 +81,7 @@ class Desk:
     @property
     def max_pixels(self) -> int:
         """Of one image."""
-        return int(self.engine.settings.max_megapixels * 10**6)
+        return int(self.queue.settings.max_megapixels * 10**6)
 
     async def read(self, function: Callable[..., T], *args: Any) -> T:
         """Call what reads or decodes people's images, when it is its turn."""
@@ -95,7 +95,7 @@ class Desk:
         """
         asker, loop = asker_of(caller), asyncio.get_running_loop()
         try:
-            await asyncio.to_thread(self.engine.admit, asker)
+            await asyncio.to_thread(self.queue.admit, asker)
             request = await self.read(requested, self.config, inputs, self.max_pixels)
             return await loop.run_in_executor(self._submitters, self._enter, request, asker)
         except USOError as error:
@@ -105,22 +105,22 @@ class Desk:
 
     def _enter(self, request: GenerationRequest, asker: Asker) -> Job:
         """In a thread, which goes on where the caller is gone before it is done."""
-        job = self.engine.submit(request, asker)
-        self.engine.expect(job)
+        job = self.queue.submit(request, asker)
+        self.queue.expect(job)
         return job
 
-    async def follow(self, job: Job) -> AsyncGenerator[tuple[JobStatus, EngineStatus], None]:
+    async def follow(self, job: Job) -> AsyncGenerator[tuple[JobStatus, ServerStatus], None]:
         """Every state of a job, the last one included; what is unchanged is told again once a second.
 
         As long as it is followed the job is nobody's orphan; closing this before the end gives it up.
         """
         watcher = uuid.uuid4().hex
-        self.engine.attach(job, watcher)
+        self.queue.attach(job, watcher)
         loop = asyncio.get_running_loop()
         seen, told = None, 0.0
         try:
             while True:
-                news = job.status, self.engine.status
+                news = job.status, self.queue.status
                 if news != seen or loop.time() - told >= WORD_SECONDS:
                     seen, told = news, loop.time()
                     yield news
@@ -130,7 +130,7 @@ class Desk:
                 await asyncio.sleep(WAITING_SECONDS if far else LOOK_SECONDS)
         finally:
             if not job.status.over:
-                self.engine.detach(job, watcher)
+                self.queue.detach(job, watcher)
 
 
 def requested(config: ModelConfig, inputs: Inputs, max_pixels: int = MAX_PIXELS) -> GenerationRequest:

@@ -18,8 +18,8 @@ from gradio.utils import get_function_description
 
 from uso.errors import RequestError, USOError
 from uso.request import RANDOM_SEED
-from uso.web.api.calls import Desk, Inputs, handed_out, plain_errors
-from uso.web.jobs.job import EngineStatus, JobStatus, Picture
+from uso.web.api.calls import Calls, Inputs, handed_out, plain_errors
+from uso.web.jobs.job import JobStatus, Picture, ServerStatus
 from uso.web.page import html
 
 logger = logging.getLogger(__name__)
@@ -34,12 +34,12 @@ Answer = tuple[str | None, dict[str, Any]]
 """The picture's file, once there is one, and the details."""
 
 
-class Programs:
+class Endpoints:
     """The endpoints, bound to one desk."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
-        self.engine = desk.engine
+    def __init__(self, calls: Calls) -> None:
+        self.calls = calls
+        self.queue = calls.queue
 
     async def generate(
         self,
@@ -88,13 +88,13 @@ class Programs:
             content_size,
             seed,
         )
-        job = await self.desk.submit(given, request)
-        async with aclosing(self.desk.follow(job)) as news:
-            async for status, engine in news:
-                progress((status.step, status.num_steps or 1), desc=html.job_words(status, engine))
+        job = await self.calls.submit(given, request)
+        async with aclosing(self.calls.follow(job)) as news:
+            async for status, queue in news:
+                progress((status.step, status.num_steps or 1), desc=html.job_words(status, queue))
                 if not status.over:
-                    yield None, details(job.id, status, engine)
-        yield await asyncio.to_thread(finished, job.id, job.status, self.engine.status)
+                    yield None, details(job.id, status, queue)
+        yield await asyncio.to_thread(finished, job.id, job.status, self.queue.status)
 
     async def status(self, job: str) -> Answer:
         """Look at a job: how far it is, and its picture once it is done. Answers at once.
@@ -114,8 +114,8 @@ class Programs:
         return await asyncio.to_thread(self._cancel, job)
 
     def _status(self, job: str) -> Answer:
-        outcome, engine = self._outcome(job), self.engine.status
-        told = details(job, outcome, engine)
+        outcome, queue = self._outcome(job), self.queue.status
+        told = details(job, outcome, queue)
         if not outcome.pictures:
             return None, told
         try:
@@ -125,24 +125,24 @@ class Programs:
 
     def _cancel(self, job: str) -> dict[str, Any]:
         self._outcome(job)
-        cancelled = self.engine.cancel(job)
-        told = details(job, self._outcome(job), self.engine.status) | {"cancelled": cancelled}
+        cancelled = self.queue.cancel(job)
+        told = details(job, self._outcome(job), self.queue.status) | {"cancelled": cancelled}
         return told | {"message": "It stops after the step it is at."} if told["state"] == "running" else told
 
     def _outcome(self, job: str) -> JobStatus:
         """What a job has reached; the ids of all jobs have one form, and nothing else is looked for."""
-        found = self.engine.outcome(job) if isinstance(job, str) and JOB_ID.fullmatch(job) else None
+        found = self.queue.outcome(job) if isinstance(job, str) and JOB_ID.fullmatch(job) else None
         if found is None:
             raise RequestError(NO_JOB)
         return found
 
 
-def details(job_id: str, status: JobStatus, engine: EngineStatus) -> dict[str, Any]:
+def details(job_id: str, status: JobStatus, queue: ServerStatus) -> dict[str, Any]:
     """What a job has reached, as JSON: `job`, `state`, `message` (a sentence), and what there is to say of that state.
 
     Seconds are rounded to tenths, and None where they cannot be told yet.
     """
-    told: dict[str, Any] = {"job": job_id, "state": status.state, "message": html.job_words(status, engine)}
+    told: dict[str, Any] = {"job": job_id, "state": status.state, "message": html.job_words(status, queue)}
     if status.state == "queued":
         told |= {"ahead": status.ahead, "seconds_to_start": _tenths(status.seconds_to_start)}
     if status.state == "running":
@@ -153,7 +153,7 @@ def details(job_id: str, status: JobStatus, engine: EngineStatus) -> dict[str, A
     return told
 
 
-def finished(job_id: str, status: JobStatus, engine: EngineStatus) -> Answer:
+def finished(job_id: str, status: JobStatus, queue: ServerStatus) -> Answer:
     """The last answer of a job that is over.
 
     Raises:
@@ -163,7 +163,7 @@ def finished(job_id: str, status: JobStatus, engine: EngineStatus) -> Answer:
         raise USOError(status.error if status.state == "failed" else f"The job was stopped. {status.error}".strip())
     picture = status.pictures[-1]
     try:
-        return handed_out(picture), details(job_id, status, engine)
+        return handed_out(picture), details(job_id, status, queue)
     except OSError as error:
         raise USOError(
             f"The picture is saved as {picture.path.name} on the server, but cannot be handed out ({error.strerror})."
@@ -185,13 +185,13 @@ def _tenths(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 1)
 
 
-def offer(desk: Desk, inputs: Inputs) -> None:
+def offer(calls: Calls, inputs: Inputs) -> None:
     """Add the endpoints to the page that is being built; its fields give types, ranges and defaults.
 
     Args:
         inputs: the page's components.
     """
-    programs = Programs(desk)
+    programs = Endpoints(calls)
     _refuse_malformed(Context.root_block)
     picture = gr.Image(label="picture", format="png", visible=False)
     told = gr.JSON(label="details", visible=False)

@@ -28,7 +28,7 @@ class LimitError(USOError):
         self.kind = kind
 
 
-class Door:
+class Admission:
     """Not thread-safe but for `check_disk`: the engine asks under its own lock."""
 
     def __init__(

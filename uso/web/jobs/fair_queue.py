@@ -35,7 +35,7 @@ class Turn(Generic[T]):
     """Until it begins; None if that cannot be told."""
 
 
-class FairLine(Generic[T]):
+class FairQueue(Generic[T]):
     """Jobs that wait, by person, and how many of each person are in the making."""
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class FairLine(Generic[T]):
             seconds_of: how long a waiting job will take (None: not known).
             workers: how many are made at once.
         """
-        line: FairLine[T] = FairLine()
+        line: FairQueue[T] = FairQueue()
         line._waiting = {person: deque(jobs) for person, jobs in self._waiting.items()}
         line._making = Counter(self._making)
         # (free at, person whose job ends then); what is not known counts as nothing for the order.

@@ -39,7 +39,7 @@ Load = Callable[[OnProgress], Pipeline]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineStatus:
+class ServerStatus:
     """Where the model is on its way to being ready; with several workers, where the first of them is."""
 
     state: Literal["starting", "loading", "ready", "failed"] = "starting"

@@ -15,13 +15,13 @@ from typing import Any
 from uso.errors import USOError
 from uso.request import GenerationRequest
 from uso.web.access.identity import Asker
-from uso.web.jobs.admission import Door
-from uso.web.jobs.fair_queue import FairLine
+from uso.web.jobs.admission import Admission
+from uso.web.jobs.fair_queue import FairQueue
 from uso.web.jobs.followers import Orphans
-from uso.web.jobs.job import EngineStatus, Job, JobStatus, Load
+from uso.web.jobs.job import Job, JobStatus, Load, ServerStatus
 from uso.web.jobs.roll import Roll
 from uso.web.jobs.safety import Safety
-from uso.web.jobs.time_estimate import Pace
+from uso.web.jobs.time_estimate import TimeEstimate
 from uso.web.jobs.worker import Worker
 from uso.web.settings import ServerSettings
 from uso.web.store.ledger import Ledger
@@ -38,7 +38,7 @@ LOOK_SECONDS = 1.0
 """How often those that wait learn how far the jobs in the making have come."""
 
 
-class Engine:
+class JobQueue:
     """Loads the models behind the caller's back, then makes the jobs as their turns come."""
 
     def __init__(
@@ -60,13 +60,13 @@ class Engine:
         """
         self.settings = settings
         self.safety = safety or Safety()
-        self.pace = Pace()
+        self.time_estimate = TimeEstimate()
         self.ledger = Ledger(settings.output)
-        self.status = EngineStatus()
-        self._door = Door(settings)
+        self.status = ServerStatus()
+        self._admission = Admission(settings)
         self._on_over = on_over
         self._changed = threading.Condition()
-        self._line: FairLine[Job] = FairLine()
+        self._line: FairQueue[Job] = FairQueue()
         self._entering: list[Job] = []
         """Let in, and being entered into the ledger."""
         self.roll = Roll()
@@ -113,10 +113,10 @@ class Engine:
         Raises:
             USOError: not now, in a sentence.
         """
-        self._door.check_disk()
+        self._admission.check_disk()
         with self._changed:
             self._check_open(asker, 0)
-            self._door.check_rate(asker.person)
+            self._admission.check_rate(asker.person)
 
     def submit(self, request: GenerationRequest, asker: Asker) -> Job:
         """Put a request into the line; it may wait for the model as well.
@@ -159,7 +159,7 @@ class Engine:
         if self._closing or self.status.state == "failed":
             raise USOError(self._closing or self.status.error)
         waiting = [*self._line, *self._entering]
-        self._door.check_line(
+        self._admission.check_line(
             waiting=len(waiting),
             waiting_of_person=sum(job.person == asker.person for job in waiting),
             waiting_bytes=more_bytes + sum(map(_bytes_of, waiting)),
@@ -255,7 +255,7 @@ class Engine:
                 return None
             worker.job, job.worker = job, worker.number
             job.started_at = time.monotonic()
-            seconds = self.pace.seconds(job.request)
+            seconds = self.time_estimate.seconds(job.request)
             job.reach(
                 state="running",
                 stage="condition",
@@ -297,7 +297,7 @@ class Engine:
 
     # Inside; `_changed` is held unless it says otherwise.
 
-    def _summary(self) -> EngineStatus:
+    def _summary(self) -> ServerStatus:
         """One word for all workers: ready if one is, failed if all are."""
         states = [worker.status for worker in self.workers]
         ready = [status for status in states if status.state == "ready"]
@@ -318,7 +318,7 @@ class Engine:
         self._looked_at = now = time.monotonic()
         making = [(job, job.status.seconds_left) for worker in self.workers if (job := worker.job) is not None]
         ready = max(1, sum(worker.status.state == "ready" for worker in self.workers))
-        for turn in self._line.turns(making, lambda job: self.pace.seconds(job.request), ready):
+        for turn in self._line.turns(making, lambda job: self.time_estimate.seconds(job.request), ready):
             starts_at = None if turn.seconds is None else now + turn.seconds
             turn.job.reach(ahead=turn.ahead, starts_at=starts_at)
         self.status = self._summary()

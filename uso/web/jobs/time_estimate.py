@@ -42,7 +42,7 @@ def shape_of(request: GenerationRequest) -> Shape:
     )
 
 
-class Pace:
+class TimeEstimate:
     """Measured seconds, by shape, `before` the first step, of a `step`, and `after` the last one.
 
     May be asked and told from any thread.

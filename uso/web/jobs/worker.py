@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 from uso.errors import DeviceError, USOError
 from uso.request import GenerationResult, Progress
-from uso.web.jobs.job import EngineStatus, Job, Load, Picture, Pipeline
+from uso.web.jobs.job import Job, Load, Picture, Pipeline, ServerStatus
 from uso.web.jobs.safety import Safety
-from uso.web.jobs.time_estimate import Pace
+from uso.web.jobs.time_estimate import TimeEstimate
 from uso.web.settings import ServerSettings
 from uso.web.store.ledger import Ledger, served
 
@@ -36,7 +36,7 @@ class Foreman(Protocol):
 
     settings: ServerSettings
     ledger: Ledger
-    pace: Pace
+    time_estimate: TimeEstimate
     safety: Safety
 
     def next_job(self, worker: "Worker") -> Job | None: ...
@@ -56,7 +56,7 @@ class Worker:
 
     def __init__(self, load: Load, foreman: Foreman, number: int) -> None:
         self.number = number
-        self.status = EngineStatus()
+        self.status = ServerStatus()
         self.provenance: dict[str, Any] = {}
         self.job: Job | None = None
         self._last: Progress | None = None
@@ -144,20 +144,20 @@ class Worker:
         if last is None or (last.image_index, last.step + 1) != (event.image_index, event.step):
             return
         job.step_seconds.append(event.seconds - last.seconds)
-        if self._foreman.pace.step(job.request) is None:
-            self._foreman.pace.note(job.request, step=job.step_seconds[-1])
+        if self._foreman.time_estimate.step(job.request) is None:
+            self._foreman.time_estimate.note(job.request, step=job.step_seconds[-1])
 
     def _ends_at(self, event: Progress, job: Job) -> float | None:
         """When the job will be over, by its own steps, or by those of earlier ones before it has any."""
-        pace, request = self._foreman.pace, job.request
-        step = median(job.step_seconds) if job.step_seconds else pace.step(request)
+        time_estimate, request = self._foreman.time_estimate, job.request
+        step = median(job.step_seconds) if job.step_seconds else time_estimate.step(request)
         if step is None:
             return None
         more = request.num_images - 1 - event.image_index
         steps = more * request.num_inference_steps
         if event.stage != "decode":
             steps += request.num_inference_steps - (event.step if event.stage == "denoise" else 0)
-        return time.monotonic() + steps * step + (1 + more) * pace.after(request)
+        return time.monotonic() + steps * step + (1 + more) * time_estimate.after(request)
 
     def _preview(self, pipeline: Pipeline, event: Progress, job: Job) -> bytes | None:
         """The picture as it is predicted now. One that cannot be made costs nothing but itself."""
@@ -200,7 +200,7 @@ class Worker:
             return
         step, timings = median(job.step_seconds), result.timings
         steps = result.request.num_inference_steps * step
-        self._foreman.pace.note(
+        self._foreman.time_estimate.note(
             job.request,
             before=timings.get("condition", 0.0) + max(0.0, timings.get("denoise", 0.0) - steps),
             step=step,

@@ -19,7 +19,7 @@ from uso.errors import OutputError, RequestError, USOError
 from uso.images import keep_input_size, upright_size
 from uso.request import RANDOM_SEED
 from uso.web.access.identity import Asker, asker_of
-from uso.web.api.calls import Desk, Inputs, handed_out, uploaded
+from uso.web.api.calls import Calls, Inputs, handed_out, uploaded
 from uso.web.jobs.job import NAME_LETTERS, Job, JobStatus, Picture
 from uso.web.page import history_html, html
 from uso.web.page.restore import KEEP, Restored, brought, entitled, restored
@@ -62,26 +62,26 @@ class Shown(NamedTuple):
     """The picture that is shown."""
 
 
-class Handlers:
+class Events:
     """The page's verbs, bound to one desk."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
-        self.config = desk.config
-        self.engine = desk.engine
+    def __init__(self, calls: Calls) -> None:
+        self.calls = calls
+        self.config = calls.config
+        self.queue = calls.queue
 
     # Jobs.
 
     async def run(self, job_id: str | None, request: gr.Request, *values: Any) -> AsyncGenerator[Shown, None]:
         """The Generate button: from the first look at a request to its picture."""
-        if job_id is not None and (running := self.engine.find(job_id)) is not None and not running.status.over:
+        if job_id is not None and (running := self.queue.find(job_id)) is not None and not running.status.over:
             # Enter in the prompt, or a stream that broke: the page goes on with that one.
             async with aclosing(self._follow(running, request)) as news:
                 async for shown in news:
                     yield shown
             return
         try:
-            job = await self.desk.submit(Inputs(*values), request)
+            job = await self.calls.submit(Inputs(*values), request)
         except USOError as error:
             yield Shown(status=html.refusal(str(error)))
             return
@@ -91,7 +91,7 @@ class Handlers:
 
     async def come_back(self, job_id: Any, request: gr.Request) -> AsyncGenerator[Shown, None]:
         """After a load of the page: to the job that this tab was at, if there was one."""
-        found = await asyncio.to_thread(history.own_job, self.engine, asker_of(request), job_id)
+        found = await asyncio.to_thread(history.own_job, self.queue, asker_of(request), job_id)
         if found is None:
             yield Shown(memory=FORGET)
             return
@@ -112,12 +112,12 @@ class Handlers:
             memory=job.id,
         )
         words, preview, ahead = "", None, -1
-        async with aclosing(self.desk.follow(job)) as news:
-            async for status, engine in news:
+        async with aclosing(self.calls.follow(job)) as news:
+            async for status, queue in news:
                 if status.over:
                     yield await self._ended(job.id, status, request)
                     return
-                said, frame = html.job_state(status, engine, status.ahead != ahead), KEEP
+                said, frame = html.job_state(status, queue, status.ahead != ahead), KEEP
                 ahead = status.ahead
                 if status.preview is not None and status.preview is not preview:
                     preview, size = status.preview, (job.request.width, job.request.height)
@@ -131,7 +131,7 @@ class Handlers:
         shown = Shown() if last is None else await asyncio.to_thread(self._made, job_id, last, asker_of(request))
         return shown._replace(
             preview="",
-            status=html.job_state(status, self.engine.status) if shown.status is KEEP else shown.status,
+            status=html.job_state(status, self.queue.status) if shown.status is KEEP else shown.status,
             generate=gr.update(interactive=True),
             stop=gr.update(interactive=False, value="Stop"),
             job_id=None,
@@ -142,7 +142,7 @@ class Handlers:
         """A picture that has just been made, and the history with it. A ledger that cannot be read, as that of a
         server on its way down, costs no picture."""
         try:
-            found = history.own(self.engine, asker, picture.id)
+            found = history.own(self.queue, asker, picture.id)
             shown = Shown(history=self._history(asker, picture.id))
         except sqlite3.Error:
             logger.warning("The ledger could not be read after job %s.", job_id[:NAME_LETTERS], exc_info=True)
@@ -156,7 +156,7 @@ class Handlers:
 
     def stop(self, job_id: str | None) -> Any:
         """The Stop button; the job's own stream says when it has stopped."""
-        if job_id is not None and self.engine.cancel(job_id):
+        if job_id is not None and self.queue.cancel(job_id):
             return gr.update(interactive=False, value="Stopping ...")
         return KEEP
 
@@ -167,12 +167,12 @@ class Handlers:
 
         Only heads are read, for a look is free and a large picture is not; that one is incomplete is told at Generate.
         """
-        return await self.desk.read(self._look, content, style, extra_style, keep)
+        return await self.calls.read(self._look, content, style, extra_style, keep)
 
     def _look(self, content: Any, style: Any, extra_style: Any, keep: Any) -> tuple[str, Any, Any]:
         free = gr.update(interactive=not keep)
         try:
-            most = self.desk.max_pixels
+            most = self.calls.max_pixels
             reference = uploaded(content, most)
             for value in (style, extra_style):
                 uploaded(value, most)
@@ -210,11 +210,11 @@ class Handlers:
         if file is None:  # taken out again
             return "", *unchanged
         try:
-            name, saved = await self.desk.read(brought, file, self.desk.max_pixels)
+            name, saved = await self.calls.read(brought, file, self.calls.max_pixels)
         except (RequestError, OutputError) as error:
             return html.note(str(error), bad=True), *unchanged
-        source = await asyncio.to_thread(entitled, self.engine, asker_of(request), saved)
-        found = await asyncio.to_thread(restored, self.config, saved, source, self.engine.settings.output)
+        source = await asyncio.to_thread(entitled, self.queue, asker_of(request), saved)
+        found = await asyncio.to_thread(restored, self.config, saved, source, self.queue.settings.output)
         return html.note(_told(f"The settings of {name} are filled in.", found)), *found.inputs
 
     # Pictures.
@@ -222,13 +222,13 @@ class Handlers:
     async def arrive(self, request: gr.Request) -> tuple[str, str]:
         """On a load of the page: (who is logged in, the history)."""
         asker = asker_of(request)
-        account = html.account(asker.name, self.engine.settings.accounts is not None)
+        account = html.account(asker.name, self.queue.settings.accounts is not None)
         return account, await asyncio.to_thread(self._history, asker)
 
     async def select(self, chosen: gr.EventData, job_id: str | None, request: gr.Request) -> Shown:
         """A picture of the history, in full."""
         picture_id = chosen._data.get("picture") if isinstance(chosen._data, dict) else None
-        found = await asyncio.to_thread(history.own, self.engine, asker_of(request), picture_id)
+        found = await asyncio.to_thread(history.own, self.queue, asker_of(request), picture_id)
         if found is None:
             return Shown(status=html.refusal("That picture is no longer on the server."))
         shown = await asyncio.to_thread(self._picture, found)
@@ -238,17 +238,17 @@ class Handlers:
     async def reuse_all(self, picture_id: Any, request: gr.Request) -> tuple[Any, ...]:
         """All inputs of the picture that is shown, its images too; (what is said, Advanced, inputs)."""
         unchanged = KEEP, *Inputs(*[KEEP] * len(Inputs._fields))
-        found = await asyncio.to_thread(history.own, self.engine, asker_of(request), picture_id)
+        found = await asyncio.to_thread(history.own, self.queue, asker_of(request), picture_id)
         saved = await asyncio.to_thread(history.record_of, found) if found else None
         if saved is None:
             return html.refusal("That picture is no longer on the server."), *unchanged
-        filled = await asyncio.to_thread(restored, self.config, saved, saved, self.engine.settings.output)
+        filled = await asyncio.to_thread(restored, self.config, saved, saved, self.queue.settings.output)
         said = _told("The settings of this picture are filled in.", filled)
         return html.idle(said), gr.update(open=True), *filled.inputs
 
     def reuse_seed(self, picture_id: Any, request: gr.Request) -> tuple[Any, Any, Any]:
         """(what is said, the seed field, Advanced where it is)."""
-        found = history.own(self.engine, asker_of(request), picture_id)
+        found = history.own(self.queue, asker_of(request), picture_id)
         if found is None:
             return html.refusal("That picture is no longer on the server."), KEEP, KEEP
         seed = found.picture.seed
@@ -267,7 +267,7 @@ class Handlers:
         return (said, KEEP, path) if second else (said, path, KEEP)
 
     def _as_input(self, picture_id: Any, request: gr.Request, said: str) -> tuple[str, Any]:
-        found = history.own(self.engine, asker_of(request), picture_id)
+        found = history.own(self.queue, asker_of(request), picture_id)
         try:
             if found is not None:
                 return html.idle(said), handed_out(found.picture)
@@ -282,20 +282,20 @@ class Handlers:
 
         It never frees the button: its answer may arrive after that of `come_back`, which locks it for a running job.
         """
-        status = self.engine.status
-        device = str(self.engine.provenance.get("device", ""))
-        state = html.model_state(status, self.engine.loading_seconds, device)
+        status = self.queue.status
+        device = str(self.queue.provenance.get("device", ""))
+        state = html.model_state(status, self.queue.loading_seconds, device)
         settled = status.state in ("ready", "failed")
-        over = all(worker.status.state in ("ready", "failed") for worker in self.engine.workers)
+        over = all(worker.status.state in ("ready", "failed") for worker in self.queue.workers)
         words = "Generate" if settled else "Generate when ready"
         useless = status.state == "failed" and not job_id
         button = gr.update(value=words, interactive=False) if useless else gr.update(value=words)
-        every = TICK_SECONDS if self.engine.loading_seconds < EAGER_SECONDS else LATER_TICK_SECONDS
+        every = TICK_SECONDS if self.queue.loading_seconds < EAGER_SECONDS else LATER_TICK_SECONDS
         return state, button, gr.update(value=every, active=not over)
 
     def _history(self, asker: Asker, current: str = "") -> str:
-        rule = prune.words(self.engine.settings)
-        return history_html.history(history.recent(self.engine, asker), rule, current, asker.owner is not None)
+        rule = prune.words(self.queue.settings)
+        return history_html.history(history.recent(self.queue, asker), rule, current, asker.owner is not None)
 
     def _picture(self, remembered: Remembered) -> Shown:
         """A picture and all that is known of it."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from html import escape
 
 from uso.config import ModelConfig, load_model_config
-from uso.web.jobs.job import EngineStatus, JobStatus
+from uso.web.jobs.job import JobStatus, ServerStatus
 from uso.web.page.texts import Example, Tip
 
 REAL_MODEL = "flux-dev"
@@ -46,7 +46,7 @@ def banner(config: ModelConfig, reason: str) -> str:
     return f'<div class="uso-banner{loud}">{text}</div>'
 
 
-def model_state(status: EngineStatus, seconds: float, device: str) -> str:
+def model_state(status: ServerStatus, seconds: float, device: str) -> str:
     """The model on its way: a bar while it loads, where it runs when it is ready, why not when it failed."""
     if status.state == "ready":
         words = f"Ready on {device}{_workers(status)}"
@@ -59,10 +59,10 @@ def model_state(status: EngineStatus, seconds: float, device: str) -> str:
     return f'<div class="uso-state" aria-live="off"><span>Loading the model: {escape(words)}</span>{bar}</div>'
 
 
-def job_words(status: JobStatus, engine: EngineStatus) -> str:
+def job_words(status: JobStatus, queue: ServerStatus) -> str:
     """What the job is doing, as a sentence."""
     if status.state == "queued":
-        return _waiting(status, engine)
+        return _waiting(status, queue)
     if status.state == "running":
         return _running(status)
     if status.state == "cancelled":
@@ -70,13 +70,13 @@ def job_words(status: JobStatus, engine: EngineStatus) -> str:
     return status.error if status.state == "failed" else "Done."
 
 
-def job_state(status: JobStatus, engine: EngineStatus, moved: bool = True) -> str:
+def job_state(status: JobStatus, queue: ServerStatus, moved: bool = True) -> str:
     """The same for the page, with a bar where there is something to measure.
 
     Args:
         moved: whether a job that waits has another place in the line than when this was asked last.
     """
-    words = job_words(status, engine)
+    words = job_words(status, queue)
     if status.state == "failed":
         return refusal(words)
     if status.state == "running":
@@ -158,7 +158,7 @@ def _marked(sentence: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(sentence))
 
 
-def _workers(status: EngineStatus) -> str:
+def _workers(status: ServerStatus) -> str:
     """How many workers there are, where there are several."""
     if status.workers == 1:
         return ""
@@ -167,12 +167,12 @@ def _workers(status: EngineStatus) -> str:
     return f", {status.workers_ready} of {status.workers} workers ready"
 
 
-def _waiting(status: JobStatus, engine: EngineStatus) -> str:
+def _waiting(status: JobStatus, queue: ServerStatus) -> str:
     line = {0: "", 1: "One picture is ahead of yours"}.get(status.ahead, f"{status.ahead} pictures are ahead of yours")
     if line:
         line += f", about {duration(status.seconds_to_start)}." if status.seconds_to_start else "."
-    if engine.state in ("starting", "loading"):
-        return f"Waiting for the model ({engine.stage}, {engine.share:.0%}). {line}".strip()
+    if queue.state in ("starting", "loading"):
+        return f"Waiting for the model ({queue.stage}, {queue.share:.0%}). {line}".strip()
     return line or "Your turn is next."
 
 

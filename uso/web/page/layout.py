@@ -10,10 +10,10 @@ import gradio as gr
 from uso.config import ModelConfig
 from uso.images import TOKEN_SIZE
 from uso.request import MAX_SEED, RANDOM_SEED
-from uso.web.api.calls import Desk, Inputs, plain_errors
+from uso.web.api.calls import Calls, Inputs, plain_errors
 from uso.web.api.endpoints import offer
 from uso.web.page import html, scripts
-from uso.web.page.events import TICK_SECONDS, Handlers, Shown
+from uso.web.page.events import TICK_SECONDS, Events, Shown
 from uso.web.page.texts import EXAMPLES, PROMPT_PLACEHOLDER, RESTORE, TIPS
 
 CACHE_SECONDS = (3600, 24 * 3600)
@@ -47,9 +47,9 @@ class Actions(NamedTuple):
     as_style: gr.Button
 
 
-def build_page(desk: Desk, reason: str) -> gr.Blocks:
+def build_page(calls: Calls, reason: str) -> gr.Blocks:
     """The page for one model; `reason` says why this one runs, as a sentence."""
-    config, handlers = desk.config, Handlers(desk)
+    config, handlers = calls.config, Events(calls)
     with gr.Blocks(title="USO", analytics_enabled=False, delete_cache=CACHE_SECONDS) as page:
         with gr.Row(elem_id="masthead"):
             with gr.Column(scale=3, min_width=320):
@@ -71,7 +71,7 @@ def build_page(desk: Desk, reason: str) -> gr.Blocks:
         _wire_jobs(page, handlers, inputs, shown)
         _wire_inputs(page, handlers, inputs, shown, controls)
         _wire_pictures(page, handlers, inputs, shown, controls, actions)
-        offer(desk, inputs)
+        offer(calls, inputs)
     return page
 
 
@@ -243,7 +243,7 @@ def _examples(config: ModelConfig) -> gr.Dataset:
 # Which verb each control calls. `preprocess=False`: the door's own words instead of Gradio's.
 
 
-def _wire_jobs(page: gr.Blocks, handlers: Handlers, inputs: Inputs, shown: Shown) -> None:
+def _wire_jobs(page: gr.Blocks, handlers: Events, inputs: Inputs, shown: Shown) -> None:
     """From a request to its picture, and back to it after a reload."""
     run = gr.on(
         [shown.generate.click, inputs.prompt.submit],
@@ -260,7 +260,7 @@ def _wire_jobs(page: gr.Blocks, handlers: Handlers, inputs: Inputs, shown: Shown
     shown.stop.click(plain_errors(handlers.stop), [shown.job_id], [shown.stop], **AT_ONCE)
 
 
-def _wire_inputs(page: gr.Blocks, handlers: Handlers, inputs: Inputs, shown: Shown, controls: Controls) -> None:
+def _wire_inputs(page: gr.Blocks, handlers: Events, inputs: Inputs, shown: Shown, controls: Controls) -> None:
     """What fills the fields in, looks at them, and keeps them over a reload."""
     looked_at = [inputs.content_image, inputs.style_image, inputs.extra_style_image, inputs.keep_input_size]
     gr.on(
@@ -297,7 +297,7 @@ def _wire_inputs(page: gr.Blocks, handlers: Handlers, inputs: Inputs, shown: Sho
 
 
 def _wire_pictures(
-    page: gr.Blocks, handlers: Handlers, inputs: Inputs, shown: Shown, controls: Controls, actions: Actions
+    page: gr.Blocks, handlers: Events, inputs: Inputs, shown: Shown, controls: Controls, actions: Actions
 ) -> None:
     """What can be done with pictures that are there."""
     said, which, advanced = shown.status, shown.picture_id, controls.advanced

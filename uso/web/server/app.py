@@ -21,11 +21,11 @@ from pydantic import BaseModel
 from uso.web.access.identity import Relay, login_name
 from uso.web.access.stack import guarded
 from uso.web.api.mcp import fit_tools
-from uso.web.jobs.queue import Engine
+from uso.web.jobs.queue import JobQueue
 from uso.web.page.html import EXAMPLES_ROUTE
 from uso.web.page.texts import EXAMPLES_FOLDER
 from uso.web.page.theme import CSS, page_theme
-from uso.web.server.metrics import CONTENT_TYPE, Telemetry
+from uso.web.server.metrics import CONTENT_TYPE, Metrics
 from uso.web.server.starting import RETRY_SECONDS, Site
 from uso.web.store import uploads as scratch
 from uso.web.store.prune import keep_pruning
@@ -68,25 +68,25 @@ class Readiness(BaseModel):
     error: str | None
 
 
-def build_app(engine: Engine, page: gr.Blocks, telemetry: Telemetry | None = None) -> FastAPI:
+def build_app(queue: JobQueue, page: gr.Blocks, telemetry: Metrics | None = None) -> FastAPI:
     """The page with its routes, unguarded. Its lifespan starts the engine, and ends it after the last job."""
-    settings = engine.settings
+    settings = queue.settings
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         ended = threading.Event()
-        keep_pruning(settings, engine.ledger, ended)
+        keep_pruning(settings, queue.ledger, ended)
         if (uploads := os.environ.get(scratch.VARIABLE)) and Path(uploads).name.startswith(scratch.PREFIX):
             scratch.keep_sweeping(Path(uploads), ended)
-        engine.start()
+        queue.start()
         yield
         ended.set()
-        engine.close()
-        await asyncio.to_thread(engine.join, settings.grace)
-        engine.ledger.close()  # the last: pages ask it as long as there are any
+        queue.close()
+        await asyncio.to_thread(queue.join, settings.grace)
+        queue.ledger.close()  # the last: pages ask it as long as there are any
 
     app = FastAPI(title="USO", lifespan=lifespan, docs_url=None, redoc_url=None)
-    _add_routes(app, engine, telemetry)
+    _add_routes(app, queue, telemetry)
     app.mount(f"/{EXAMPLES_ROUTE}", StaticFiles(directory=EXAMPLES_FOLDER))
     fit_queue(page)
     # Gradio checks that a file which a client names was uploaded by a client, but only on pages that were launched;
@@ -126,7 +126,7 @@ def fit_queue(page: gr.Blocks) -> None:
             setattr(page._queue, name, value)
 
 
-def _add_routes(app: FastAPI, engine: Engine, telemetry: Telemetry | None) -> None:
+def _add_routes(app: FastAPI, queue: JobQueue, telemetry: Metrics | None) -> None:
     @app.get("/healthz")
     async def healthz() -> Health:
         """Whether the process lives."""
@@ -135,13 +135,13 @@ def _add_routes(app: FastAPI, engine: Engine, telemetry: Telemetry | None) -> No
     @app.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
     async def readyz() -> JSONResponse:
         """Whether the model is loaded: 200, or 503 with how far it is, or why it failed."""
-        status = engine.status
+        status = queue.status
         ready = status.state == "ready"
         readiness = Readiness(
             status=status.state,
             progress=round(status.share, 3),
             stage=status.stage,
-            elapsed=round(engine.loading_seconds, 1),
+            elapsed=round(queue.loading_seconds, 1),
             error=status.error or None,
         )
         headers = {"Cache-Control": "no-store"} | ({} if ready else {"Retry-After": str(RETRY_SECONDS)})
@@ -155,7 +155,7 @@ def _add_routes(app: FastAPI, engine: Engine, telemetry: Telemetry | None) -> No
             return Response(telemetry.page(), headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
 
 
-def build_site(engine: Engine, page: gr.Blocks, telemetry: Telemetry, own_url: Callable[[], str]) -> Site:
+def build_site(queue: JobQueue, page: gr.Blocks, telemetry: Metrics, own_url: Callable[[], str]) -> Site:
     """The guarded application as `boot.Front` wants it.
 
     Args:
@@ -164,14 +164,14 @@ def build_site(engine: Engine, page: gr.Blocks, telemetry: Telemetry, own_url: C
     Raises:
         ConfigError: accounts, proxies or MCP tools that cannot be used.
     """
-    settings, relay = engine.settings, Relay()
-    app = build_app(engine, page, telemetry)
+    settings, relay = queue.settings, Relay()
+    app = build_app(queue, page, telemetry)
     if settings.mcp:
         fit_tools(page, own_url, relay.own_headers())
 
     def drain() -> None:
-        engine.close()
-        engine.join(settings.grace)
+        queue.close()
+        queue.join(settings.grace)
 
     def stop() -> None:
         # In a thread of its own: the engine's lock is not for the event loop, and the grace time is long.
@@ -186,7 +186,7 @@ def build_site(engine: Engine, page: gr.Blocks, telemetry: Telemetry, own_url: C
     return Site(
         app=guarded(app, settings, open_paths=OPEN_PATHS, relay=relay),
         stop=stop,
-        busy=lambda: engine.busy,
+        busy=lambda: queue.busy,
         end=end,
-        settled=lambda: engine.status.state in ("ready", "failed"),
+        settled=lambda: queue.status.state in ("ready", "failed"),
     )

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from uso.web.jobs.job import EngineStatus, Job
+from uso.web.jobs.job import Job, ServerStatus
 
 logger = logging.getLogger("uso.jobs")
 
@@ -24,14 +24,14 @@ SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
 STEP_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10)
 
 
-class Telemetry(Collector):
+class Metrics(Collector):
     """One per server, with a registry of its own."""
 
     def __init__(self, log_prompts: bool = False) -> None:
         self._log_prompts = log_prompts
         self._key = secrets.token_bytes(32)
         self._epoch = time.time() - time.monotonic()
-        self._status: Callable[[], EngineStatus] = EngineStatus
+        self._status: Callable[[], ServerStatus] = ServerStatus
         self.registry = CollectorRegistry()
         self._jobs = Counter("uso_jobs", "Jobs that are over, by how they ended", ["state"], registry=self.registry)
         self._refused = Counter("uso_refused", "Requests not taken, by reason", ["reason"], registry=self.registry)
@@ -46,7 +46,7 @@ class Telemetry(Collector):
             self._jobs.labels(state)
         self.registry.register(self)
 
-    def watch(self, status: Callable[[], EngineStatus]) -> None:
+    def watch(self, status: Callable[[], ServerStatus]) -> None:
         """Take the engine's state from here whenever somebody looks."""
         self._status = status
 

@@ -10,7 +10,7 @@ from uso import output
 from uso.errors import OutputError
 from uso.web.access.identity import Asker
 from uso.web.jobs.job import Job, JobStatus
-from uso.web.jobs.queue import Engine
+from uso.web.jobs.queue import JobQueue
 from uso.web.store.ledger import Remembered
 
 MOST = 30
@@ -19,31 +19,31 @@ MOST = 30
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
-def recent(engine: Engine, asker: Asker) -> list[Remembered]:
+def recent(queue: JobQueue, asker: Asker) -> list[Remembered]:
     """An asker's last pictures, newest first."""
-    return engine.ledger.history(asker.owner, MOST)
+    return queue.ledger.history(asker.owner, MOST)
 
 
-def own(engine: Engine, asker: Asker, picture_id: Any) -> Remembered | None:
+def own(queue: JobQueue, asker: Asker, picture_id: Any) -> Remembered | None:
     """A picture of this asker; None if there is none such, or it is another's."""
     if not is_id(picture_id):
         return None
-    found = engine.ledger.picture(picture_id)
+    found = queue.ledger.picture(picture_id)
     return found if found is not None and found.owner == asker.owner else None
 
 
-def own_job(engine: Engine, asker: Asker, job_id: Any) -> tuple[Job | None, JobStatus] | None:
+def own_job(queue: JobQueue, asker: Asker, job_id: Any) -> tuple[Job | None, JobStatus] | None:
     """A job of this asker, with what it has reached; of one that an earlier server had, only that is left.
 
     None if there is none such, or it is another's.
     """
     if not is_id(job_id):
         return None
-    job = engine.find(job_id)
+    job = queue.find(job_id)
     if job is not None:
         return (job, job.status) if job.asker.owner == asker.owner else None
-    status = engine.outcome(job_id)
-    if status is None or any(own(engine, asker, picture.id) is None for picture in status.pictures):
+    status = queue.outcome(job_id)
+    if status is None or any(own(queue, asker, picture.id) is None for picture in status.pictures):
         return None
     return None, status
 
