@@ -229,6 +229,22 @@ def _vae(tensors: Mapping[str, Entry], file: str) -> tuple[str, str]:
     return TITLES["vae"], ""
 
 
+FLUX_SCALING, FLUX_SHIFT = 0.3611, 0.1159
+"""Of FLUX.1's latents; SD3's autoencoder has the same shapes, 1.5305 and 0.0609."""
+
+
+def other_autoencoder(config: Mapping[str, object]) -> str:
+    """Why an autoencoder's `config.json` is not FLUX.1's; empty where it is, or does not say."""
+    scaling, shift = config.get("scaling_factor"), config.get("shift_factor")
+    if scaling in (None, FLUX_SCALING) and shift in (None, FLUX_SHIFT):
+        return ""
+    title = "SD3's" if scaling == 1.5305 else "SDXL's" if scaling == 0.13025 else "another model's"
+    return (
+        f"It is {title} autoencoder: its config.json has scaling_factor {scaling} and shift_factor {shift}, FLUX.1's "
+        f"has {FLUX_SCALING} and {FLUX_SHIFT}. Use FLUX.1's (ae.safetensors)."
+    )
+
+
 def _clip(tensors: Mapping[str, Entry]) -> tuple[str, str]:
     positions = _shape(
         tensors,
@@ -240,8 +256,9 @@ def _clip(tensors: Mapping[str, Entry]) -> tuple[str, str]:
             "long CLIP",
             f"Long CLIP reads {positions[0]} positions where FLUX.1's CLIP-L reads 77. Use clip_l.safetensors.",
         )
-    if len(positions) == 2 and positions[1] == 1280:
-        return "CLIP-G", "CLIP-G is SDXL's second text encoder. Use CLIP-L (clip_l.safetensors)."
+    if len(positions) == 2 and positions[1] in (512, 1024, 1280):
+        title = "CLIP-G" if positions[1] == 1280 else "a CLIP of another size"
+        return title, "FLUX.1 reads CLIP-L, 768 wide. Use clip_l.safetensors."
     return TITLES["text_encoder"], ""
 
 
@@ -249,6 +266,8 @@ def _t5(tensors: Mapping[str, Entry]) -> tuple[str, str]:
     vocabulary = _shape(tensors, "shared.weight", "token_embd.weight", "encoder.embed_tokens.weight")
     if vocabulary and vocabulary[0] > 200_000:
         return "umT5", "umT5 has another vocabulary. Use T5 v1.1 XXL (t5xxl_fp16.safetensors)."
+    if len(vocabulary) == 2 and vocabulary[1] in (512, 768, 1024, 2048):
+        return "a smaller T5", "FLUX.1 reads T5 v1.1 XXL, 4096 wide. Use t5xxl_fp16.safetensors."
     return TITLES["text_encoder_2"], ""
 
 
@@ -257,6 +276,9 @@ def _siglip(tensors: Mapping[str, Entry], file: str) -> tuple[str, str]:
         return "CLIP's vision model", "CLIP's vision model is not SigLIP. Use SigLIP so400m patch 14, 384 pixels."
     if re.search(r"siglip[-_]?2(?!\d)", file):
         return "SigLIP 2", "SigLIP 2 has the same shapes and other numbers. Use SigLIP so400m patch 14, 384 pixels."
+    positions = _shape(tensors, "vision_model.embeddings.position_embedding.weight")
+    if len(positions) == 2 and positions[1] in (768, 1024, 1152) and positions != (729, 1152):
+        return "a SigLIP of another size", "USO reads siglip-so400m-patch14-384: 729 positions, 1152 wide."
     return TITLES["image_encoder"], ""
 
 
