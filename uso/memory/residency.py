@@ -5,12 +5,10 @@ of the transformer's blocks a prefix stays and the rest streams (`streaming.py`)
 visits. Which numbers are computed never depends on it.
 """
 
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-import psutil
 import torch
 from torch import nn
 
@@ -26,11 +24,9 @@ from uso.memory.plan import (
     pinned_bytes,
     resident_blocks,
 )
-from uso.memory.streaming import BlockStream, block_bytes
+from uso.memory.sizes import weights_of
+from uso.memory.streaming import BlockStream
 from uso.request import GenerationRequest
-
-HOST_RESERVE = 2 * GIB
-"""Host memory left to everything else beside the weights."""
 
 NOTHING = Activations(text=0, style=0, reference=0, modulation=0, denoise=0, decode=0)
 
@@ -206,65 +202,6 @@ class Residency:
             torch.mps.empty_cache()
 
 
-def check_host(plan: MemoryPlan, weights: Weights, permanent: int) -> None:
-    """Refuse, before anything is loaded, what the host's free memory cannot hold.
-
-    Raises:
-        ConfigError: with both figures and the remedy.
-    """
-    needed = weights.total - weights.core - sum(weights.blocks[:permanent])
-    free = psutil.virtual_memory().available
-    if needed + HOST_RESERVE > free:
-        raise ConfigError(
-            f"Memory plan '{plan.name}' keeps {needed / GIB:.1f} GiB of weights in host memory, and {free / GIB:.1f} "
-            "GiB are free. Close other programs, or choose a plan that keeps more on the device."
-        )
-
-
-def check_whole(title: str, weights: Weights, device: torch.device) -> None:
-    """Refuse, before anything is loaded, a model that is all in host memory and larger than that.
-
-    On MPS what is there counts, not what is free just now: macOS makes room by itself.
-
-    Raises:
-        ConfigError: with both figures and the remedy.
-    """
-    memory = psutil.virtual_memory()
-    there, word = (memory.total, "are in this machine") if device.type == "mps" else (memory.available, "are free")
-    if weights.total > there:
-        raise ConfigError(
-            f"{title} takes {weights.total / GIB:.1f} GiB of memory on {device.type}, and {there / GIB:.1f} GiB "
-            f"{word}. Use a machine with a CUDA GPU, or choose --model demo."
-        )
-
-
-def weights_of(pipeline: Any) -> Weights:
-    """Bytes of a pipeline's parts, as they are loaded."""
-    transformer, modulation = pipeline.transformer, pipeline.exchanged.modulation
-    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
-    sizes = tuple(block_bytes(block) for block in blocks)
-    t5 = pipeline.text_encoder_2
-    t5_blocks = () if t5 is None else tuple(block_bytes(block) for block in t5.encoder.block)
-    layers = (*(block_bytes(layer) for layer in modulation.layers), module_bytes(modulation.embedding))
-    return Weights(
-        blocks=sizes,
-        core=module_bytes(transformer) + module_bytes(pipeline.context_embedder) - sum(map(module_bytes, blocks)),
-        modulation=layers,
-        text_encoder=module_bytes(pipeline.text_encoder),
-        text_encoder_2=0 if t5 is None else module_bytes(t5) - sum(map(module_bytes, t5.encoder.block)),
-        text_encoder_2_blocks=t5_blocks or (0,),
-        image_encoder=module_bytes(pipeline.image_encoder),
-        vae=module_bytes(pipeline.vae),
-    )
-
-
-def module_bytes(module: nn.Module | None) -> int:
-    """Bytes of a module's parameters, shared ones once."""
-    if module is None:
-        return 0
-    return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
-
-
 def _move_outside(module: nn.Module, inner: list[nn.Module], device: torch.device) -> None:
     """Move a module's parameters to a device, but for those of `inner`."""
     within = {id(part) for block in inner for part in block.modules()}
@@ -281,53 +218,3 @@ def _unstreamed(module: nn.Module) -> Iterator[nn.Module]:
         id(part) for block in getattr(getattr(module, "encoder", None), "block", []) for part in block.modules()
     }
     return (part for part in module.modules() if id(part) not in streamed)
-
-
-_SIGNS = ("out of memory", "ALLOC_FAILED", "can't allocate memory", "not enough memory")
-"""Of MPS, of CUDA outside of PyTorch's allocator, of cuBLAS and cuDNN, of the CPU's allocator: plain RuntimeErrors."""
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether memory ran out, on any device; each says it in its own way."""
-    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in _SIGNS)
-
-
-def answers(device: torch.device) -> bool:
-    """Whether a device still computes. After some errors a GPU does nothing any more in the process that met them."""
-    try:
-        return torch.ones((), device=device).add(1).item() == 2
-    except RuntimeError:
-        return False
-
-
-def free_device_bytes(device: torch.device) -> int | None:
-    """Free memory of a GPU, in bytes; None for a CPU."""
-    if device.type == "cuda":
-        free: int = torch.cuda.mem_get_info(device)[0]
-        return free
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return None
-
-
-def placement_record(
-    dtype: torch.dtype, vae_dtype: torch.dtype, device: torch.device, plan: MemoryPlan
-) -> dict[str, Any]:
-    """Where a pipeline computes, and in which numbers, as JSON values for its provenance."""
-    return {
-        "dtype": dtype_name(dtype),
-        "vae_dtype": dtype_name(vae_dtype),
-        "device": _device_name(device),
-        "plan": plan.name,
-        "threads": torch.get_num_threads() if device.type == "cpu" else None,
-    }
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"{device.type} ({platform.machine()})"

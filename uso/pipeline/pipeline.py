@@ -6,7 +6,6 @@ and SigLIP. It loads no released files (`uso.weights.checkpoints`) and saves no 
 
 import time
 from collections.abc import Generator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,16 @@ from diffusers import AutoencoderKL, DiffusionPipeline, FlowMatchEulerDiscreteSc
 from PIL import Image
 from transformers import CLIPTextModel, SiglipImageProcessorPil, SiglipVisionModel, T5EncoderModel
 
-from uso.config import ModelConfig, Schedule, load_memory_plan, load_model_config
+from uso.config import ModelConfig, load_memory_plan, load_model_config
 from uso.errors import ConfigError, DeviceError, USOError
-from uso.memory.residency import Residency, answers, dtype_name, is_out_of_memory, placement_record
+from uso.memory.device import answers, dtype_name, is_out_of_memory, placement_record
+from uso.memory.residency import Residency
 from uso.pipeline.cache import Remembered
-from uso.pipeline.conditioning import Conditions
-from uso.pipeline.encoders import exact_convolutions
-from uso.pipeline.latents import draw_noise, pack, tensor_to_image, unpack
+from uso.pipeline.denoising import Denoising
+from uso.pipeline.latents import draw_noise, tensor_to_image, unpack
 from uso.pipeline.pacing import Pacer, marks_of
 from uso.pipeline.preview import SIDE, PreviewMap, map_of
-from uso.pipeline.schedule import set_schedule
-from uso.pipeline.stages import Conditioning, DenoiseStep, USOPipelineOutput
+from uso.pipeline.stages import USOPipelineOutput
 from uso.request import GenerationRequest, GenerationResult, Progress
 from uso.transformer.context_embedder import ContextEmbedder
 from uso.transformer.exchange import ExchangedTransformer
@@ -33,20 +31,8 @@ from uso.transformer.exchange import ExchangedTransformer
 REMEMBERED_BYTES = 2**30
 """Host memory for what was encoded before: some hundred prompts and pictures."""
 
-TILE_PIXELS = 512
-"""Side of a tile where decoding is tiled."""
 
-_MPS_TOKENS = 2**15 - 2
-"""Latents that MPS decodes in one piece: matrices with a longer side it multiplies wrongly on Apple's M1 and M2
-(pytorch#195163), and attention over many more ends the process (pytorch#149261)."""
-
-
-def needs_tiles(device: torch.device, latents: torch.Tensor) -> bool:
-    """Whether a device decodes latents [B, 16, H/8, W/8] in tiles, asked to or not."""
-    return device.type == "mps" and latents[0, 0].numel() > _MPS_TOKENS
-
-
-class USOPipeline(Conditions, DiffusionPipeline):
+class USOPipeline(Denoising, DiffusionPipeline):
     """Style- and subject-driven image generation.
 
     Args:
@@ -152,86 +138,6 @@ class USOPipeline(Conditions, DiffusionPipeline):
             dtypes = self.transformer.dtype, self.vae.dtype
             self.provenance = self.provenance | placement_record(*dtypes, self.work_device, self.residency.plan)
         return placed
-
-    # The stages.
-
-    def modulation_table(self, conditioning: Conditioning, sigmas: torch.Tensor) -> torch.Tensor:
-        """What the modulation layers give at each noise level: [steps, 1, width], remembered.
-
-        Args:
-            sigmas: [steps], float32, any device.
-        """
-        pooled, guidance = conditioning.pooled_prompt_embeds, conditioning.guidance
-        modulation = self.exchanged.modulation
-
-        def compute() -> tuple[torch.Tensor]:
-            self.residency.enter("modulation")
-            with self.residency.visit(modulation.embedding):
-                return (modulation.table(sigmas.to(self.work_device), guidance, pooled),)
-
-        scale = None if guidance is None else tuple(guidance.tolist())
-        read = pooled.cpu().view(torch.uint8).numpy().tobytes()
-        (table,) = self.remembered.get(("table", read, scale, tuple(sigmas.tolist())), self.work_device, compute)
-        return table
-
-    def velocity(self, conditioning: Conditioning, latents: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
-        """The network's velocity for packed latents: [B, picture tokens, 64], float32.
-
-        Args:
-            latents: [B, picture tokens, 64].
-            row: of `modulation_table` for the latents' noise level, [B, width].
-        """
-        output = self.exchanged.run(
-            latents.to(self.transformer.dtype),
-            references=conditioning.references,
-            context=conditioning.context,
-            positions=conditioning.positions,
-            row=row,
-        )
-        return output[:, : latents.shape[1]].float()
-
-    def denoise(
-        self,
-        conditioning: Conditioning,
-        noise: torch.Tensor,
-        *,
-        num_inference_steps: int,
-        schedule: Schedule,
-    ) -> Generator[DenoiseStep, None, None]:
-        """Euler steps from noise [1, 16, H/8, W/8] to a picture's latents, yielding after each.
-
-        Latents stay float32; only the network's input is cast. Close the generator to stop. A step may still be
-        running on the device when it is yielded: nothing here waits (`stream` does).
-        """
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
-        sigmas = set_schedule(scheduler, schedule, num_inference_steps, conditioning.height, conditioning.width)
-        with torch.inference_mode():
-            table = self.modulation_table(conditioning, sigmas[:-1])
-        self.residency.enter("denoise")
-        latents = pack(noise).to(self.work_device, torch.float32)
-        for index, (sigma, following) in enumerate(pairwise(sigmas.tolist())):
-            with torch.inference_mode():
-                velocity = self.velocity(conditioning, latents, table[index])
-                denoised = latents - sigma * velocity
-                latents = latents + (following - sigma) * velocity
-            yield DenoiseStep(index, num_inference_steps, following, latents, denoised)
-
-    @torch.inference_mode()
-    def decode(self, latents: torch.Tensor, *, tiled: bool = False) -> torch.Tensor:
-        """Latents [1, 16, H/8, W/8] -> pixels [1, 3, H, W], about [-1, 1], not clamped."""
-        self.residency.enter("decode")
-        self.vae.use_tiling = tiled or needs_tiles(self.work_device, latents)
-        self.vae.tile_sample_min_size = TILE_PIXELS
-        self.vae.tile_latent_min_size = TILE_PIXELS // 8
-        with self.residency.visit(self.vae):
-            return self.to_pixels(latents)
-
-    def to_pixels(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents [B, 16, H/8, W/8] -> pixels [B, 3, H, W], about [-1, 1]; gradients go through."""
-        scaled = latents.to(self.work_device) / self.vae.config.scaling_factor + self.vae.config.shift_factor
-        with exact_convolutions():
-            pixels: torch.Tensor = self.vae.decode(scaled.to(self.vae.dtype), return_dict=False)[0]
-        return pixels
 
     # Previews.
 

@@ -22,7 +22,8 @@ from safetensors.torch import load_file, save
 from uso.config import ROOT
 from uso.errors import USOError
 from uso.images import fit_reference, open_image
-from uso.memory.residency import Residency, is_out_of_memory
+from uso.memory.device import is_out_of_memory
+from uso.memory.residency import Residency
 from uso.pipeline.latents import CELL, LATENT_CHANNELS, unpack
 from uso.transformer.compile import cache_folder as compiled_folder
 

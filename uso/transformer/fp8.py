@@ -15,10 +15,8 @@ from diffusers.models.transformers.transformer_flux import FluxSingleTransformer
 from torch import nn
 
 from uso.transformer.attention import rotate_in_one_pass
-from uso.transformer.int8 import TINY, QuantizedLinear, QuantizeReport, quantize_blocks
-
-FP8 = torch.float8_e4m3fn
-LARGEST = torch.finfo(FP8).max
+from uso.transformer.int8 import QuantizedLinear, QuantizeReport, quantize_blocks
+from uso.transformer.operators import gelu_rows, quantize_rows
 
 _CAPABILITIES = ((9, 0),)
 """Hopper. There PyTorch's fp8 products with scales per row were 1.8 times as fast as its bfloat16 ones, its int8 ones
@@ -31,37 +29,6 @@ def prefers_fp8(device: torch.device | str) -> bool:
     if device.type != "cuda" or torch.version.hip is not None or find_spec("triton") is None:
         return False
     return torch.cuda.get_device_capability(device) in _CAPABILITIES
-
-
-def quantize_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """[M, K] -> float8 [M, K] and float32 scales [M, 1]: `scale * quantized` is a row to three bits of mantissa."""
-    values = rows.float()
-    largest = values.abs().amax(dim=1, keepdim=True).clamp_min(TINY)
-    return (values * (LARGEST / largest)).to(FP8), largest / LARGEST
-
-
-@torch.library.custom_op("uso::gelu_rows", mutates_args=())
-def gelu_rows(hidden: torch.Tensor, before: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """`quantize_rows` of [before, gelu(hidden)], one scale for both: [M, K], [M, P] -> float8 [M, P + K], [M, 1].
-
-    GELU is the tanh form, FLUX's. On CUDA one kernel reads every number once (`uso.transformer.kernels`).
-    """
-    values = nn.functional.gelu(hidden.float(), approximate="tanh")
-    return quantize_rows(values if before is None else torch.cat([before.float(), values], dim=1))
-
-
-@gelu_rows.register_fake
-def _(hidden: torch.Tensor, before: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    rows, width = hidden.shape[0], hidden.shape[1] + (0 if before is None else before.shape[1])
-    return hidden.new_empty(rows, width, dtype=FP8), hidden.new_empty(rows, 1, dtype=torch.float32)
-
-
-@gelu_rows.register_kernel("cuda")
-def _(hidden: torch.Tensor, before: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    from uso.transformer import kernels  # Triton is there where CUDA is
-
-    with torch.cuda.device(hidden.device):  # Triton launches on the present device
-        return kernels.gelu_rows(hidden, before)
 
 
 class Fp8Linear(QuantizedLinear):

@@ -14,14 +14,12 @@ import torch
 from torch import nn
 
 from uso.transformer.modulation import modulation_owners
+from uso.transformer.operators import TINY
 
 logger = logging.getLogger(__name__)
 
 LARGEST = 127
 """int8 without -128, so that the range is symmetric."""
-
-TINY = 1e-12
-"""The least that a row's largest number counts as: a row of zeros is divided by it instead of by zero."""
 
 _CUDA_ROWS = 17
 """`torch._int_mm` on CUDA takes no fewer rows."""
