@@ -125,13 +125,11 @@ def save(result: GenerationResult, folder: Path, stem: str | None = None, extra:
     """
     text = PngImagePlugin.PngInfo()
     text.add_itxt(CHUNK, json.dumps(metadata(result, extra), ensure_ascii=False))
-    return write_somewhere(
-        result.request,
-        folder,
-        stem,
-        lambda file: result.image.save(file, "PNG", pnginfo=text),
-        "Free some space and try again.",
-    )
+
+    def write(file: BinaryIO) -> None:
+        result.image.save(file, "PNG", pnginfo=text)
+
+    return write_somewhere(result.request, folder, stem, write, "Free some space and try again.")
 
 
 def write_somewhere(
@@ -186,7 +184,7 @@ def remove_parts(folder: Path) -> None:
                 part.unlink()
 
 
-def _write_bytes(data: bytes, file: BinaryIO) -> None:
+def write_bytes(data: bytes, file: BinaryIO) -> None:
     file.write(data)
 
 
@@ -233,7 +231,7 @@ def keep_references(request: GenerationRequest, folder: Path) -> None:
                 os.utime(target)
                 continue
             target.parent.mkdir(exist_ok=True)
-            os.replace(_write_part(target.parent, partial(_write_bytes, reference.data)), target)
+            os.replace(_write_part(target.parent, partial(write_bytes, reference.data)), target)
         except OSError as error:
             logger.warning("The reference %s could not be kept in %s: %s", reference.name, target.parent, error)
 

@@ -64,8 +64,8 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     device = choose_device(args.device)
     dtype = choose_dtype(args.dtype, device)
     speeds = _speeds(args.speed)
-    weights = MetaModel.from_config(config, dtype).weights().total
-    plans = [choose_plan(name, device, weights) for name in args.memory.split(",")]
+    model = MetaModel.from_config(config, dtype)
+    plans = [choose_plan(name, device, model.weights().total) for name in args.memory.split(",")]
     caps = [_cap_of(args.cap_gib, plan, device) for plan in plans]
     if args.baseline and all(plan.visit for plan in plans):
         raise ConfigError(
@@ -75,7 +75,7 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     first: tuple[float, torch.Tensor] | None = None
     for speed in speeds:
         for plan, cap in zip(plans, caps, strict=True):
-            line, latents = _measure_one(args, config, plan, speed, cap, device, dtype, rate, first)
+            line, latents = _measure_one(args, config, model, plan, speed, cap, device, dtype, rate, first)
             _empty(device)
             first = first or (line["step_median"], latents)
             yield line
@@ -84,6 +84,7 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def _measure_one(
     args: argparse.Namespace,
     config: ModelConfig,
+    model: MetaModel,
     plan: MemoryPlan,
     speed: str,
     cap: float | None,
@@ -97,7 +98,7 @@ def _measure_one(
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(1.0 if cap is None else min(1.0, cap * GIB / total), device)
     torch.manual_seed(0)
-    pipeline, reduced = _pipeline(args, config, plan, speed, cap, device, dtype)
+    pipeline, reduced = _pipeline(args, config, model, plan, speed, cap, device, dtype)
     size = (CPU_SIZE if reduced else config.defaults.width) if args.size is None else args.size
     steps = (CPU_STEPS if reduced else config.defaults.num_inference_steps) if args.steps is None else args.steps
     content_size = max(TOKEN_SIZE, size // 2) if args.content_size is None else args.content_size
@@ -114,7 +115,7 @@ def _measure_one(
         "cap_gib": cap,
     }
     if not reduced and speed == SPEEDS[0]:
-        line |= _forecast(config, plan, dtype, inputs, cap)
+        line |= _forecast(config, model, plan, inputs, cap)
     repeat = run_repeat(pipeline, inputs)
     line |= {"repeat_seconds": round(repeat.total, 4), "repeat_outside": round(repeat.share_outside, 4)}
     outside = outside_blocks(pipeline, request, lambda run: run_ours(pipeline, run, inputs))
@@ -181,6 +182,7 @@ def _cap_of(asked: str | None, plan: MemoryPlan, device: torch.device) -> float 
 def _pipeline(
     args: argparse.Namespace,
     config: ModelConfig,
+    model: MetaModel,
     plan: MemoryPlan,
     speed: Any,
     cap: float | None,
@@ -201,7 +203,7 @@ def _pipeline(
         fill_device=device,
         changes=CPU_CHANGES if reduced else None,
     )
-    forecaster = RequestForecaster(MetaModel.from_config(config, dtype), config) if plan.visit else None
+    forecaster = RequestForecaster(model, config) if plan.visit else None
     residency = Residency(plan, device, budget=_budget(plan, cap), forecaster=forecaster)
     pipeline.provenance |= tune(pipeline, residency, speed, args.compile)
     return pipeline, reduced
@@ -247,11 +249,11 @@ def _figures(
 
 
 def _forecast(
-    config: ModelConfig, plan: MemoryPlan, dtype: torch.dtype, inputs: Inputs, cap: float | None
+    config: ModelConfig, model: MetaModel, plan: MemoryPlan, inputs: Inputs, cap: float | None
 ) -> dict[str, Any]:
     """What `python -m uso memory` would have said of the same request."""
     shape = RequestShape.of(inputs.whole)
-    found = forecast(MetaModel.from_config(config, dtype), config, plan, shape, _budget(plan, cap))
+    found = forecast(model, config, plan, shape, _budget(plan, cap))
     return {
         "forecast_device_gib": round(found.device_peak / GIB, 3),
         "forecast_pinned_gib": round(found.host_pinned / GIB, 3),

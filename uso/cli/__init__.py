@@ -10,4 +10,4 @@ info.py models.py download.py memory.py bench.py train.py account.py
 """
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
-"""Exit statuses: some jobs failed; nothing was done, and a message says why; Ctrl-C, as shells count it (128 + SIGINT)."""
+"""Exit statuses: some jobs failed; refused, nothing was done; Ctrl-C, as shells count it (128 + SIGINT)."""

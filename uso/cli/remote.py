@@ -7,6 +7,7 @@ they cannot be sent. Loads no model and imports no torch. How the server is spok
 import argparse
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,8 @@ def generate_remotely(args: argparse.Namespace) -> int:
             for index in range(asked.num_images):
                 one = asked.single(index)
                 data = server.picture(sent | {"seed": one.seed}, _shown(bar, index, asked.num_images))
-                path = output.write_somewhere(
-                    one, folder, stem, lambda file, data=data: file.write(data), "It is kept on the server."
-                )
+                write = partial(output.write_bytes, data)
+                path = output.write_somewhere(one, folder, stem, write, "It is kept on the server.")
                 print_path(path)
                 if picture and index == 0:
                     _tell(picture, path)
