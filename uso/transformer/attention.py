@@ -1,7 +1,7 @@
-"""Queries and keys of the transformer's attention: normalised, turned and put side by side in one pass over memory.
+"""Attention whose queries and keys are normalised, concatenated and rotated in one pass over memory.
 
-diffusers' own steps (RMS norm of each head, context before picture, rotary embedding) take several passes, also where
-they are compiled. What `--speed fast` runs on the cards of `uso.transformer.fp8`; elsewhere diffusers' processor stays.
+diffusers does this in several passes (RMS norm per head, context before picture, rotary embedding), even when compiled.
+`--speed fast` uses it together with `uso.transformer.fp8`; everywhere else diffusers' own processor stays.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from uso.transformer.operators import rotated
 
 
 class RotatedProcessor(FluxAttnProcessor):
-    """diffusers' attention of FLUX with `rotated` for queries and keys."""
+    """diffusers' FLUX attention, with `rotated` for queries and keys."""
 
     def __call__(
         self,
@@ -47,6 +47,6 @@ class RotatedProcessor(FluxAttnProcessor):
 
 
 def rotate_in_one_pass(transformer: Any) -> None:
-    """Give every block of a transformer `RotatedProcessor`. To be called before an attention backend is chosen."""
+    """Give every block `RotatedProcessor`. Call it before an attention backend is chosen."""
     for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks]:
         block.attn.set_processor(RotatedProcessor())

@@ -18,7 +18,7 @@ TINY = 1e-12
 
 
 def quantize_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """[M, K] -> float8 [M, K] and float32 scales [M, 1]: `scale * quantized` is a row to three bits of mantissa."""
+    """[M, K] -> float8 [M, K] and float32 scales [M, 1]; `scale * quantized` keeps three bits of mantissa."""
     values = rows.float()
     largest = values.abs().amax(dim=1, keepdim=True).clamp_min(TINY)
     return (values * (LARGEST / largest)).to(FP8), largest / LARGEST
@@ -28,7 +28,7 @@ def quantize_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def gelu_rows(hidden: torch.Tensor, before: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """`quantize_rows` of [before, gelu(hidden)], one scale for both: [M, K], [M, P] -> float8 [M, P + K], [M, 1].
 
-    GELU is the tanh form, FLUX's. On CUDA one kernel reads every number once (`uso.transformer.kernels`).
+    GELU is the tanh form, as in FLUX. On CUDA one kernel reads every number once.
     """
     values = nn.functional.gelu(hidden.float(), approximate="tanh")
     return quantize_rows(values if before is None else torch.cat([before.float(), values], dim=1))
@@ -61,9 +61,9 @@ def rotated(
     """Queries or keys of context and picture, [B, tokens, heads * size] each -> [B, all tokens, heads, size].
 
     Args:
-        context: None where both are one sequence already.
-        context_weight, picture_weight: of their RMS norms, [size].
-        cosines, sines: [all tokens, size], float32; both numbers of a pair have one angle.
+        context: None where context and picture are already one sequence.
+        context_weight, picture_weight: weights of their RMS norms, [size].
+        cosines, sines: [all tokens, size], float32; both numbers of a pair share one angle.
     """
     parts = [(context, context_weight), (picture, picture_weight)]
     normed = [
