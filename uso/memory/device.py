@@ -8,16 +8,16 @@ import torch
 from uso.config import MemoryPlan
 
 _SIGNS = ("out of memory", "ALLOC_FAILED", "can't allocate memory", "not enough memory")
-"""Of MPS, of CUDA outside of PyTorch's allocator, of cuBLAS and cuDNN, of the CPU's allocator: plain RuntimeErrors."""
+"""In the plain RuntimeErrors of MPS, CUDA outside PyTorch's allocator, cuBLAS and cuDNN, and the CPU's allocator."""
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether memory ran out, on any device; each says it in its own way."""
+    """Whether an error means that memory ran out, on any device."""
     return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in _SIGNS)
 
 
 def answers(device: torch.device) -> bool:
-    """Whether a device still computes. After some errors a GPU does nothing any more in the process that met them."""
+    """Whether a device still computes. After some errors, a GPU is unusable for the rest of the process."""
     try:
         return torch.ones((), device=device).add(1).item() == 2
     except RuntimeError:
@@ -37,7 +37,7 @@ def free_device_bytes(device: torch.device) -> int | None:
 def placement_record(
     dtype: torch.dtype, vae_dtype: torch.dtype, device: torch.device, plan: MemoryPlan
 ) -> dict[str, Any]:
-    """Where a pipeline computes, and in which numbers, as JSON values for its provenance."""
+    """Where a pipeline computes, and in which dtypes, as JSON values for its provenance."""
     return {
         "dtype": dtype_name(dtype),
         "vae_dtype": dtype_name(vae_dtype),

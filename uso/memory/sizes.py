@@ -12,14 +12,14 @@ from uso.memory.plan import GIB, Weights
 from uso.memory.streaming import block_bytes
 
 HOST_RESERVE = 2 * GIB
-"""Host memory left to everything else beside the weights."""
+"""Host memory left for everything but weights."""
 
 
 def check_host(plan: MemoryPlan, weights: Weights, permanent: int) -> None:
-    """Refuse, before anything is loaded, what the host's free memory cannot hold.
+    """Refuse, before anything is loaded, weights that do not fit the host's free memory.
 
     Raises:
-        ConfigError: with both figures and the remedy.
+        ConfigError: gives both figures and a remedy.
     """
     needed = weights.total - weights.core - sum(weights.blocks[:permanent])
     free = psutil.virtual_memory().available
@@ -31,24 +31,24 @@ def check_host(plan: MemoryPlan, weights: Weights, permanent: int) -> None:
 
 
 def check_whole(title: str, weights: Weights, device: torch.device) -> None:
-    """Refuse, before anything is loaded, a model that is all in host memory and larger than that.
+    """Refuse, before anything is loaded, a model that lives in host memory and is larger than that.
 
-    On MPS what is there counts, not what is free just now: macOS makes room by itself.
+    On MPS the machine's whole memory counts, not what is free now: macOS makes room by itself.
 
     Raises:
-        ConfigError: with both figures and the remedy.
+        ConfigError: gives both figures and a remedy.
     """
     memory = psutil.virtual_memory()
-    there, word = (memory.total, "are in this machine") if device.type == "mps" else (memory.available, "are free")
-    if weights.total > there:
+    available, word = (memory.total, "are in this machine") if device.type == "mps" else (memory.available, "are free")
+    if weights.total > available:
         raise ConfigError(
-            f"{title} takes {weights.total / GIB:.1f} GiB of memory on {device.type}, and {there / GIB:.1f} GiB "
+            f"{title} takes {weights.total / GIB:.1f} GiB of memory on {device.type}, and {available / GIB:.1f} GiB "
             f"{word}. Use a machine with a CUDA GPU, or choose --model demo."
         )
 
 
 def weights_of(pipeline: Any) -> Weights:
-    """Bytes of a pipeline's parts, as they are loaded."""
+    """Bytes of a pipeline's parts, in the dtypes they are loaded in."""
     transformer, modulation = pipeline.transformer, pipeline.exchanged.modulation
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
     sizes = tuple(block_bytes(block) for block in blocks)
@@ -68,7 +68,7 @@ def weights_of(pipeline: Any) -> Weights:
 
 
 def module_bytes(module: nn.Module | None) -> int:
-    """Bytes of a module's parameters, shared ones once."""
+    """Bytes of a module's parameters; shared ones count once."""
     if module is None:
         return 0
     return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())

@@ -17,25 +17,25 @@ from uso.pipeline.schedule import set_schedule
 from uso.pipeline.stages import Conditioning, DenoiseStep
 
 TILE_PIXELS = 512
-"""Side of a tile where decoding is tiled."""
+"""Side of a tile in tiled decoding."""
 
 _MPS_TOKENS = 2**15 - 2
-"""Latents that MPS decodes in one piece: matrices with a longer side it multiplies wrongly on Apple's M1 and M2
-(pytorch#195163), and attention over many more ends the process (pytorch#149261)."""
+"""The most latents that MPS decodes in one piece. Apple's M1 and M2 multiply matrices with a longer side wrongly
+(pytorch#195163), and attention over many more kills the process (pytorch#149261)."""
 
 
 def needs_tiles(device: torch.device, latents: torch.Tensor) -> bool:
-    """Whether a device decodes latents [B, 16, H/8, W/8] in tiles, asked to or not."""
+    """Whether a device must decode latents [B, 16, H/8, W/8] in tiles."""
     return device.type == "mps" and latents[0, 0].numel() > _MPS_TOKENS
 
 
 class Denoising(Conditions):
-    """The half of `USOPipeline` that comes after conditioning."""
+    """The part of `USOPipeline` after conditioning."""
 
     scheduler: FlowMatchEulerDiscreteScheduler
 
     def modulation_table(self, conditioning: Conditioning, sigmas: torch.Tensor) -> torch.Tensor:
-        """What the modulation layers give at each noise level: [steps, 1, width], remembered.
+        """Outputs of the modulation layers at each noise level: [steps, 1, width], cached.
 
         Args:
             sigmas: [steps], float32, any device.
@@ -49,8 +49,9 @@ class Denoising(Conditions):
                 return (modulation.table(sigmas.to(self.work_device), guidance, pooled),)
 
         scale = None if guidance is None else tuple(guidance.tolist())
-        read = pooled.cpu().view(torch.uint8).numpy().tobytes()
-        (table,) = self.remembered.get(("table", read, scale, tuple(sigmas.tolist())), self.work_device, compute)
+        pooled_bytes = pooled.cpu().view(torch.uint8).numpy().tobytes()
+        key = ("table", pooled_bytes, scale, tuple(sigmas.tolist()))
+        (table,) = self.remembered.get(key, self.work_device, compute)
         return table
 
     def velocity(self, conditioning: Conditioning, latents: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
@@ -58,7 +59,7 @@ class Denoising(Conditions):
 
         Args:
             latents: [B, picture tokens, 64].
-            row: of `modulation_table` for the latents' noise level, [B, width].
+            row: the row of `modulation_table` for the latents' noise level, [B, width].
         """
         output = self.exchanged.run(
             latents.to(self.transformer.dtype),
@@ -80,7 +81,7 @@ class Denoising(Conditions):
         """Euler steps from noise [1, 16, H/8, W/8] to a picture's latents, yielding after each.
 
         Latents stay float32; only the network's input is cast. Close the generator to stop. A step may still be
-        running on the device when it is yielded: nothing here waits (`stream` does).
+        running on the device when it is yielded; `stream` waits for the device, this does not.
         """
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
         sigmas = set_schedule(scheduler, schedule, num_inference_steps, conditioning.height, conditioning.width)
@@ -106,7 +107,7 @@ class Denoising(Conditions):
             return self.to_pixels(latents)
 
     def to_pixels(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents [B, 16, H/8, W/8] -> pixels [B, 3, H, W], about [-1, 1]; gradients go through."""
+        """Latents [B, 16, H/8, W/8] -> pixels [B, 3, H, W], about [-1, 1], with gradients."""
         scaled = latents.to(self.work_device) / self.vae.config.scaling_factor + self.vae.config.shift_factor
         with exact_convolutions():
             pixels: torch.Tensor = self.vae.decode(scaled.to(self.vae.dtype), return_dict=False)[0]

@@ -1,7 +1,7 @@
 """`USOPipeline`: a verified request becomes a picture, `condition -> denoise (a generator) -> decode`.
 
-It runs diffusers' FluxTransformer2DModel, AutoencoderKL and FlowMatchEulerDiscreteScheduler and transformers' CLIP, T5
-and SigLIP. It loads no released files (`uso.weights.checkpoints`) and saves no pictures (`uso.output`).
+It runs FluxTransformer2DModel, AutoencoderKL and FlowMatchEulerDiscreteScheduler of diffusers, and CLIP, T5 and SigLIP
+of transformers. Released files are loaded by `uso.weights`, pictures saved by `uso.output`.
 """
 
 import time
@@ -29,17 +29,17 @@ from uso.transformer.context_embedder import ContextEmbedder
 from uso.transformer.exchange import ExchangedTransformer
 
 REMEMBERED_BYTES = 2**30
-"""Host memory for what was encoded before: some hundred prompts and pictures."""
+"""Host memory for cached encodings: some hundred prompts and pictures."""
 
 
 class USOPipeline(Denoising, DiffusionPipeline):
     """Style- and subject-driven image generation.
 
     Args:
-        context_embedder: style projector; the transformer's text projection is moved into it here, and back for
+        context_embedder: the style projector. The transformer's text projection moves into it, and back for
             `save_pretrained`, so that on disk the transformer is complete and stock.
-        model: a `ModelConfig` as JSON values (limits and defaults of requests); FLUX.1-dev's if left out.
-        dtypes: what a folder was saved in, by component and as `default`; read by `from_pretrained`.
+        model: a `ModelConfig` as JSON values (limits and defaults of requests); FLUX.1-dev's if omitted.
+        dtypes: dtypes that a folder was saved in, by component and as `default`; read by `from_pretrained`.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class USOPipeline(Denoising, DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> "USOPipeline":
-        """diffusers' own; a folder that was saved here is loaded in its own dtypes, unless others are given."""
+        """As in diffusers, except that a folder saved here loads in its saved dtypes unless others are given."""
         if not kwargs.keys() & {"dtype", "torch_dtype"} and Path(pretrained_model_name_or_path).is_dir():
             named = cls.load_config(pretrained_model_name_or_path).get("dtypes") or {}
             if named:
@@ -104,7 +104,7 @@ class USOPipeline(Denoising, DiffusionPipeline):
 
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:
-        """diffusers' own; folders that were saved when `ContextEmbedder` lived in `uso.context` still load."""
+        """As in diffusers; folders saved when `ContextEmbedder` was in `uso.context` still load."""
         loaded = super().load_config(*args, **kwargs)
         config = loaded[0] if isinstance(loaded, tuple) else loaded
         if config.get("context_embedder") == ["uso.context", ContextEmbedder.__name__]:
@@ -114,16 +114,16 @@ class USOPipeline(Denoising, DiffusionPipeline):
     # Placement.
 
     def place(self, residency: Residency) -> "USOPipeline":
-        """Put the modules where a memory plan wants them. A plan that streams is for good: load again for another."""
+        """Place the modules as a memory plan says. A plan that streams is final: load again to use another."""
         self.residency = residency
         residency.place(self)
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> "USOPipeline":
-        """diffusers' own `to`; everything is resident on that device afterwards, and nothing is remembered.
+        """As in diffusers; afterwards everything is resident on that device, and the cache is empty.
 
         Raises:
-            ConfigError: its memory plan moves weights by itself.
+            ConfigError: the memory plan moves weights by itself.
         """
         if self.residency.blocks is not None:
             raise ConfigError(
@@ -142,18 +142,18 @@ class USOPipeline(Denoising, DiffusionPipeline):
     # Previews.
 
     def fit_preview(self) -> bool:
-        """Make `preview` work, from what was kept on disk or by fitting; to be called once, while no request runs.
+        """Make `preview` work, with a map from disk or by fitting one. Call it once, while no request runs.
 
         Returns:
-            whether there will be previews; a warning in the log says why not.
+            whether previews work; if not, a warning in the log says why.
         """
         self.preview_map = map_of(self)
         return self.preview_map is not None
 
     def preview(self, progress: Progress, side: int = SIDE) -> Image.Image | None:
-        """What the picture will be as far as a step can tell, small and blurred: 8-bit RGB, long side `side` pixels.
+        """A small, blurred picture of what a step predicts: 8-bit RGB, long side `side` pixels.
 
-        None in stages other than `denoise`, and before `fit_preview`. It waits for the step to be done.
+        None outside the `denoise` stage and before `fit_preview`. Waits for the step to finish.
         """
         if self.preview_map is None or progress.denoised is None:
             return None
@@ -164,13 +164,13 @@ class USOPipeline(Denoising, DiffusionPipeline):
     def stream(self, request: GenerationRequest) -> Generator[Progress | GenerationResult, None, None]:
         """Run a request: `Progress` after every step, one `GenerationResult` per picture.
 
-        Conditioned once; picture i is the one of a single request with seed + i. Close the generator to cancel. On a
-        GPU a step's `Progress` comes when the step before it is done: the host is at most one step ahead.
+        The request is encoded once; picture i equals that of a single request with seed + i. Close the generator to
+        cancel. On a GPU a step's `Progress` comes when the step before it is done: the host is at most one step ahead.
 
         Raises:
-            RequestError: the prompt is longer than the model reads.
-            USOError: the device ran out of memory, or the numbers are not finite; the next request works.
-            DeviceError: the device has failed; no request works until the process is started again.
+            RequestError: the prompt is longer than the model reads, or the request does not fit the memory plan.
+            USOError: the device ran out of memory, or values are not finite; the next request can still work.
+            DeviceError: the device has failed; no request works until the process is restarted.
         """
         try:
             yield from self._stream(request)
@@ -241,10 +241,10 @@ class USOPipeline(Denoising, DiffusionPipeline):
             timings = {"condition": 0.0}
 
     def __call__(self, prompt: str = "", **values: Any) -> USOPipelineOutput:
-        """Make pictures; arguments as in `GenerationRequest.create`, which verifies them.
+        """Make pictures. Arguments are those of `GenerationRequest.create`, which verifies them.
 
         Raises:
-            RequestError: a value is refused, with the reason.
+            RequestError: a value is refused; says why.
         """
         request = GenerationRequest.create(self.model_config, prompt=prompt, **values)
         results = [event for event in self.stream(request) if isinstance(event, GenerationResult)]
@@ -252,5 +252,5 @@ class USOPipeline(Denoising, DiffusionPipeline):
 
 
 def _first_line(error: Exception) -> str:
-    """CUDA's errors go on with advice for those who write kernels."""
+    """Without the debugging advice that CUDA appends to its errors."""
     return str(error).split("\n", 1)[0]

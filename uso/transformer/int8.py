@@ -64,7 +64,7 @@ def quantize_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class QuantizedLinear(nn.Module):
-    """A linear layer whose weights are a quantized `weight`, [out, in], and a `scale`, [out]; the bias stays as it was."""
+    """A linear layer whose weights are a quantized `weight`, [out, in], and a `scale`, [out]; the bias stays."""
 
     weight: nn.Parameter
     scale: nn.Parameter
