@@ -125,21 +125,40 @@ def save(result: GenerationResult, folder: Path, stem: str | None = None, extra:
     """
     text = PngImagePlugin.PngInfo()
     text.add_itxt(CHUNK, json.dumps(metadata(result, extra), ensure_ascii=False))
-    attempts = [(folder, stem or file_stem(result.request)), (folder, file_stem(result.request))]
-    attempts.append((Path(tempfile.gettempdir()) / "uso-outputs", file_stem(result.request)))
+
+    def write(file: BinaryIO) -> None:
+        result.image.save(file, "PNG", pnginfo=text)
+
+    return write_somewhere(result.request, folder, stem, write, "Free some space and try again.")
+
+
+def write_somewhere(
+    request: GenerationRequest, folder: Path, stem: str | None, write: Callable[[BinaryIO], object], remedy: str
+) -> Path:
+    """Write a finished picture and its references to `folder`, under `stem` or else the request's own name; if that
+    fails, to a folder beside the system's temporary files. Returns the file.
+
+    Args:
+        write: writes the PNG file.
+        remedy: the last sentence of the error.
+
+    Raises:
+        OutputError: every attempt failed.
+    """
+    own = file_stem(request)
     failures = []
-    for place, name in attempts:
+    for place, name in ((folder, stem or own), (folder, own), (Path(tempfile.gettempdir()) / "uso-outputs", own)):
         try:
             place.mkdir(parents=True, exist_ok=True)
-            keep_references(result.request, place)  # first: a picture that exists can be repeated
-            path = write_new(place, name, lambda file: result.image.save(file, "PNG", pnginfo=text))
+            keep_references(request, place)  # first: a picture that exists can be repeated
+            path = write_new(place, name, write)
         except OSError as error:
             failures.append(f"{place / name}.png: {error.strerror or error}")
             continue
         if failures:
             logger.warning("The picture was saved as %s instead (%s).", path, "; ".join(failures))
         return path
-    raise OutputError(f"The picture could not be saved: {'; '.join(failures)}. Free some space and try again.")
+    raise OutputError(f"The picture could not be saved: {'; '.join(failures)}. {remedy}")
 
 
 def _write_part(folder: Path, write: Callable[[BinaryIO], object]) -> Path:
@@ -165,7 +184,7 @@ def remove_parts(folder: Path) -> None:
                 part.unlink()
 
 
-def _write_bytes(data: bytes, file: BinaryIO) -> None:
+def write_bytes(data: bytes, file: BinaryIO) -> None:
     file.write(data)
 
 
@@ -212,7 +231,7 @@ def keep_references(request: GenerationRequest, folder: Path) -> None:
                 os.utime(target)
                 continue
             target.parent.mkdir(exist_ok=True)
-            os.replace(_write_part(target.parent, partial(_write_bytes, reference.data)), target)
+            os.replace(_write_part(target.parent, partial(write_bytes, reference.data)), target)
         except OSError as error:
             logger.warning("The reference %s could not be kept in %s: %s", reference.name, target.parent, error)
 

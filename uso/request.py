@@ -5,30 +5,32 @@ Plain data without torch. Every entry (page, command line, batch file, Python) m
 """
 
 import hashlib
-import math
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from uso.checks import (
+    check_guidance,
+    check_prompt,
+    check_schedule,
+    check_side,
+    check_switch,
+    check_whole,
+    is_number,
+    shown,
+)
 from uso.config import ModelConfig, Schedule
 from uso.errors import ImageError, RequestError
-from uso.images import TOKEN_SIZE, as_png, check_reference, keep_input_size, open_image
+from uso.images import as_png, check_reference, keep_input_size, open_image
 
 MAX_SEED = 2**32 - 1
 RANDOM_SEED = -1
 MAX_IMAGES = 64
-
-MAX_PROMPT_CHARACTERS = 10_000
-MAX_SHOWN = 80
-"""Characters of a wrong value that a refusal repeats."""
-MAX_MU = 10.0
-"""Largest schedule shift mu, both ways; FLUX's own rule stays between 0.45 and 1.3."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ class GenerationRequest:
         """
         limits, defaults = config.limits, config.defaults
         contents, styles = _references(content_images), _references(style_images)
-        long_side = _whole(
+        long_side = check_whole(
             "Content reference size",
             defaults.content_size if content_size is None else content_size,
             limits.min_content_size,
@@ -161,30 +163,30 @@ class GenerationRequest:
             check_reference(*reference.image.size, long_side, reference.name)
         for reference in styles:
             _ = reference.image  # decoded here so that a file that is no picture is refused now
-        if _switch("Keep input size", keep_input_size):
+        if check_switch("Keep input size", keep_input_size):
             if not contents:
                 raise RequestError("Keep input size needs a content image. Add one, or switch it off.")
             width, height = keep_input_size_of(config, contents[0])
-        num_images = _whole("Number of images", num_images, 1, MAX_IMAGES)
+        num_images = check_whole("Number of images", num_images, 1, MAX_IMAGES)
         return cls(
-            prompt=_check_prompt(prompt),
+            prompt=check_prompt(prompt),
             content_images=contents,
             style_images=styles,
-            width=_side("Width", defaults.width if width is None else width, config, keep_input_size),
-            height=_side("Height", defaults.height if height is None else height, config, keep_input_size),
+            width=check_side("Width", defaults.width if width is None else width, config, keep_input_size),
+            height=check_side("Height", defaults.height if height is None else height, config, keep_input_size),
             keep_input_size=keep_input_size,
-            num_inference_steps=_whole(
+            num_inference_steps=check_whole(
                 "Number of steps",
                 defaults.num_inference_steps if num_inference_steps is None else num_inference_steps,
                 1,
                 limits.max_steps,
             ),
-            guidance_scale=_check_guidance(guidance_scale, config),
+            guidance_scale=check_guidance(guidance_scale, config),
             content_size=long_side,
             seed=_check_seed(seed, num_images),
             num_images=num_images,
             schedule=check_schedule(defaults.schedule if schedule is None else schedule),
-            tiled_decode=_switch("Tiled decode", tiled_decode),
+            tiled_decode=check_switch("Tiled decode", tiled_decode),
         )
 
     def single(self, index: int) -> "GenerationRequest":
@@ -205,96 +207,14 @@ def _references(given: Any) -> tuple[ReferenceImage, ...]:
     return tuple(ReferenceImage.of(image) for image in (given if several else (given,)))
 
 
-def _shown(value: object) -> str:
-    """A value as a refusal repeats it: cut where it is long, for it may be anything."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes out no number of more than 4300 digits
-        return "a number too long to write out"
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
-
-
-def _is_number(value: object) -> bool:
-    """Whether it is a finite number, NumPy's included; true and false are none."""
-    if isinstance(value, bool):
-        return False
-    return isinstance(value, Integral) or (isinstance(value, Real) and math.isfinite(value))
-
-
-def _whole(label: str, value: Any, minimum: int, maximum: int) -> int:
-    if not _is_number(value) or value != int(value) or not minimum <= value <= maximum:
-        raise RequestError(f"{label} is {_shown(value)}; a whole number from {minimum} to {maximum} is allowed.")
-    return int(value)
-
-
-def _switch(label: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise RequestError(f"{label} is {_shown(value)}; true or false is allowed.")
-    return value
-
-
-def _side(label: str, value: Any, config: ModelConfig, kept: bool) -> int:
-    if kept:  # computed by keep_input_size: its range is wider for long shapes
-        return int(value)
-    minimum, maximum = config.limits.min_size, config.limits.max_size
-    side = _whole(label, value, minimum, maximum)
-    if side % TOKEN_SIZE:
-        raise RequestError(f"{label} is {side}; it must be a multiple of {TOKEN_SIZE} from {minimum} to {maximum}.")
-    return side
-
-
-def _check_prompt(prompt: Any) -> str:
-    if not isinstance(prompt, str):
-        raise RequestError(f"The prompt must be text, not {type(prompt).__name__}. An empty one is allowed.")
-    if len(prompt) > MAX_PROMPT_CHARACTERS:
-        raise RequestError(
-            f"The prompt has {len(prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are read. Shorten it."
-        )
-    try:
-        prompt.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise RequestError("The prompt holds half of a character (a lone surrogate). Type it again.") from error
-    if "\x00" in prompt:
-        raise RequestError("The prompt holds a NUL character. Remove it.")
-    return prompt
-
-
-def _check_guidance(value: Any, config: ModelConfig) -> float | None:
-    if not config.guidance:
-        if value is not None:
-            raise RequestError(f"{config.title} takes no guidance scale. Leave it out.")
-        return None
-    if value is None:
-        return config.defaults.guidance_scale
-    minimum, maximum = config.limits.min_guidance, config.limits.max_guidance
-    if not _is_number(value) or not minimum <= value <= maximum:
-        raise RequestError(f"Guidance is {_shown(value)}; a number from {minimum:g} to {maximum:g} is allowed.")
-    return float(value)
-
-
 def _check_seed(seed: Any, num_images: int) -> int:
     last = MAX_SEED - (num_images - 1)
-    if _is_number(seed) and seed == RANDOM_SEED:
+    if is_number(seed) and seed == RANDOM_SEED:
         return secrets.randbelow(last + 1)
-    if not _is_number(seed) or seed != int(seed) or not 0 <= seed <= last:
+    if not is_number(seed) or seed != int(seed) or not 0 <= seed <= last:
         reason = f" for {num_images} images, which use the seeds that follow" if num_images > 1 else ""
-        raise RequestError(f"Seed is {_shown(seed)}; 0 to {last} is allowed{reason}, or -1 for a random one.")
+        raise RequestError(f"Seed is {shown(seed)}; 0 to {last} is allowed{reason}, or -1 for a random one.")
     return int(seed)
-
-
-def check_schedule(schedule: Any) -> Schedule:
-    """`uso`, `flux`, or a number for mu.
-
-    Raises:
-        RequestError: anything else.
-    """
-    if schedule == "uso" or schedule == "flux":
-        return "uso" if schedule == "uso" else "flux"
-    if _is_number(schedule) and abs(schedule) <= MAX_MU:
-        return float(schedule)
-    raise RequestError(
-        f"Schedule is {_shown(schedule)}; 'uso', 'flux' or a number for mu from {-MAX_MU:g} to {MAX_MU:g} is allowed."
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,12 +22,11 @@ from PIL import Image, PngImagePlugin
 
 from tests.support.hub_server import HubServer, Repository
 from uso import output
-from uso.cli import download
 from uso.cli import generate as generate_module
 from uso.cli.main import main
 from uso.config import ROOT, load_model_config
 from uso.web.access.accounts import Accounts
-from uso.weights.hub import files as hub
+from uso.weights.hub import cache, files
 from uso.weights.hub.cache import Hub
 
 SMALL = ("--model", "demo", "--width", "128", "--height", "128", "--steps", "2", "--content-size", "64")
@@ -505,7 +504,7 @@ def hub_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
         server.repositories["someone/lora"] = Repository({"lora.safetensors": lora})
         here = Hub(endpoint=server.url, cache=tmp_path / "hub", token=False, offline=False)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        for user in (hub, download):
+        for user in (files, cache):
             monkeypatch.setattr(user, "Hub", lambda: here)
         yield "mine.yaml"
         close_session()
@@ -533,7 +532,7 @@ def test_help_and_refusals_need_no_torch() -> None:
     """`--help` takes over five seconds once something imports torch at the top of a file."""
     script = """
 import sys
-from uso.cli import main
+from uso.cli.main import main
 from uso.config import load_model_config
 for argv in (["--help"], ["generate", "--help"], ["info", "--help"], ["download", "--help"]):
     try:

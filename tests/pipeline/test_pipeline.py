@@ -14,9 +14,9 @@ from tests.golden import MODES, Case
 from uso import USOPipeline
 from uso.config import ModelConfig
 from uso.errors import ConfigError, DeviceError, RequestError, USOError
-from uso.memory.residency import answers
+from uso.memory.device import answers
+from uso.pipeline.denoising import needs_tiles
 from uso.pipeline.latents import image_to_tensor
-from uso.pipeline.pipeline import needs_tiles
 from uso.request import GenerationRequest, GenerationResult, Progress
 from uso.weights.loading import load_pipeline
 

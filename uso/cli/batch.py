@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uso import output
-from uso.cli.generate import REQUEST_FLAGS, chosen_config, load, make, output_place, request_values
+from uso.cli.request import REQUEST_FLAGS, chosen_config, load, make, output_place, request_values
 from uso.config import SPEEDS, ModelConfig, from_home
 from uso.errors import ConfigError, OutputError, RequestError, USOError
 from uso.request import MAX_IMAGES, MAX_SEED, RANDOM_SEED, GenerationRequest, GenerationResult, ReferenceImage

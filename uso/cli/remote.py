@@ -5,29 +5,26 @@ they cannot be sent. Loads no model and imports no torch. How the server is spok
 """
 
 import argparse
-import logging
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from uso import output
-from uso.cli.generate import (
+from uso.cli.remote_server import OnDetails, RemoteServer
+from uso.cli.request import (
     DEFAULT_FOLDER,
     output_place,
     recorded_values,
     request_values,
     tell_differences,
 )
-from uso.cli.remote_server import OnDetails, RemoteServer
 from uso.config import COMPONENT_NAMES, load_model_config
 from uso.errors import ConfigError, OutputError, RequestError
 from uso.request import GenerationRequest, Progress, ReferenceImage
 from uso.terminal import print_path, say, step_bar
 from uso.weights.flags import AUTO
-
-logger = logging.getLogger(__name__)
 
 NOT_SENT: dict[str, Any] = {
     "batch": None,
@@ -71,7 +68,8 @@ def generate_remotely(args: argparse.Namespace) -> int:
             for index in range(asked.num_images):
                 one = asked.single(index)
                 data = server.picture(sent | {"seed": one.seed}, _shown(bar, index, asked.num_images))
-                path = kept(data, one, folder, stem)
+                write = partial(output.write_bytes, data)
+                path = output.write_somewhere(one, folder, stem, write, "It is kept on the server.")
                 print_path(path)
                 if picture and index == 0:
                     _tell(picture, path)
@@ -110,28 +108,6 @@ def asked_for(values: dict[str, Any]) -> GenerationRequest:
     known = {name: values[name] for name in ("prompt", "seed", "num_images") if name in values}
     asked = GenerationRequest.create(load_model_config("demo"), **known)  # these rules are the same for every model
     return replace(asked, content_images=tuple(contents), style_images=tuple(styles))
-
-
-def kept(data: bytes, request: GenerationRequest, folder: Path, stem: str | None) -> Path:
-    """Write a server's PNG, byte for byte, and the references beside it; like `output.save`, never loses a picture.
-
-    Raises:
-        OutputError: it could be written nowhere.
-    """
-    own = output.file_stem(request)
-    failures = []
-    for place, name in ((folder, stem or own), (folder, own), (Path(tempfile.gettempdir()) / "uso-outputs", own)):
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-            output.keep_references(request, place)
-            path = output.write_new(place, name, lambda file: file.write(data))
-        except OSError as error:
-            failures.append(f"{place / name}.png: {error.strerror or error}")
-            continue
-        if failures:
-            logger.warning("The picture was saved as %s instead (%s).", path, "; ".join(failures))
-        return path
-    raise OutputError(f"The picture could not be saved: {'; '.join(failures)}. It is kept on the server.")
 
 
 def _shown(bar: Callable[[Progress], None], index: int, several: int) -> OnDetails:

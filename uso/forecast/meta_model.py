@@ -24,7 +24,8 @@ from uso.forecast.empty_model import empty_pipeline
 from uso.forecast.live_memory import GPU_KERNELS, LiveMemory
 from uso.images import TOKEN_SIZE, fitted_size
 from uso.memory.plan import Activations, Weights
-from uso.memory.residency import Residency, weights_of
+from uso.memory.residency import Residency
+from uso.memory.sizes import weights_of
 from uso.pipeline.cache import Remembered, Tensors
 from uso.pipeline.encoders import CLIP_LENGTH
 from uso.pipeline.latents import CELL, LATENT_CHANNELS, pack, unpack

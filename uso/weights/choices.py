@@ -8,8 +8,9 @@ import torch
 from uso.config import MemoryPlan, ModelConfig, load_memory_plan, load_model_config, memory_names, with_local_files
 from uso.errors import ConfigError
 from uso.forecast.meta_model import MetaModel
-from uso.memory.residency import GIB, free_device_bytes
-from uso.weights.hub import files as hub
+from uso.memory.device import free_device_bytes
+from uso.memory.plan import GIB
+from uso.weights.hub.files import missing
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def _why_not(config: ModelConfig, device: torch.device) -> str | None:
     if device.type == "cpu":
         built = "" if torch.version.cuda or torch.version.hip else " (this PyTorch is built without CUDA)"
         return f"PyTorch finds no GPU here{built}, and {config.title} needs one."
-    absent = hub.missing(config)
+    absent = missing(config)
     if absent:
         return f"The weights of {config.title} are not on this disk ({', '.join(absent)} missing)."
     free = free_device_bytes(device) or 0

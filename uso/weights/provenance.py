@@ -10,14 +10,14 @@ import torch
 import transformers
 
 from uso.config import ComponentName, MemoryPlan, ModelConfig
-from uso.memory.residency import placement_record
+from uso.memory.device import placement_record
 from uso.version import __version__
-from uso.weights.hub import files
+from uso.weights.hub.files import Located
 
 
 def provenance(
     config: ModelConfig,
-    located: Mapping[ComponentName, files.Located],
+    located: Mapping[ComponentName, Located],
     lora_scale: float,
     dtype: torch.dtype,
     vae_dtype: torch.dtype,

@@ -23,7 +23,7 @@ from tests.support.tiny_training import (
     write_rows,
 )
 from uso.errors import CheckpointError, ConfigError, USOError
-from uso.memory.residency import GIB
+from uso.memory.plan import GIB
 from uso.training.config import OptimizerConfig, TrainingConfig, load_training_config
 from uso.training.data.batches import Position, TrainingBatch
 from uso.training.data.features import Feature, FeatureCache, check_pictures

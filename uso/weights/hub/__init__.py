@@ -2,6 +2,7 @@
 
 files.py       which files a model needs, which are missing, download
 cache.py       the cache folder
+listing.py     what a repository holds
 transfer.py    one file over the network, resumed and verified
 errors.py      the network's failures as sentences
 """

@@ -27,16 +27,8 @@ from uso.weights.hub.cache import (
     tokenizer_names,
 )
 from uso.weights.hub.errors import plain_errors
-from uso.weights.hub.transfer import (
-    Meter,
-    OnProgress,
-    RemoteFile,
-    check_access,
-    fetch,
-    list_files,
-    publish,
-    verify_file,
-)
+from uso.weights.hub.listing import RemoteFile, check_access, list_files
+from uso.weights.hub.transfer import Meter, OnProgress, fetch, publish, verify_file
 
 logger = logging.getLogger(__name__)
 

@@ -9,25 +9,24 @@ those are is decided in `uso.weights.hub.files`; what failures mean is said in `
 import hashlib
 import logging
 import os
-import re
 import shutil
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import httpx2
-from huggingface_hub import HfApi, constants, get_hf_file_metadata, get_session, hf_hub_url, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub import constants, get_session, hf_hub_url, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import are_symlinks_supported
 from huggingface_hub.utils import WeakFileLock, build_hf_headers, hf_raise_for_status, tqdm
 
 from uso.errors import CheckpointError
-from uso.weights.hub.cache import COMMIT, Hub
+from uso.weights.hub.cache import Hub
+from uso.weights.hub.listing import RemoteFile, size_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,72 +43,6 @@ LONGEST_WAIT = 8.0
 
 BUSY = (408, 429, 500, 502, 503, 504)
 """HTTP answers that another attempt may change."""
-
-_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file of a repository at one commit."""
-
-    repo: str
-    revision: str
-    commit: str
-    path: str
-    size: int
-    digest: str
-    """SHA-256 of the content (LFS files), or git's SHA-1 of the blob; also its name in the cache."""
-
-    @property
-    def name(self) -> str:
-        return self.path.rpartition("/")[2]
-
-    def pointer(self, hub: Hub) -> Path:
-        return hub.snapshot(self.repo, self.commit) / self.path
-
-    def blob(self, hub: Hub) -> Path:
-        return hub.folder(self.repo) / "blobs" / self.digest
-
-    def partial(self, hub: Hub) -> Path:
-        return hub.folder(self.repo) / "blobs" / f"{self.digest}.uso.incomplete"
-
-    def whole(self, hub: Hub) -> Path | None:
-        """Where it lies complete, if it does."""
-        places = (self.pointer(hub), self.blob(hub))
-        return next((path for path in places if size_of(path) == self.size), None)
-
-    def bytes_here(self, hub: Hub) -> int:
-        """How much of it need not be fetched again."""
-        if self.whole(hub):
-            return self.size
-        arrived = size_of(self.partial(hub)) or 0
-        return arrived if arrived <= self.size else 0
-
-
-def list_files(repo: str, revision: str, hub: Hub) -> list[RemoteFile]:
-    """Every file of a repository, at the commit that the revision means now."""
-    if hub.offline:
-        raise OfflineModeIsEnabled
-    hub.folder(repo)  # refuses what is no name of a repository, in words
-    api = HfApi(endpoint=hub.endpoint, token=hub.token)
-    info = api.model_info(repo, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-    if info.sha is None or not COMMIT.fullmatch(info.sha):
-        raise ValueError("it names no commit")
-    files = []
-    for entry in info.siblings or ():
-        digest = entry.lfs.sha256 if entry.lfs else entry.blob_id
-        size = entry.lfs.size if entry.lfs else entry.size
-        if size is None or digest is None or not _DIGEST.fullmatch(digest):
-            raise ValueError(f"it gives no size or hash of {entry.rfilename}")
-        files.append(RemoteFile(repo, revision, info.sha, entry.rfilename, size, digest))
-    return files
-
-
-def check_access(files: list[RemoteFile], hub: Hub) -> None:
-    """Ask for the head of the first file: a gated repository lists its files to everybody, and hands out none."""
-    for file in files[:1]:
-        url = hf_hub_url(file.repo, file.path, revision=file.commit, endpoint=hub.endpoint)
-        get_hf_file_metadata(url, token=hub.token, endpoint=hub.endpoint)
 
 
 class Meter:
@@ -307,10 +240,3 @@ def damaged(file: RemoteFile) -> CheckpointError:
         f"{file.path} of {file.repo} is damaged: it is not the {file.size} bytes with the hash {file.digest[:12]}... "
         "that the Hub promised. It was removed from the cache; run the command again to fetch it anew."
     )
-
-
-def size_of(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None

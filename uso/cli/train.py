@@ -1,0 +1,40 @@
+"""The verb `train`: run a training stage, forecast it, or time its steps."""
+
+import argparse
+from typing import Any
+
+from uso.errors import ConfigError
+
+
+def add_parser(verbs: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "train",
+        help="train projector and LoRA",
+        description="Run a training stage of configs/training/ or a YAML file of your own; several GPUs: accelerate "
+        "launch -m uso train CONFIG. The result is written in the released layout, with every checkpoint.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("config", metavar="CONFIG", help="a name (see configs/training/) or a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as optimizer.lr=1e-4 data.rows=FILE")
+    parser.add_argument("--dry-run", action="store_true", help="forecast memory and time, load nothing")
+    parser.add_argument("--bench", type=int, metavar="N", help="time N steps on random weights (on a CPU reduced)")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint, or begin")
+    parser.add_argument("--offline", action="store_true", help="use the weights on the disk, fetch none")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.bench is None:
+        from uso.training.command import run_train
+
+        return run_train(args, print)
+    if args.bench < 1 or args.dry_run or args.resume:
+        raise ConfigError("--bench takes 1 or more steps of a new run: it goes with neither --dry-run nor --resume.")
+    from uso.training.config import load_training_config
+
+    config = load_training_config(args.config, args.overrides)
+    from uso.training.bench import run_bench
+
+    run_bench(config, args.bench, print)
+    return 0
