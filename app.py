@@ -13,14 +13,14 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from uso.config import ModelConfig, load_model_config, with_local_files
+from uso.config import ModelConfig, load_model_config
 from uso.errors import ConfigError, USOError
 from uso.output import check_folder
 from uso.web.flags import add_server_flags, server_settings, worker_devices
 from uso.web.jobs.safety import Safety, load_safety
 from uso.web.server.port import address, listen, reserve
 from uso.web.settings import ServerSettings
-from uso.weights.flags import AUTO, add_model_flags, check_model_flags, load_options, model_files
+from uso.weights.flags import AUTO, AUTO_MODEL, add_model_flags, check_model_flags, load_options, named_files, own_files
 
 if TYPE_CHECKING:
     from uso.pipeline.pipeline import USOPipeline
@@ -126,13 +126,13 @@ def automatic_model(args: argparse.Namespace) -> tuple[ModelConfig, str]:
     """What `auto` means here, and why. torch is asked about the device only if there are weights to run on it."""
     from uso.weights.hub.files import missing
 
-    wanted = with_local_files(load_model_config("flux-dev"), model_files(args))
+    wanted = own_files(load_model_config(AUTO_MODEL), args)
     absent = missing(wanted)
     if absent:
         return load_model_config("demo"), f"The weights of {wanted.title} are not on this disk."
     from uso.weights.choices import choose_model
 
-    return choose_model(AUTO, device=worker_devices(args)[0], files=model_files(args))
+    return choose_model(AUTO, worker_devices(args)[0], named_files(args), lambda model: own_files(model, args))
 
 
 def load(

@@ -72,6 +72,19 @@ class Source(Strict):
         return ROOT / from_home(self.path)  # links are kept: a cache's say .safetensors, its files do not
 
 
+class LoraFile(Strict):
+    """A LoRA of a person's own, folded beside USO's when the model loads."""
+
+    path: str
+    """Relative paths start at the program's root."""
+    strength: float = 1.0
+    """What its changes are multiplied by; 1 is as trained."""
+
+    @property
+    def local_path(self) -> Path:
+        return ROOT / from_home(self.path)
+
+
 class Limits(Strict):
     """The ranges a request is held to; the page shows them."""
 
@@ -120,6 +133,9 @@ class ModelConfig(Strict):
     max_sequence_length: int
     """Length that T5 prompts are padded to, in tokens."""
     lora_scale: float = 1.0
+    weights: tuple[str, ...] = ()
+    """Folders in which components are looked for by content; see `uso.weights.finder`."""
+    added_loras: tuple[LoraFile, ...] = ()
     experimental: bool = False
     examples: ExampleSet = "photographs"
     """Which examples suit the model: what it has seen, and said in words that it knows."""

@@ -13,7 +13,7 @@ from uso.weights.hub.files import size_text
 from uso.weights.kinds import TITLES, identify, other
 
 
-def add_inspect(verbs: Any) -> argparse.ArgumentParser:
+def add_parser(verbs: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(
         "inspect",
         help="what a weights file is",
@@ -21,13 +21,13 @@ def add_inspect(verbs: Any) -> argparse.ArgumentParser:
         "can use it. Reads the head of the file alone.",
         allow_abbrev=False,
     )
-    parser.set_defaults(run=_inspect)
+    parser.set_defaults(run=run)
     parser.add_argument("file", type=Path, metavar="FILE", help="a file, or a folder with the parts of one")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     return parser
 
 
-def _inspect(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     path = from_home(args.file)
     found = inspected(path)
     if args.json:

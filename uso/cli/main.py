@@ -13,7 +13,20 @@ from collections.abc import Sequence
 
 from tools.demo.judge.command import add_train_evaluate
 from tools.demo.parts.command import add_train_demo
-from uso.cli import FAILED, INTERRUPTED, REFUSED, account, bench, download, generate, info, memory, models, train
+from uso.cli import (
+    FAILED,
+    INTERRUPTED,
+    REFUSED,
+    account,
+    bench,
+    download,
+    generate,
+    info,
+    inspect,
+    memory,
+    models,
+    train,
+)
 from uso.errors import USOError
 from uso.terminal import log_to_terminal, on_terminal, say
 from uso.training.make.command import add_train_data
@@ -52,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         generate.add_parser,
         info.add_parser,
         models.add_parser,
+        inspect.add_parser,
         download.add_parser,
         memory.add_parser,
         bench.add_parser,

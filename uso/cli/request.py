@@ -15,7 +15,7 @@ from uso.config import SPEEDS, ModelConfig, from_home, model_names
 from uso.errors import ConfigError, OutputError, RequestError
 from uso.request import GenerationRequest, GenerationResult, ReferenceImage
 from uso.terminal import loading_bar, print_path, say, step_bar
-from uso.weights.flags import AUTO, check_model_flags, load_options, model_files
+from uso.weights.flags import AUTO, check_model_flags, load_options, named_files, own_files
 
 if TYPE_CHECKING:
     from uso.pipeline.pipeline import USOPipeline
@@ -59,7 +59,7 @@ def chosen_config(args: argparse.Namespace) -> ModelConfig:
         return config
     from uso.weights.choices import choose_model
 
-    config, reason = choose_model(args.model, device=args.device, files=model_files(args))
+    config, reason = choose_model(args.model, args.device, named_files(args), lambda model: own_files(model, args))
     say(reason)
     return config
 

@@ -9,9 +9,11 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from uso.config import ComponentName
-from uso.weights.headers import Entry, Header
+from uso.errors import CheckpointError
+from uso.weights.headers import Entry, Header, read_header
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ _ANCHORS = (
     _Anchor("vae", "flux", "encoder.down.0.block.0.conv1.weight"),
     _Anchor("vae", "diffusers", "encoder.down_blocks.0.resnets.0.conv1.weight"),
     _Anchor("image_encoder", "transformers", "vision_model.embeddings.patch_embedding.weight"),
+    _Anchor("image_encoder", "bare", "embeddings.patch_embedding.weight"),
     _Anchor("text_encoder", "transformers", "text_model.embeddings.token_embedding.weight"),
     _Anchor("text_encoder", "bare", "embeddings.token_embedding.weight"),
     _Anchor("text_encoder_2", "transformers", "encoder.block.0.layer.0.SelfAttention.q.weight"),
@@ -85,7 +88,7 @@ def identify(header: Header) -> list[Content]:
             if name != anchor.name and not name.endswith(f".{anchor.name}"):
                 continue
             prefix = name.removesuffix(anchor.name)
-            outer = prefix.removesuffix("text_model.") if anchor.layout == "bare" else prefix
+            outer = re.sub(r"(text|vision)_model\.$", "", prefix) if anchor.layout == "bare" else prefix
             if (anchor.component, outer) in seen or _belongs_elsewhere(anchor, prefix, header):
                 continue
             seen.add((anchor.component, outer))
@@ -95,7 +98,7 @@ def identify(header: Header) -> list[Content]:
 
 def _belongs_elsewhere(anchor: _Anchor, prefix: str, header: Header) -> bool:
     """Whether a tensor of this name is a part of something else."""
-    if anchor.layout == "bare":  # a text model without its `text_model.` prefix: no vision model's, no other's
+    if anchor.layout == "bare":  # a tower without its own prefix
         return prefix.endswith(("text_model.", "vision_model."))
     if anchor.component == "text_encoder" and anchor.layout == "transformers":
         vision = f"{prefix}vision_model.embeddings."  # SigLIP's own text model lies beside its vision model
@@ -276,7 +279,9 @@ def _siglip(tensors: Mapping[str, Entry], file: str) -> tuple[str, str]:
         return "CLIP's vision model", "CLIP's vision model is not SigLIP. Use SigLIP so400m patch 14, 384 pixels."
     if re.search(r"siglip[-_]?2(?!\d)", file):
         return "SigLIP 2", "SigLIP 2 has the same shapes and other numbers. Use SigLIP so400m patch 14, 384 pixels."
-    positions = _shape(tensors, "vision_model.embeddings.position_embedding.weight")
+    positions = _shape(
+        tensors, "vision_model.embeddings.position_embedding.weight", "embeddings.position_embedding.weight"
+    )
     if len(positions) == 2 and positions[1] in (768, 1024, 1152) and positions != (729, 1152):
         return "a SigLIP of another size", "USO reads siglip-so400m-patch14-384: 729 positions, 1152 wide."
     return TITLES["image_encoder"], ""
@@ -344,6 +349,19 @@ def find(header: Header, component: ComponentName) -> tuple[Content | None, str]
         return None, f"{name} holds {held}, not {TITLES[component]}.{flag}"
     title, remedy = (strange[0].title, strange[0].refused) if strange else other(header)
     return None, f"{name} is {title}, not {TITLES[component]}. {remedy}"
+
+
+def check_file(path: Path, component: ComponentName) -> None:
+    """Refuse a file that is not what its flag says, before anything heavy is imported.
+
+    Raises:
+        CheckpointError: with what it is, and what to do.
+    """
+    if component in ("tokenizer", "tokenizer_2"):
+        return
+    content, reason = find(read_header(path), component)
+    if content is None:
+        raise CheckpointError(f"{path.parent / reason}")
 
 
 def is_lora(header: Header) -> bool:

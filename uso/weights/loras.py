@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from uso.errors import CheckpointError
+from uso.weights.kinds import identify
 from uso.weights.layouts import flux_part, lora_modules, lora_target, source_shapes
 from uso.weights.tensor_files import TensorFiles, check_shapes
 
@@ -138,8 +139,8 @@ def total_change(patches: Iterable[Patches], name: str) -> torch.Tensor | None:
     return total
 
 
-def transformer_shapes(transformer: Any) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(parameter.shape) for name, parameter in transformer.named_parameters()}
+def parameter_shapes(module: Any) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
 
 
 def flux_shapes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
@@ -153,7 +154,7 @@ def uso_patches(files: TensorFiles, transformer: Any, scale: float) -> FluxPatch
     Raises:
         CheckpointError: a tensor is missing, surplus or misshapen.
     """
-    shapes = transformer_shapes(transformer)
+    shapes = parameter_shapes(transformer)
     weights = flux_shapes(shapes)
     expected: dict[str, tuple[int, ...]] = {}
     changes: dict[str, Change] = {}
@@ -201,7 +202,7 @@ _TEXT_PREFIXES: tuple[tuple[str, str], ...] = (
 )
 
 _REFUSED: tuple[tuple[str, str], ...] = (
-    (r"\.dora_scale$|\.lora_magnitude_vector", "a DoRA, which changes weights by more than a sum"),
+    (r"\.dora_scale$|\.lora_magnitude_vector", "a DoRA"),
     (r"\.hada_w[12]", "a LoHa"),
     (r"\.(oft_blocks|oft_diag|boft)", "an OFT"),
     (r"\.lokr_t2$|\.lora_mid", "a LoRA of convolutions"),
@@ -289,9 +290,12 @@ def added_lora(files: TensorFiles, targets: Targets, strength: float) -> AddedLo
         CheckpointError: it is of a kind that cannot be added, fits another model, or holds a tensor of no known use.
     """
     where = files.where("")
+    own = next((each for each in identify(files.header) if each.component == "lora" and each.refused), None)
+    if own is not None and own.title != "an XLabs LoRA":
+        raise CheckpointError(f"{where} is {own.title}, which cannot be added. {own.refused}")
     for pattern, title in _REFUSED:
         if any(re.search(pattern, name) for name in files.shapes):
-            raise CheckpointError(f"{where} is {title}, which cannot be added. Plain LoRAs and LoKr can be.")
+            raise CheckpointError(f"{where} is {title}, which cannot be added. Only plain LoRAs and LoKr can.")
     changes: dict[str, dict[str, Change]] = {"source": {}, "name": {}, "text_encoder": {}, "text_encoder_2": {}}
     used: set[str] = set()
     strangers: list[str] = []
