@@ -435,7 +435,7 @@ def test_expired_token(server: HubServer, here: Hub) -> None:
         (remote("flux2.safetensors"), "lab/flux has no safetensors file at 'flux2.safetensors'"),
         (remote("flux1.bin"), "no safetensors file at 'flux1.bin'.*only"),
         (remote("tokenizer"), "no safetensors file at 'tokenizer'"),
-        (remote("a.safetensors", "lab/flux/extra"), "'lab/flux/extra' is no name of a repository"),
+        (remote("a.safetensors", "lab/flux/extra"), "'lab/flux/extra' is not a repository name"),
     ],
 )
 def test_wrong_sources_are_refused_in_words(here: Hub, source: Source, sentence: str) -> None:
