@@ -326,7 +326,7 @@ def test_a_tampered_hash_is_not_taken_for_a_path(tmp_path: Path, image: Image.Im
     """Joined to the folder unseen, it would read any file of the server into a picture."""
     path = output.save(result(image, content_images=[image]), tmp_path)
     changed = rewritten(path, lambda record: record["request"]["content_images"][0].update(sha256=name))
-    with pytest.raises(OutputError, match=r"names a reference by something that is no SHA-256\."):
+    with pytest.raises(OutputError, match=r"names a reference by something other than a SHA-256\."):
         output.read(changed).references([tmp_path])
 
 

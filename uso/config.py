@@ -200,7 +200,7 @@ def _with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
         return values
     base = path.parent / f"{parent}.yaml"
     if base.parent != path.parent:
-        raise ConfigError(f"{path}: extends: '{parent}' is no file beside this one. Name one, without .yaml.")
+        raise ConfigError(f"{path}: extends: '{parent}' is not a file beside this one. Name one, without .yaml.")
     if base in (path, *children):
         raise ConfigError(f"{path}: extends: '{parent}' extends this file in turn. Name another, or leave it out.")
     return _merged(_with_parents(base, (path, *children)), values)
@@ -245,7 +245,7 @@ def with_local_files(config: ModelConfig, files: dict[str, str]) -> ModelConfig:
     components = dict(config.components)
     for name, path in files.items():
         if name not in COMPONENT_NAMES:
-            raise ConfigError(f"'{name}' is no component. The components are: {', '.join(COMPONENT_NAMES)}.")
+            raise ConfigError(f"'{name}' is not a component. The components are: {', '.join(COMPONENT_NAMES)}.")
         if not from_home(path).exists():
             raise ConfigError(f"--{name.replace('_', '-')} {path}: there is no such file or folder.")
         components[name] = Source(path=str(from_home(path).absolute()))

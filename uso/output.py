@@ -273,7 +273,7 @@ class SavedPicture:
 
     def _stored(self, entry: dict[str, str], kind: str, folders: list[Path]) -> ReferenceImage:
         if not _SHA256.fullmatch(entry["sha256"]):
-            raise OutputError(f"{self.path} names a reference by something that is no SHA-256.")
+            raise OutputError(f"{self.path} names a reference by something other than a SHA-256.")
         for folder in folders:
             path = folder / REFERENCES / entry["sha256"]
             if path.is_file():

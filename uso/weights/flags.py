@@ -115,7 +115,7 @@ def check_model_flags(args: argparse.Namespace) -> ModelConfig | None:
     if args.dtype not in DTYPES:
         raise ConfigError(f"There is no number type '{args.dtype}'. Choose one of: {', '.join(DTYPES)}.")
     if args.lora_scale is not None and not math.isfinite(args.lora_scale):
-        raise ConfigError(f"--lora-scale {args.lora_scale} is no number to scale by. 1.0 is the released strength.")
+        raise ConfigError(f"--lora-scale {args.lora_scale} is not a usable number. 1.0 is the released strength.")
     config = load_model_config("demo" if args.model == AUTO else args.model)
     config = with_local_files(config, model_files(args))  # for auto too, so a missing file is refused now
     return None if args.model == AUTO else config

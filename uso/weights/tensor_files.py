@@ -40,7 +40,7 @@ class TensorFiles:
             try:
                 handle = self._stack.enter_context(safe_open(path, framework="pt"))
             except (SafetensorError, OSError) as error:
-                raise CheckpointError(f"{path} is no safetensors file that can be read ({error}).") from error
+                raise CheckpointError(f"{path} is not a readable safetensors file ({error}).") from error
             for key in handle.keys():  # noqa: SIM118 - the handle is no mapping
                 if self.only_prefixed and not key.startswith(self.prefix):
                     continue
@@ -91,7 +91,7 @@ def check_complete(path: Path) -> None:
             if key != "__metadata__"
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is no safetensors file that can be read ({error}).") from error
+        raise CheckpointError(f"{path} is not a readable safetensors file ({error}).") from error
     for end, key, shape in entries:
         if end > size:
             raise CheckpointError(

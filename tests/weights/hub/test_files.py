@@ -268,7 +268,7 @@ def test_interrupted_command_says_how_to_go_on(server: HubServer, child: Child) 
     assert server.holding.wait(60)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert "Interrupted. What has arrived is kept: run `python -m uso download --model tiny` to go on." in said
+    assert "Interrupted. Received data is kept: run `python -m uso download --model tiny` to go on." in said
     assert "Traceback" not in said
     assert process.returncode == 130
 

@@ -121,7 +121,7 @@ def _find_local(name: ComponentName, source: Source) -> Found:
     if name in TOKENIZERS:
         raise CheckpointError(f"{name}: {source.path} is a file; name the folder that holds the tokenizer's files.")
     if not path.name.endswith(WEIGHTS):
-        raise CheckpointError(f"{name}: {source.path} is no .safetensors file, and no other kind is loaded.")
+        raise CheckpointError(f"{name}: {source.path} is not a .safetensors file, and no other kind is loaded.")
     return Found(path, (path,))
 
 
