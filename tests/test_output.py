@@ -17,6 +17,7 @@ from PIL import Image, PngImagePlugin
 from uso import output
 from uso.config import load_model_config
 from uso.errors import OutputError
+from uso.files import write_new
 from uso.request import GenerationRequest, GenerationResult, ReferenceImage
 
 DEMO = load_model_config("demo")
@@ -172,7 +173,7 @@ def test_a_write_that_fails_midway_leaves_no_file(tmp_path: Path, image: Image.I
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        output.write_new(tmp_path, "torn", tear)
+        write_new(tmp_path, "torn.png", tear)
     assert names(tmp_path) == []
 
 
@@ -185,7 +186,7 @@ def test_a_picture_is_never_there_in_part(tmp_path: Path) -> None:
         (visible,) = names(tmp_path)
         assert visible.startswith(".") and visible.endswith(".part")
 
-    output.write_new(tmp_path, "whole", write)
+    write_new(tmp_path, "whole.png", write)
     assert names(tmp_path) == ["whole.png"]
 
 

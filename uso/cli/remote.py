@@ -7,9 +7,8 @@ imports no torch; `remote_server.py` talks to the server.
 import argparse
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from uso import output
 from uso.cli.remote_server import OnDetails, RemoteServer
@@ -68,8 +67,7 @@ def generate_remotely(args: argparse.Namespace) -> int:
             for index in range(request.num_images):
                 one = request.single(index)
                 data = server.picture(sent | {"seed": one.seed}, _show_in(bar, index, request.num_images))
-                write = partial(output.write_bytes, data)
-                path = output.write_somewhere(one, folder, stem, write, "It is kept on the server.")
+                path = output.write_somewhere(one, folder, stem, _writing(data), "It is kept on the server.")
                 print_path(path)
                 if picture and index == 0:
                     _print_differences(picture, path)
@@ -109,6 +107,10 @@ def known_request(values: dict[str, Any]) -> GenerationRequest:
     known = {name: values[name] for name in ("prompt", "seed", "num_images") if name in values}
     request = GenerationRequest.create(load_model_config("demo"), **known)  # these rules are the same for every model
     return replace(request, content_images=tuple(contents), style_images=tuple(styles))
+
+
+def _writing(data: bytes) -> Callable[[BinaryIO], object]:
+    return lambda file: file.write(data)
 
 
 def _show_in(bar: Callable[[Progress], None], index: int, several: int) -> OnDetails:
