@@ -10,22 +10,22 @@ from uso.images import TOKEN_SIZE
 
 MAX_PROMPT_CHARACTERS = 10_000
 MAX_SHOWN = 80
-"""Characters of a wrong value that a refusal repeats."""
+"""The most characters of a wrong value that an error message quotes."""
 MAX_MU = 10.0
-"""Largest schedule shift mu, both ways; FLUX's own rule stays between 0.45 and 1.3."""
+"""Largest absolute schedule shift mu; FLUX's own rule stays between 0.45 and 1.3."""
 
 
 def shown(value: object) -> str:
-    """A value as a refusal repeats it: cut where it is long, for it may be anything."""
+    """A value as quoted in an error message, shortened if it is long."""
     try:
         text = repr(value)
-    except ValueError:  # Python writes out no number of more than 4300 digits
+    except ValueError:  # Python does not print numbers of more than 4300 digits
         return "a number too long to write out"
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a finite number, NumPy's included; true and false are none."""
+    """Whether `value` is a finite number, including NumPy's; true and false are not."""
     if isinstance(value, bool):
         return False
     return isinstance(value, Integral) or (isinstance(value, Real) and math.isfinite(value))
@@ -44,7 +44,7 @@ def check_switch(label: str, value: Any) -> bool:
 
 
 def check_side(label: str, value: Any, config: ModelConfig, kept: bool) -> int:
-    if kept:  # computed by keep_input_size: its range is wider for long shapes
+    if kept:  # from keep_input_size, which allows a wider range for long shapes
         return int(value)
     minimum, maximum = config.limits.min_size, config.limits.max_size
     side = check_whole(label, value, minimum, maximum)
@@ -86,7 +86,7 @@ def check_schedule(schedule: Any) -> Schedule:
     """`uso`, `flux`, or a number for mu.
 
     Raises:
-        RequestError: anything else.
+        RequestError: it is none of these.
     """
     if schedule == "uso" or schedule == "flux":
         return "uso" if schedule == "uso" else "flux"

@@ -1,7 +1,7 @@
 """What goes in and what comes out: `GenerationRequest`, `Progress`, `GenerationResult`.
 
-Plain data without torch. Every entry (page, command line, batch file, Python) makes its request with
-`GenerationRequest.create`, which verifies everything once, at the door; what holds a request may rely on it.
+Plain data without torch. Page, command line, batch files and Python code all make requests with
+`GenerationRequest.create`, which verifies everything once; later code relies on it.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ MAX_IMAGES = 64
 
 @dataclass(frozen=True)
 class ReferenceImage:
-    """The bytes of an image file that a person gave, known by their SHA-256."""
+    """The bytes of an image file that a user gave, identified by their SHA-256."""
 
     data: bytes = field(repr=False)
     name: str = "image"
@@ -56,19 +56,19 @@ class ReferenceImage:
 
     @classmethod
     def from_pil(cls, image: Image.Image, name: str = "image.png") -> "ReferenceImage":
-        """Keep a Pillow image, upright and losslessly, as PNG.
+        """A Pillow image, stored upright and losslessly as PNG.
 
         Raises:
-            ImageError: its file is damaged, or its numbers have no defined range.
+            ImageError: its file is damaged, or its pixels have no defined range.
         """
         return cls(as_png(image, name), name)
 
     @classmethod
     def of(cls, source: "ReferenceImage | Image.Image | str | Path") -> "ReferenceImage":
-        """Whatever a caller has: a `ReferenceImage`, a Pillow image, or a path.
+        """From a `ReferenceImage`, a Pillow image, or a path.
 
         Raises:
-            ImageError: something else, or an image that cannot be used.
+            ImageError: it is something else, or an image that cannot be used.
         """
         if isinstance(source, ReferenceImage):
             return source
@@ -87,21 +87,21 @@ class ReferenceImage:
 
     @cached_property
     def image(self) -> Image.Image:
-        """The picture: upright, on white, 8-bit RGB.
+        """The decoded image: upright, on white, 8-bit RGB.
 
         Raises:
-            ImageError: the bytes are no picture that can be used.
+            ImageError: the bytes are not a usable image.
         """
         return open_image(self.data, self.name)
 
     def let_pixels_go(self) -> None:
-        """Keep the file alone, as long as it waits: decoded it may be a hundred times as large."""
+        """Drop the decoded image while the request is queued; it may be a hundred times as large as the file."""
         self.__dict__.pop("image", None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
-    """One request, verified. Make it with `create`; sizes are pixels and multiples of 16."""
+    """A verified request; make it with `create`. Sizes are in pixels and multiples of 16."""
 
     prompt: str
     content_images: tuple[ReferenceImage, ...]
@@ -111,11 +111,11 @@ class GenerationRequest:
     keep_input_size: bool
     num_inference_steps: int
     guidance_scale: float | None
-    """None where the model takes none."""
+    """None for a model without guidance."""
     content_size: int
-    """Long side that content references are fitted to, in pixels."""
+    """Long side to which content references are fitted, in pixels."""
     seed: int
-    """The seed of the first picture, 0 to 2^32 - 1: never the "random" marker."""
+    """The seed of the first picture, 0 to 2^32 - 1; never -1 for random."""
     num_images: int
     schedule: Schedule
     tiled_decode: bool
@@ -139,17 +139,17 @@ class GenerationRequest:
         schedule: Schedule | None = None,
         tiled_decode: bool = False,
     ) -> "GenerationRequest":
-        """Verify values against a model's limits and fill what was left out with its defaults.
+        """Verify values against a model's limits, and fill in its defaults for omitted ones.
 
         Args:
-            config: whose limits and defaults count.
-            content_images, style_images: paths, Pillow images or `ReferenceImage`s: any number, or one as it is.
-            width, height: pixels, multiples of 16; given by the first content image where `keep_input_size` is set.
+            config: the model whose limits and defaults apply.
+            content_images, style_images: paths, Pillow images or `ReferenceImage`s: one, or any number in a sequence.
+            width, height: pixels, multiples of 16; with `keep_input_size` the first content image determines them.
             guidance_scale: must be None for a model without guidance.
             seed: 0 to 2^32 - 1, or -1 for a random one.
 
         Raises:
-            RequestError, ImageError: with the value, what is allowed, and what to do.
+            RequestError, ImageError: names the value, what is allowed, and what to do.
         """
         limits, defaults = config.limits, config.defaults
         contents, styles = _references(content_images), _references(style_images)
@@ -162,7 +162,7 @@ class GenerationRequest:
         for reference in contents:
             check_reference(*reference.image.size, long_side, reference.name)
         for reference in styles:
-            _ = reference.image  # decoded here so that a file that is no picture is refused now
+            _ = reference.image  # decoded now, so that an unreadable file is refused here
         if check_switch("Keep input size", keep_input_size):
             if not contents:
                 raise RequestError("Keep input size needs a content image. Add one, or switch it off.")
@@ -190,17 +190,17 @@ class GenerationRequest:
         )
 
     def single(self, index: int) -> "GenerationRequest":
-        """The request that makes picture `index` of this one alone: the same, with seed + index."""
+        """The request for picture `index` alone: the same request with seed + index."""
         return replace(self, seed=self.seed + index, num_images=1)
 
 
 def keep_input_size_of(config: ModelConfig, reference: ReferenceImage) -> tuple[int, int]:
-    """(width, height) of the picture that keeps `reference`'s aspect with the model `config`."""
+    """(width, height) of a picture of the model `config` that keeps the aspect ratio of `reference`."""
     return keep_input_size(*reference.image.size, config.limits.min_size, config.limits.max_size)
 
 
 def _references(given: Any) -> tuple[ReferenceImage, ...]:
-    """Any number of images; one is one, None is none."""
+    """A single image or any number of them as a tuple; None means none."""
     if given is None:
         return ()
     several = isinstance(given, Iterable) and not isinstance(given, str | bytes)
@@ -219,7 +219,7 @@ def _check_seed(seed: Any, num_images: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What a running request has reached, yielded by `USOPipeline.stream` after every step."""
+    """The state of a running request, yielded by `USOPipeline.stream` after every step."""
 
     stage: str
     """`condition`, `denoise` or `decode`."""
@@ -229,26 +229,26 @@ class Progress:
     image_index: int
     num_images: int
     seconds: float
-    """Since the request began."""
+    """Time since the request began."""
     height: int = 0
     width: int = 0
-    """Of the picture, in pixels."""
+    """Size of the picture, in pixels."""
     latents: Any = None
     """In `denoise`: the packed latents after the step, [1, tokens, 64], float32 on the device."""
     denoised: Any = None
-    """In `denoise`: the clean picture as predicted at this step, same form."""
+    """In `denoise`: the clean latents that this step predicts, same form."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationResult:
-    """One finished picture and all that is needed to make it again."""
+    """One finished picture, and everything needed to repeat it."""
 
     image: Image.Image
     request: GenerationRequest
-    """Exactly this picture's request: `num_images` is 1, the seed is the one that was used."""
+    """The request of exactly this picture: `num_images` is 1, and the seed is the one that was used."""
     model: dict[str, Any]
     """What made it: model, files and revisions, LoRA scale, dtype, device, plan, program versions."""
     timings: dict[str, float]
     """Seconds by stage: `condition` (0 where shared with an earlier picture), `denoise`, `decode`."""
     peak_memory_gib: float | None
-    """Peak device memory while this picture was made; None where the device does not tell."""
+    """Peak device memory for this picture; None if the device does not report it."""

@@ -25,7 +25,7 @@ def test_auto_runs_the_demo_where_the_processor_was_asked_for(monkeypatch: pytes
     """Catches "PyTorch finds no GPU here" beside a GPU."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     config, reason = choose_model("auto", device="cpu")
-    assert (config.name, reason) == ("demo", "The processor was asked for, and FLUX.1-dev needs a GPU.")
+    assert (config.name, reason) == ("demo", "The CPU was requested, and FLUX.1-dev needs a GPU.")
 
 
 @pytest.mark.parametrize(

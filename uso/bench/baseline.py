@@ -23,7 +23,7 @@ LORA_RANK = 128
 
 
 class UnfoldedLora(nn.Module):
-    """A linear with a LoRA beside it, computed at run time: what the baseline pays for."""
+    """A linear layer with a LoRA beside it that is computed at run time."""
 
     def __init__(self, linear: nn.Linear, rank: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class UnfoldedLora(nn.Module):
 
 @contextmanager
 def unfolded(transformer: Any, rank: int) -> Iterator[None]:
-    """While inside, every layer that USO's LoRA changes carries one of zeros."""
+    """While inside, every layer that USO's LoRA changes has an all-zero LoRA beside it."""
     changed = [
         (transformer.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], module)
         for name, module in list(transformer.named_modules())
@@ -65,7 +65,7 @@ def _has_lora(name: str) -> bool:
 
 
 def run_baseline(pipeline: USOPipeline, request: Request, inputs: Inputs, rank: int = LORA_RANK) -> Timing:
-    """The plain way, on the same weights; all of them must be on the device."""
+    """Run a request the plain way, on the same weights, all of which must be on the device."""
     device, dtype = pipeline.work_device, pipeline.transformer.dtype
     clock, steps = Clock(device), []
     with clock.stage("text"):

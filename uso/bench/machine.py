@@ -1,4 +1,4 @@
-"""A machine's clock, rates and names: what a run is timed with, and what its figures are held against."""
+"""A machine's clock, rates and names: how runs are timed, and what their figures are compared with."""
 
 import platform
 import time
@@ -14,20 +14,20 @@ from uso.memory.plan import GIB
 from uso.memory.streaming import host_buffer
 
 _RATE_SIDE = {"cuda": 8192, "cpu": 1024, "mps": 4096}
-"""Side of the square matrix product that the device's rate is measured with."""
+"""Side of the square matrix product that measures the device's rate."""
 
 _PRODUCTS = 10
-"""Between two looks at the clock."""
+"""Products between two readings of the clock."""
 
 _LASTING = 0.5
-"""Seconds."""
+"""Seconds that a sustained measurement lasts."""
 
 _LINK_BYTES = 2**28
-"""Copied at once to measure the link from page-locked host memory."""
+"""Bytes per copy when measuring the link from page-locked host memory."""
 
 
 class Clock:
-    """Seconds by stage, the device waited for at both ends."""
+    """Seconds by stage, synchronised with the device at both ends."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -52,9 +52,9 @@ class MatmulRate:
     """A device's rate on one large matrix product of random numbers, in TFLOP/s."""
 
     best: float
-    """Of five products, on a device that did nothing before: what its clocks reach for a moment."""
+    """The best of five products on an idle device: what its clocks reach briefly."""
     sustained: float
-    """Over half a second, after another half: what power and cooling leave for work that lasts, as denoising does."""
+    """Over half a second, after another half to warm up: what power and cooling sustain, as in denoising."""
 
     @classmethod
     def measure(cls, device: torch.device, dtype: torch.dtype) -> "MatmulRate":
@@ -72,14 +72,14 @@ class MatmulRate:
 
 
 def link_rate(device: torch.device) -> float:
-    """From page-locked host memory to a CUDA device, in 10^9 bytes per second: the best of five copies."""
+    """Copy rate from page-locked host memory to a CUDA device, in 10^9 bytes per second: the best of five."""
     source = host_buffer(_LINK_BYTES, device)
     target = torch.empty_like(source, device=device)
     return _LINK_BYTES / _best(device, lambda: target.copy_(source, non_blocking=True)) / 1e9
 
 
 def _best(device: torch.device, work: Callable[[], object]) -> float:
-    """Seconds of a piece of work, the best of five after one to warm up."""
+    """Seconds that work takes: the best of five runs, after one to warm up."""
     clock, seconds = Clock(device), []
     for _ in range(6):
         began = clock.now()
@@ -89,7 +89,7 @@ def _best(device: torch.device, work: Callable[[], object]) -> float:
 
 
 def _lasting(device: torch.device, work: Callable[[], object]) -> float:
-    """Seconds of a piece of work, done over and over for half a second: the mean."""
+    """Seconds that work takes: the mean while repeating it for half a second."""
     clock, times = Clock(device), 0
     began = now = clock.now()
     while now - began < _LASTING:
@@ -99,14 +99,14 @@ def _lasting(device: torch.device, work: Callable[[], object]) -> float:
 
 
 def device_name(device: torch.device) -> str:
-    """What a line of figures calls a device."""
+    """A device's name in a line of figures."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return platform.processor() or device.type
 
 
 def host_peak_gib() -> float:
-    """Peak memory of this process, in GiB; what it holds now where the system keeps no peak."""
+    """Peak memory of this process in GiB; current memory if the system records no peak."""
     status = Path("/proc/self/status")
     if status.exists():
         peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))

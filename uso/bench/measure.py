@@ -1,4 +1,4 @@
-"""`python -m uso bench`: flags to figures, one JSON line per run. How each is measured is in `uso.bench.bench`."""
+"""`python -m uso bench`: from flags to figures, one line of JSON per run."""
 
 import argparse
 import gc
@@ -34,25 +34,24 @@ CPU_CHANGES: dict[str, dict[str, Any]] = {
     "image_encoder": {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4},
     "vae": {"block_out_channels": [32, 64, 128, 128]},
 }
-"""What is reduced where a processor computes: widths and depths; heads, tokens and layouts stay FLUX's."""
-
+"""Reductions on a CPU: smaller widths and depths; head size, tokens and layouts stay FLUX's."""
 
 CPU_SIZE = 256
 CPU_STEPS = 4
 
 WARM_UP_STEPS = 2
-"""Of a run that does not count: every step after the first is the same work."""
+"""Steps of a warm-up run: every step after the first is the same work."""
 
 OWN_CAP = "plan"
-"""`--cap-gib plan`: each plan's own figure."""
+"""`--cap-gib plan`: the limit of each plan."""
 
 
 def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Measure what the flags ask for, run by run: the values of a JSON line each.
+    """Run what the flags request; yields the values of one JSON line per run.
 
-    `--memory` and `--speed` may name several, separated by commas: every plan is run at every level, on the same
-    numbers, and each line says how its step compares with the first one's. The plain way is run beside the plans that
-    keep everything on the device.
+    `--memory` and `--speed` may be comma-separated lists. Every plan runs at every level with the same inputs, and each
+    line compares its step with the first run's. `--baseline` adds the plain way where a plan keeps everything on the
+    device.
 
     Raises:
         ConfigError: flags that do not go together.
@@ -134,7 +133,7 @@ def _measure_one(
 
 
 def _empty(device: torch.device) -> None:
-    """Give back the memory of a pipeline that nobody holds: compiled code holds on to what it was made for."""
+    """Free the memory of a discarded pipeline, including what compiled code still references."""
     torch.compiler.reset()
     gc.collect()
     if device.type == "cuda":
@@ -142,7 +141,7 @@ def _empty(device: torch.device) -> None:
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
-    """Sizes may be beyond the model's limits, as those of a processor are, but they are cut into whole tokens."""
+    """Refuse impossible numbers. Sizes may exceed the model's limits, but must be whole tokens."""
     for flag, value, least in (
         ("--size", args.size, TOKEN_SIZE),
         ("--content-size", args.content_size, TOKEN_SIZE),
@@ -155,28 +154,26 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise ConfigError(f"--size is {args.size}; it must be a multiple of {TOKEN_SIZE}.")
 
 
-def _speeds(asked: str | None) -> list[str]:
-    names = (asked or SPEEDS[0]).split(",")
+def _speeds(flag: str | None) -> list[str]:
+    names = (flag or SPEEDS[0]).split(",")
     for name in names:
         if name not in SPEEDS:
             raise ConfigError(f"There is no speed '{name}'. Choose one of: {', '.join(SPEEDS)}.")
     return names
 
 
-def _cap_of(asked: str | None, plan: MemoryPlan, device: torch.device) -> float | None:
+def _cap_of(flag: str | None, plan: MemoryPlan, device: torch.device) -> float | None:
     """GiB that CUDA may allocate under a plan; None for no cap."""
-    if asked is None:
+    if flag is None:
         return None
     if device.type != "cuda":
         raise ConfigError("--cap-gib caps CUDA's allocator; this run has no CUDA device.")
-    if asked == OWN_CAP:
+    if flag == OWN_CAP:
         return plan.device_gib
     try:
-        return float(asked)
+        return float(flag)
     except ValueError as error:
-        raise ConfigError(
-            f"--cap-gib is a number of GiB, or '{OWN_CAP}' for each plan's own; not '{asked}'."
-        ) from error
+        raise ConfigError(f"--cap-gib is a number of GiB, or '{OWN_CAP}' for each plan's own; not '{flag}'.") from error
 
 
 def _pipeline(
@@ -189,7 +186,7 @@ def _pipeline(
     device: torch.device,
     dtype: torch.dtype,
 ) -> tuple[USOPipeline, bool]:
-    """The pipeline to measure, and whether it was reduced for a processor."""
+    """The pipeline to measure, and whether it was reduced for a CPU."""
     if args.real_weights:
         ready = load_pipeline(
             config, memory=plan.name, device=str(device), dtype=args.dtype, speed=speed, compile=args.compile
@@ -251,7 +248,7 @@ def _figures(
 def _forecast(
     config: ModelConfig, model: MetaModel, plan: MemoryPlan, inputs: Inputs, cap: float | None
 ) -> dict[str, Any]:
-    """What `python -m uso memory` would have said of the same request."""
+    """The forecast of `python -m uso memory` for the same request."""
     shape = RequestShape.of(inputs.whole)
     found = forecast(model, config, plan, shape, _budget(plan, cap))
     return {

@@ -23,7 +23,7 @@ MODES = {
 
 @dataclass(frozen=True)
 class Request:
-    """What a benchmark makes: a mode at a size."""
+    """What a benchmark runs: a mode at a size."""
 
     mode: str
     height: int
@@ -33,7 +33,7 @@ class Request:
     guidance: float | None
 
     def at_most(self, steps: int) -> "Request":
-        """The same in no more than so many steps."""
+        """The same request with at most `steps` steps."""
         return replace(self, steps=min(self.steps, steps))
 
     @property
@@ -47,19 +47,19 @@ class Request:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Embeddings that stand in for a prompt, and drawn reference images."""
+    """Random embeddings in place of a prompt, and random reference images."""
 
     prompt_embeds: torch.Tensor
     pooled: torch.Tensor
     content: Image.Image
-    """Fitted, whether the mode reads it or not."""
+    """Fitted; present even if the mode does not read it."""
     styles: list[Image.Image]
     whole: GenerationRequest
-    """The same as a person would ask for it; the prompt's text is empty."""
+    """The same inputs as a `GenerationRequest` with an empty prompt."""
 
 
 def draw_inputs(pipeline: USOPipeline, request: Request) -> Inputs:
-    """Deterministic inputs of the pipeline's own sizes."""
+    """Deterministic inputs in the pipeline's sizes."""
     random = torch.Generator().manual_seed(0)
     config = pipeline.transformer.config
     length = pipeline.model_config.max_sequence_length

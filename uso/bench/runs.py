@@ -16,7 +16,7 @@ from uso.pipeline.stages import Conditioning
 from uso.request import GenerationResult
 
 _WATCHED_STEPS = 4
-"""Of a run in which the device is waited for around every block."""
+"""Steps of a run that is synchronised around every block."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Timing:
 
 
 def run_text_encoders(pipeline: USOPipeline) -> None:
-    """T5 and CLIP on token ids; random models have no tokenizers, and the encoders do not care which ids they read."""
+    """T5 and CLIP on arbitrary token ids, since random models have no tokenizers."""
     residency, device = pipeline.residency, pipeline.work_device
     residency.enter("text")
     with torch.inference_mode():
@@ -49,7 +49,7 @@ def run_text_encoders(pipeline: USOPipeline) -> None:
 
 
 def run_ours(pipeline: USOPipeline, request: Request, inputs: Inputs) -> Timing:
-    """The pipeline's own stages, nothing remembered."""
+    """Run a request through the pipeline's stages, with an empty cache."""
     pipeline.remembered.clear()
     pipeline.residency.begin(inputs.whole)
     clock, steps = Clock(pipeline.work_device), []
@@ -78,7 +78,7 @@ def run_ours(pipeline: USOPipeline, request: Request, inputs: Inputs) -> Timing:
 
 @dataclass(frozen=True)
 class Repeat:
-    """A whole request of which all but the seed was asked for before, in seconds."""
+    """Seconds of a whole request that repeats an earlier one with another seed."""
 
     total: float
     denoise: float
@@ -86,12 +86,12 @@ class Repeat:
 
     @property
     def share_outside(self) -> float:
-        """Of its time, how much is neither denoising nor decoding."""
+        """The share of its time that is neither denoising nor decoding."""
         return 1 - (self.denoise + self.decode) / self.total
 
 
 def run_repeat(pipeline: USOPipeline, inputs: Inputs) -> Repeat:
-    """The request through `USOPipeline.stream` with a new seed, after a run of `run_ours` with as many steps."""
+    """Run the request through `USOPipeline.stream` with a new seed, after `run_ours` with the same steps."""
     pipeline.remember_prompt("", inputs.prompt_embeds, inputs.pooled)
     pipeline.condition(inputs.whole)
     clock = Clock(pipeline.work_device)
@@ -121,9 +121,9 @@ def condition(
 
 
 def outside_blocks(pipeline: USOPipeline, request: Request, run: Callable[[Request], Timing]) -> float:
-    """Seconds of a step that are not spent in the transformer's blocks, the median over a few steps.
+    """Seconds of a step spent outside the transformer's blocks: the median over a few steps.
 
-    The device is waited for around every block, so this is a run of its own and not the one that is timed.
+    The device is synchronised around every block, so this is a separate run and not the timed one.
     """
     clock = Clock(pipeline.work_device)
     inside: list[float] = []
@@ -144,7 +144,7 @@ def outside_blocks(pipeline: USOPipeline, request: Request, run: Callable[[Reque
 
 
 def step_tflop(pipeline: USOPipeline, request: Request, inputs: Inputs) -> float:
-    """10^12 operations of a step, from shapes."""
+    """Operations of a step, from shapes, in units of 10^12."""
     embedder = pipeline.context_embedder.config
     reference_tokens = request.contents * inputs.content.width * inputs.content.height // 256
     config = dict(pipeline.transformer.config)

@@ -14,14 +14,14 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(
         "account",
         help="who may use the server",
-        description="Add an account to the file that `app.py --auth FILE` reads, or replace its password. It is asked "
-        "for twice on a terminal; otherwise one line is read. A running server takes the change up by itself.",
+        description="Add an account to the file that `app.py --auth FILE` reads, or replace its password. A terminal "
+        "prompts for it twice; otherwise it is one line of stdin. A running server picks the change up by itself.",
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
-    parser.add_argument("file", type=Path, metavar="FILE", help="htpasswd format with bcrypt; made if it is not there")
+    parser.add_argument("file", type=Path, metavar="FILE", help="htpasswd format with bcrypt; created if missing")
     parser.add_argument("name", metavar="NAME")
-    parser.add_argument("--remove", action="store_true", help="take the account away")
+    parser.add_argument("--remove", action="store_true", help="remove the account")
     return parser
 
 
@@ -42,6 +42,6 @@ def _new_password() -> str:
     if not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\r\n")
     password = getpass.getpass("Password: ")
-    if getpass.getpass("The same once more: ") != password:
+    if getpass.getpass("Repeat the password: ") != password:
         raise ConfigError("The two passwords differ. Nothing was changed.")
     return password

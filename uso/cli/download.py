@@ -15,11 +15,11 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(
         "download",
         help="fetch a model's weights",
-        description="Say what a model's files take, then fetch what is not here yet. Goes on where it was interrupted.",
+        description="Print the size of a model's files, then fetch what is missing. Resumes an interrupted download.",
     )
     parser.set_defaults(run=run)
     parser.add_argument("--model", required=True, metavar="NAME", help=", ".join(model_names()))
-    parser.add_argument("--dry-run", action="store_true", help="only say what there is to fetch")
+    parser.add_argument("--dry-run", action="store_true", help="only print what there is to fetch")
     return parser
 
 
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 def run_download(
     config: ModelConfig, out: Callable[[str], None], *, dry_run: bool = False, hub: "Hub | None" = None
 ) -> int:
-    """The command `download`: say what it costs, fetch it, say where it came from. Returns the exit status."""
+    """Print the size of a model, fetch it, print where it came from; returns the exit status."""
     from uso.weights.hub.cache import Hub
     from uso.weights.hub.files import command, download, plan_download, size_text
 
@@ -49,7 +49,7 @@ def run_download(
     try:
         located = download(config, plan, hub=hub)
     except KeyboardInterrupt:
-        out(f"Interrupted. What has arrived is kept: run `{command(config)}` to go on.")
+        out(f"Interrupted. Received data is kept: run `{command(config)}` to go on.")
         return INTERRUPTED
     for commit in sorted({(file.repo, file.revision, file.commit) for file in plan.files}):
         out("{}  {}  commit {}".format(*commit))

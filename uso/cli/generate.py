@@ -29,7 +29,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         "generate", help="make pictures", description="Make pictures and print their paths.", allow_abbrev=False
     )
     parser.set_defaults(run=run)
-    request = parser.add_argument_group("request (what is left out has the model's default)")
+    request = parser.add_argument_group("request (the model's defaults apply to what is left out)")
     request.add_argument("--prompt", metavar="TEXT", help="a sentence; left out or empty, the layout is kept")
     request.add_argument(
         "--content", action="append", metavar="FILE", help="an image of who or what is shown; may be repeated"
@@ -54,7 +54,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         "--from",
         dest="repeat",
         metavar="PICTURE",
-        help="repeat a picture of this program to the bit; flags given beside it change single values",
+        help="repeat a picture of this program to the bit; other flags change single values",
     )
     either.add_argument(
         "--batch",
@@ -71,7 +71,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         help="let a running server make the pictures; USO_SERVER_LOGIN=name:password in the environment logs in",
     )
     add_model_flags(parser)
-    parser.set_defaults(**dict.fromkeys(AUTO_FLAGS))  # beside --from, `auto` is another answer than none
+    parser.set_defaults(**dict.fromkeys(AUTO_FLAGS))  # with --from, `auto` differs from no flag
     return parser
 
 
@@ -79,11 +79,11 @@ def _schedule(text: str) -> str | float:
     try:
         return float(text)
     except ValueError:
-        return text  # a name, or for the request to refuse
+        return text  # a name, or refused by the request
 
 
 def run(args: argparse.Namespace) -> int:
-    """Let the flags choose: a server, a batch file, or one request here."""
+    """Generate on a server, from a batch file, or one request here, as the flags say."""
     if args.server is not None:
         return generate_remotely(args)
     return generate_batch(args) if args.batch else generate(args)
@@ -111,13 +111,13 @@ def generate(args: argparse.Namespace) -> int:
 
 
 def _check_machine(args: argparse.Namespace, recorded: dict[str, Any]) -> None:
-    """Refuse, before the model loads, a way in which a picture was made and which this machine does not have.
+    """Refuse, before the model loads, to repeat a picture in a way that this machine does not support.
 
     Args:
         recorded: the flags that were taken from the picture's record.
 
     Raises:
-        ConfigError: with the flag that makes it otherwise.
+        ConfigError: names the flag that avoids it.
     """
     if "device" not in recorded and recorded.get("compile") != "on":
         return

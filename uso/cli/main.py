@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = args.run(args)
         return status
-    except BrokenPipeError:  # `python -m uso info ... | head`: the reader has had enough
+    except BrokenPipeError:  # the reader stopped early, as in `python -m uso info ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except (KeyboardInterrupt, USOError) as error:

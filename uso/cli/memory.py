@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from uso.forecast.forecast import Forecast
 
 _SQUARE = (64, 64)
-"""Pixels of the references that stand for a person's; they are fitted to the sizes that are asked for."""
+"""Size of the blank reference images, in pixels; they are fitted to the requested size."""
 
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
@@ -45,7 +45,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
 
 def _count(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of images")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of images")
     return int(text)
 
 
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def request_of(args: argparse.Namespace, config: ModelConfig) -> GenerationRequest:
-    """The request that the flags describe, its references blank squares; held to the model's limits like any other.
+    """The request that the flags describe, with blank squares as references, checked against the model's limits.
 
     Raises:
         RequestError: a value is refused.
@@ -137,7 +137,7 @@ def gib(size: int) -> float:
 
 
 def as_table(values: dict[str, Any], plan: MemoryPlan) -> str:
-    """The same for a person to read."""
+    """A forecast as a table to read."""
     lines = [
         f"{values['model']} in {values['dtype']}, {values['width']} x {values['height']}, "
         f"content images: {values['content']}, style images: {values['styles']}",

@@ -1,6 +1,6 @@
-"""What the ways to generate share: flags, or a picture's record, become a request; its pictures become files.
+"""Shared by `generate`, `batch` and `remote`: flags, or a picture's record, become a request; pictures become files.
 
-Used by `generate`, `batch` and `remote`. Everything that can be refused is refused before torch is imported.
+Whatever can be refused is refused before torch is imported.
 """
 
 import argparse
@@ -37,13 +37,13 @@ REQUEST_FLAGS = {
 
 DEFAULT_FOLDER = Path("outputs")
 _PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
-"""An `--output` that ends like this is meant as a file; all but .png are refused."""
+"""An `--output` with one of these suffixes means a file; all but .png are refused."""
 
 
 def make(
     pipe: "USOPipeline", request: GenerationRequest, save: Callable[[GenerationResult], Path], label: str = ""
 ) -> None:
-    """Run a request to its end; every picture is saved, and named on stdout, as soon as it is finished."""
+    """Run a request; each picture is saved, and its path printed, as soon as it is finished."""
     with closing(pipe.stream(request)) as events, step_bar(label) as show:
         for event in events:
             if isinstance(event, GenerationResult):
@@ -53,7 +53,7 @@ def make(
 
 
 def chosen_config(args: argparse.Namespace) -> ModelConfig:
-    """The model that the flags name; only `auto` has to look at the device."""
+    """The model that the flags name; only `auto` has to check the device."""
     config = check_model_flags(args)
     if config is not None:
         return config
@@ -65,7 +65,7 @@ def chosen_config(args: argparse.Namespace) -> ModelConfig:
 
 
 def load(config: ModelConfig, args: argparse.Namespace) -> "USOPipeline":
-    """The pipeline, as the model flags say. A model that was named is fetched if need be; `auto` never fetches."""
+    """Load the pipeline as the model flags say. A named model is fetched if necessary; `auto` never fetches."""
     from uso.weights.loading import load_pipeline
 
     with loading_bar() as show:
@@ -73,7 +73,7 @@ def load(config: ModelConfig, args: argparse.Namespace) -> "USOPipeline":
 
 
 def request_values(args: argparse.Namespace) -> dict[str, Any]:
-    """What the flags say about the request, as arguments of `GenerationRequest.create`.
+    """The request's flags as arguments of `GenerationRequest.create`.
 
     Raises:
         RequestError: flags that contradict each other.
@@ -91,7 +91,7 @@ def output_place(text: str | None, several: bool) -> tuple[Path, str | None]:
     """`--output` as (folder, file name without .png or None), checked by writing to it.
 
     Raises:
-        OutputError: it cannot be written to, exists already, or one file is to hold several pictures.
+        OutputError: it cannot be written to, already exists, or names one file for several pictures.
     """
     path = from_home(text) if text else DEFAULT_FOLDER
     if os.path.isdir(path) or path.suffix.lower() not in _PICTURE_SUFFIXES:
@@ -104,12 +104,12 @@ def output_place(text: str | None, several: bool) -> tuple[Path, str | None]:
 
 
 def recorded_flags(args: argparse.Namespace, picture: output.SavedPicture) -> dict[str, Any]:
-    """What the record says of the model, and of how it ran on its machine, where the flags say nothing.
+    """Flags for the model, and for how it ran, from a picture's record; flags that were given are left out.
 
-    On another device than the recorded one, how the model fits it is for that device to decide.
+    On another device than the recorded one, memory plan and compilation are not taken over.
 
     Raises:
-        ConfigError: the recorded model is not one of the program's.
+        ConfigError: the recorded model does not come with the program.
     """
     keys = {"model": "name", "device": "device", "dtype": "dtype", "memory": "plan"}
     known = {flag: str(picture.model[key]) for flag, key in keys.items() if key in picture.model}
@@ -135,7 +135,7 @@ def recorded_flags(args: argparse.Namespace, picture: output.SavedPicture) -> di
 def repeated_values(
     picture: output.SavedPicture, given: dict[str, Any], config: ModelConfig, folder: Path
 ) -> dict[str, Any]:
-    """The recorded request with the given values laid over it, as the model `config` takes it."""
+    """`recorded_values`, without a guidance scale if the model `config` takes none."""
     values = recorded_values(picture, given, folder)
     if not config.guidance and "guidance_scale" not in given:  # recorded with another model
         values["guidance_scale"] = None
@@ -143,9 +143,9 @@ def repeated_values(
 
 
 def recorded_values(picture: output.SavedPicture, given: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The recorded request with the given values laid over it, and its references found again.
+    """The recorded request and its reference images, with given values in place of recorded ones.
 
-    Given images that were recorded (by SHA-256) stand in for lost files; others take the recorded ones' place.
+    A given image that was recorded (same SHA-256) replaces a lost file; other images replace the recorded ones.
     """
     values = picture.values()
     if "width" in given or "height" in given:
@@ -166,7 +166,7 @@ def recorded_values(picture: output.SavedPicture, given: dict[str, Any], folder:
 
 
 def tell_differences(picture: output.SavedPicture, provenance: dict[str, Any]) -> None:
-    """Say what is not as it was when the picture was made; unless all is, equal bits are not promised."""
+    """Print what differs from when the picture was made; only without differences is the result bit for bit equal."""
     then, now = _plain(picture.model), _plain(provenance)
     keys = dict.fromkeys([*then, *now])
     changes = [f"{key} was {then.get(key)}, is {now.get(key)}" for key in keys if then.get(key) != now.get(key)]
@@ -178,7 +178,7 @@ def tell_differences(picture: output.SavedPicture, provenance: dict[str, Any]) -
 
 
 def _plain(model: dict[str, Any]) -> dict[str, Any]:
-    """What was recorded of a model but for its files, in one level."""
+    """The record of a model without its files, flattened."""
     values = {key: value for key, value in model.items() if key not in ("components", "versions")}
     return values | _part(model, "versions")
 

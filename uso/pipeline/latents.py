@@ -93,6 +93,5 @@ def tensor_to_image(pixels: torch.Tensor) -> Image.Image:
             "The model gave values that are not finite, which make no picture. Choose another seed or number type "
             "(--dtype); if it happens again, its weights are damaged."
         )
-    return Image.fromarray(
-        ((values.clamp(-1, 1) + 1.0) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy(), "RGB"
-    )
+    levels = ((values.clamp(-1, 1) + 1.0) * 127.5).round().to(torch.uint8)
+    return Image.fromarray(levels.permute(1, 2, 0).numpy(), "RGB")

@@ -7,8 +7,6 @@ and shapes at an eighth of the size, without texture; finished pictures come fro
 
 import hashlib
 import logging
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from safetensors.torch import load_file, save
 
 from uso.config import ROOT
 from uso.errors import USOError
+from uso.files import write_over
 from uso.images import fit_reference, open_image
 from uso.memory.device import is_out_of_memory
 from uso.memory.residency import Residency
@@ -212,13 +211,6 @@ def _write(path: Path | None, fitted: PreviewMap) -> None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(suffix=".part", dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(save({"weight": fitted.weight, "bias": fitted.bias}))
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_over(path, save({"weight": fitted.weight, "bias": fitted.bias}))
     except OSError as error:
         logger.info("The preview map cannot be stored as %s (%s); the next start fits it again.", path, error)

@@ -1,4 +1,4 @@
-"""Located files become a `USOPipeline`: component after component, with progress, and checked against each other."""
+"""Located files become a `USOPipeline`: loaded one component after another, then checked against each other."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -36,13 +36,13 @@ VAE_DTYPE = torch.float32
 """The autoencoder is always loaded in it: in bfloat16 it loses visible detail."""
 
 _TOWERS: dict[ComponentName, str] = {"text_encoder": "text_config", "image_encoder": "vision_config"}
-"""Where the config of a whole model holds that of the tower that is used."""
+"""Key under which the config of a full CLIP or SigLIP holds that of the tower used here."""
 
 
 TOKENIZER_NAMES: tuple[ComponentName, ...] = ("tokenizer", "tokenizer_2")
 
 PlaceOf = Callable[[str], torch.device]
-"""By a parameter's name, behind its component's and a dot: the device it is loaded to."""
+"""The device that a parameter is loaded to, by `component.parameter` name."""
 
 
 def everything_on(device: torch.device) -> PlaceOf:
@@ -50,7 +50,7 @@ def everything_on(device: torch.device) -> PlaceOf:
 
 
 class Loader:
-    """Loads component after component, reporting the share of bytes done."""
+    """Loads one component after another, reporting the share of bytes done."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class Loader:
         )
 
     def context_embedder(self, place_of: PlaceOf) -> ContextEmbedder:
-        """The projector's file; without one a new projector, which has everything to learn."""
+        """The projector from its file; without a file, a new, untrained one."""
         if "projector" in self.located:
             return checkpoints.load_context_embedder(self.weights("projector"), **self.placing("projector", place_of))
         vision, flux = self.architecture("image_encoder"), self.architecture("transformer")
@@ -199,9 +199,9 @@ class Loader:
                 )
 
     def architecture(self, name: ComponentName) -> dict[str, Any]:
-        """A component's config: beside its weights where it has one, else the one that ships with the program.
+        """A component's config: the file beside its weights, or else the one that ships with the program.
 
-        Of a config for both towers of CLIP or SigLIP, the part that is this component's.
+        From a config for both towers of CLIP or SigLIP, the part for this component.
         """
         path = self.located[name].path
         beside = (path if path.is_dir() else path.parent) / "config.json"
@@ -253,7 +253,7 @@ def _check_vocabulary(name: ComponentName, tokenizer: Any, encoder: Any) -> None
 def _check_fit(
     config: ModelConfig, transformer: Any, context: ContextEmbedder, text: Any, text_2: Any, image: Any, vae: Any
 ) -> None:
-    """Files that load one by one can still belong to different models."""
+    """Refuse files that load one by one but belong to different models."""
     vision = image.config
     width = transformer.config.num_attention_heads * transformer.config.attention_head_dim
     for what, found, expected in (

@@ -1,8 +1,8 @@
-"""Released weights files -> diffusers and transformers modules: strict, streamed tensor by tensor, LoRA folded.
+"""Released weights files -> diffusers and transformers modules: strict, tensor by tensor, with the LoRA folded in.
 
-Modules are built on the meta device and each parameter is read, folded, cast and placed by itself, so that the host
-never holds more than the final weights and one tensor. Nothing is downloaded here, and nothing is filled in: a missing,
-surplus, misshapen or truncated tensor stops the load.
+Modules are built on the meta device. Each parameter is read, folded, cast and placed by itself, so the host never holds
+more than the final weights and one tensor. Nothing is downloaded or filled in: a missing, surplus, misshapen or
+truncated tensor stops the load.
 """
 
 import logging
@@ -36,12 +36,12 @@ from uso.weights.tensor_files import TensorFiles, check_shapes
 logger = logging.getLogger(__name__)
 
 Device = torch.device | str | Callable[[str], torch.device]
-"""Where a component goes; or, for each of its parameters by name, where that one goes."""
+"""Target of a whole component, or a function from a parameter's name to its target."""
 
 AddedLoras = Sequence[AddedLora]
 
 OnTensor = Callable[[int], None]
-"""Called with the bytes of each parameter that has been placed."""
+"""Called with the size in bytes of each parameter after it is placed."""
 
 
 COARSE = ("fp8", "Q2", "Q3", "Q4", "nf4")
@@ -82,7 +82,7 @@ def _fill(
     patches: Sequence[Patches] = (),
     on_tensor: OnTensor | None = None,
 ) -> None:
-    """Put every parameter of a module that is on the meta device in its place."""
+    """Load every parameter of a module that is on the meta device."""
     shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
     names_of = _tied_names(module)
     parts = {name: part_of(name) for name in shapes}
@@ -124,7 +124,7 @@ def _read(
 
 
 def _tied_names(module: nn.Module) -> dict[str, list[str]]:
-    """For each parameter's first name, all the names it goes by (T5's embedding has two)."""
+    """For each parameter's first name, all of its names (T5's embedding has two)."""
     first: dict[int, str] = {}
     names: dict[str, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
@@ -148,7 +148,7 @@ def load_transformer(
     device: Device = "cpu",
     on_tensor: OnTensor | None = None,
 ) -> FluxTransformer2DModel:
-    """FLUX's transformer from a single file (FLUX's own names, with ComfyUI's prefix or without) or a diffusers folder.
+    """FLUX's transformer from a single file (FLUX's names, with or without ComfyUI's prefix) or a diffusers folder.
 
     Args:
         config: the `config.json` of `FluxTransformer2DModel`.
@@ -247,7 +247,7 @@ def load_text_encoder_2(
 
 
 def load_image_encoder(config: Mapping[str, Any], paths: list[Path], **placing: Any) -> SiglipVisionModel:
-    """The SigLIP vision model, by itself or out of a file that holds the text model too."""
+    """The SigLIP vision model, from a file of its own or one that holds the text model too."""
     with init_empty_weights():
         model = SiglipVisionModel(SiglipVisionConfig(**config))
     return _encoder(model, paths, "image_encoder", (), **placing)

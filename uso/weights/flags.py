@@ -1,7 +1,7 @@
 """The flags that `app.py` and `python -m uso` share: which model, from which files, on which device.
 
-`add_model_flags` puts them into a parser, `check_model_flags` refuses wrong values before anything heavy is imported,
-`model_files` gives the files that replace components. Loads nothing, probes no device, imports no torch.
+`add_model_flags` adds them to a parser, `check_model_flags` refuses wrong values before anything heavy is imported, and
+`model_files` returns the files that replace components. Loads nothing, probes no device, imports no torch.
 """
 
 import argparse
@@ -31,7 +31,7 @@ AUTO_MODEL = "flux-dev"
 WEIGHTS_VARIABLE = "USO_WEIGHTS"
 DTYPES = (AUTO, "bfloat16", "float32")
 AUTO_FLAGS = ("model", "memory", "device", "dtype", "compile")
-"""Flags that may be `auto`, which is what they are where nothing was said."""
+"""Flags whose default is `auto`."""
 
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -40,7 +40,7 @@ def add_machine_flags(parser: argparse.ArgumentParser, *, several: bool = False)
     """Add `--memory`, `--device`, `--dtype`, `--speed` and `--compile`: how a model runs on this machine.
 
     Args:
-        several: `--memory` and `--speed` may be lists, separated by commas, which whoever reads them verifies.
+        several: `--memory` and `--speed` may be comma-separated lists, which the caller verifies.
     """
     group = parser.add_argument_group("machine")
     group.add_argument(
@@ -80,7 +80,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE[:STRENGTH]",
         help="a FLUX LoRA of your own, folded beside USO's; may be repeated (strength 1)",
     )
-    group.add_argument("--offline", action="store_true", help="use what is on the disk, ask nothing of the network")
+    group.add_argument("--offline", action="store_true", help="use what is on the disk; no network")
     add_machine_flags(parser)
     files = parser.add_argument_group("files instead of the model's own (safetensors, GGUF, or folders)")
     for name in COMPONENT_NAMES:
@@ -151,7 +151,7 @@ def own_files(config: ModelConfig, args: argparse.Namespace) -> ModelConfig:
 
 
 def model_files(args: argparse.Namespace) -> dict[str, str]:
-    """The components that were given as paths: {"transformer": "/models/flux1-dev.safetensors", ...}."""
+    """Components given as paths: {"transformer": "/models/flux1-dev.safetensors", ...}."""
     return {name: path for name in COMPONENT_NAMES if (path := getattr(args, name)) is not None}
 
 
@@ -161,13 +161,13 @@ def named_files(args: argparse.Namespace) -> dict[str, str]:
 
 
 def with_auto(args: argparse.Namespace) -> argparse.Namespace:
-    """The flags with `auto` for None, which a verb has for them that tells `auto` from nothing said."""
-    unsaid = [flag for flag in AUTO_FLAGS if getattr(args, flag) is None]
-    return argparse.Namespace(**(vars(args) | dict.fromkeys(unsaid, AUTO)))
+    """The flags with None replaced by `auto`, for verbs whose defaults are None to tell `auto` from no flag."""
+    omitted = [flag for flag in AUTO_FLAGS if getattr(args, flag) is None]
+    return argparse.Namespace(**(vars(args) | dict.fromkeys(omitted, AUTO)))
 
 
 def load_options(args: argparse.Namespace) -> dict[str, Any]:
-    """How the flags want a model loaded: arguments of `uso.weights.loading.load_pipeline`."""
+    """The flags as arguments of `uso.weights.loading.load_pipeline`."""
     return {
         "memory": args.memory,
         "device": args.device,
@@ -184,10 +184,10 @@ def check_model_flags(args: argparse.Namespace) -> ModelConfig | None:
     """Verify the values, before torch is imported.
 
     Returns:
-        The named model with its local files in place, or None for `auto`, which only a look at the device decides.
+        The named model with its local files, or None for `auto`, which depends on the device.
 
     Raises:
-        ConfigError: an unknown name, a file that is not there, a value out of range.
+        ConfigError: an unknown name, a missing file, a value out of range.
     """
     if args.memory != AUTO:
         load_memory_plan(args.memory)
@@ -196,6 +196,6 @@ def check_model_flags(args: argparse.Namespace) -> ModelConfig | None:
     if args.dtype not in DTYPES:
         raise ConfigError(f"There is no number type '{args.dtype}'. Choose one of: {', '.join(DTYPES)}.")
     if args.lora_scale is not None and not math.isfinite(args.lora_scale):
-        raise ConfigError(f"--lora-scale {args.lora_scale} is no number to scale by. 1.0 is the released strength.")
+        raise ConfigError(f"--lora-scale {args.lora_scale} is not a usable number. 1.0 is the released strength.")
     config = own_files(load_model_config(AUTO_MODEL if args.model == AUTO else args.model), args)  # for auto too
     return None if args.model == AUTO else config

@@ -1,4 +1,4 @@
-"""A model's name and a memory plan -> a `USOPipeline` ready to work: its files found, loaded and placed."""
+"""`load_pipeline`: from a model's name and a memory plan to a `USOPipeline`, its files found, loaded and placed."""
 
 import logging
 import threading
@@ -33,8 +33,8 @@ from uso.weights.provenance import provenance
 logger = logging.getLogger(__name__)
 
 _LOADING = threading.Lock()
-"""One model at a time: empty modules are built by patching `nn.Module`, and log levels and environment variables are
-changed, all of which is the whole process's."""
+"""Models load one at a time, because loading patches `nn.Module` and changes log levels and environment variables for
+the whole process."""
 
 
 def load_pipeline(
@@ -51,24 +51,26 @@ def load_pipeline(
     alone: bool = True,
     on_progress: OnProgress | None = None,
 ) -> USOPipeline:
-    """Find the files, load them strictly, fold the LoRA, place everything.
+    """Find the files, load them strictly, fold in the LoRA, place everything.
 
-    One model is loaded at a time: other threads that call this wait, and pipelines that are there already go on
-    working. Call it in the thread that will use the pipeline: `cuda:N` becomes that thread's current device.
+    Models load one at a time: other threads that call this wait, while existing pipelines keep working. Call it in the
+    thread that will use the pipeline, since `cuda:N` becomes that thread's current device.
 
     Args:
         config: a `ModelConfig` or the name of one.
         memory: a plan's name or `auto`.
         device: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`.
         dtype: of the transformer and the encoders: `auto`, `bfloat16` or `float32`. The autoencoder is float32.
-        lora_scale: how much of USO's LoRA is folded in; the model's own value if None.
+        lora_scale: strength of USO's LoRA; the model's own value if None.
         speed: `exact`, or a level that trades exactness for time (`uso.config`).
-        compile: compile the transformer's blocks; `auto` does on CUDA where it works.
-        download: fetch what is missing (in `offline` nothing is).
-        alone: no other pipeline will work in this process at the same time (`choose_attention`).
+        compile: compile the transformer's blocks; `auto` does on CUDA if that works.
+        offline: never use the network.
+        download: fetch missing files, unless `offline`.
+        alone: no other pipeline will run in this process; see `choose_attention`.
+        on_progress: called with a stage and the share of all bytes done, 0 to 1.
 
     Raises:
-        ConfigError, CheckpointError, MissingWeightsError: with the remedy.
+        ConfigError, CheckpointError, MissingWeightsError: gives the remedy.
     """
     config = load_model_config(config) if isinstance(config, str) else config
     report = on_progress or (lambda stage, share: None)
@@ -80,7 +82,7 @@ def load_pipeline(
     with alone_in_process(report), _enough_memory(where):
         located = locate(config, offline=offline, download=download, on_progress=on_progress)
         loader = Loader(config, located, weights_dtype, report)
-        model = MetaModel.from_config(config, weights_dtype)  # files do not tell: fp8 on the disk takes twice that here
+        model = MetaModel.from_config(config, weights_dtype)  # file sizes mislead: fp8 weights double when loaded
         plan = choose_plan(memory, where, model.weights().total)
         residency, place_of = Residency(plan, where), everything_on(where)
         if plan.visit:
@@ -97,10 +99,10 @@ def load_pipeline(
 
 @contextmanager
 def _enough_memory(device: torch.device) -> Iterator[None]:
-    """Say in a sentence that memory ran out.
+    """Turn PyTorch's out-of-memory errors into a sentence.
 
     Raises:
-        ConfigError: in the place of what PyTorch raised.
+        ConfigError: memory ran out.
     """
     try:
         yield
@@ -116,7 +118,7 @@ def _enough_memory(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def alone_in_process(report: OnProgress) -> Iterator[None]:
-    """While inside, no other thread loads a model; says so where it has to wait for one."""
+    """While inside, no other thread loads a model; reports if it has to wait for one."""
     if not _LOADING.acquire(blocking=False):
         report("Waiting for another model to load", 0.0)
         _LOADING.acquire()
@@ -129,10 +131,10 @@ def alone_in_process(report: OnProgress) -> Iterator[None]:
 def tune(
     pipeline: USOPipeline, residency: Residency, speed: Speed, compile: Compile, alone: bool = True
 ) -> dict[str, Any]:
-    """Place a pipeline and set how its blocks run; returns what a picture records of it.
+    """Place a pipeline and choose how its blocks run; returns the entries for its provenance.
 
     Raises:
-        ConfigError: a level or a compilation that this device cannot do.
+        ConfigError: the device cannot run the speed level, or cannot compile.
     """
     device, transformer = residency.device, pipeline.transformer
     record: dict[str, Any] = {"speed": speed}
@@ -153,10 +155,10 @@ def tune(
 def _planned(
     config: ModelConfig, model: MetaModel, plan: MemoryPlan, device: torch.device
 ) -> tuple[Residency, PlaceOf]:
-    """A residency that knows what requests need, and blocks that never leave the device loaded straight to it.
+    """A residency that knows what requests need, and a `PlaceOf` that loads permanent blocks straight to the device.
 
     Raises:
-        ConfigError: the host has too little memory for what the plan keeps there.
+        ConfigError: the host has too little memory for the plan.
     """
     residency = Residency(plan, device, forecaster=RequestForecaster(model, config))
     weights = model.weights()

@@ -1,4 +1,4 @@
-"""What every picture records of the model that made it, as JSON values. Nothing is loaded here."""
+"""What every picture records of the model that made it, as JSON values."""
 
 import platform
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ def provenance(
     device: torch.device,
     plan: MemoryPlan,
 ) -> dict[str, Any]:
-    """What every picture records of the model that made it."""
+    """Model, files and revisions, LoRA scale, dtypes, device, plan and program versions."""
     return {
         "name": config.name,
         "title": config.title,

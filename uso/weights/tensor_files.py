@@ -19,7 +19,7 @@ from uso.weights.headers import Header, read_headers
 from uso.weights.kinds import comfy_quant_format
 
 _LISTED = 3
-"""How many wrong keys a message names before it only counts them."""
+"""How many wrong keys a message names; the rest are counted."""
 
 _SCALES = (".scale_weight", ".weight_scale")
 """Beside `X.weight`: ComfyUI's older and newer name for what its numbers are multiplied by."""
@@ -217,10 +217,10 @@ def _is_nf4_part(name: str) -> bool:
 
 
 def check_shapes(files: TensorFiles, expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Compare what files hold with what is needed.
+    """Compare the tensors in files with the expected ones.
 
     Raises:
-        CheckpointError: with the file, the key and both shapes of what is missing, surplus or misshapen.
+        CheckpointError: gives file, key and both shapes of tensors that are missing, surplus or misshapen.
     """
     problems = []
     for name in expected.keys() - files.shapes.keys():
@@ -231,7 +231,7 @@ def check_shapes(files: TensorFiles, expected: Mapping[str, tuple[int, ...]]) ->
         )
     for name in expected.keys() & files.shapes.keys():
         found = files.shapes[name]
-        if found != expected[name] and found != (*expected[name], 1, 1):  # a 1 x 1 convolution that is used as linear
+        if found != expected[name] and found != (*expected[name], 1, 1):  # a 1 x 1 convolution used as a linear layer
             problems.append(f"{files.where(name)}: {name} has shape {list(found)}, expected {list(expected[name])}")
     if problems:
         problems.sort()

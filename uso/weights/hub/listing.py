@@ -1,4 +1,4 @@
-"""What a repository on the Hub holds: its files at one commit, and how much of each is here already."""
+"""What a repository on the Hub holds: its files at one commit, and how much of each is already here."""
 
 import re
 from dataclasses import dataclass
@@ -38,12 +38,12 @@ class RemoteFile:
         return hub.folder(self.repo) / "blobs" / f"{self.digest}.uso.incomplete"
 
     def whole(self, hub: Hub) -> Path | None:
-        """Where it lies complete, if it does."""
+        """Its path, if it is here and complete."""
         places = (self.pointer(hub), self.blob(hub))
         return next((path for path in places if size_of(path) == self.size), None)
 
     def bytes_here(self, hub: Hub) -> int:
-        """How much of it need not be fetched again."""
+        """How many of its bytes need not be fetched again."""
         if self.whole(hub):
             return self.size
         arrived = size_of(self.partial(hub)) or 0
@@ -51,10 +51,10 @@ class RemoteFile:
 
 
 def list_files(repo: str, revision: str, hub: Hub) -> list[RemoteFile]:
-    """Every file of a repository, at the commit that the revision means now."""
+    """Every file of a repository, at the commit that the revision points to now."""
     if hub.offline:
         raise OfflineModeIsEnabled
-    hub.folder(repo)  # refuses what is no name of a repository, in words
+    hub.folder(repo)  # refuses an invalid repository name
     api = HfApi(endpoint=hub.endpoint, token=hub.token)
     info = api.model_info(repo, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     if info.sha is None or not COMMIT.fullmatch(info.sha):
@@ -70,7 +70,7 @@ def list_files(repo: str, revision: str, hub: Hub) -> list[RemoteFile]:
 
 
 def check_access(files: list[RemoteFile], hub: Hub) -> None:
-    """Ask for the head of the first file: a gated repository lists its files to everybody, and hands out none."""
+    """Request the headers of the first file: a gated repository lists its files to everyone but serves none."""
     for file in files[:1]:
         url = hf_hub_url(file.repo, file.path, revision=file.commit, endpoint=hub.endpoint)
         get_hf_file_metadata(url, token=hub.token, endpoint=hub.endpoint)
