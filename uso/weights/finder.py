@@ -302,13 +302,18 @@ def _plain(name: str) -> str:
 
 
 def with_weights(
-    config: ModelConfig, folders: Iterable[str], cache: Path | None = None, named: Iterable[str] = ()
+    config: ModelConfig,
+    folders: Iterable[str],
+    cache: Path | None = None,
+    named: Iterable[str] = (),
+    undecided: bool = False,
 ) -> tuple[ModelConfig, list[Candidate]]:
     """A model with its components taken from folders, as far as they have them.
 
     Args:
         cache: the Hub's cache, where the rest is looked for in other revisions and layouts.
         named: components that were given as files of their own, which stay.
+        undecided: do not refuse where several transformers are found: none is chosen.
 
     Returns:
         The model, and everything that was found with the reasons.
@@ -316,14 +321,14 @@ def with_weights(
     Raises:
         ConfigError: a folder is not there, or several transformers are and none is named.
     """
-    kept = set(named)
+    given = set(named)
     judged = choose(config, scan(from_home(folder).absolute() for folder in folders))
     components = dict(config.components)
     for each in judged:
-        if each.chosen and each.component is not None and each.component not in kept:
+        if each.chosen and each.component is not None and each.component not in given:
             components[each.component] = Source(path=str(each.path))
     torn = [each for each in judged if each.reason.startswith("one of several models")]
-    if torn and "transformer" not in kept:
+    if torn and "transformer" not in given and not undecided:
         listed = "; ".join(f"{each.path} ({each.kind})" for each in torn)
         raise ConfigError(
             f"--weights holds several transformers, and nothing says which is meant: {listed}. Name one with "
@@ -331,7 +336,7 @@ def with_weights(
         )
     found = {each.component for each in judged if each.chosen}
     if cache is not None:
-        judged += _from_cache(config, components, cache, found | kept)
+        judged += _from_cache(config, components, cache, found | given)
     return config.model_copy(update={"components": components}), judged
 
 
