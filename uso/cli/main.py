@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.demo.judge.command import add_train_evaluate
-from tools.demo.parts.command import add_train_demo
 from uso import output
 from uso.cli.batch import generate_batch
 from uso.cli.generate import DEFAULT_FOLDER, generate
@@ -32,9 +30,13 @@ FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 """Exit statuses: some jobs failed; nothing was done, and why was said; Ctrl-C, as shells count it (128 + SIGINT)."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit status."""
-    args = _parser().parse_args(argv)
+def main(argv: Sequence[str] | None = None, parser: argparse.ArgumentParser | None = None) -> int:
+    """Run one verb; returns the exit status.
+
+    Args:
+        parser: of another list of verbs than this program's; each sets `run` and has `--debug`.
+    """
+    args = (parser or _parser()).parse_args(argv)
     log_to_terminal(logging.DEBUG if args.debug else logging.INFO if on_terminal() else logging.WARNING)
     try:
         status: int = args.run(args)
@@ -69,8 +71,6 @@ def _parser() -> argparse.ArgumentParser:
         _add_bench,
         _add_train,
         add_train_data,
-        add_train_demo,
-        add_train_evaluate,
         _add_account,
     ):
         verb = add(verbs)
@@ -305,19 +305,10 @@ def _add_train(verbs: Any) -> argparse.ArgumentParser:
 
 
 def _train(args: argparse.Namespace) -> int:
-    if args.bench is None:
-        from uso.training.command import run_train
-
-        return run_train(args, print)
-    if args.bench < 1 or args.dry_run or args.resume:
-        raise ConfigError("--bench takes 1 or more steps of a new run: it goes with neither --dry-run nor --resume.")
+    from uso.training.command import run_train
     from uso.training.config import load_training_config
 
-    config = load_training_config(args.config, args.overrides)
-    from uso.training.bench import run_bench
-
-    run_bench(config, args.bench, print)
-    return 0
+    return run_train(load_training_config(args.config, args.overrides), args, print)
 
 
 def _add_account(verbs: Any) -> argparse.ArgumentParser:

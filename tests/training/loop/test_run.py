@@ -344,7 +344,7 @@ def test_validation_draws_every_mode_through_the_pipeline(tmp_path: Path) -> Non
     config = tiny_config(tmp_path, rows, steps=2, ema=0.9, validation={"every": 1, "steps": 2, "count": 1})
     pipeline = training_pipeline()
     batches = tiny_batches(pipeline, config)
-    cache = batches.cache
+    cache = batches.features
     assert isinstance(cache, FeatureCache)
     held_out = read_samples(rows, config.data.model_copy(update={"max_styles": 2}), ("style", "content"))
     validation = Validation(pipeline, config, held_out, cache)

@@ -1,15 +1,20 @@
-"""What a run of one part is: `PartConfig`, read from `configs/training/demo/` with overrides. Plain data, no torch."""
+"""What a run of one part is: `PartConfig`, read from `tools/demo/configs/` with overrides. Plain data, no torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from uso.config import ROOT, Strict, from_home
-from uso.training.config import FOLDER, FlowConfig, RunConfig, load_run_config
+from uso.errors import ConfigError
+from uso.training.config import FlowConfig, RunConfig, TrainingConfig
+from uso.training.config_files import load_config
 
-PARTS_FOLDER = FOLDER / "demo"
+CONFIGS = ROOT / "tools" / "demo" / "configs"
+PARTS_FOLDER, STAGES_FOLDER = CONFIGS / "parts", CONFIGS / "stages"
+
+Options = TypeVar("Options", bound=Strict)
 
 Part = Literal["autoencoder", "tokenizers", "image-encoder", "base", "guidance", "descriptor"]
 
@@ -66,7 +71,7 @@ class PartConfig(RunConfig):
     architecture: dict[str, Any] = Field(default_factory=dict)
     """Sizes of a new part; each part's module says which."""
     data: str = "outputs/training/miniature/samples"
-    """Shards of drawn samples (`python -m uso train.data make-miniature FOLDER --form samples`)."""
+    """Shards of drawn samples (`python -m tools.demo data FOLDER --form samples`)."""
     alignment: AlignmentConfig | None = None
     """Of the base; null: it learns by the flow loss alone."""
     compile: bool = True
@@ -94,9 +99,32 @@ class PartConfig(RunConfig):
 
 
 def load_part_config(name: str, overrides: Sequence[str] = ()) -> PartConfig:
-    """The run of `configs/training/demo/NAME.yaml`, or of a YAML file, with `key=value` laid over it.
+    """The run of `configs/parts/NAME.yaml`, or of a YAML file, with `key=value` overrides.
 
     Raises:
-        ConfigError: no such run; a key that is not known; a value that is refused.
+        ConfigError: no such run; an unknown key; a value that is refused.
     """
-    return load_run_config(PartConfig, PARTS_FOLDER, name, overrides)
+    return load_config(PartConfig, PARTS_FOLDER, name, overrides)
+
+
+def load_stage(name: str, overrides: Sequence[str] = ()) -> TrainingConfig:
+    """The stage of `configs/stages/NAME.yaml`, or of a YAML file, with `key=value` overrides.
+
+    Raises:
+        ConfigError: as `load_part_config`.
+    """
+    return load_config(TrainingConfig, STAGES_FOLDER, name, overrides)
+
+
+def checked_options(cls: type[Options], config: TrainingConfig) -> Options:
+    """A teacher's options.
+
+    Raises:
+        ConfigError: an unknown option, or a value that is refused.
+    """
+    try:
+        return cls.model_validate(config.teacher_options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(["teacher_options", *map(str, first["loc"])])
+        raise ConfigError(f"{where}: {first['msg']}.") from error

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import nn
 
-from tools.demo.parts.config import PartConfig
+from tools.demo.training import muon
+from tools.demo.training.config import PartConfig
 from uso.errors import ConfigError
-from uso.training.command import stopped_by_signals
 from uso.training.loop import checkpoint
 from uso.training.loop.log import Journal
 from uso.training.loop.optimizer import showing
-from uso.training.loop.run import Run
+from uso.training.loop.run import Run, stopped_by_signals
 
 Losses = dict[str, torch.Tensor]
 """`loss` is what is minimised; the others are only written down."""
@@ -53,7 +53,10 @@ class Loop(Run):
         export: Callable[[], None],
         embeddings: Iterable[nn.Parameter] = (),
     ) -> None:
-        super().__init__(config, parameters, embeddings)
+        optimizer = None
+        if config.optimizer.kind == muon.NAME:
+            optimizer = muon.MuonAndAdamW(list(parameters.values()), config.optimizer, embeddings)
+        super().__init__(config, parameters, optimizer)
         self.losses = losses
         self.write = export
 

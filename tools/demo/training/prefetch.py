@@ -1,4 +1,4 @@
-"""Reading ahead for runs whose batches go by the number of a step, and handing tensors to a device."""
+"""Prefetching for runs whose batches go by the number of a step, and sending tensors to a device."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,15 +10,15 @@ Batch = TypeVar("Batch")
 
 
 def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A tensor on a device; nothing waits for a copy to a CUDA device."""
+    """A tensor on a device; does not wait for the copy to a CUDA device."""
     return tensor.to(device, non_blocking=device.type == "cuda")
 
 
-class Ahead(Generic[Batch]):
+class Prefetcher(Generic[Batch]):
     """Batches by the number of a step; a context manager that ends the reading.
 
-    Beside a CUDA device a thread reads the next batch during a step. Elsewhere a batch is read when it is asked for: a
-    step keeps the cores of a CPU busy, and MPS wants one thread.
+    With a CUDA device a thread reads the next batch during a step. Elsewhere a batch is read when it is taken: a step
+    keeps the cores of a CPU busy, and MPS wants one thread.
 
     Args:
         read: gives a step's batch, on the device; the same for the same step, in any thread.
@@ -26,7 +26,7 @@ class Ahead(Generic[Batch]):
 
     def __init__(self, read: Callable[[int], Batch], device: torch.device) -> None:
         self._read = read
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="ahead") if device.type == "cuda" else None
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="prefetch") if device.type == "cuda" else None
         self._next: tuple[int, Future[Batch]] | None = None
 
     def take(self, step: int) -> Batch:

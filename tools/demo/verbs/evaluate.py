@@ -1,7 +1,4 @@
-"""`python -m uso train.evaluate`: how good a model is. Flags and words; the work is done beside.
-
-Nothing heavy is imported here before the verb runs.
-"""
+"""The verb `evaluate`: measure a model on drawn pictures that training has not seen."""
 
 import argparse
 import json
@@ -26,16 +23,15 @@ JUDGE = "assets/judge/descriptor.safetensors"
 """Relative to the program's root."""
 
 
-def add_train_evaluate(verbs: Any) -> argparse.ArgumentParser:
-    """The verb."""
+def add_parser(verbs: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(
-        "train.evaluate",
-        help="how good a model is on drawn pictures",
-        description="Draw pictures of seven conditions that training has not seen, let a judge say whether style and "
-        "subject are right, and print the shares beside chance and truth. The same numbers give the same pictures.",
+        "evaluate",
+        help="measure a model",
+        description="Draw pictures of seven conditions that training has not seen, have a judge decide whether style "
+        "and subject are right, and print the shares beside chance and truth. The same numbers give the same pictures.",
         allow_abbrev=False,
     )
-    parser.set_defaults(run=run_evaluate)
+    parser.set_defaults(run=run)
     parser.add_argument("--model", default="demo", metavar="NAME", help="a model's name or YAML file (demo)")
     parser.add_argument("--judge", default=JUDGE, metavar="FILE", help=f"the judge's descriptor ({JUDGE})")
     parser.add_argument("--count", type=int, default=COUNT, metavar="N", help=f"pictures per condition ({COUNT})")
@@ -53,7 +49,7 @@ def add_train_evaluate(verbs: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def run_evaluate(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Measure, print the table; returns the exit status.
 
     Raises:
@@ -66,7 +62,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     judge_file = ROOT / from_home(args.judge)
     if not judge_file.is_file():
         raise ConfigError(
-            f"There is no judge {judge_file}. Train one (configs/training/demo/judge.yaml), or name its file: "
+            f"There is no judge {judge_file}. Train one (python -m tools.demo part judge), or name its file: "
             "--judge FILE."
         )
     for folder in (args.pictures, args.json and args.json.parent):
@@ -109,18 +105,18 @@ def _load(config: ModelConfig) -> "USOPipeline":
 def _evaluate(args: argparse.Namespace, configs: dict[str, ModelConfig], judge_file: Path) -> None:
     import cv2
 
+    from tools.demo.judge.album import Album
     from tools.demo.judge.draw import through_autoencoder
     from tools.demo.judge.judge import EXAMPLES, Judge
     from tools.demo.judge.material import FIRST, SIZE
     from tools.demo.judge.report import Score, as_json, as_text
     from tools.demo.judge.scores import evaluate
-    from tools.demo.judge.sheet import Album
     from tools.demo.judge.structure import psnr
     from tools.demo.parts.pictures import held_out
     from tools.demo.shards.arrays import to_bytes
     from tools.demo.world.subjects import font
     from uso.evaluation.metrics.csd import load_csd
-    from uso.training.data.features import file_sha256
+    from uso.training.data.samples import file_sha256
 
     began = time.perf_counter()
     cv2.setNumThreads(1)  # on pictures this small its threads only get in each other's way

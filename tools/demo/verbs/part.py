@@ -1,38 +1,38 @@
-"""The verb `train.demo`: one part of the demo model, or of one like it, from nothing or on from what is there.
+"""The verb `part`: train one part of the demo model, or of one like it, from nothing or from its current file.
 
-Order, for a model from nothing: tokenizers, autoencoder, image-encoder, base, guidance; then `train` with stage1-mini
-and the stages after it. `reward-descriptor` and `judge` need no other part.
+Order, for a model from nothing: tokenizers, autoencoder, image-encoder, base, guidance; then the stages (`stage`).
+`reward-descriptor` and `judge` need no other part.
 """
 
 import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tools.demo.parts.config import PARTS_FOLDER, Part, PartConfig, load_part_config
+from tools.demo.training.config import PARTS_FOLDER, Part, PartConfig, load_part_config
 from uso.terminal import say
-from uso.training.config import training_names
+from uso.training.config_files import config_names
 
 if TYPE_CHECKING:
     import torch
 
 
-def add_train_demo(verbs: Any) -> argparse.ArgumentParser:
+def add_parser(verbs: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(
-        "train.demo",
-        help="train a part of the demo model",
-        description="Train one part of a model like the demo on drawn data: a run of configs/training/demo/ or a YAML "
-        "file of your own. Each run goes on from what the model's folder holds, and writes its result there.",
+        "part",
+        help="train one part of the model",
+        description="Train one part of a model like the demo on drawn data: a run of tools/demo/configs/parts/ or a "
+        "YAML file. Each run continues from the part in the model's folder, and writes its result there.",
         allow_abbrev=False,
     )
-    parser.set_defaults(run=run_train_demo)
-    names = ", ".join(training_names(PARTS_FOLDER))
+    parser.set_defaults(run=run)
+    names = ", ".join(config_names(PARTS_FOLDER))
     parser.add_argument("config", metavar="PART", help=f"{names}; or a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as steps=2000 fresh=true")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint, or begin")
+    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint, if there is one")
     return parser
 
 
-def run_train_demo(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Train; returns the exit status.
 
     Raises:

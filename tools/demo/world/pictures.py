@@ -7,9 +7,7 @@ from tools.demo.world.scenes import compose, draw_look
 from tools.demo.world.styles import STYLES, Style, draw_plain, draw_styled
 from tools.demo.world.subjects import SUBJECTS
 from tools.demo.world.triplets import Miniature
-
-GAP, TEXT = 4, 16
-"""Pixels between pictures, and for a line of words under one."""
+from uso.evaluation.sheet import GAP, TEXT
 
 
 def style_sheet(size: int, seed: int, columns: int, styles: tuple[Style, ...] = STYLES) -> Image.Image:

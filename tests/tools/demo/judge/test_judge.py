@@ -17,6 +17,8 @@ from PIL import Image
 
 from tests.conftest import draw_picture
 from tests.support.tiny_training import training_pipeline
+from tools.demo.__main__ import main
+from tools.demo.judge.album import Album
 from tools.demo.judge.draw import draw, through_autoencoder
 from tools.demo.judge.judge import (
     BLEND_CHANCE,
@@ -30,18 +32,18 @@ from tools.demo.judge.judge import (
     rivals,
 )
 from tools.demo.judge.material import CONDITIONS, FIRST, Task, blend_examples, draw_task, style_examples
-from tools.demo.judge.report import LEGEND, Figure, Score, as_json, as_text, mean, share
+from tools.demo.judge.report import LEGEND, Score, as_json, as_text
 from tools.demo.judge.scores import DECODED, TRUTH, Batch, Tally, evaluate
-from tools.demo.judge.sheet import ROWS, Album, SheetRow, contact_sheet
 from tools.demo.judge.structure import agreement, edge_map, psnr
 from tools.demo.parts.descriptor import new_descriptor
 from tools.demo.world import subjects as subjects_module
 from tools.demo.world.styles import BY_NAME as STYLES_BY_NAME
 from tools.demo.world.subjects import BY_NAME as SUBJECTS_BY_NAME
 from tools.demo.world.triplets import Pixels
-from uso.cli.main import main
 from uso.errors import ConfigError
 from uso.evaluation.metrics.csd import load_csd, published_tensors
+from uso.evaluation.report import Figure, mean, share
+from uso.evaluation.sheet import ROWS, SheetRow, contact_sheet
 from uso.pipeline.pipeline import USOPipeline
 from uso.request import GenerationRequest
 from uso.training.model.export import write_safetensors
@@ -526,7 +528,7 @@ def test_album_writes_what_was_drawn(tmp_path: Path) -> None:
 )
 def test_command_refuses(flags: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Before anything is loaded, in a sentence."""
-    assert main(["train.evaluate", *flags]) == 2
+    assert main(["evaluate", *flags]) == 2
     captured = capsys.readouterr()
     assert reason in captured.err and captured.out == ""
 
@@ -535,7 +537,7 @@ def test_command_refuses(flags: list[str], reason: str, capsys: pytest.CaptureFi
 def test_command_refuses_what_the_model_does_not_take(
     flag: str, value: str, judge_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train.evaluate", "--judge", str(judge_file), flag, value]) == 2
+    assert main(["evaluate", "--judge", str(judge_file), flag, value]) == 2
     assert "allowed" in capsys.readouterr().err
 
 
@@ -552,7 +554,7 @@ def test_command_measures_the_demo_model(tmp_path: Path, judge_file: Path, capsy
         "--pictures": tmp_path / "pictures",
         "--json": tmp_path / "numbers" / "report.json",
     }
-    assert main(["train.evaluate", *(str(part) for pair in flags.items() for part in pair)]) == 0
+    assert main(["evaluate", *(str(part) for pair in flags.items() for part in pair)]) == 0
     captured = capsys.readouterr()
     assert "2 pictures per condition, 128 x 128, 1 steps, guidance 2" in captured.out
     assert captured.out.rstrip().endswith(LEGEND) and "two-styles: 2 of 2" in captured.err

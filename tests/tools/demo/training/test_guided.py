@@ -8,21 +8,26 @@ import torch
 from torch.nn.functional import mse_loss
 
 from tests.support.tiny_training import tiny_config, tiny_trainer, write_rows
+from tools.demo.training.config import load_stage
+from tools.demo.training.guided import Guided, GuidedOptions, guided
 from uso.errors import ConfigError
 from uso.pipeline.latents import pack
-from uso.training.config import GuidedConfig, load_training_config
 from uso.training.data.batches import TrainingBatch
+from uso.training.data.source import EMPTY
 from uso.training.forecast import dry_run
 from uso.training.loop.trainer import Trainer
 from uso.training.losses.flow import draw_levels, noised, target_velocity
-from uso.training.losses.guided import guided
 from uso.training.losses.network import conditioning_of, predict
 from uso.training.losses.seeds import generator
-from uso.training.model.load import training_model
+from uso.training.losses.teacher import make_teacher
+
+TEACHER = "tools.demo.training.guided:Guided"
 
 
 def trainer_of(folder: Path, **values: float) -> Trainer:
-    return tiny_trainer(tiny_config(folder, write_rows(folder / "rows"), "joint", guided=values, dropout={}))
+    return tiny_trainer(
+        tiny_config(folder, write_rows(folder / "rows"), "joint", teacher=TEACHER, teacher_options=values, dropout={})
+    )
 
 
 def whole_batch(trainer: Trainer) -> TrainingBatch:
@@ -46,7 +51,8 @@ def test_the_target_is_moved_by_what_words_and_content_change(tmp_path: Path, wi
     levels = draw_levels(config.flow, batch.size, batch.height, batch.width, draw)
     noise = torch.randn(batch.latents.shape, generator=draw)
     tokens = pack(noised(batch.latents, noise, levels))
-    learned = guided(batch, config.guided, config.seed)
+    assert isinstance(trainer.teacher, Guided)
+    learned = guided(batch, trainer.teacher.options, config.seed)
     assert learned is not None
     scales, _ = learned
 
@@ -60,8 +66,7 @@ def test_the_target_is_moved_by_what_words_and_content_change(tmp_path: Path, wi
         moved = strength[:, None, None] * (answer(batch) - answer(untold))
         return mse_loss(answer(batch, told), pack(target_velocity(batch.latents, noise)) + moved.detach())
 
-    assert batch.silent is not None
-    embeds, pooled = batch.silent
+    embeds, pooled = batch.prompts[EMPTY]
     styles = () if without_style else batch.styles
     right = replace(batch, prompt_embeds=embeds, pooled=pooled, content=None, styles=styles)
     torch.testing.assert_close(loss, expected(right, scales - 1), rtol=1e-5, atol=0)
@@ -83,7 +88,7 @@ def test_the_target_is_moved_by_what_words_and_content_change(tmp_path: Path, wi
 
 def test_a_share_of_micro_batches_is_told_scales_by_its_number(tmp_path: Path) -> None:
     batch = whole_batch(trainer_of(tmp_path, share=0.5))
-    config = GuidedConfig(share=0.5, most=3.0, without_style=0.25)
+    config = GuidedOptions(share=0.5, most=3.0, without_style=0.25)
     found = [guided(replace(batch, number=number), config, 0) for number in range(400)]
     told = [each for each in found if each is not None]
     assert 160 < len(told) < 240
@@ -96,20 +101,20 @@ def test_a_share_of_micro_batches_is_told_scales_by_its_number(tmp_path: Path) -
 
 def test_without_a_share_nothing_is_read_for_it(tmp_path: Path) -> None:
     batch = whole_batch(trainer_of(tmp_path))
-    assert batch.silent is None and guided(batch, GuidedConfig(), 0) is None
+    assert not batch.prompts and guided(batch, GuidedOptions(), 0) is None
 
 
 def test_the_forecast_counts_the_answers_without_gradient() -> None:
-    flops = {share: dry_run(load_training_config("joint-mini", [f"guided.share={share}"])).flops for share in (0, 1)}
+    flops = {share: dry_run(load_stage("joint-mini", [f"teacher_options.share={share}"])).flops for share in (0, 1)}
     assert 1.3 * flops[0] < flops[1] < 2 * flops[0]
 
 
 def test_other_guidance_beside_it_is_refused() -> None:
-    with pytest.raises(ConfigError, match="guidance must be 1 where guided.share is not 0"):
-        load_training_config("joint-mini", ["guided.share=0.5", "guidance=2.0"])
+    with pytest.raises(ConfigError, match=r"guidance must be 1 where teacher_options\.share is not 0"):
+        make_teacher(load_stage("joint-mini", ["teacher_options.share=0.5", "guidance=2.0"]))
 
 
 def test_scales_that_the_model_refuses_are_not_learned() -> None:
-    training_model(load_training_config("joint-mini"))
-    with pytest.raises(ConfigError, match=r"guided\.most is 50\. Set guided\.most="):
-        training_model(load_training_config("joint-mini", ["guided.most=50"]))
+    make_teacher(load_stage("joint-mini"))
+    with pytest.raises(ConfigError, match=r"teacher_options\.most is 50\. Set teacher_options\.most="):
+        make_teacher(load_stage("joint-mini", ["teacher_options.most=50"]))

@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch import nn
 
+from tools.demo.training import muon as module
+from tools.demo.training.muon import MuonAndAdamW, orthogonal, stacks
 from uso.training.config import OptimizerConfig
-from uso.training.loop import optimizer as module
-from uso.training.loop.optimizer import MuonAndAdamW, RunningMean, orthogonal, stacks
 
 
 @pytest.mark.parametrize("half", [False, True])
 def test_steps_of_matrices_are_orthogonal(half: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a wrong coefficient: singular values would spread or blow up. Tall, wide, and nearly square matrices."""
-    monkeypatch.setattr("uso.training.loop.optimizer.multiplies_bfloat16", lambda device_type: half)
+    monkeypatch.setattr("tools.demo.training.muon.multiplies_bfloat16", lambda device_type: half)
     for shape in ((40, 12), (12, 40), (14, 12)):
         values = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(0))))
         assert float(values.min()) > 0.6 and float(values.max()) < 1.3
@@ -24,7 +24,7 @@ def test_muon_goes_on_from_its_state_and_leaves_embeddings_and_vectors_alone() -
     """Catches a state that is lost or given to another parameter, and convolutions that are not taken for matrices."""
 
     def optimizer_of(parameters: list[nn.Parameter]) -> MuonAndAdamW:
-        return MuonAndAdamW(parameters, OptimizerConfig(kind="muon", lr=0.1), embeddings=parameters[1:2])
+        return MuonAndAdamW(parameters, OptimizerConfig(kind=module.NAME, lr=0.1), embeddings=parameters[1:2])
 
     def made() -> tuple[list[nn.Parameter], MuonAndAdamW]:
         torch.manual_seed(0)
@@ -50,7 +50,7 @@ def test_muon_goes_on_from_its_state_and_leaves_embeddings_and_vectors_alone() -
     for seed in (1, 2):
         step(parted, second, seed)
     assert all(torch.equal(one, other) for one, other in zip(whole, parted, strict=True))
-    alone = MuonAndAdamW([nn.Parameter(torch.ones(2, 2))], OptimizerConfig(kind="muon", lr=0.1))
+    alone = MuonAndAdamW([nn.Parameter(torch.ones(2, 2))], OptimizerConfig(kind=module.NAME, lr=0.1))
     alone.load_state_dict(alone.state_dict())  # no vectors at all, as of a LoRA
     forgetful, third = made()
     step(forgetful, third, 0)
@@ -80,7 +80,7 @@ def test_a_step_of_stacks_is_that_of_one_after_the_other(monkeypatch: pytest.Mon
     def made() -> tuple[list[nn.Parameter], MuonAndAdamW]:
         draw = torch.Generator().manual_seed(0)
         parameters = [nn.Parameter(torch.randn(shape, generator=draw)) for shape in shapes]
-        return parameters, MuonAndAdamW(parameters, OptimizerConfig(kind="muon", lr=0.1, weight_decay=0.1))
+        return parameters, MuonAndAdamW(parameters, OptimizerConfig(kind=module.NAME, lr=0.1, weight_decay=0.1))
 
     (single, one_by_one), (stacked, together) = made(), made()
     found = stacks(stacked)
@@ -97,12 +97,3 @@ def test_a_step_of_stacks_is_that_of_one_after_the_other(monkeypatch: pytest.Mon
                 together._step_together(each, 0.1)
     assert all(torch.allclose(one, other, atol=1e-4) for one, other in zip(single, stacked, strict=True))
     assert not torch.allclose(single[0], made()[0][0], atol=1e-2)
-
-
-def test_the_running_mean_follows_every_parameter_by_its_name() -> None:
-    """Catches means that are given to each other, and another rounding than that of one after the other."""
-    start = {"a": torch.zeros(3), "b": torch.ones(2, 2)}
-    now = {"b": torch.full((2, 2), 0.3), "a": torch.full((3,), 0.7)}
-    mean = RunningMean(start, decay=0.9)
-    mean.update(now, step=1000)
-    assert all(torch.equal(mean.values[name], start[name].lerp(now[name], 1 - 0.9)) for name in start)

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from tools.demo.world import subjects as subjects_module
 from tools.demo.world import triplets as triplets_module
+from tools.demo.world.pictures import style_sheet, triplet_sheet
 from tools.demo.world.places import PLACES, Place, draw_place
 from tools.demo.world.scenes import Scene, caption_words, compose, draw_look, draw_scene, moved
-from tools.demo.world.sheet import style_sheet, triplet_sheet
 from tools.demo.world.sketch import TIMES
 from tools.demo.world.styles import STYLES, Style, blended, draw_styled
 from tools.demo.world.subjects import PROPS, SUBJECTS, Subject, glyph
