@@ -148,7 +148,8 @@ def alignment_of(config: AlignmentConfig, folder: Path, pipeline: USOPipeline, c
     if not config.path.is_file():
         raise ConfigError(
             f"The base is aligned with a descriptor, and there is none at {config.path}. Train it first "
-            "(python -m tools.demo part reward-descriptor), name another (alignment.descriptor=FILE), or go without (alignment=null)."
+            "(python -m tools.demo part reward-descriptor), name another (alignment.descriptor=FILE), or go without "
+            "(alignment=null)."
         )
     descriptor = load_csd(config.path).to(pipeline.work_device)
     patches = patches_of(descriptor, captions.shards, folder, report_encoded)
