@@ -144,3 +144,9 @@ def tiny_trainer(config: TrainingConfig, judges: Judges | None = None, **options
 def differing(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> int:
     """How many tensors of two lists are not bit for bit the same."""
     return sum(not torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def metrics(config: TrainingConfig) -> list[dict[str, Any]]:
+    """The lines that a run has logged."""
+    lines = (config.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.tools.demo.world.test_world import needs_font
+from tests.support.drawn import needs_font
 from tools.demo.shards import shards as shards_module
 from tools.demo.shards.files import make_files
 from tools.demo.shards.shards import Shards, make_shards

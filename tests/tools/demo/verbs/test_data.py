@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.demo.world.test_world import needs_font
+from tests.support.drawn import needs_font
 from tools.demo.__main__ import main
 from tools.demo.shards.shards import Shards
 from uso.cli.main import main as uso
