@@ -11,8 +11,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from tools.demo.judge.command import add_train_evaluate
-from tools.demo.parts.command import add_train_demo
 from uso.cli import (
     FAILED,
     INTERRUPTED,
@@ -33,9 +31,13 @@ from uso.training.make.command import add_train_data
 from uso.version import __version__
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit status."""
-    args = _parser().parse_args(argv)
+def main(argv: Sequence[str] | None = None, parser: argparse.ArgumentParser | None = None) -> int:
+    """Run one verb; returns the exit status.
+
+    Args:
+        parser: of another list of verbs than this program's; each sets `run` and has `--debug`.
+    """
+    args = (parser or _parser()).parse_args(argv)
     log_to_terminal(logging.DEBUG if args.debug else logging.INFO if on_terminal() else logging.WARNING)
     try:
         status: int = args.run(args)
@@ -71,8 +73,6 @@ def _parser() -> argparse.ArgumentParser:
         bench.add_parser,
         train.add_parser,
         add_train_data,
-        add_train_demo,
-        add_train_evaluate,
         account.add_parser,
     ):
         verb = add_parser(verbs)
