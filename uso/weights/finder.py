@@ -13,7 +13,7 @@ from pathlib import Path
 
 from uso.config import ComponentName, ModelConfig, Source, from_home
 from uso.errors import CheckpointError, ConfigError
-from uso.weights.headers import PICKLES, SUFFIXES, check_finished, read_headers
+from uso.weights.headers import PICKLES, SUFFIXES, read_headers
 from uso.weights.kinds import TITLES, Content, guidance, identify, other, other_autoencoder
 
 INDEX = ".index.json"
@@ -151,12 +151,10 @@ def _unusable(path: Path, title: str, refused: str) -> Candidate:
 def _candidates(path: Path, files: list[Path]) -> Iterator[Candidate]:
     try:
         header = read_headers(files)
-        contents = identify(header)
-        if any(not content.refused for content in contents):
-            check_finished(header)
     except CheckpointError as error:
         yield _unusable(path, "unreadable", str(error).replace(f"{path} is ", "It is ").replace(f"{path}", path.name))
         return
+    contents = identify(header)
     if not contents:
         title, remedy = other(header)
         yield _unusable(path, title, remedy)

@@ -22,6 +22,9 @@ MAX_HEADER_BYTES = 100_000_000
 ZERO_TAIL_BYTES = 4096
 """A weight matrix does not end in so many zeros; a file whose download was prepared and never finished does."""
 
+_LONGEST_TAIL = 64 << 20
+"""Bytes of zeros after which no more are looked at."""
+
 _LENGTH_BYTES = 8
 _BLOCK = 1 << 20
 
@@ -195,14 +198,15 @@ def check_finished(header: Header) -> None:
 def _zero_tail(path: Path, end: int) -> int:
     """The byte from which on a file holds zeros alone."""
     with path.open("rb") as file:
-        while end > 0:
+        longest = end - _LONGEST_TAIL
+        while end > max(0, longest):
             begin = max(0, end - _BLOCK)
             file.seek(begin)
             kept = file.read(end - begin).rstrip(b"\0")
             if kept:
                 return begin + len(kept)
             end = begin
-    return 0
+    return end
 
 
 def _gguf(path: Path, size: int) -> Header:
