@@ -30,7 +30,7 @@ from uso.pipeline.pipeline import USOPipeline
 from uso.pipeline.schedule import set_schedule
 from uso.pipeline.stages import Conditioning
 from uso.weights import checkpoints
-from uso.weights.tensor_files import TensorFiles
+from uso.weights.formats.tensor_files import TensorFiles
 
 BOUND = 1e-5
 IMAGE_BOUND = 1e-4

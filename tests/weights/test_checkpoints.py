@@ -20,7 +20,7 @@ from uso.errors import CheckpointError
 from uso.transformer.context_embedder import ContextEmbedder
 from uso.weights import checkpoints
 from uso.weights.checkpoints import load_autoencoder, load_context_embedder, load_transformer
-from uso.weights.layouts import (
+from uso.weights.formats.layouts import (
     Part,
     autoencoder_part,
     flux_part,
@@ -29,8 +29,8 @@ from uso.weights.layouts import (
     projector_part,
     source_shapes,
 )
-from uso.weights.loras import uso_patches
-from uso.weights.tensor_files import TensorFiles, check_shapes
+from uso.weights.formats.loras import uso_patches
+from uso.weights.formats.tensor_files import TensorFiles, check_shapes
 
 LAYOUT = json.loads((ROOT / "tests" / "golden" / "released_layout.json").read_text())
 

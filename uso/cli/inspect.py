@@ -8,9 +8,9 @@ from typing import Any
 from uso.config import from_home
 from uso.errors import CheckpointError
 from uso.weights.finder import tokenizer_kind
-from uso.weights.headers import SUFFIXES, check_finished, read_headers
+from uso.weights.formats.headers import SUFFIXES, check_finished, read_headers
+from uso.weights.formats.kinds import TITLES, identify, other
 from uso.weights.hub.files import size_text
-from uso.weights.kinds import TITLES, identify, other
 
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:

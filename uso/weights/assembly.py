@@ -24,13 +24,13 @@ from uso.pipeline.pipeline import USOPipeline
 from uso.transformer.context_embedder import ContextEmbedder
 from uso.weights import checkpoints
 from uso.weights.finder import tokenizer_kind
-from uso.weights.headers import check_finished, read_headers
+from uso.weights.formats.headers import check_finished, read_headers
+from uso.weights.formats.kinds import TITLES, other_autoencoder
+from uso.weights.formats.loras import AddedLora, Targets, added_lora, parameter_shapes
+from uso.weights.formats.tensor_files import TensorFiles
 from uso.weights.hub.cache import STANDARD_NAMES
 from uso.weights.hub.files import Located
 from uso.weights.hub.transfer import OnProgress
-from uso.weights.kinds import TITLES, other_autoencoder
-from uso.weights.loras import AddedLora, Targets, added_lora, parameter_shapes
-from uso.weights.tensor_files import TensorFiles
 
 VAE_DTYPE = torch.float32
 """The autoencoder is always loaded in it: in bfloat16 it loses visible detail."""

@@ -27,11 +27,11 @@ from transformers import (
 from uso.config import ComponentName
 from uso.errors import CheckpointError
 from uso.transformer.context_embedder import ContextEmbedder
-from uso.weights.headers import check_finished, read_headers
-from uso.weights.kinds import Content, find, guidance
-from uso.weights.layouts import Part, autoencoder_part, flux_part, gguf_t5_name, projector_part, source_shapes
-from uso.weights.loras import AddedLora, Patches, total_change, uso_patches
-from uso.weights.tensor_files import TensorFiles, check_shapes
+from uso.weights.formats.headers import check_finished, read_headers
+from uso.weights.formats.kinds import Content, find, guidance
+from uso.weights.formats.layouts import Part, autoencoder_part, flux_part, gguf_t5_name, projector_part, source_shapes
+from uso.weights.formats.loras import AddedLora, Patches, total_change, uso_patches
+from uso.weights.formats.tensor_files import TensorFiles, check_shapes
 
 logger = logging.getLogger(__name__)
 

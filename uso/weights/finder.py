@@ -13,8 +13,8 @@ from pathlib import Path
 
 from uso.config import ComponentName, ModelConfig, Source, from_home
 from uso.errors import CheckpointError, ConfigError
-from uso.weights.headers import PICKLES, SUFFIXES, read_headers
-from uso.weights.kinds import TITLES, Content, guidance, identify, other, other_autoencoder
+from uso.weights.formats.headers import PICKLES, SUFFIXES, read_headers
+from uso.weights.formats.kinds import TITLES, Content, guidance, identify, other, other_autoencoder
 
 INDEX = ".index.json"
 MAX_FILES = 20_000

@@ -135,8 +135,8 @@ def own_files(config: ModelConfig, args: argparse.Namespace) -> ModelConfig:
         ConfigError, CheckpointError: a file or folder is not there, or a file is not what its flag says.
     """
     from uso.weights.finder import with_weights
+    from uso.weights.formats.kinds import check_file
     from uso.weights.hub.cache import Hub
-    from uso.weights.kinds import check_file
 
     files = model_files(args)
     folders = weights_folders(args) or list(config.weights)

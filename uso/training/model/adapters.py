@@ -12,7 +12,7 @@ from torch import nn
 
 from uso.errors import CheckpointError
 from uso.training.losses.seeds import generator
-from uso.weights.layouts import flux_part, lora_modules, lora_target
+from uso.weights.formats.layouts import flux_part, lora_modules, lora_target
 
 _QUERY_KEY_VALUE = 3
 

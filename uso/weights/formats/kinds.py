@@ -13,7 +13,7 @@ from pathlib import Path
 
 from uso.config import ComponentName
 from uso.errors import CheckpointError
-from uso.weights.headers import Entry, Header, read_header
+from uso.weights.formats.headers import Entry, Header, read_header
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import torch
 
 from uso.errors import CheckpointError
-from uso.weights.kinds import identify
-from uso.weights.layouts import flux_part, lora_modules, lora_target, source_shapes
-from uso.weights.tensor_files import TensorFiles, check_shapes
+from uso.weights.formats.kinds import identify
+from uso.weights.formats.layouts import flux_part, lora_modules, lora_target, source_shapes
+from uso.weights.formats.tensor_files import TensorFiles, check_shapes
 
 Shapes = Mapping[str, tuple[int, ...]]
 

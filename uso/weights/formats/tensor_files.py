@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from uso.errors import CheckpointError
-from uso.weights.headers import Header, read_headers
-from uso.weights.kinds import comfy_quant_format
+from uso.weights.formats.headers import Header, read_headers
+from uso.weights.formats.kinds import comfy_quant_format
 
 _LISTED = 3
 """How many wrong keys a message names; the rest are counted."""

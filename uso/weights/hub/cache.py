@@ -18,7 +18,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from uso.config import ComponentName, Source, from_home
 from uso.errors import CheckpointError, ConfigError
-from uso.weights.headers import SUFFIXES, read_header
+from uso.weights.formats.headers import SUFFIXES, read_header
 
 WEIGHTS = ".safetensors"
 INDEX = ".safetensors.index.json"
