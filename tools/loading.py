@@ -139,10 +139,12 @@ def measure(path: Path) -> dict[str, float]:
     thread = threading.Thread(target=watch)
     thread.start()
     began = time.perf_counter()
-    model = load_transformer(architecture(), [path], dtype=torch.bfloat16)
-    seconds = time.perf_counter() - began
-    done.set()
-    thread.join()
+    try:
+        model = load_transformer(architecture(), [path], dtype=torch.bfloat16)
+        seconds = time.perf_counter() - began
+    finally:
+        done.set()
+        thread.join()
     kept = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     return {"seconds": seconds, "peak_gib": (peak[0] - before) / 2**30, "kept_gib": kept / 2**30}
 

@@ -69,8 +69,8 @@ TITLES: dict[ComponentName, str] = {
 }
 
 _GET_DEV = "Use FLUX.1-dev, FLUX.1-Krea-dev or a fine-tune of them."
-_FULL_WIDTH = 3072
-"""Of FLUX.1; counts of blocks are named for full-size files alone."""
+_LITE_BLOCKS = (8, 38)
+"""Double and single blocks of FLUX.1-lite, at FLUX.1's own width."""
 
 _UNO_RANK = 512
 """USO's has 128."""
@@ -200,10 +200,8 @@ def _transformer(layout: str, tensors: Mapping[str, Entry], header: Header, file
         return "FLUX.1 Kontext", f"FLUX.1 Kontext is trained for editing, and USO's LoRA is not made for it. {_GET_DEV}"
     doubles = 1 + max((int(m[1]) for name in names if (m := _DOUBLE.match(name))), default=-1)
     singles = 1 + max((int(m[1]) for name in names if (m := _SINGLE.match(name))), default=-1)
-    width = _shape(tensors, "txt_in.bias", "context_embedder.bias")
-    if width == (_FULL_WIDTH,) and (doubles, singles) != (19, 38):
-        title = "FLUX.1-lite (8B)" if doubles < 19 else "a FLUX transformer of another size"
-        return title, f"{title} has {doubles} + {singles} blocks where FLUX.1-dev has 19 + 38. {_GET_DEV}"
+    if (doubles, singles) == _LITE_BLOCKS:
+        return "FLUX.1-lite (8B)", f"FLUX.1-lite has 8 + 38 blocks where FLUX.1-dev has 19 + 38. {_GET_DEV}"
     guided = any(name.startswith(("guidance_in.", "time_text_embed.guidance_embedder.")) for name in names)
     return ("FLUX.1-dev's transformer, or a fine-tune" if guided else "FLUX.1-schnell's transformer"), ""
 
