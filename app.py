@@ -118,7 +118,7 @@ def build(
     loads = [partial(load, args, config, device, len(devices) == 1) for device in devices]
     queue = JobQueue(loads, settings, safety=safety, on_over=telemetry.job_over)
     telemetry.watch(lambda: queue.status)
-    page = build_page(Calls(config, queue, telemetry), reason)
+    page = build_page(Calls(config, queue, telemetry.refused), reason)
     return build_site(queue, page, telemetry, own_url=lambda: address(listener))
 
 

@@ -1,11 +1,14 @@
-"""Somebody in front of the page, as Gradio hands them to a handler: a real request with a browser's cookie."""
+"""Somebody in front of the page, as Gradio gives them to a handler: a real request with a browser's cookie."""
 
 from dataclasses import replace
 
 import gradio as gr
 from starlette.requests import Request
 
-from uso.web.access.identity import BROWSER_COOKIE, asker_of, remember
+from uso.request import GenerationRequest
+from uso.web.access.identity import BROWSER_COOKIE, Asker, asker_of, remember
+from uso.web.jobs.job import Job
+from uso.web.jobs.queue import JobQueue
 
 ANN, BEN = "a" * 43, "b" * 43
 """Keys of two browsers."""
@@ -18,3 +21,12 @@ def visitor(key: str | None = ANN, session: str = "tab", local: bool = False) ->
     if local:
         remember(scope, replace(asker_of(Request(scope)), local=True))
     return gr.Request(Request(scope), session_hash=session)
+
+
+def submit(queue: JobQueue, request: GenerationRequest, asker: Asker) -> Job:
+    """Admit and submit a request at once, as `Calls` does around the reading of its images."""
+    place = queue.admit(asker)
+    try:
+        return queue.submit(request, place)
+    finally:
+        queue.release(place)

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.support.scripted import PATIENCE, Script, until
+from tests.support.visitor import submit
 from uso import output
 from uso.config import ModelConfig
 from uso.errors import DeviceError, MissingWeightsError, USOError
@@ -80,7 +81,7 @@ def test_jobs_are_made_one_at_a_time_in_the_order_they_came(run: Any, request_fo
     """Catches a line that loses its order, or a second thread at the model (the script asserts)."""
     script = Script(free=False)
     queue = run(script)
-    jobs = [queue.submit(request_for(name), ANN) for name in "abc"]
+    jobs = [submit(queue, request_for(name), ANN) for name in "abc"]
     until(lambda: jobs[0].status.state == "running")
     assert states(*jobs) == ["running", "queued", "queued"]
     assert [job.status.ahead for job in jobs[1:]] == [1, 2]
@@ -95,24 +96,24 @@ def test_a_worker_whose_device_has_failed_takes_no_more(run: Any, request_for: A
     dead.error = DeviceError("The device cuda:0 has failed.")
     queue = run(dead, alive)
     until(lambda: queue.status.workers_ready == 2)
-    jobs = [queue.submit(request_for(name), ANN) for name in "abcdef"]
+    jobs = [submit(queue, request_for(name), ANN) for name in "abcdef"]
     until(lambda: queue.status.workers_ready == 1)
     alive.steps.release(1000)
     until(lambda: all(job.status.over for job in jobs))
     assert sorted(states(*jobs)) == ["done"] * 5 + ["failed"]
     assert queue.status.state == "ready" and queue.status.error == "The device cuda:0 has failed."
     alive.error = DeviceError("The device cuda:1 has failed.")
-    queue.submit(request_for(), ANN)
+    submit(queue, request_for(), ANN)
     until(lambda: queue.status.state == "failed")
     with pytest.raises(USOError, match="cuda:1 has failed"):
-        queue.submit(request_for(), ANN)
+        submit(queue, request_for(), ANN)
 
 
 def test_numbers_in_line_shrink_as_it_moves(run: Any, request_for: Any) -> None:
     """Catches positions that are counted once, when a job arrives."""
     script = Script(free=False)
     queue = run(script)
-    jobs = [queue.submit(request_for(name), ANN) for name in "abc"]
+    jobs = [submit(queue, request_for(name), ANN) for name in "abc"]
     until(lambda: jobs[0].status.state == "running")
     queue.cancel(jobs[1].id)
     assert jobs[2].status.ahead == 1
@@ -121,7 +122,7 @@ def test_numbers_in_line_shrink_as_it_moves(run: Any, request_for: Any) -> None:
 def test_progress_tells_step_and_time_left(run: Any, request_for: Any) -> None:
     """Catches an estimate that counts the first step's preparations: each step here takes 2 s by the events' clock."""
     script = Script(free=False)
-    job = run(script).submit(request_for(steps=10), ANN)
+    job = submit(run(script), request_for(steps=10), ANN)
     script.steps.release(1)
     until(lambda: job.status.step == 1 and job.status.stage == "denoise")
     assert job.status.num_steps == 10 and job.status.seconds_left is None
@@ -144,7 +145,7 @@ def test_a_picture_is_on_the_disk_before_it_is_announced(
 
     monkeypatch.setattr(output, "save", watched)
     script = Script(free=False)
-    job = run(script).submit(request_for("a fox"), ANN)
+    job = submit(run(script), request_for("a fox"), ANN)
     script.steps.release(100)
     until(lambda: job.status.over)
     picture = job.status.pictures[0]
@@ -157,7 +158,7 @@ def test_stop_ends_a_running_job_after_the_step_it_is_at(run: Any, request_for: 
     """Catches a flag that is only read between pictures, and a generator that is left hanging."""
     script = Script(free=False)
     queue = run(script)
-    job, following = queue.submit(request_for("stopped", steps=50), ANN), queue.submit(request_for("next"), ANN)
+    job, following = submit(queue, request_for("stopped", steps=50), ANN), submit(queue, request_for("next"), ANN)
     script.steps.release(2)
     until(lambda: job.status.step == 2)
     assert queue.cancel(job.id)
@@ -173,7 +174,7 @@ def test_stop_takes_a_waiting_job_out_at_once(run: Any, request_for: Any) -> Non
     """Catches a cancelled job that is made all the same when its turn comes."""
     script = Script(free=False)
     queue = run(script)
-    first, second = queue.submit(request_for("first"), ANN), queue.submit(request_for("second"), ANN)
+    first, second = submit(queue, request_for("first"), ANN), submit(queue, request_for("second"), ANN)
     until(lambda: first.status.state == "running")
     assert queue.cancel(second.id) and states(second) == ["cancelled"]
     script.steps.release(100)
@@ -186,7 +187,7 @@ def test_stop_takes_a_waiting_job_out_at_once(run: Any, request_for: Any) -> Non
 def test_stop_after_the_last_picture_changes_nothing(run: Any, request_for: Any) -> None:
     """Catches a finished picture that is called cancelled because Stop came while it was saved."""
     script = Script(free=False)
-    job = run(script).submit(request_for(steps=1), ANN)
+    job = submit(run(script), request_for(steps=1), ANN)
     until(lambda: job.status.state == "running")
     script.steps.release(1)
     until(lambda: job.status.over or job.status.pictures)
@@ -209,12 +210,12 @@ def test_a_job_that_fails_says_why_and_the_next_one_works(
     script = Script()
     script.error = error
     queue = run(script)
-    job = queue.submit(request_for("a"), ANN)
+    job = submit(queue, request_for("a"), ANN)
     until(lambda: job.status.over)
     assert states(job) == ["failed"] and job.status.error.startswith(sentence) and "secret" not in job.status.error
     assert "Traceback" in caplog.text
     script.error = None
-    following = queue.submit(request_for("b"), ANN)
+    following = submit(queue, request_for("b"), ANN)
     until(lambda: following.status.over)
     assert states(following) == ["done"]
 
@@ -229,7 +230,7 @@ def test_jobs_wait_for_the_model_and_see_it_load(run: Any, request_for: Any) -> 
         return Script()
 
     queue = run(load)
-    job = queue.submit(request_for(), ANN)
+    job = submit(queue, request_for(), ANN)
     until(lambda: queue.status.stage == "Loading transformer")
     assert queue.status.state == "loading" and queue.status.share == 0.25 and states(job) == ["queued"]
     go_on.set()
@@ -246,25 +247,25 @@ def test_a_model_that_cannot_be_loaded_fails_what_waits_and_refuses_what_comes(r
         raise MissingWeightsError("Fetch them with a command.")
 
     queue = run(load)
-    job = queue.submit(request_for(), ANN)
+    job = submit(queue, request_for(), ANN)
     waiting.set()
     until(lambda: job.status.over)
     assert states(job) == ["failed"] and queue.status.state == "failed"
     assert job.status.error == queue.status.error == "The model could not be loaded. Fetch them with a command."
     with pytest.raises(USOError, match="Fetch them with a command"):
-        queue.submit(request_for(), ANN)
+        submit(queue, request_for(), ANN)
 
 
 def test_closing_finishes_what_runs_and_tells_what_waits(run: Any, request_for: Any) -> None:
     """Catches a shutdown that throws away a picture that is nearly done, or leaves a page waiting for ever."""
     script = Script(free=False)
     queue = run(script)
-    running, waiting = queue.submit(request_for("a"), ANN), queue.submit(request_for("b"), ANN)
+    running, waiting = submit(queue, request_for("a"), ANN), submit(queue, request_for("b"), ANN)
     until(lambda: running.status.state == "running")
     queue.close()
     assert states(waiting) == ["cancelled"] and "shutting down" in waiting.status.error
     with pytest.raises(USOError, match="shutting down"):
-        queue.submit(request_for("c"), ANN)
+        submit(queue, request_for("c"), ANN)
     script.steps.release(100)
     assert queue.join(PATIENCE) and states(running) == ["done"]
 
@@ -273,7 +274,7 @@ def test_joining_stops_a_job_that_takes_longer_than_the_grace(run: Any, request_
     """Catches a process that cannot be ended while a long job runs."""
     script = Script(free=False)
     queue = run(script)
-    job = queue.submit(request_for(steps=50), ANN)
+    job = submit(queue, request_for(steps=50), ANN)
     until(lambda: job.status.state == "running")
     queue.close()
     threading.Timer(0.2, lambda: script.steps.release(1)).start()
@@ -284,14 +285,14 @@ def test_people_take_turns_and_are_told_when(run: Any, request_for: Any) -> None
     """Catches first come, first served, and waiting times that do not know the steps that were measured (2 s each)."""
     script = Script(free=False)
     queue = run(script)
-    first = queue.submit(request_for("a1"), ANN)
+    first = submit(queue, request_for("a1"), ANN)
     until(lambda: first.status.state == "running")
-    second, other = queue.submit(request_for("a2"), ANN), queue.submit(request_for("b1"), BEN)
+    second, other = submit(queue, request_for("a2"), ANN), submit(queue, request_for("b1"), BEN)
     assert (other.status.ahead, second.status.ahead) == (1, 2)
     assert other.status.seconds_to_start is None
     script.steps.release(2)
     until(lambda: first.status.step == 2)
-    queue.cancel(queue.submit(request_for("c"), BEN).id)  # the line is looked at again
+    queue.cancel(submit(queue, request_for("c"), BEN).id)  # the line is looked at again
     assert other.status.seconds_to_start == pytest.approx(2.0, abs=1.0)
     assert second.status.seconds_to_start == pytest.approx(2.0 + 3 * 2.0, abs=1.0)
     script.steps.release(100)
@@ -304,15 +305,15 @@ def test_limits_are_held(run: Any, request_for: Any) -> None:
     script = Script(free=False)
     queue = run(script, max_waiting=3, max_waiting_per_person=2)
     until(lambda: queue.status.state == "ready")
-    first = queue.submit(request_for("1"), ANN)
+    first = submit(queue, request_for("1"), ANN)
     until(lambda: first.status.state == "running")
     for name in "23":
-        queue.submit(request_for(name), ANN)
+        submit(queue, request_for(name), ANN)
     with pytest.raises(LimitError, match="2 requests of yours are waiting"):
-        queue.submit(request_for("4"), ANN)
-    queue.submit(request_for("5"), BEN)
+        submit(queue, request_for("4"), ANN)
+    submit(queue, request_for("5"), BEN)
     with pytest.raises(LimitError, match="3 requests are waiting, and no more can wait here."):
-        queue.submit(request_for("6"), BEN)
+        submit(queue, request_for("6"), BEN)
     assert queue.status.waiting == 3 and queue.status.running == 1
 
 
@@ -321,7 +322,7 @@ def test_two_workers_share_one_line_and_neither_has_two_jobs(run: Any, request_f
     scripts = [Script(free=False), Script(free=False)]
     queue = run(*scripts)
     until(lambda: queue.status.workers_ready == 2)
-    jobs = [queue.submit(request_for(str(number)), (ANN, BEN)[number % 2]) for number in range(8)]
+    jobs = [submit(queue, request_for(str(number)), (ANN, BEN)[number % 2]) for number in range(8)]
     until(lambda: states(*jobs).count("running") == 2)
     for script in scripts:
         script.steps.release(100)
@@ -338,7 +339,7 @@ def test_one_worker_whose_model_fails_leaves_the_other(run: Any, request_for: An
 
     queue = run(broken, Script())
     until(lambda: queue.status.state == "ready")
-    job = queue.submit(request_for("a"), ANN)
+    job = submit(queue, request_for("a"), ANN)
     until(lambda: job.status.over)
     assert states(job) == ["done"] and (queue.status.workers, queue.status.workers_ready) == (2, 1)
     assert queue.status.error == "The model could not be loaded. There is no device 'cuda:1'."
@@ -347,7 +348,7 @@ def test_one_worker_whose_model_fails_leaves_the_other(run: Any, request_for: An
 def test_previews_come_while_it_runs_and_go_when_it_is_over(run: Any, request_for: Any) -> None:
     """Catches a preview in every step (they cost time), one of the last step, and bytes that are kept for ever."""
     script = Script(free=False)
-    job = run(script).submit(request_for(steps=20), ANN)
+    job = submit(run(script), request_for(steps=20), ANN)
     script.steps.release(4)
     until(lambda: job.status.step == 4)
     assert script.previewed == [3] and job.status.preview is not None
@@ -365,7 +366,7 @@ def test_a_preview_that_fails_costs_nothing_but_itself(run: Any, request_for: An
         def preview(self, progress: Any, side: int = 256) -> Image.Image | None:
             raise RuntimeError("no map")
 
-    job = run(Blind()).submit(request_for(steps=4), ANN)
+    job = submit(run(Blind()), request_for(steps=4), ANN)
     until(lambda: job.status.over)
     assert states(job) == ["done"]
 
@@ -374,7 +375,7 @@ def test_a_job_that_nobody_waits_for_is_stopped_after_a_while(run: Any, request_
     """Catches a GPU that works for closed tabs, waiting or running; and one stream that ends while another goes on."""
     script = Script(free=False)
     queue = run(script, orphan_grace=0.05)
-    running, waiting, other = (queue.submit(request_for(steps=50), ANN) for _ in range(3))
+    running, waiting, other = (submit(queue, request_for(steps=50), ANN) for _ in range(3))
     for job in (running, waiting, other):
         queue.attach(job, "a stream")
     queue.attach(other, "another stream of the same tab")
@@ -395,7 +396,7 @@ def test_a_job_that_nobody_comes_to_follow_is_stopped(
     monkeypatch.setattr(followers, "FOLLOWED_SECONDS", 0.1)
     script = Script(free=False)
     queue = run(script, orphan_grace=0.05)
-    left, followed = queue.submit(request_for(steps=50), ANN), queue.submit(request_for(), ANN)
+    left, followed = submit(queue, request_for(steps=50), ANN), submit(queue, request_for(), ANN)
     until(lambda: left.status.state == "running")
     queue.attach(followed, "a stream")
     for job in (left, followed):  # a stream that is there before the word that it will come is not forgotten either
@@ -410,7 +411,7 @@ def test_a_reload_in_time_keeps_the_job(run: Any, request_for: Any) -> None:
     """Catches a clock of the first stream that stops what the second one has taken over."""
     script = Script(free=False)
     queue = run(script, orphan_grace=0.2)
-    job, following = queue.submit(request_for(), ANN), queue.submit(request_for(), ANN)
+    job, following = submit(queue, request_for(), ANN), submit(queue, request_for(), ANN)
     for one in (job, following):
         queue.attach(one, "before")
         queue.detach(one, "before")
@@ -425,7 +426,7 @@ def test_many_streams_take_one_thread(run: Any, request_for: Any) -> None:
     """Catches a thread for every stream that ends: a stranger could make thousands."""
     script = Script(free=False)
     queue = run(script, orphan_grace=60.0)
-    job = queue.submit(request_for(), ANN)
+    job = submit(queue, request_for(), ANN)
     before = threading.active_count()
     for number in range(200):
         queue.attach(job, str(number))
@@ -438,7 +439,7 @@ def test_orphans_are_finished_where_that_is_asked_for(run: Any, request_for: Any
     """Catches a setting that nobody reads."""
     script = Script(free=False)
     queue = run(script, orphans="finish", orphan_grace=0.0)
-    job = queue.submit(request_for(), ANN)
+    job = submit(queue, request_for(), ANN)
     queue.attach(job, "a stream")
     queue.detach(job, "a stream")
     script.steps.release(100)
@@ -450,14 +451,14 @@ def test_a_slow_disk_holds_nobody_up(run: Any, request_for: Any, tmp_path: Path)
     """Catches the ledger written under the engine's lock: a file that is locked would stop steps, pages and probes."""
     script = Script(free=False)
     queue = run(script)
-    running = queue.submit(request_for(steps=50), ANN)
+    running = submit(queue, request_for(steps=50), ANN)
     until(lambda: running.status.state == "running")
     with closing(sqlite3.connect(tmp_path / FOLDER / "ledger.sqlite3", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         late: list[Job] = []
-        thread = threading.Thread(target=lambda: late.append(queue.submit(request_for("late"), BEN)))
+        thread = threading.Thread(target=lambda: late.append(submit(queue, request_for("late"), BEN)))
         thread.start()
-        until(lambda: queue._entering)
+        until(lambda: queue._places)
         script.steps.release(5)
         until(lambda: running.status.step == 5)  # needs the engine's lock
         assert queue.find(running.id) is running and not late
@@ -475,9 +476,9 @@ def test_a_job_that_arrives_while_the_server_closes_is_told(run: Any, request_fo
     with closing(sqlite3.connect(tmp_path / FOLDER / "ledger.sqlite3", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         late: list[Job] = []
-        thread = threading.Thread(target=lambda: late.append(queue.submit(request_for("late"), ANN)))
+        thread = threading.Thread(target=lambda: late.append(submit(queue, request_for("late"), ANN)))
         thread.start()
-        until(lambda: queue._entering)
+        until(lambda: queue._places)
         queue.close()
         other.execute("COMMIT")
     thread.join(PATIENCE)
@@ -500,7 +501,7 @@ def test_a_worker_outlives_what_nobody_expected(
             raise RuntimeError("planted")
 
     monkeypatch.setattr(queue, "job_over", fails_once)
-    jobs = [queue.submit(request_for(name), ANN) for name in "ab"]
+    jobs = [submit(queue, request_for(name), ANN) for name in "ab"]
     until(lambda: all(job.status.over for job in jobs))
     assert states(*jobs) == ["done", "done"] and "planted" in caplog.text
 
@@ -511,8 +512,8 @@ def test_a_filter_is_asked_before_and_after(run: Any, request_for: Any, tmp_path
     queue = run(script)
     queue.safety = Safety(lambda prompt, image: "no foxes" if "fox" in prompt else "too dark" if image else None)
     with pytest.raises(Blocked, match="Blocked by this server's filter: no foxes"):
-        queue.submit(request_for("a fox"), ANN)
-    job = queue.submit(request_for("a hare"), ANN)
+        submit(queue, request_for("a fox"), ANN)
+    job = submit(queue, request_for("a hare"), ANN)
     until(lambda: job.status.over)
     assert states(job) == ["failed"] and job.status.error == "Blocked by this server's filter: too dark"
     assert not list(tmp_path.glob("*.png")) and script.previewed == []  # nobody sees what it has not been asked about
@@ -523,7 +524,7 @@ def test_every_job_is_over_once(run: Any, request_for: Any) -> None:
     over: list[str] = []
     script = Script(free=False)
     queue = run(script, on_over=lambda job: over.append(job.id))
-    jobs = [queue.submit(request_for(name), ANN) for name in "abcd"]
+    jobs = [submit(queue, request_for(name), ANN) for name in "abcd"]
     until(lambda: jobs[0].status.state == "running")
     queue.cancel(jobs[1].id)
     queue.cancel(jobs[1].id)
@@ -550,7 +551,7 @@ def test_what_is_over_is_forgotten_in_time_and_still_known(
     jobs: list[Job] = []
     for number in range(5):
         request = replace(request_for(str(number)), content_images=(ReferenceImage.of(picture(64, 64)),))
-        jobs.append(queue.submit(request, ANN))
+        jobs.append(submit(queue, request, ANN))
         until(lambda: jobs[-1].status.over)
     until(lambda: queue.find(jobs[2].id) is None)
     assert all(job.request.content_images == () for job in jobs)
@@ -577,7 +578,7 @@ def test_the_demo_model_makes_a_picture(run: Any, demo_pipeline: Any, demo_confi
     """Catches an engine and a pipeline that have grown apart."""
     queue = run(lambda on_progress: demo_pipeline)
     request = GenerationRequest.create(demo_config, width=128, height=128, num_inference_steps=2, seed=3)
-    job = queue.submit(request, ANN)
+    job = submit(queue, request, ANN)
     until(lambda: job.status.over)
     assert states(job) == ["done"], job.status.error
     picture = output.read(job.status.pictures[0].path)

@@ -82,3 +82,8 @@ class RateLimits:
             self._open[person] -= 1
             if not self._open[person]:
                 del self._open[person]
+
+
+def duration(seconds: float) -> str:
+    """In words, to the second or to the minute."""
+    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"

@@ -16,7 +16,6 @@ from pathlib import Path
 from gradio.utils import get_upload_folder
 
 from uso.web.access.identity import Asker
-from uso.web.page.html import duration
 from uso.web.store import uploads
 
 MOST_FILES = 60
@@ -113,6 +112,8 @@ class Uploads:
         wait = 0.0 if person is None else self._ration.wait(person, size)
         if wait:
             most = f"{self._ration.most_files} files and {self._ration.most_bytes / 1e9:g} GB"
+            from uso.web.access.limits import duration
+
             span = duration(SLOTS * SLOT_SECONDS)
             sentence = f"At most {most} in {span} are taken from one person. Try again in {duration(wait)}."
             return Refused(429, sentence, wait)

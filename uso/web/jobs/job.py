@@ -138,6 +138,11 @@ class Job:
     def person(self) -> str:
         return self.asker.person
 
+    @property
+    def image_bytes(self) -> int:
+        """Size of its reference images."""
+        return sum(len(image.data) for image in (*self.request.content_images, *self.request.style_images))
+
     def reach(self, **changes: Any) -> None:
         self.status = replace(self.status, **changes)
 

@@ -15,7 +15,7 @@ from typing import Any
 from uso.errors import USOError
 from uso.request import GenerationRequest
 from uso.web.access.identity import Asker
-from uso.web.jobs.admission import Admission
+from uso.web.jobs.admission import Admission, Place
 from uso.web.jobs.fair_queue import FairQueue
 from uso.web.jobs.followers import Orphans
 from uso.web.jobs.job import Job, JobStatus, Load, ServerStatus
@@ -67,8 +67,8 @@ class JobQueue:
         self._on_over = on_over
         self._changed = threading.Condition()
         self._line: FairQueue[Job] = FairQueue()
-        self._entering: list[Job] = []
-        """Let in, and being entered into the ledger."""
+        self._places: set[Place] = set()
+        """Held for requests that are admitted and not in line yet."""
         self.roll = Roll()
         self._orphans = Orphans(settings.orphan_grace, self._give_up)
         self._closing = ""
@@ -107,41 +107,55 @@ class JobQueue:
         for worker in self.workers:
             worker.thread.start()
 
-    def admit(self, asker: Asker) -> None:
-        """Before anything is read of a request: whether this person may make one now. Counts for the rate.
+    def admit(self, asker: Asker, image_bytes: int = 0) -> Place:
+        """Reserve a place for a request, before its images are read. Counts for the rate limit.
 
-        Raises:
-            USOError: not now, in a sentence.
-        """
-        self._admission.check_disk()
-        with self._changed:
-            self._check_open(asker, 0)
-            self._admission.check_rate(asker.person)
-
-    def submit(self, request: GenerationRequest, asker: Asker) -> Job:
-        """Put a request into the line; it may wait for the model as well.
+        The place is held until `submit` has turned it into a job, or `release` gives it up.
 
         Args:
-            asker: whose turn it takes, and whose history its picture joins.
+            asker: whose turn the request takes, and whose history its picture joins.
+            image_bytes: size of its images.
 
         Raises:
-            USOError: it is refused for now, in a sentence: the line is full, the filter blocks it, the model failed.
+            USOError: not now, in a sentence: a limit, a full disk, a server that closes, a model that failed.
+        """
+        self._admission.check_disk()
+        place = Place(asker, image_bytes)
+        with self._changed:
+            if self._closing or self.status.state == "failed":
+                raise USOError(self._closing or self.status.error)
+            waiting = [*self._line, *self._places]
+            self._admission.check_queue(
+                waiting=len(waiting),
+                waiting_of_person=sum(one.person == asker.person for one in waiting),
+                waiting_bytes=image_bytes + sum(one.image_bytes for one in waiting),
+                seconds=self._next_turn_in(),
+            )
+            self._admission.check_rate(asker.person)
+            self._places.add(place)
+        return place
+
+    def release(self, place: Place) -> None:
+        """Give up a place, unless its request has been submitted."""
+        with self._changed:
+            self._places.discard(place)
+
+    def submit(self, request: GenerationRequest, place: Place) -> Job:
+        """Put an admitted request into the queue, where it may wait for the model as well.
+
+        Raises:
+            USOError: the filter blocks it, or the ledger cannot be written.
         """
         self.safety.check_prompt(request.prompt)
-        job = Job(request, asker)
-        with self._changed:
-            self._check_open(asker, _bytes_of(job))
-            self._entering.append(job)
-        try:  # to the disk, without the lock
+        job = Job(request, place.asker)
+        try:  # writes to the disk, so it does not hold the lock
             self.ledger.accepted(job)
         except sqlite3.Error as error:
             logger.exception("Job %s could not be entered into the ledger.", job.name)
-            with self._changed:
-                self._entering.remove(job)
-            raise USOError("The server cannot write to its disk. Tell the one who runs it.") from error
+            raise USOError(self._closing or "The server cannot write to its disk. Tell the one who runs it.") from error
         self.roll.enter(job)
         with self._changed:
-            self._entering.remove(job)
+            self._places.discard(place)
             job.accepted_at = time.monotonic()
             failed = self.status.state == "failed"
             if self._closing or failed:
@@ -153,18 +167,6 @@ class JobQueue:
         if job.status.over:
             self._over(job)
         return job
-
-    def _check_open(self, asker: Asker, more_bytes: int) -> None:
-        """With `_changed` held: whether there is room for one more request."""
-        if self._closing or self.status.state == "failed":
-            raise USOError(self._closing or self.status.error)
-        waiting = [*self._line, *self._entering]
-        self._admission.check_line(
-            waiting=len(waiting),
-            waiting_of_person=sum(job.person == asker.person for job in waiting),
-            waiting_bytes=more_bytes + sum(map(_bytes_of, waiting)),
-            seconds=self._next_turn_in(),
-        )
 
     def find(self, job_id: str) -> Job | None:
         """A job that is not over, or was not long ago."""
@@ -341,7 +343,3 @@ class JobQueue:
         except Exception:
             logger.exception("Job %s is over, but not everybody could be told.", job.name)
         self.roll.close(job)
-
-
-def _bytes_of(job: Job) -> int:
-    return sum(len(reference.data) for reference in (*job.request.content_images, *job.request.style_images))
