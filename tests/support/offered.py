@@ -16,9 +16,9 @@ from uso.config import load_model_config
 from uso.web.access.identity import Relay
 from uso.web.access.stack import guarded
 from uso.web.api.calls import Calls
-from uso.web.api.mcp import fit_tools
 from uso.web.jobs.job import Pipeline
 from uso.web.jobs.queue import JobQueue
+from uso.web.page.gradio_fit import fit_tools
 from uso.web.page.layout import build_page
 from uso.web.settings import ServerSettings
 

@@ -20,8 +20,8 @@ from pydantic import BaseModel
 
 from uso.web.access.identity import Relay, login_name
 from uso.web.access.stack import guarded
-from uso.web.api.mcp import fit_tools
 from uso.web.jobs.queue import JobQueue
+from uso.web.page.gradio_fit import fit_tools
 from uso.web.page.html import EXAMPLES_ROUTE
 from uso.web.page.texts import EXAMPLES_FOLDER
 from uso.web.page.theme import CSS, page_theme
