@@ -1,14 +1,17 @@
 """Somebody in front of the page, as Gradio gives them to a handler: a real request with a browser's cookie."""
 
 from dataclasses import replace
+from typing import Any
 
 import gradio as gr
 from starlette.requests import Request
 
+from tests.support.scripted import until
 from uso.request import GenerationRequest
 from uso.web.access.identity import BROWSER_COOKIE, Asker, asker_of, remember
-from uso.web.jobs.job import Job
+from uso.web.jobs.job import Job, Picture
 from uso.web.jobs.queue import JobQueue
+from uso.web.page.events import Events
 
 ANN, BEN = "a" * 43, "b" * 43
 """Keys of two browsers."""
@@ -30,3 +33,12 @@ def submit(queue: JobQueue, request: GenerationRequest, asker: Asker) -> Job:
         return queue.submit(request, place)
     finally:
         queue.release(place)
+
+
+def made(events: Events, key: str | None = ANN, **values: Any) -> tuple[Job, Picture]:
+    """A picture that the owner of a browser has made."""
+    request = GenerationRequest.create(events.config, **{"num_inference_steps": 2, **values})
+    job = submit(events.queue, request, asker_of(visitor(key)))
+    until(lambda: job.status.over and job.ended_at)
+    assert job.status.state == "done", job.status.error
+    return job, job.status.pictures[-1]

@@ -21,6 +21,8 @@ from uso.web.page.layout import build_page
 from uso.web.server.app import MAX_SESSIONS, build_app
 from uso.web.settings import ServerSettings
 
+pytestmark = pytest.mark.usefixtures("uploads")
+
 CALL = "/gradio_api/call"
 REQUEST = ["a fox", None, None, None, 128, 128, False, 2, 4.0, 128, 1]
 """Values of `/generate`."""
@@ -59,14 +61,6 @@ async def _built(queue: JobQueue) -> tuple[FastAPI, gr.Blocks]:
     """In an event loop: Gradio makes one otherwise, and leaves it open."""
     page = build_page(Calls(load_model_config("demo"), queue), "Because of the test.")
     return build_app(queue, page), page
-
-
-@pytest.fixture(autouse=True)
-def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gradio's folder for what is uploaded; its table of all calls is off, as in `app.py` (its pandas code warns)."""
-    monkeypatch.setenv("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
-    (tmp_path / "uploads").mkdir()
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
 
 
 def test_sessions_that_are_over_go(tmp_path: Path) -> None:
