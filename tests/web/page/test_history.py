@@ -15,7 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image, PngImagePlugin
 
-from tests.support.scripted import Script, until
+from tests.support.scripted import Script, ledger_of, queue_of, until
 from tests.support.visitor import ANN, BEN, visitor
 from uso import output
 from uso.config import ModelConfig
@@ -31,7 +31,8 @@ from uso.web.page.restore import KEEP
 from uso.web.server.app import build_app
 from uso.web.settings import ServerSettings
 from uso.web.store import history
-from uso.web.store.ledger import CUT_OFF, Remembered
+from uso.web.store.ledger import Remembered
+from uso.web.store.recovery import CUT_OFF
 
 GONE = "That picture is no longer on the server."
 
@@ -58,10 +59,10 @@ def serve(tmp_path: Path, uploads: Path, demo_config: ModelConfig) -> Generator[
 
     def start(**settings: Any) -> Events:
         (tmp_path / "outputs").mkdir(exist_ok=True)
-        queue = JobQueue(lambda on_progress: Demo(), ServerSettings(output=tmp_path / "outputs", **settings))
+        queue = queue_of(lambda on_progress: Demo(), ServerSettings(output=tmp_path / "outputs", **settings))
         engines.append(queue)
         queue.start()
-        return Events(Calls(demo_config, queue))
+        return Events(Calls(demo_config, queue, ledger_of(queue)))
 
     yield start
     for queue in engines:
@@ -182,7 +183,7 @@ def test_anothers_picture_cannot_be_had_over_http_either(serve: Any, demo_config
     picture = made(first, ANN, prompt="a secret")[1]
 
     async def build() -> TestClient:
-        return TestClient(build_app(first.queue, build_page(Calls(demo_config, first.queue), "Because.")))
+        return TestClient(build_app(first.queue, first.ledger, build_page(first.calls, "Because.")))
 
     client = asyncio.run(build())  # not entered: the engine runs already
     config = client.get("/config").json()
@@ -208,13 +209,13 @@ def test_a_tab_comes_back_to_its_job(serve: Any, demo_config: ModelConfig, tmp_p
     """Catches a reload that loses the job: its words, its Stop button, its picture."""
     script = Script(free=False)
     (tmp_path / "outputs").mkdir()
-    queue = JobQueue(lambda on_progress: script, ServerSettings(output=tmp_path / "outputs"))
-    handlers = Events(Calls(demo_config, queue))
+    queue = queue_of(lambda on_progress: script, ServerSettings(output=tmp_path / "outputs"))
+    handlers = Events(Calls(demo_config, queue, ledger_of(queue)))
     queue.start()
     job = queue.submit(GenerationRequest.create(demo_config, num_inference_steps=4), asker_of(visitor()))
     until(lambda: job.status.state == "running")
-    queue.attach(job, "the tab")
-    queue.detach(job, "the tab")  # what a reload does first
+    queue.followers.attach(job, "the tab")
+    queue.followers.detach(job, "the tab")  # what a reload does first
 
     async def collect() -> list[Shown]:
         shown: list[Shown] = []
@@ -222,7 +223,7 @@ def test_a_tab_comes_back_to_its_job(serve: Any, demo_config: ModelConfig, tmp_p
             if not shown:
                 assert one.stop["interactive"] and not one.generate["interactive"] and one.job_id == job.id
             elif len(shown) == 1:
-                assert len(job.watchers) == 1
+                assert len(job.followers) == 1
             shown.append(one)
             script.steps.release()
         return shown
@@ -239,10 +240,10 @@ def test_a_job_that_a_restart_cut_off_is_told(serve: Any) -> None:
     """Catches a page that waits for ever for a job that no server has any more, or forgets it without a word."""
     first = serve()
     lost = Job(GenerationRequest.create(first.config), asker_of(visitor()))
-    first.queue.ledger.accepted(lost)
+    ledger_of(first.queue).accepted(lost)
     picture = made(first, ANN, prompt="kept", seed=8)
     first.queue.close()
-    first.queue.ledger.close()
+    ledger_of(first.queue).close()
     second = serve()
     (told,) = came_back(second, lost.id)
     assert CUT_OFF in told.status and told.memory == FORGET and told.picture == KEEP

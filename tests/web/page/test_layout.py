@@ -20,7 +20,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from tests.support.scripted import PATIENCE, Script, until
+from tests.support.scripted import PATIENCE, Script, ledger_of, queue_of, until
 from tests.support.visitor import visitor
 from tools.demo.world.scenes import caption_words
 from tools.demo.world.styles import STYLES
@@ -29,7 +29,8 @@ from uso.config import ExampleSet, ModelConfig, load_model_config
 from uso.errors import ImageError, MissingWeightsError, RequestError
 from uso.web.access.identity import asker_of
 from uso.web.api.calls import Calls, Inputs, requested, uploaded
-from uso.web.jobs.queue import JobQueue, JobStatus, ServerStatus
+from uso.web.jobs.job import JobStatus, ServerStatus
+from uso.web.jobs.queue import JobQueue
 from uso.web.page import html
 from uso.web.page.events import FORGET, LATER_TICK_SECONDS, TICK_SECONDS, Events, Shown
 from uso.web.page.layout import build_page
@@ -42,7 +43,7 @@ def built(config: ModelConfig, queue: JobQueue) -> gr.Blocks:
     """The page, built in an event loop: Gradio makes one otherwise, and leaves it open."""
 
     async def build() -> gr.Blocks:
-        return build_page(Calls(config, queue), "Because of the test.")
+        return build_page(Calls(config, queue, ledger_of(queue)), "Because of the test.")
 
     return asyncio.run(build())
 
@@ -51,7 +52,8 @@ def served(config: ModelConfig, queue: JobQueue) -> TestClient:
     """The page and its routes, in an event loop as well; enter it to start the engine."""
 
     async def build() -> TestClient:
-        return TestClient(build_app(queue, build_page(Calls(config, queue), "Because of the test.")))
+        page = build_page(Calls(config, queue, ledger_of(queue)), "Because of the test.")
+        return TestClient(build_app(queue, ledger_of(queue), page))
 
     return asyncio.run(build())
 
@@ -86,14 +88,14 @@ def settings(tmp_path: Path) -> ServerSettings:
 @pytest.fixture
 def queue(settings: ServerSettings, uploads: Path) -> Generator[JobQueue, None, None]:
     """An engine that has not started; the pipeline is a script."""
-    made = JobQueue(lambda on_progress: Script(), settings)
+    made = queue_of(lambda on_progress: Script(), settings)
     yield made
     made.close()
 
 
 @pytest.fixture
 def handlers(queue: JobQueue, demo_config: ModelConfig) -> Events:
-    return Events(Calls(demo_config, queue))
+    return Events(Calls(demo_config, queue, ledger_of(queue)))
 
 
 def fields(page: gr.Blocks) -> dict[str, Any]:
@@ -300,7 +302,7 @@ def test_the_page_offers_the_examples_of_its_model(name: str, examples: ExampleS
     assert all((escape(text) in tips) == (examples == own) for own in TIPS for _, text in set(TIPS[own]) - SHARED_TIPS)
     cards = [sample for (sample,) in fields(page)["examples"].samples]
     assert cards == [html.card(example) for example in EXAMPLES[examples]]
-    fill = Events(Calls(config, queue)).example
+    fill = Events(Calls(config, queue, ledger_of(queue))).example
     assert [fill(index).prompt for index in range(len(cards))] == [example.prompt for example in EXAMPLES[examples]]
 
 
@@ -309,7 +311,7 @@ def test_an_example_sets_every_field_and_can_be_made(
     name: str, examples: ExampleSet, queue: JobQueue, uploads: Path
 ) -> None:
     """Catches a field that an earlier example filled and a later one leaves: old pictures in new requests."""
-    handlers = Events(Calls(load_model_config(name), queue))
+    handlers = Events(Calls(load_model_config(name), queue, ledger_of(queue)))
     for index, example in enumerate(EXAMPLES[examples]):
         inputs = handlers.example(index)
         assert all(value is not None for name, value in inputs._asdict().items() if not name.endswith("_image"))
@@ -433,8 +435,8 @@ def test_previews_are_sent_once_each_and_go_with_the_picture(
 ) -> None:
     """Catches a preview that is sent again with every step, and one that stays over the finished picture."""
     script = Script(free=False)
-    queue = JobQueue(lambda on_progress: script, settings)
-    handlers = Events(Calls(demo_config, queue))
+    queue = queue_of(lambda on_progress: script, settings)
+    handlers = Events(Calls(demo_config, queue, ledger_of(queue)))
     queue.start()
 
     async def collect() -> list[Shown]:
@@ -481,8 +483,8 @@ def test_a_page_follows_one_job(handlers: Events, queue: JobQueue) -> None:
 def test_stop_reaches_the_job(demo_config: ModelConfig, settings: ServerSettings, at_work: bool) -> None:
     """Catches a Stop button that ends the stream but not the work, or that does nothing while the job waits."""
     script = Script(free=False)
-    queue = JobQueue(lambda on_progress: script, settings)
-    handlers = Events(Calls(demo_config, queue))
+    queue = queue_of(lambda on_progress: script, settings)
+    handlers = Events(Calls(demo_config, queue, ledger_of(queue)))
     queue.start()
     before = None if at_work else queue.submit(requested(demo_config, Inputs()), asker_of(visitor()))
     until(lambda: at_work or script.seen)
@@ -520,8 +522,8 @@ def test_the_page_unlocks_when_the_model_is_ready(
         assert go_on.wait(PATIENCE)
         return Script()
 
-    queue = JobQueue(load, settings)
-    handlers = Events(Calls(demo_config, queue))
+    queue = queue_of(load, settings)
+    handlers = Events(Calls(demo_config, queue, ledger_of(queue)))
     queue.start()
     until(lambda: queue.status.share == 0.5)
     state, button, timer = handlers.tick(None)
@@ -548,8 +550,8 @@ def test_the_page_goes_on_looking_until_every_worker_is_ready(
         assert go_on.wait(PATIENCE)
         return Script()
 
-    queue = JobQueue([lambda on_progress: Script(), late], settings)
-    handlers = Events(Calls(demo_config, queue))
+    queue = queue_of([lambda on_progress: Script(), late], settings)
+    handlers = Events(Calls(demo_config, queue, ledger_of(queue)))
     queue.start()
     until(lambda: queue.status.workers_ready == 1)
     state, button, timer = handlers.tick(None)
@@ -566,8 +568,8 @@ def test_a_failed_load_stays_with_its_remedy(demo_config: ModelConfig, settings:
     def load(on_progress: Any) -> Script:
         raise MissingWeightsError("Fetch them with `a command`.")
 
-    queue = JobQueue(load, settings)
-    handlers = Events(Calls(demo_config, queue))
+    queue = queue_of(load, settings)
+    handlers = Events(Calls(demo_config, queue, ledger_of(queue)))
     queue.start()
     until(lambda: queue.status.state == "failed")
     state, button, timer = handlers.tick(None)

@@ -30,6 +30,7 @@ from uso.web.jobs.admission import LimitError
 from uso.web.jobs.job import NAME_LETTERS, Job, JobStatus, Picture, ServerStatus
 from uso.web.jobs.queue import JobQueue
 from uso.web.server.metrics import Metrics
+from uso.web.store.ledger import Ledger
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +72,10 @@ class Inputs(NamedTuple):
 class Calls:
     """One model's configuration, one engine, and whoever counts what was refused."""
 
-    def __init__(self, config: ModelConfig, queue: JobQueue, telemetry: Metrics | None = None) -> None:
+    def __init__(self, config: ModelConfig, queue: JobQueue, ledger: Ledger, telemetry: Metrics | None = None) -> None:
         self.config = config
         self.queue = queue
+        self.ledger = ledger
         self.telemetry = telemetry
         self._readers = ThreadPoolExecutor(READERS, "read")
         self._submitters = ThreadPoolExecutor(SUBMITTERS, "submit")
@@ -106,7 +108,7 @@ class Calls:
     def _enter(self, request: GenerationRequest, asker: Asker) -> Job:
         """In a thread, which goes on where the caller is gone before it is done."""
         job = self.queue.submit(request, asker)
-        self.queue.expect(job)
+        self.queue.followers.expect(job)
         return job
 
     async def follow(self, job: Job) -> AsyncGenerator[tuple[JobStatus, ServerStatus], None]:
@@ -115,7 +117,7 @@ class Calls:
         As long as it is followed the job is nobody's orphan; closing this before the end gives it up.
         """
         watcher = uuid.uuid4().hex
-        self.queue.attach(job, watcher)
+        self.queue.followers.attach(job, watcher)
         loop = asyncio.get_running_loop()
         seen, told = None, 0.0
         try:
@@ -130,7 +132,7 @@ class Calls:
                 await asyncio.sleep(WAITING_SECONDS if far else LOOK_SECONDS)
         finally:
             if not job.status.over:
-                self.queue.detach(job, watcher)
+                self.queue.followers.detach(job, watcher)
 
 
 def requested(config: ModelConfig, inputs: Inputs, max_pixels: int = MAX_PIXELS) -> GenerationRequest:

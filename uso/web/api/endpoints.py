@@ -7,7 +7,6 @@ The page has its own verbs (`page/events.py`); who is let in, and how often, is 
 import asyncio
 import functools
 import logging
-import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
@@ -21,10 +20,10 @@ from uso.request import RANDOM_SEED
 from uso.web.api.calls import Calls, Inputs, handed_out, plain_errors
 from uso.web.jobs.job import JobStatus, Picture, ServerStatus
 from uso.web.page import html
+from uso.web.store import history
 
 logger = logging.getLogger(__name__)
 
-JOB_ID = re.compile(r"[0-9a-f]{32}")
 
 NO_JOB = "There is no job of that id here. Give the 32 letters and digits that /generate answered as `job`."
 
@@ -131,7 +130,7 @@ class Endpoints:
 
     def _outcome(self, job: str) -> JobStatus:
         """What a job has reached; the ids of all jobs have one form, and nothing else is looked for."""
-        found = self.queue.outcome(job) if isinstance(job, str) and JOB_ID.fullmatch(job) else None
+        found = history.outcome(self.queue, self.calls.ledger, job)
         if found is None:
             raise RequestError(NO_JOB)
         return found

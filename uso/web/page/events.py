@@ -69,6 +69,7 @@ class Events:
         self.calls = calls
         self.config = calls.config
         self.queue = calls.queue
+        self.ledger = calls.ledger
 
     # Jobs.
 
@@ -91,7 +92,7 @@ class Events:
 
     async def come_back(self, job_id: Any, request: gr.Request) -> AsyncGenerator[Shown, None]:
         """After a load of the page: to the job that this tab was at, if there was one."""
-        found = await asyncio.to_thread(history.own_job, self.queue, asker_of(request), job_id)
+        found = await asyncio.to_thread(history.own_job, self.queue, self.ledger, asker_of(request).owner, job_id)
         if found is None:
             yield Shown(memory=FORGET)
             return
@@ -142,7 +143,7 @@ class Events:
         """A picture that has just been made, and the history with it. A ledger that cannot be read, as that of a
         server on its way down, costs no picture."""
         try:
-            found = history.own(self.queue, asker, picture.id)
+            found = history.own(self.ledger, asker.owner, picture.id)
             shown = Shown(history=self._history(asker, picture.id))
         except sqlite3.Error:
             logger.warning("The ledger could not be read after job %s.", job_id[:NAME_LETTERS], exc_info=True)
@@ -213,7 +214,7 @@ class Events:
             name, saved = await self.calls.read(brought, file, self.calls.max_pixels)
         except (RequestError, OutputError) as error:
             return html.note(str(error), bad=True), *unchanged
-        source = await asyncio.to_thread(entitled, self.queue, asker_of(request), saved)
+        source = await asyncio.to_thread(entitled, self.ledger, asker_of(request), saved)
         found = await asyncio.to_thread(restored, self.config, saved, source, self.queue.settings.output)
         return html.note(_told(f"The settings of {name} are filled in.", found)), *found.inputs
 
@@ -228,7 +229,7 @@ class Events:
     async def select(self, chosen: gr.EventData, job_id: str | None, request: gr.Request) -> Shown:
         """A picture of the history, in full."""
         picture_id = chosen._data.get("picture") if isinstance(chosen._data, dict) else None
-        found = await asyncio.to_thread(history.own, self.queue, asker_of(request), picture_id)
+        found = await asyncio.to_thread(history.own, self.ledger, asker_of(request).owner, picture_id)
         if found is None:
             return Shown(status=html.refusal("That picture is no longer on the server."))
         shown = await asyncio.to_thread(self._picture, found)
@@ -238,7 +239,7 @@ class Events:
     async def reuse_all(self, picture_id: Any, request: gr.Request) -> tuple[Any, ...]:
         """All inputs of the picture that is shown, its images too; (what is said, Advanced, inputs)."""
         unchanged = KEEP, *Inputs(*[KEEP] * len(Inputs._fields))
-        found = await asyncio.to_thread(history.own, self.queue, asker_of(request), picture_id)
+        found = await asyncio.to_thread(history.own, self.ledger, asker_of(request).owner, picture_id)
         saved = await asyncio.to_thread(history.record_of, found) if found else None
         if saved is None:
             return html.refusal("That picture is no longer on the server."), *unchanged
@@ -248,7 +249,7 @@ class Events:
 
     def reuse_seed(self, picture_id: Any, request: gr.Request) -> tuple[Any, Any, Any]:
         """(what is said, the seed field, Advanced where it is)."""
-        found = history.own(self.queue, asker_of(request), picture_id)
+        found = history.own(self.ledger, asker_of(request).owner, picture_id)
         if found is None:
             return html.refusal("That picture is no longer on the server."), KEEP, KEEP
         seed = found.picture.seed
@@ -267,7 +268,7 @@ class Events:
         return (said, KEEP, path) if second else (said, path, KEEP)
 
     def _as_input(self, picture_id: Any, request: gr.Request, said: str) -> tuple[str, Any]:
-        found = history.own(self.queue, asker_of(request), picture_id)
+        found = history.own(self.ledger, asker_of(request).owner, picture_id)
         try:
             if found is not None:
                 return html.idle(said), handed_out(found.picture)
@@ -294,8 +295,8 @@ class Events:
         return state, button, gr.update(value=every, active=not over)
 
     def _history(self, asker: Asker, current: str = "") -> str:
-        rule = prune.words(self.queue.settings)
-        return history_html.history(history.recent(self.queue, asker), rule, current, asker.owner is not None)
+        rule = prune.notice(self.queue.settings)
+        return history_html.history(history.recent(self.ledger, asker.owner), rule, current, asker.owner is not None)
 
     def _picture(self, remembered: Remembered) -> Shown:
         """A picture and all that is known of it."""

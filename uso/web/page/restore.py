@@ -22,8 +22,8 @@ from uso.images import MAX_PIXELS
 from uso.request import GenerationRequest, ReferenceImage
 from uso.web.access.identity import Asker
 from uso.web.api.calls import Inputs, uploaded
-from uso.web.jobs.queue import JobQueue
-from uso.web.store.history import record_of
+from uso.web.store.history import of_job_digest, record_of
+from uso.web.store.ledger import Ledger
 
 MAX_SENTENCE = 240
 """Characters of what is said about one value: a hostile one may be long."""
@@ -62,7 +62,7 @@ def brought(value: Any, max_pixels: int = MAX_PIXELS) -> tuple[str, output.Saved
         raise OutputError(str(error).replace(str(path), file.name)) from error
 
 
-def entitled(queue: JobQueue, asker: Asker, saved: output.SavedPicture) -> output.SavedPicture | None:
+def entitled(ledger: Ledger, asker: Asker, saved: output.SavedPicture) -> output.SavedPicture | None:
     """The record whose reference images this asker may have: whoever has somebody's PNG must not get their photographs.
 
     For a person at this very machine it is the PNG's own. For everybody else it is the copy that the server itself
@@ -71,7 +71,7 @@ def entitled(queue: JobQueue, asker: Asker, saved: output.SavedPicture) -> outpu
     if asker.local:
         return saved
     named = saved.record.get("job")
-    found = queue.ledger.of_record(asker.owner, named) if isinstance(named, str) else None
+    found = of_job_digest(ledger, asker.owner, named) if isinstance(named, str) else None
     return None if found is None else record_of(found)
 
 
