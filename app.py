@@ -112,14 +112,16 @@ def build(
     from uso.web.page.layout import build_page
     from uso.web.server.app import build_site
     from uso.web.server.metrics import Metrics
+    from uso.web.store.recovery import open_ledger
 
     devices = worker_devices(args)
     telemetry = Metrics(settings.log_prompts)
     loads = [partial(load, args, config, device, len(devices) == 1) for device in devices]
-    queue = JobQueue(loads, settings, safety=safety, on_over=telemetry.job_over)
+    ledger = open_ledger(settings.output)
+    queue = JobQueue(loads, settings, ledger, safety=safety, on_over=telemetry.job_over)
     telemetry.watch(lambda: queue.status)
-    page = build_page(Calls(config, queue, telemetry.refused), reason)
-    return build_site(queue, page, telemetry, own_url=lambda: address(listener))
+    page = build_page(Calls(config, queue, ledger, telemetry.refused), reason)
+    return build_site(queue, ledger, page, telemetry, own_url=lambda: address(listener))
 
 
 def automatic_model(args: argparse.Namespace) -> tuple[ModelConfig, str]:

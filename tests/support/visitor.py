@@ -6,11 +6,10 @@ from typing import Any
 import gradio as gr
 from starlette.requests import Request
 
-from tests.support.scripted import until
+from tests.support.scripted import submit, until
 from uso.request import GenerationRequest
-from uso.web.access.identity import BROWSER_COOKIE, Asker, asker_of, remember
+from uso.web.access.identity import BROWSER_COOKIE, asker_of, remember
 from uso.web.jobs.job import Job, Picture
-from uso.web.jobs.queue import JobQueue
 from uso.web.page.events import Events
 
 ANN, BEN = "a" * 43, "b" * 43
@@ -24,15 +23,6 @@ def visitor(key: str | None = ANN, session: str = "tab", local: bool = False) ->
     if local:
         remember(scope, replace(asker_of(Request(scope)), local=True))
     return gr.Request(Request(scope), session_hash=session)
-
-
-def submit(queue: JobQueue, request: GenerationRequest, asker: Asker) -> Job:
-    """Admit and submit a request at once, as `Calls` does around the reading of its images."""
-    place = queue.admit(asker)
-    try:
-        return queue.submit(request, place)
-    finally:
-        queue.release(place)
 
 
 def made(events: Events, key: str | None = ANN, **values: Any) -> tuple[Job, Picture]:

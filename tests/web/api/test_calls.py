@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.support.scripted import PATIENCE, Script, until
+from tests.support.scripted import PATIENCE, Script, ledger_of, queue_of, until
 from tests.support.visitor import visitor
 from uso.config import ModelConfig, load_model_config
 from uso.errors import ImageError, RequestError, USOError
@@ -19,7 +19,6 @@ from uso.web.api import calls as calls_module
 from uso.web.api.calls import Calls, Inputs, request_from, uploaded
 from uso.web.jobs import admission
 from uso.web.jobs.admission import LimitError
-from uso.web.jobs.queue import JobQueue
 from uso.web.settings import ServerSettings
 
 
@@ -86,11 +85,11 @@ def test_files_are_opened_only_where_uploads_are(uploads: Path, tmp_path: Path) 
 @contextmanager
 def calls_of(tmp_path: Path, config: ModelConfig, **settings: Any) -> Iterator[Calls]:
     """Calls to a queue that has not started, so that every job waits."""
-    queue = JobQueue(lambda on_progress: Script(), ServerSettings(output=tmp_path, **settings))
-    calls = Calls(config, queue)
+    queue = queue_of(lambda on_progress: Script(), ServerSettings(output=tmp_path, **settings))
+    calls = Calls(config, queue, ledger_of(queue))
     yield calls
     queue.close()
-    queue.ledger.close()
+    ledger_of(queue).close()
 
 
 def submit(calls: Calls, inputs: Inputs) -> Any:
@@ -197,11 +196,11 @@ def test_a_caller_who_leaves_keeps_no_place(
 def test_refusals_are_counted_by_their_reason(tmp_path: Path, demo_config: ModelConfig) -> None:
     """Catches refusals that the metrics miss, and a malformed request that does not count for the rate."""
     reasons: list[str] = []
-    queue = JobQueue(lambda on_progress: Script(), ServerSettings(output=tmp_path, rate=2))
-    calls = Calls(demo_config, queue, reasons.append)
+    queue = queue_of(lambda on_progress: Script(), ServerSettings(output=tmp_path, rate=2))
+    calls = Calls(demo_config, queue, ledger_of(queue), reasons.append)
     for inputs in (Inputs(width=500), Inputs(), Inputs()):
         with suppress(USOError):
             submit(calls, inputs)
     assert reasons == ["RequestError", "rate"]
     queue.close()
-    queue.ledger.close()
+    ledger_of(queue).close()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.scripted import Script
+from tests.support.scripted import Script, ledger_of, queue_of
 from uso.config import ModelConfig
 from uso.web.api.calls import Calls
 from uso.web.jobs.queue import JobQueue
@@ -23,14 +23,14 @@ def settings(tmp_path: Path) -> ServerSettings:
 @pytest.fixture
 def queue(settings: ServerSettings, uploads: Path) -> Generator[JobQueue, None, None]:
     """A queue that has not started; the pipeline is a script."""
-    made = JobQueue(lambda on_progress: Script(), settings)
+    made = queue_of(lambda on_progress: Script(), settings)
     yield made
     made.close()
 
 
 @pytest.fixture
 def events(queue: JobQueue, demo_config: ModelConfig) -> Events:
-    return Events(Calls(demo_config, queue))
+    return Events(Calls(demo_config, queue, ledger_of(queue)))
 
 
 class Demo(Script):
@@ -46,10 +46,10 @@ def serve(tmp_path: Path, uploads: Path, demo_config: ModelConfig) -> Generator[
 
     def start(**settings: Any) -> Events:
         (tmp_path / "outputs").mkdir(exist_ok=True)
-        queue = JobQueue(lambda on_progress: Demo(), ServerSettings(output=tmp_path / "outputs", **settings))
+        queue = queue_of(lambda on_progress: Demo(), ServerSettings(output=tmp_path / "outputs", **settings))
         queues.append(queue)
         queue.start()
-        return Events(Calls(demo_config, queue))
+        return Events(Calls(demo_config, queue, ledger_of(queue)))
 
     yield start
     for queue in queues:

@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from tests.support.scripted import PATIENCE, Script, until
-from tests.support.visitor import ANN, BEN, submit, visitor
+from tests.support.scripted import PATIENCE, Script, ledger_of, queue_of, submit, until
+from tests.support.visitor import ANN, BEN, visitor
 from uso import output
 from uso.config import ModelConfig
 from uso.errors import MissingWeightsError
@@ -60,8 +60,8 @@ def test_previews_are_sent_once_each_and_go_with_the_picture(
 ) -> None:
     """Catches a preview that is sent again with every step, and one that stays over the finished picture."""
     script = Script(free=False)
-    queue = JobQueue(lambda on_progress: script, settings)
-    events = Events(Calls(demo_config, queue))
+    queue = queue_of(lambda on_progress: script, settings)
+    events = Events(Calls(demo_config, queue, ledger_of(queue)))
     queue.start()
 
     async def collect() -> list[Shown]:
@@ -108,8 +108,8 @@ def test_a_page_follows_one_job(events: Events, queue: JobQueue) -> None:
 def test_stop_reaches_the_job(demo_config: ModelConfig, settings: ServerSettings, at_work: bool) -> None:
     """Catches a Stop button that ends the stream but not the work, or that does nothing while the job waits."""
     script = Script(free=False)
-    queue = JobQueue(lambda on_progress: script, settings)
-    events = Events(Calls(demo_config, queue))
+    queue = queue_of(lambda on_progress: script, settings)
+    events = Events(Calls(demo_config, queue, ledger_of(queue)))
     queue.start()
     before = None if at_work else submit(queue, request_from(demo_config, Inputs()), asker_of(visitor()))
     until(lambda: at_work or script.seen)
@@ -147,7 +147,7 @@ def test_anothers_job_can_be_neither_followed_nor_stopped(events: Events, queue:
 
     shown = asyncio.run(first())
     assert shown.job_id not in (hers.id, gr.skip()) and queue.status.waiting == 2  # a job of his own
-    assert not hers.watchers
+    assert not hers.followers
     stopping = gr.update(interactive=False, value="Stopping ...")
     assert events.stop(hers.id, visitor(ANN)) == stopping and hers.status.state == "cancelled"
 
@@ -199,8 +199,8 @@ def test_the_page_unlocks_when_the_model_is_ready(
         assert go_on.wait(PATIENCE)
         return Script()
 
-    queue = JobQueue(load, settings)
-    events = Events(Calls(demo_config, queue))
+    queue = queue_of(load, settings)
+    events = Events(Calls(demo_config, queue, ledger_of(queue)))
     queue.start()
     until(lambda: queue.status.share == 0.5)
     state, button, timer = events.tick(None)
@@ -227,8 +227,8 @@ def test_the_page_goes_on_looking_until_every_worker_is_ready(
         assert go_on.wait(PATIENCE)
         return Script()
 
-    queue = JobQueue([lambda on_progress: Script(), late], settings)
-    events = Events(Calls(demo_config, queue))
+    queue = queue_of([lambda on_progress: Script(), late], settings)
+    events = Events(Calls(demo_config, queue, ledger_of(queue)))
     queue.start()
     until(lambda: queue.status.workers_ready == 1)
     state, button, timer = events.tick(None)
@@ -245,8 +245,8 @@ def test_a_failed_load_stays_with_its_remedy(demo_config: ModelConfig, settings:
     def load(on_progress: Any) -> Script:
         raise MissingWeightsError("Fetch them with `a command`.")
 
-    queue = JobQueue(load, settings)
-    events = Events(Calls(demo_config, queue))
+    queue = queue_of(load, settings)
+    events = Events(Calls(demo_config, queue, ledger_of(queue)))
     queue.start()
     until(lambda: queue.status.state == "failed")
     state, button, timer = events.tick(None)

@@ -12,14 +12,13 @@ import gradio as gr
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.support.scripted import Script, until
-from tests.support.visitor import ANN, BEN, made, submit, visitor
+from tests.support.scripted import Script, ledger_of, queue_of, submit, until
+from tests.support.visitor import ANN, BEN, made, visitor
 from uso.config import ModelConfig
 from uso.request import GenerationRequest
 from uso.web.access.identity import BROWSER_COOKIE, asker_of
 from uso.web.api.calls import Calls
 from uso.web.jobs.job import Job
-from uso.web.jobs.queue import JobQueue
 from uso.web.page import html
 from uso.web.page.events import FORGET, GONE, Events, Shown
 from uso.web.page.inputs import KEEP
@@ -27,7 +26,8 @@ from uso.web.page.layout import build_page
 from uso.web.server.app import build_app
 from uso.web.settings import ServerSettings
 from uso.web.store import history
-from uso.web.store.ledger import CUT_OFF, Remembered
+from uso.web.store.ledger import Remembered
+from uso.web.store.recovery import CUT_OFF
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_anothers_picture_cannot_be_had_over_http_either(serve: Any, demo_config
     picture = made(first, ANN, prompt="a secret")[1]
 
     async def build() -> TestClient:
-        return TestClient(build_app(first.queue, build_page(Calls(demo_config, first.queue), "Because.")))
+        return TestClient(build_app(first.queue, first.ledger, build_page(first.calls, "Because.")))
 
     client = asyncio.run(build())  # not entered: the engine runs already
     config = client.get("/config").json()
@@ -126,13 +126,13 @@ def test_a_tab_comes_back_to_its_job(serve: Any, demo_config: ModelConfig, tmp_p
     """Catches a reload that loses the job: its words, its Stop button, its picture."""
     script = Script(free=False)
     (tmp_path / "outputs").mkdir()
-    queue = JobQueue(lambda on_progress: script, ServerSettings(output=tmp_path / "outputs"))
-    events = Events(Calls(demo_config, queue))
+    queue = queue_of(lambda on_progress: script, ServerSettings(output=tmp_path / "outputs"))
+    events = Events(Calls(demo_config, queue, ledger_of(queue)))
     queue.start()
     job = submit(queue, GenerationRequest.create(demo_config, num_inference_steps=4), asker_of(visitor()))
     until(lambda: job.status.state == "running")
-    queue.attach(job, "the tab")
-    queue.detach(job, "the tab")  # what a reload does first
+    queue.followers.attach(job, "the tab")
+    queue.followers.detach(job, "the tab")  # what a reload does first
 
     async def collect() -> list[Shown]:
         shown: list[Shown] = []
@@ -140,7 +140,7 @@ def test_a_tab_comes_back_to_its_job(serve: Any, demo_config: ModelConfig, tmp_p
             if not shown:
                 assert one.stop["interactive"] and not one.generate["interactive"] and one.job_id == job.id
             elif len(shown) == 1:
-                assert len(job.watchers) == 1
+                assert len(job.followers) == 1
             shown.append(one)
             script.steps.release()
         return shown
@@ -157,10 +157,10 @@ def test_a_job_that_a_restart_cut_off_is_told(serve: Any) -> None:
     """Catches a page that waits for ever for a job that no server has any more, or forgets it without a word."""
     first = serve()
     lost = Job(GenerationRequest.create(first.config), asker_of(visitor()))
-    first.queue.ledger.accepted(lost)
+    ledger_of(first.queue).accepted(lost)
     picture = made(first, ANN, prompt="kept", seed=8)
     first.queue.close()
-    first.queue.ledger.close()
+    ledger_of(first.queue).close()
     second = serve()
     (told,) = came_back(second, lost.id)
     assert CUT_OFF in told.status and told.memory == FORGET and told.picture == KEEP

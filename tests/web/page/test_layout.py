@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from tests.support.scripted import ledger_of
 from uso.config import ExampleSet, ModelConfig, load_model_config
 from uso.web.api.calls import Calls
 from uso.web.jobs.queue import JobQueue
@@ -25,7 +26,7 @@ def built(config: ModelConfig, queue: JobQueue) -> gr.Blocks:
     """The page, built in an event loop: Gradio makes one otherwise, and leaves it open."""
 
     async def build() -> gr.Blocks:
-        return build_page(Calls(config, queue), "Because of the test.")
+        return build_page(Calls(config, queue, ledger_of(queue)), "Because of the test.")
 
     return asyncio.run(build())
 
@@ -34,7 +35,11 @@ def served(config: ModelConfig, queue: JobQueue) -> TestClient:
     """The page and its routes, in an event loop as well; enter it to start the queue."""
 
     async def build() -> TestClient:
-        return TestClient(build_app(queue, build_page(Calls(config, queue), "Because of the test.")))
+        return TestClient(
+            build_app(
+                queue, ledger_of(queue), build_page(Calls(config, queue, ledger_of(queue)), "Because of the test.")
+            )
+        )
 
     return asyncio.run(build())
 
@@ -96,7 +101,7 @@ def test_the_page_offers_the_examples_of_its_model(name: str, examples: ExampleS
     assert all((escape(text) in tips) == (examples == own) for own in TIPS for _, text in set(TIPS[own]) - SHARED_TIPS)
     cards = [sample for (sample,) in fields(page)["examples"].samples]
     assert cards == [html.card(example) for example in EXAMPLES[examples]]
-    fill = Events(Calls(config, queue)).example
+    fill = Events(Calls(config, queue, ledger_of(queue))).example
     assert [fill(index).prompt for index in range(len(cards))] == [example.prompt for example in EXAMPLES[examples]]
 
 

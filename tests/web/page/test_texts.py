@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.scripted import ledger_of
 from tools.demo.world.scenes import caption_words
 from tools.demo.world.styles import STYLES
 from uso.config import ExampleSet, load_model_config
@@ -48,7 +49,7 @@ def test_an_example_sets_every_field_and_can_be_made(
     name: str, examples: ExampleSet, queue: JobQueue, uploads: Path
 ) -> None:
     """Catches a field that an earlier example filled and a later one leaves: old pictures in new requests."""
-    events = Events(Calls(load_model_config(name), queue))
+    events = Events(Calls(load_model_config(name), queue, ledger_of(queue)))
     for index, example in enumerate(EXAMPLES[examples]):
         inputs = events.example(index)
         assert all(value is not None for name, value in inputs._asdict().items() if not name.endswith("_image"))

@@ -30,6 +30,7 @@ from uso.web.access.identity import Asker, asker_of
 from uso.web.jobs.admission import LimitError
 from uso.web.jobs.job import NAME_LETTERS, Job, JobStatus, Picture, ServerStatus
 from uso.web.jobs.queue import JobQueue
+from uso.web.store.ledger import Ledger
 
 logger = logging.getLogger(__name__)
 
@@ -82,10 +83,15 @@ class Calls:
     """
 
     def __init__(
-        self, config: ModelConfig, queue: JobQueue, on_refused: Callable[[str], None] = lambda reason: None
+        self,
+        config: ModelConfig,
+        queue: JobQueue,
+        ledger: Ledger,
+        on_refused: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self.config = config
         self.queue = queue
+        self.ledger = ledger
         self._on_refused = on_refused
         self._requests = ThreadPoolExecutor(queue.settings.max_waiting + SPARE_THREADS, "request")
         self._readers = ThreadPoolExecutor(READERS, "read")
@@ -123,7 +129,7 @@ class Calls:
                 job = self.queue.submit(request, place)
         finally:
             self.queue.release(place)
-        self.queue.expect(job)
+        self.queue.followers.expect(job)
         return job
 
     async def follow(self, job: Job) -> AsyncGenerator[tuple[JobStatus, ServerStatus], None]:
@@ -131,8 +137,8 @@ class Calls:
 
         A job that nobody follows is stopped after a while, so close this to give the job up.
         """
-        watcher = uuid.uuid4().hex
-        self.queue.attach(job, watcher)
+        follower = uuid.uuid4().hex
+        self.queue.followers.attach(job, follower)
         loop = asyncio.get_running_loop()
         seen, sent = None, 0.0
         try:
@@ -147,7 +153,7 @@ class Calls:
                 await asyncio.sleep(WAITING_SECONDS if far else LOOK_SECONDS)
         finally:
             if not job.status.over:
-                self.queue.detach(job, watcher)
+                self.queue.followers.detach(job, follower)
 
 
 def request_from(config: ModelConfig, inputs: Inputs, max_pixels: int = MAX_PIXELS) -> GenerationRequest:

@@ -18,7 +18,7 @@ from uso.request import RANDOM_SEED
 from uso.web.api.calls import Calls, Inputs, handed_out, plain_errors
 from uso.web.api.messages import job_message
 from uso.web.jobs.job import JobStatus, Picture, ServerStatus
-from uso.web.store.history import is_id
+from uso.web.store import history
 
 NO_JOB = "There is no job with that id. Give the 32 letters and digits that /generate returned as `job`."
 
@@ -127,7 +127,7 @@ class Endpoints:
         Raises:
             RequestError: there is no such job.
         """
-        found = self.queue.outcome(job) if is_id(job) else None
+        found = history.outcome(self.queue, self.calls.ledger, job)
         if found is None:
             raise RequestError(NO_JOB)
         return found

@@ -23,7 +23,7 @@ def _queued(status: JobStatus, server: ServerStatus) -> str:
         ahead += f", about {duration(status.seconds_to_start)}." if status.seconds_to_start else "."
     if server.state in ("starting", "loading"):
         return f"Waiting for the model ({server.stage}, {server.share:.0%}). {ahead}".strip()
-    return ahead or "Your turn is next."
+    return ahead or "Your picture is next."
 
 
 def _running(status: JobStatus) -> str:

@@ -68,6 +68,7 @@ class Events:
         self.calls = calls
         self.config = calls.config
         self.queue = calls.queue
+        self.ledger = calls.ledger
 
     # Jobs.
 
@@ -86,7 +87,7 @@ class Events:
 
     async def come_back(self, job_id: Any, request: gr.Request) -> AsyncGenerator[Shown, None]:
         """After a reload of the page: back to the job of this tab, if it had one."""
-        found = await asyncio.to_thread(history.own_job, self.queue, asker_of(request), job_id)
+        found = await asyncio.to_thread(history.own_job, self.queue, self.ledger, asker_of(request).owner, job_id)
         if found is None:
             yield Shown(memory=FORGET)
             return
@@ -142,7 +143,7 @@ class Events:
         """A new picture, and the history with it. It is shown even if the ledger cannot be read, as in a server that is
         shutting down."""
         try:
-            found = history.own(self.queue, asker, picture.id)
+            found = history.own(self.ledger, asker.owner, picture.id)
             shown = Shown(history=self._history(asker, picture.id))
         except sqlite3.Error:
             logger.warning("The ledger could not be read after job %s.", job_id[:NAME_LETTERS], exc_info=True)
@@ -201,7 +202,7 @@ class Events:
             name, saved = await self.calls.read(brought, file, self.calls.max_pixels)
         except (RequestError, OutputError) as error:
             return html.note(str(error), bad=True), *UNCHANGED
-        source = await asyncio.to_thread(entitled, self.queue, asker_of(request), saved)
+        source = await asyncio.to_thread(entitled, self.ledger, asker_of(request), saved)
         found = await asyncio.to_thread(restored, self.config, saved, source, self.queue.settings.output)
         return html.note(_with_remarks(f"The settings of {name} are filled in.", found)), *found.inputs
 
@@ -216,7 +217,7 @@ class Events:
     async def select(self, chosen: gr.EventData, job_id: Any, request: gr.Request) -> Shown:
         """A picture of the history, in full."""
         picture_id = chosen._data.get("picture") if isinstance(chosen._data, dict) else None
-        found = await asyncio.to_thread(history.own, self.queue, asker_of(request), picture_id)
+        found = await asyncio.to_thread(history.own, self.ledger, asker_of(request).owner, picture_id)
         if found is None:
             return Shown(status=html.refusal(GONE))
         shown = await asyncio.to_thread(self._picture, found)
@@ -225,7 +226,7 @@ class Events:
 
     async def reuse_all(self, picture_id: Any, request: gr.Request) -> tuple[Any, ...]:
         """All inputs of the picture that is shown, its images too: (status, Advanced, inputs)."""
-        found = await asyncio.to_thread(history.own, self.queue, asker_of(request), picture_id)
+        found = await asyncio.to_thread(history.own, self.ledger, asker_of(request).owner, picture_id)
         saved = await asyncio.to_thread(history.record_of, found) if found else None
         if saved is None:
             return html.refusal(GONE), KEEP, *UNCHANGED
@@ -235,7 +236,7 @@ class Events:
 
     def reuse_seed(self, picture_id: Any, request: gr.Request) -> tuple[Any, Any, Any]:
         """(status, the seed, Advanced)."""
-        found = history.own(self.queue, asker_of(request), picture_id)
+        found = history.own(self.ledger, asker_of(request).owner, picture_id)
         if found is None:
             return html.refusal(GONE), KEEP, KEEP
         seed = found.picture.seed
@@ -252,7 +253,7 @@ class Events:
         return (status, KEEP, path) if second else (status, path, KEEP)
 
     def _as_input(self, picture_id: Any, request: gr.Request, field: str) -> tuple[str, Any]:
-        found = history.own(self.queue, asker_of(request), picture_id)
+        found = history.own(self.ledger, asker_of(request).owner, picture_id)
         try:
             if found is not None:
                 return html.idle(f"This picture is now the {field}."), handed_out(found.picture)
@@ -279,8 +280,8 @@ class Events:
         return state, button, gr.update(value=every, active=not over)
 
     def _history(self, asker: Asker, current: str = "") -> str:
-        rule = prune.words(self.queue.settings)
-        return html.history(history.recent(self.queue, asker), rule, current, asker.owner is not None)
+        rule = prune.notice(self.queue.settings)
+        return html.history(history.recent(self.ledger, asker.owner), rule, current, asker.owner is not None)
 
     def _picture(self, remembered: Remembered) -> Shown:
         """A picture with everything that is known about it."""

@@ -21,9 +21,9 @@ from uso.images import MAX_PIXELS
 from uso.request import GenerationRequest, ReferenceImage
 from uso.web.access.identity import Asker
 from uso.web.api.calls import Inputs, uploaded
-from uso.web.jobs.queue import JobQueue
 from uso.web.page.inputs import KEEP
-from uso.web.store.history import record_of
+from uso.web.store.history import of_job_digest, record_of
+from uso.web.store.ledger import Ledger
 
 MAX_SENTENCE = 240
 """Characters of a remark about one value: a hostile value may be long."""
@@ -56,7 +56,7 @@ def brought(value: Any, max_pixels: int = MAX_PIXELS) -> tuple[str, output.Saved
         raise OutputError(str(error).replace(str(path), file.name)) from error
 
 
-def entitled(queue: JobQueue, asker: Asker, saved: output.SavedPicture) -> output.SavedPicture | None:
+def entitled(ledger: Ledger, asker: Asker, saved: output.SavedPicture) -> output.SavedPicture | None:
     """The record whose reference images this asker may have: somebody's PNG must not give access to their photos.
 
     For a person at this machine it is the PNG's own record. For everybody else it is the server's own copy, of a
@@ -65,7 +65,7 @@ def entitled(queue: JobQueue, asker: Asker, saved: output.SavedPicture) -> outpu
     if asker.local:
         return saved
     named = saved.record.get("job")
-    found = queue.ledger.of_record(asker.owner, named) if isinstance(named, str) else None
+    found = of_job_digest(ledger, asker.owner, named) if isinstance(named, str) else None
     return None if found is None else record_of(found)
 
 
