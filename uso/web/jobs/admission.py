@@ -5,19 +5,16 @@ Counts and clocks only; the words of a request itself are verified by `Generatio
 
 import shutil
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from pathlib import Path
 
 from uso.errors import USOError
+from uso.web.access.limits import Window, duration
 from uso.web.settings import ServerSettings
 
 MINUTE = 60.0
 MAX_WAITING_BYTES = 2 * 10**9
 """Of all images that wait in the line."""
-
-REMEMBERED_PEOPLE = 10_000
-"""Of whom the last minute is kept; the one who was quiet for longest is forgotten first."""
 
 
 class LimitError(USOError):
@@ -38,9 +35,8 @@ class Admission:
         free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
     ) -> None:
         self._settings = settings
-        self._clock = clock
         self._free_bytes = free_bytes
-        self._lately: OrderedDict[str, deque[float]] = OrderedDict()
+        self._window = Window(settings.rate, MINUTE, clock=clock)
 
     def check_line(self, *, waiting: int, waiting_of_person: int, waiting_bytes: int, seconds: float | None) -> None:
         """Whether one more request may wait.
@@ -55,7 +51,7 @@ class Admission:
             LimitError: what is too much, and what to do.
         """
         settings = self._settings
-        when = "in a moment" if seconds is None else f"in about {_words(seconds)}"
+        when = "in a moment" if seconds is None else f"in about {duration(seconds)}"
         if waiting >= settings.max_waiting:
             raise LimitError("line", f"{waiting} requests are waiting, and no more can wait here. Try again {when}.")
         if waiting_bytes > MAX_WAITING_BYTES:
@@ -88,22 +84,8 @@ class Admission:
         Raises:
             LimitError: they have made too many in the last minute.
         """
-        rate, now = self._settings.rate, self._clock()
-        if not rate:
-            return
-        times = self._lately.setdefault(person, deque())
-        self._lately.move_to_end(person)
-        while len(self._lately) > REMEMBERED_PEOPLE:
-            self._lately.popitem(last=False)
-        while times and times[0] <= now - MINUTE:
-            times.popleft()
-        if len(times) >= rate:
-            wait = _words(times[0] + MINUTE - now)
+        rate = self._settings.rate
+        if rate and (wait := self._window.take(person)):
             raise LimitError(
-                "rate", f"At most {rate} requests a minute are taken from one person. Try again in {wait}."
+                "rate", f"At most {rate} requests a minute are taken from one person. Try again in {duration(wait)}."
             )
-        times.append(now)
-
-
-def _words(seconds: float) -> str:
-    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"
