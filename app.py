@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 from uso.config import ModelConfig, load_model_config, with_local_files
 from uso.errors import ConfigError, USOError
 from uso.output import check_folder
-from uso.web.flags import add_server_flags, server_settings, worker_devices
 from uso.web.jobs.safety import Safety, load_safety
 from uso.web.server.port import address, listen, reserve
-from uso.web.settings import ServerSettings
+from uso.web.settings import ServerSettings, add_server_flags, server_settings, worker_devices
 from uso.weights.flags import AUTO, add_model_flags, check_model_flags, load_options, model_files
 
 if TYPE_CHECKING:

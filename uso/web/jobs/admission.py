@@ -5,22 +5,18 @@ Counts and clocks only. The values of a request are checked by `GenerationReques
 
 import shutil
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from uso.errors import USOError
 from uso.web.access.identity import Asker
-from uso.web.access.limits import duration
+from uso.web.access.limits import Window, duration
 from uso.web.settings import ServerSettings
 
 MINUTE = 60.0
 MAX_WAITING_BYTES = 2 * 10**9
 """Limit on the images of all queued requests together."""
-
-REMEMBERED_PEOPLE = 10_000
-"""People whose last minute is kept. The one who was quiet for longest is forgotten first."""
 
 
 class LimitError(USOError):
@@ -54,9 +50,8 @@ class Admission:
         free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
     ) -> None:
         self._settings = settings
-        self._clock = clock
         self._free_bytes = free_bytes
-        self._lately: OrderedDict[str, deque[float]] = OrderedDict()
+        self._window = Window(settings.rate, MINUTE, clock=clock)
 
     def check_queue(self, *, waiting: int, waiting_of_person: int, waiting_bytes: int, seconds: float | None) -> None:
         """Check that one more request may wait.
@@ -104,18 +99,8 @@ class Admission:
         Raises:
             LimitError: they have made too many in the last minute.
         """
-        rate, now = self._settings.rate, self._clock()
-        if not rate:
-            return
-        times = self._lately.setdefault(person, deque())
-        self._lately.move_to_end(person)
-        while len(self._lately) > REMEMBERED_PEOPLE:
-            self._lately.popitem(last=False)
-        while times and times[0] <= now - MINUTE:
-            times.popleft()
-        if len(times) >= rate:
-            wait = duration(times[0] + MINUTE - now)
+        rate = self._settings.rate
+        if rate and (wait := self._window.take(person)):
             raise LimitError(
-                "rate", f"At most {rate} requests a minute are taken from one person. Try again in {wait}."
+                "rate", f"At most {rate} requests a minute are taken from one person. Try again in {duration(wait)}."
             )
-        times.append(now)

@@ -77,6 +77,17 @@ def size_of(folder: Path) -> int:
     return sum(size for _, size, _ in _files(folder))
 
 
+def tidied_size(folder: Path, most: int) -> int | None:
+    """Bytes of all files in a folder, swept first if it has more than `most`; None if it is not this process's own."""
+    if not is_private(folder):
+        return None
+    size = size_of(folder)
+    if size > most and os.access(folder, os.W_OK):
+        sweep(folder, most=most)
+        size = size_of(folder)
+    return size
+
+
 def sweep(folder: Path, now: float | None = None, most: int = MAX_BYTES) -> int:
     """Remove files that are too old or no images, and the oldest if all take over `most` bytes; returns how many."""
     now = time.time() if now is None else now
