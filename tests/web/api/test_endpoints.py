@@ -1,6 +1,7 @@
 """The endpoints over real sockets: the contract, the way of a job, refusals, malformed calls. Tools are in test_mcp.py.
 
-The pipeline is a script; the README's example and the command line run against the real program in test_remote.py.
+The pipeline is a script. The examples of README and docs run against the real program in `tests/test_readme.py`, the
+command line in `tests/cli/test_remote.py`.
 """
 
 import json
