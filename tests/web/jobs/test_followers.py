@@ -10,7 +10,7 @@ from uso.web.jobs import followers
 from uso.web.jobs.queue import UNFOLLOWED
 
 
-def test_a_job_that_nobody_waits_for_is_stopped_after_a_while(run: Any, request_for: Any) -> None:
+def test_a_job_that_nobody_follows_is_stopped_after_a_while(run: Any, request_for: Any) -> None:
     """Catches a GPU that works for closed tabs, waiting or running; and one stream that ends while another goes on."""
     script = Script(free=False)
     queue = run(script, orphan_grace=0.05)
@@ -74,7 +74,7 @@ def test_many_streams_take_one_thread(run: Any, request_for: Any) -> None:
     script.steps.release(100)
 
 
-def test_orphans_are_finished_where_that_is_asked_for(run: Any, request_for: Any) -> None:
+def test_jobs_without_followers_are_finished_where_that_is_set(run: Any, request_for: Any) -> None:
     """Catches a setting that nobody reads."""
     script = Script(free=False)
     queue = run(script, orphans="finish", orphan_grace=0.0)

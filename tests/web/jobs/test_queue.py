@@ -33,7 +33,7 @@ def test_jobs_are_made_one_at_a_time_in_the_order_they_came(run: Any, request_fo
     assert script.seen == ["a", "b", "c"] and states(*jobs) == ["done"] * 3
 
 
-def test_numbers_in_line_shrink_as_it_moves(run: Any, request_for: Any) -> None:
+def test_positions_shrink_as_the_queue_moves(run: Any, request_for: Any) -> None:
     """Catches positions that are counted once, when a job arrives."""
     script = Script(free=False)
     queue = run(script)
@@ -60,7 +60,7 @@ def test_stop_ends_a_running_job_after_the_step_it_is_at(run: Any, request_for: 
 
 
 def test_stop_takes_a_waiting_job_out_at_once(run: Any, request_for: Any) -> None:
-    """Catches a cancelled job that is made all the same when its turn comes."""
+    """Catches a cancelled job that is run all the same."""
     script = Script(free=False)
     queue = run(script)
     first, second = submit(queue, request_for("first"), ANN), submit(queue, request_for("second"), ANN)
@@ -85,7 +85,7 @@ def test_stop_after_the_last_picture_changes_nothing(run: Any, request_for: Any)
     assert states(job) == ["done"]
 
 
-def test_people_take_turns_and_are_told_when(run: Any, request_for: Any) -> None:
+def test_people_take_turns_and_know_when(run: Any, request_for: Any) -> None:
     """Catches first come, first served, and waiting times that do not know the steps that were measured (2 s each)."""
     script = Script(free=False)
     queue = run(script)
@@ -105,7 +105,7 @@ def test_people_take_turns_and_are_told_when(run: Any, request_for: Any) -> None
 
 
 def test_limits_are_held(run: Any, request_for: Any) -> None:
-    """Catches a limit that counts what is in the making, or everybody for one."""
+    """Catches a limit that counts running jobs, or counts everybody as one person."""
     script = Script(free=False)
     queue = run(script, max_waiting=3, max_waiting_per_person=2)
     until(lambda: queue.status.state == "ready")

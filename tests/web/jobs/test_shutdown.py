@@ -15,7 +15,7 @@ from uso.web.store.history import outcome
 from uso.web.store.ledger import FOLDER
 
 
-def test_closing_finishes_what_runs_and_tells_what_waits(run: Any, request_for: Any) -> None:
+def test_closing_finishes_what_runs_and_cancels_what_is_queued(run: Any, request_for: Any) -> None:
     """Catches a shutdown that throws away a picture that is nearly done, or leaves a page waiting for ever."""
     script = Script(free=False)
     queue = run(script)
@@ -40,7 +40,7 @@ def test_joining_stops_a_job_that_takes_longer_than_the_grace(run: Any, request_
     assert queue.join(0.0) and states(job) == ["cancelled"]
 
 
-def test_a_job_that_arrives_while_the_server_closes_is_told(run: Any, request_for: Any, tmp_path: Path) -> None:
+def test_a_job_that_arrives_while_the_server_closes_is_cancelled(run: Any, request_for: Any, tmp_path: Path) -> None:
     """Catches a job between admission and the queue that nobody ends."""
     queue = run(Script())
     until(lambda: queue.status.state == "ready")
@@ -58,7 +58,7 @@ def test_a_job_that_arrives_while_the_server_closes_is_told(run: Any, request_fo
 
 
 def test_every_job_is_over_once(run: Any, request_for: Any) -> None:
-    """Catches a job that is told of twice, or never, whatever ends it."""
+    """Catches a job whose end is reported twice, or never."""
     over: list[str] = []
     script = Script(free=False)
     queue = run(script, on_over=lambda job: over.append(job.id))

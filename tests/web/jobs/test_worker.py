@@ -115,7 +115,7 @@ def test_jobs_wait_for_the_model_and_see_it_load(run: Any, request_for: Any) -> 
     assert states(job) == ["done"] and queue.status.state == "ready" and queue.provenance["device"] == "cpu"
 
 
-def test_a_model_that_cannot_be_loaded_fails_what_waits_and_refuses_what_comes(run: Any, request_for: Any) -> None:
+def test_a_model_that_cannot_be_loaded_fails_queued_jobs_and_refuses_new_ones(run: Any, request_for: Any) -> None:
     """Catches jobs that wait for ever behind a load that has failed, and a remedy that gets lost."""
     waiting = threading.Event()
 
@@ -133,7 +133,7 @@ def test_a_model_that_cannot_be_loaded_fails_what_waits_and_refuses_what_comes(r
         submit(queue, request_for(), ANN)
 
 
-def test_two_workers_share_one_line_and_neither_has_two_jobs(run: Any, request_for: Any) -> None:
+def test_two_workers_share_one_queue_and_neither_has_two_jobs(run: Any, request_for: Any) -> None:
     """Catches two jobs on one worker (the scripts assert), and a worker that idles."""
     scripts = [Script(free=False), Script(free=False)]
     queue = run(*scripts)
@@ -207,8 +207,8 @@ def test_a_worker_outlives_what_nobody_expected(
     assert states(*jobs) == ["done", "done"] and "planted" in caplog.text
 
 
-def test_a_filter_is_asked_before_and_after(run: Any, request_for: Any, tmp_path: Path) -> None:
-    """Catches a blocked prompt that takes a turn, and a blocked picture that is saved all the same."""
+def test_a_filter_checks_prompt_and_picture(run: Any, request_for: Any, tmp_path: Path) -> None:
+    """Catches a blocked prompt that is queued, and a blocked picture that is saved all the same."""
     script = Script()
     safety = Safety(lambda prompt, image: "no foxes" if "fox" in prompt else "too dark" if image else None)
     queue = run(script, safety=safety)
@@ -217,7 +217,7 @@ def test_a_filter_is_asked_before_and_after(run: Any, request_for: Any, tmp_path
     job = submit(queue, request_for("a hare"), ANN)
     until(lambda: job.status.over)
     assert states(job) == ["failed"] and job.status.error == "Blocked by this server's filter: too dark"
-    assert not list(tmp_path.glob("*.png")) and script.previewed == []  # nobody sees what it has not been asked about
+    assert not list(tmp_path.glob("*.png")) and script.previewed == []  # nobody sees what it has not checked
 
 
 def test_the_demo_model_makes_a_picture(run: Any, demo_pipeline: Any, demo_config: ModelConfig) -> None:

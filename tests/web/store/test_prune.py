@@ -1,4 +1,4 @@
-"""Pruning: what is too old or too much goes, nothing else does, and people are told."""
+"""Pruning: pictures that are too old or too much go, nothing else does, and a notice says so."""
 
 import os
 import time
@@ -22,7 +22,7 @@ from uso.web.store.recovery import open_ledger
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, demo_config: ModelConfig, picture: Callable[..., Image.Image]) -> Any:
+def stored(tmp_path: Path, demo_config: ModelConfig, picture: Callable[..., Image.Image]) -> Any:
     """(ledger, pictures): five pictures, made 4, 3, 2, 1 and 0 days ago, each with a reference; 0 and 3 share one."""
     ledger, pictures, now = open_ledger(tmp_path), [], time.time()
     for index, age in enumerate((4, 3, 2, 1, 0)):
@@ -41,16 +41,16 @@ def left(pictures: Any) -> list[int]:
     return [index for index, picture in enumerate(pictures) if picture.path.exists()]
 
 
-def test_off_unless_asked_for(shelf: Any, tmp_path: Path) -> None:
+def test_off_unless_asked_for(stored: Any, tmp_path: Path) -> None:
     """Catches a default that removes people's pictures."""
-    ledger, pictures = shelf
+    ledger, pictures = stored
     assert prune(ServerSettings(output=tmp_path), ledger) == 0 and left(pictures) == [0, 1, 2, 3, 4]
     assert notice(ServerSettings(output=tmp_path)) == ""
 
 
-def test_by_age(shelf: Any, tmp_path: Path) -> None:
+def test_by_age(stored: Any, tmp_path: Path) -> None:
     """Catches an age in other units, and a reference that goes although a picture that is left was made with it."""
-    ledger, pictures = shelf
+    ledger, pictures = stored
     settings = ServerSettings(output=tmp_path, prune_days=1.5)
     references = sorted((tmp_path / REFERENCES).glob("*"), key=lambda path: path.stat().st_mtime)
     assert len(references) == 3
@@ -61,9 +61,9 @@ def test_by_age(shelf: Any, tmp_path: Path) -> None:
     assert prune(settings, ledger) == 0
 
 
-def test_by_size(shelf: Any, tmp_path: Path) -> None:
+def test_by_size(stored: Any, tmp_path: Path) -> None:
     """Catches the newest going first, more going than must, and one going that somebody is looking at."""
-    ledger, pictures = shelf
+    ledger, pictures = stored
     files = [*tmp_path.glob("*.png"), *(tmp_path / REFERENCES).glob("*")]
     everything = sum(path.stat().st_size for path in files)
     assert prune(ServerSettings(output=tmp_path, prune_gb=everything / 10**9), ledger) == 0
@@ -72,9 +72,9 @@ def test_by_size(shelf: Any, tmp_path: Path) -> None:
     assert prune(ServerSettings(output=tmp_path, prune_gb=0.0), ledger) == 3 and left(pictures) == [4]
 
 
-def test_other_files_stay_and_do_not_count(shelf: Any, tmp_path: Path) -> None:
-    """Catches a folder that is swept, and a large picture of the command line that pushes all of the server's out."""
-    ledger, pictures = shelf
+def test_other_files_stay_and_do_not_count(stored: Any, tmp_path: Path) -> None:
+    """Catches a folder that is emptied, and a large picture of the command line that pushes the server's out."""
+    ledger, pictures = stored
     everything = sum(picture.path.stat().st_size for picture in pictures) + 10**6
     mine = tmp_path / "mine.png"
     mine.write_bytes(b"x" * 10 * 10**6)
@@ -85,9 +85,9 @@ def test_other_files_stay_and_do_not_count(shelf: Any, tmp_path: Path) -> None:
     assert len(list((tmp_path / REFERENCES).glob("*"))) == 3  # it may have been made with any of them
 
 
-def test_jobs_without_pictures_are_forgotten(shelf: Any, tmp_path: Path) -> None:
+def test_jobs_without_pictures_are_forgotten(stored: Any, tmp_path: Path) -> None:
     """Catches a ledger that grows for ever with every job that was stopped."""
-    ledger, pictures = shelf
+    ledger, pictures = stored
     job = Job(GenerationRequest.create(load_model_config("demo"), seed=1), ANN)
     ledger.accepted(job)
     job.reach(state="cancelled")
@@ -98,10 +98,10 @@ def test_jobs_without_pictures_are_forgotten(shelf: Any, tmp_path: Path) -> None
     assert ended_status(ledger, job.id) is None and len(recent(ledger, "browser:ann", 9)) == len(pictures)
 
 
-def test_people_are_told(tmp_path: Path) -> None:
+def test_the_notice_says_what_is_removed(tmp_path: Path) -> None:
     """Catches rules that nobody knows of."""
-    said = notice(ServerSettings(output=tmp_path, prune_days=7, prune_gb=20))
-    assert said == (
+    text = notice(ServerSettings(output=tmp_path, prune_days=7, prune_gb=20))
+    assert text == (
         "This server removes pictures after 7 days and oldest first when all together take more than 20 GB. "
         "Download what you want to keep."
     )

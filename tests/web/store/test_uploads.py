@@ -65,7 +65,7 @@ def test_what_is_no_picture_goes_soon(tmp_path: Path, picture_file: Callable[...
 
 
 def test_its_size_is_all_files(tmp_path: Path) -> None:
-    """Catches a folder that looks smaller than it is because files lie deep, or in the making."""
+    """Catches a folder that looks smaller than it is because files lie deep, or are still being uploaded."""
     put(tmp_path / "part", 7)
     put(tmp_path / "a" / "b" / "image.png", 5)
     assert size_of(tmp_path) == 12
