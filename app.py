@@ -103,7 +103,7 @@ def build(
     listener: socket.socket,
 ) -> "Site":
     """The page; called in a thread of its own, where the seconds of importing Gradio hold no answer up."""
-    config, reason = (named, f"It was asked for by --model {args.model}.") if named else automatic_model(args)
+    config, reason = (named, f"Chosen with --model {args.model}.") if named else automatic_model(args)
     logger.info("%s. %s", config.title, reason)
 
     from uso.web.api.calls import Calls

@@ -59,16 +59,16 @@ def calling(server: Offered, **options: Any) -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def strict(uploads: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[Offered, None, None]:
-    """A server for calls that are refused at the door, all of them the same one."""
+    """A server for calls that are all refused before they are admitted."""
     with offered(tmp_path_factory.mktemp("strict"), Refusing()) as made:
         yield made
 
 
 class Refusing(Script):
-    """Is never asked."""
+    """Is never called."""
 
     def stream(self, request: Any) -> Any:
-        pytest.fail("a call that should have been refused was let in")
+        pytest.fail("a call that should have been refused was admitted")
 
 
 @pytest.fixture
@@ -77,8 +77,8 @@ def client(server: Offered) -> Generator[Client, None, None]:
         yield made
 
 
-def told(job: Any) -> list[dict[str, Any]]:
-    """The details that a job's caller has been told so far."""
+def answers(job: Any) -> list[dict[str, Any]]:
+    """The details that a job's caller has received so far."""
     return [details for _, details in job.outputs()]
 
 
@@ -86,7 +86,7 @@ def begun(client: Client, script: Script, **values: Any) -> tuple[Any, str]:
     """A job that has been taken, and its id."""
     job = client.submit(**FIRST | values, api_name="/generate")
     until(job.outputs)
-    return job, told(job)[0]["job"]
+    return job, answers(job)[0]["job"]
 
 
 def plain_call(server: Offered, endpoint: str, body: str) -> str:
@@ -103,7 +103,7 @@ def plain_call(server: Offered, endpoint: str, body: str) -> str:
 
 def test_the_contract_is_kept(server: Offered) -> None:
     """Catches a name, an order, a type, a default, a range or a description that changes under the programs that rely
-    on it, and a verb of the page that becomes public. A change on purpose is written into contract.json."""
+    on it, and an event of the page that becomes public. A change on purpose is written into contract.json."""
     info = httpx.get(f"{server.url}/gradio_api/info").json()
     assert info["unnamed_endpoints"] == {}
     found = {
@@ -139,7 +139,7 @@ def test_view_api_explains_the_parameters(client: Client) -> None:
 def test_the_last_answer_is_the_picture_byte_for_byte(
     client: Client, server: Offered, picture_file: Callable[..., Path]
 ) -> None:
-    """Catches a result that is not the last thing that was told, a picture that loses its record, an image that arrives
+    """Catches a result that is not the last answer, a picture that loses its record, an image that arrives
     as another parameter, and details that are not the picture's."""
     images = {"content_image": picture_file("who.png", seed=1), "extra_style_image": picture_file("how.png", seed=2)}
     given = {name: handle_file(str(path)) for name, path in images.items()}
@@ -171,7 +171,7 @@ def test_a_caller_has_the_id_at_once_and_then_every_change(server: Offered, scri
     with calling(server) as client:
         first, _ = begun(client, script)
         second, number = begun(client, script)
-        waiting = told(second)[0]
+        waiting = answers(second)[0]
         assert (waiting["state"], waiting["ahead"], waiting["message"]) == (
             "queued",
             1,
@@ -179,8 +179,8 @@ def test_a_caller_has_the_id_at_once_and_then_every_change(server: Offered, scri
         )
         assert waiting.keys() == {"job", "state", "message", "ahead", "seconds_to_start"}
         script.steps.release(3)
-        until(lambda: told(second)[-1].get("step") == 1)
-        running = told(second)[-1]
+        until(lambda: answers(second)[-1].get("step") == 1)
+        running = answers(second)[-1]
         assert (running["state"], running["stage"], running["num_steps"]) == ("running", "denoise", 2)
         assert running.keys() == {"job", "state", "message", "stage", "step", "num_steps", "seconds_left"}
         file, looked = client.predict(job=number, api_name="/status")
@@ -209,19 +209,19 @@ def test_a_finished_job_is_found_after_a_restart(tmp_path: Path, uploads: Path) 
 
 
 def test_cancel_stops_what_runs_and_what_waits(server: Offered, script: Script) -> None:
-    """Catches a cancel that stops another job, or that is told to have worked when the job was over."""
+    """Catches a cancel that stops another job, or that is reported to have worked when the job was over."""
     script.steps = Script(free=False).steps
     with calling(server) as client:
         running, first = begun(client, script, prompt="first")
         waiting, second = begun(client, script, prompt="second")
         until(lambda: server.queue.find(first).status.state == "running")  # type: ignore[union-attr]
-        said = client.predict(job=second, api_name="/cancel")
-        assert said == {"job": second, "state": "cancelled", "message": "Stopped.", "cancelled": True}
+        answer = client.predict(job=second, api_name="/cancel")
+        assert answer == {"job": second, "state": "cancelled", "message": "Stopped.", "cancelled": True}
         with pytest.raises(AppError, match="^The job was stopped.$"):
             waiting.result(timeout=PATIENCE)
-        said = client.predict(job=first, api_name="/cancel")
-        assert (said["state"], said["cancelled"]) == ("running", True)
-        assert said["message"] == "It stops after the current step."
+        answer = client.predict(job=first, api_name="/cancel")
+        assert (answer["state"], answer["cancelled"]) == ("running", True)
+        assert answer["message"] == "It stops after the current step."
         script.steps.release(1)
         with pytest.raises(AppError, match="^The job was stopped.$"):
             running.result(timeout=PATIENCE)
@@ -231,7 +231,7 @@ def test_cancel_stops_what_runs_and_what_waits(server: Offered, script: Script) 
 
 
 def test_what_the_server_stops_says_why(server: Offered, script: Script) -> None:
-    """Catches a program that is told nothing when the server goes down."""
+    """Catches a program that gets no reason when the server goes down."""
     script.steps = Script(free=False).steps
     with calling(server) as client:
         _, first = begun(client, script)
@@ -272,7 +272,7 @@ def test_a_refusal_is_the_sentence_alone(strict: Offered, values: dict[str, Any]
     ],
 )
 def test_a_failure_is_a_sentence(client: Client, script: Script, error: Exception, sentence: str) -> None:
-    """Catches a traceback, or a path of the server, in what a program is told."""
+    """Catches a traceback, or a path of the server, in a message to a program."""
     script.error = error
     with pytest.raises(AppError) as failed:
         client.predict(api_name="/generate")

@@ -53,7 +53,7 @@ def texts(result: types.CallToolResult) -> list[str]:
 
 def test_tools_explain_themselves(tmp_path: Path, script: Script) -> None:
     """Catches a tool without a description or a range, one that asks for files in a way that is refused here, and a
-    verb of the page that becomes a tool."""
+    event of the page that becomes a tool."""
 
     async def look(tools: ClientSession, server: Offered) -> None:
         found = {tool.name: tool for tool in (await tools.list_tools()).tools}

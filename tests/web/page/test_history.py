@@ -66,19 +66,19 @@ def test_everybody_sees_their_own_newest_first_over_a_restart(serve: Any) -> Non
 
 
 def test_anothers_picture_is_not_there(events: Events) -> None:
-    """Catches a verb that takes an id from a browser without asking whose it is."""
+    """Catches an event that takes an id from a browser without checking its owner."""
     job, picture = made(events, ANN, prompt="a secret")
     stranger = visitor(BEN)
     shown = asyncio.run(events.select(chosen(picture.id), None, stranger))
     assert GONE in shown.status and shown == Shown(status=shown.status)
-    said, *rest = asyncio.run(events.reuse_all(picture.id, stranger))
-    assert GONE in said and all(value == KEEP for value in rest)
-    for said, *rest in (
+    status, *rest = asyncio.run(events.reuse_all(picture.id, stranger))
+    assert GONE in status and all(value == KEEP for value in rest)
+    for status, *rest in (
         events.reuse_seed(picture.id, stranger),
         events.as_content(picture.id, stranger),
         events.as_style(picture.id, None, None, stranger),
     ):
-        assert GONE in said and all(value == KEEP for value in rest)
+        assert GONE in status and all(value == KEEP for value in rest)
     assert came_back(events, job.id, BEN) == [Shown(memory=FORGET)]
     assert "a secret" not in str(asyncio.run(events.arrive(stranger)))
 
@@ -102,7 +102,7 @@ def test_anothers_picture_cannot_be_had_over_http_either(serve: Any, demo_config
     async def build() -> TestClient:
         return TestClient(build_app(first.queue, first.ledger, build_page(first.calls, "Because.")))
 
-    client = asyncio.run(build())  # not entered: the engine runs already
+    client = asyncio.run(build())  # not entered: the queue runs already
     config = client.get("/config").json()
     places = {
         component["props"].get("elem_id"): component["id"]
@@ -162,8 +162,8 @@ def test_a_job_that_a_restart_cut_off_is_told(serve: Any) -> None:
     first.queue.close()
     ledger_of(first.queue).close()
     second = serve()
-    (told,) = came_back(second, lost.id)
-    assert CUT_OFF in told.status and told.memory == FORGET and told.picture == KEEP
+    (shown,) = came_back(second, lost.id)
+    assert CUT_OFF in shown.status and shown.memory == FORGET and shown.picture == KEEP
     (shown,) = came_back(second, picture[0].id)
     assert isinstance(shown.picture, str) and "<dd>8</dd>" in shown.facts
 

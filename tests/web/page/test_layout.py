@@ -114,7 +114,7 @@ def dependencies(client: TestClient) -> list[dict[str, Any]]:
 
 
 def test_programs_are_offered_nothing_of_the_page(queue: JobQueue, demo_config: ModelConfig) -> None:
-    """Catches a verb of the page that shows up among what programs may call, and may change at any time."""
+    """Catches an event of the page that shows up among the endpoints for programs, and may change at any time."""
     with served(demo_config, queue) as client:
         assert set(client.get("/gradio_api/info").json()["named_endpoints"]) == {"/generate", "/status", "/cancel"}
         assert len(dependencies(client)) > 20  # the page's own are there
@@ -125,7 +125,7 @@ def test_no_file_of_the_server_can_be_named(
 ) -> None:
     """Catches Gradio's missing check on mounted pages: a file named in a request is copied to where it is served.
 
-    Every verb of the page is called with the path of a secret in every one of its places."""
+    Every event of the page is called with the path of a secret in every one of its places."""
     secret = tmp_path / "secret.png"
     Image.new("RGB", (64, 64)).save(secret)
     data = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}

@@ -48,9 +48,9 @@ def forged(uploads: Path, path: Path, change: Callable[[dict[str, Any]], Any]) -
 
 
 def restore(events: Events, file: Any, key: str | None = ANN, local: bool = False) -> tuple[str, Inputs]:
-    """(what is said, the fields)."""
-    told, *inputs = asyncio.run(events.restore(file, visitor(key, local=local)))
-    return told, Inputs(*inputs)
+    """(message, the fields)."""
+    message, *inputs = asyncio.run(events.restore(file, visitor(key, local=local)))
+    return message, Inputs(*inputs)
 
 
 def hashes(*paths: Any) -> list[str]:
@@ -68,9 +68,9 @@ def test_all_settings_are_reused_the_images_too(events: Events, reference: Any) 
         "guidance_scale": 2.5,
     }
     picture = made(events, content_images=[content], style_images=[one, other], content_size=96, seed=42, **values)[1]
-    said, advanced, *fields = asyncio.run(events.reuse_all(picture.id, visitor()))
+    message, advanced, *fields = asyncio.run(events.reuse_all(picture.id, visitor()))
     inputs = Inputs(*fields)
-    assert "The settings of this picture are filled in.<" in said and advanced["open"] is True
+    assert "The settings of this picture are filled in.<" in message and advanced["open"] is True
     assert hashes(inputs.content_image, inputs.style_image, inputs.extra_style_image) == [
         content.sha256,
         one.sha256,
@@ -85,10 +85,10 @@ def test_all_settings_are_reused_the_images_too(events: Events, reference: Any) 
 def test_seed_content_and_style_are_reused(events: Events) -> None:
     """Catches a style that replaces the wrong one, and a picture that is not the one that was made."""
     picture = made(events, seed=42)[1]
-    said, seed, advanced = events.reuse_seed(picture.id, visitor())
-    assert "42" in said and seed == 42 and advanced["open"] is True
-    said, content = events.as_content(picture.id, visitor())
-    assert hashes(content) == hashes(picture.path) and "content image" in said
+    message, seed, advanced = events.reuse_seed(picture.id, visitor())
+    assert "42" in message and seed == 42 and advanced["open"] is True
+    message, content = events.as_content(picture.id, visitor())
+    assert hashes(content) == hashes(picture.path) and "content image" in message
     there = {"path": "somewhere"}
     for style, extra, first_is_new in (
         (None, None, True),
@@ -96,19 +96,19 @@ def test_seed_content_and_style_are_reused(events: Events) -> None:
         (None, there, True),
         (there, there, True),
     ):
-        said, first, second = events.as_style(picture.id, style, extra, visitor())
+        message, first, second = events.as_style(picture.id, style, extra, visitor())
         assert ((first, second) == (content, KEEP)) == first_is_new and (
             (first, second) == (KEEP, content)
         ) != first_is_new
-        assert ("extra style image" in said) != first_is_new
+        assert ("extra style image" in message) != first_is_new
 
 
 def test_a_dropped_png_restores_everything(events: Events, uploads: Path, reference: Any) -> None:
     """Catches a PNG that this program wrote and does not understand."""
     content = reference("wide.png")
     picture = made(events, content_images=[content], keep_input_size=True, prompt="狐", seed=7, content_size=64)[1]
-    told, inputs = restore(events, brought(uploads, picture.path))
-    assert "The settings of brought.png are filled in.<" in told and "alert" not in told
+    message, inputs = restore(events, brought(uploads, picture.path))
+    assert "The settings of brought.png are filled in.<" in message and "alert" not in message
     assert (inputs.prompt, inputs.seed, inputs.content_size, inputs.keep_input_size) == ("狐", 7, 64, True)
     assert hashes(inputs.content_image) == [content.sha256] and inputs.style_image is None
     assert inputs.width == inputs.height == KEEP  # they follow from the content image
@@ -122,11 +122,11 @@ def test_photographs_stay_with_their_owner(serve: Any, uploads: Path, reference:
     photograph, other = reference("me.png", 1), reference("other.png", 2)
     hers = made(events, ANN, content_images=[photograph], prompt="me")[1]
     his = made(events, BEN, content_images=[other], prompt="not me")[1]
-    told, inputs = restore(events, brought(uploads, hers.path), ANN)
-    assert hashes(inputs.content_image) == [photograph.sha256] and "again" not in told
-    told, inputs = restore(events, brought(uploads, hers.path), BEN)
+    message, inputs = restore(events, brought(uploads, hers.path), ANN)
+    assert hashes(inputs.content_image) == [photograph.sha256] and "again" not in message
+    message, inputs = restore(events, brought(uploads, hers.path), BEN)
     assert inputs.content_image is None and inputs.prompt == "me"
-    assert "Add the content image “me.png” again; this page cannot bring it back." in told
+    assert "Add the content image “me.png” again; this page cannot bring it back." in message
     named = output.read(hers.path).record["request"]["content_images"]
     with_his_job = forged(uploads, his.path, lambda record: record["request"].update(content_images=named))
     assert restore(events, with_his_job, BEN)[1].content_image is None
@@ -151,10 +151,10 @@ def test_a_png_from_elsewhere_restores_what_it_can(events: Events, uploads: Path
         record["request"]["style_images"] *= 3
         record["model"] |= {"name": "flux-dev", "title": "FLUX.1-dev"}
 
-    told, inputs = restore(events, forged(uploads, picture.path, change), local=True)
-    assert "Width is 2048; a whole number from 128 to 384" in told and "Number of steps is 900" in told
-    assert "It was made with FLUX.1-dev. This page runs Demo (miniature)" in told
-    assert "Add the content image “a.png” again" in told and "It used 3 style images; this page takes 2." in told
+    message, inputs = restore(events, forged(uploads, picture.path, change), local=True)
+    assert "Width is 2048; a whole number from 128 to 384" in message and "Number of steps is 900" in message
+    assert "It was made with FLUX.1-dev. This page runs Demo (miniature)" in message
+    assert "Add the content image “a.png” again" in message and "It used 3 style images; this page takes 2." in message
     assert inputs.width == inputs.num_inference_steps == KEEP and (inputs.seed, inputs.prompt) == (9, "x")
     assert inputs.content_image is None and len(hashes(inputs.style_image, inputs.extra_style_image)) == 2
 
@@ -170,9 +170,9 @@ def test_a_png_from_elsewhere_restores_what_it_can(events: Events, uploads: Path
 def test_hostile_values_are_told_in_sentences(events: Events, uploads: Path, values: dict[str, Any]) -> None:
     """Catches a record that fails the page, floods it, or is run in it."""
     picture = made(events)[1]
-    told, inputs = restore(events, forged(uploads, picture.path, lambda record: record["request"].update(values)))
-    told.encode()
-    assert len(told) < 4000 and "<b>" not in told and "Traceback" not in told
+    message, inputs = restore(events, forged(uploads, picture.path, lambda record: record["request"].update(values)))
+    message.encode()
+    assert len(message) < 4000 and "<b>" not in message and "Traceback" not in message
     assert inputs.prompt == KEEP and inputs.num_inference_steps in (2, KEEP)
 
 
@@ -187,8 +187,8 @@ def test_files_that_are_no_pictures_of_ours_are_refused(events: Events, uploads:
         ("other.png", "mine.png holds no request: it was not made by this program"),
         ("torn.png", "mine.png is not a picture"),
     ):
-        told, inputs = restore(events, brought(uploads, tmp_path / name, "mine.png"))
-        assert words in told and 'role="alert"' in told and str(uploads) not in told
+        message, inputs = restore(events, brought(uploads, tmp_path / name, "mine.png"))
+        assert words in message and 'role="alert"' in message and str(uploads) not in message
         assert inputs == Inputs(*[KEEP] * len(Inputs._fields))
-    told, _ = restore(events, {"path": "/etc/hostname"})
-    assert "was not uploaded to this page" in told
+    message, _ = restore(events, {"path": "/etc/hostname"})
+    assert "was not uploaded to this page" in message
