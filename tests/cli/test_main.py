@@ -570,10 +570,10 @@ def test_an_account_is_added_replaced_and_removed(uso: Callable[..., Ran], monke
     monkeypatch.setattr(sys, "stdin", io.StringIO("correct horse\nmore\n"))
     ran = uso("account", "accounts", "alice")
     assert (ran.status, ran.out, ran.err) == (0, [], "alice was added to accounts.\n")
-    assert Accounts(Path("accounts"), b"key").check("alice", "correct horse")
+    assert Accounts(Path("accounts")).check("alice", "correct horse")
     monkeypatch.setattr(sys, "stdin", io.StringIO("battery staple"))
     assert uso("account", "accounts", "alice").err == "alice has a new password in accounts.\n"
-    assert Accounts(Path("accounts"), b"key").check("alice", "battery staple")
+    assert Accounts(Path("accounts")).check("alice", "battery staple")
     assert uso("account", "accounts", "alice", "--remove").err == "alice is no longer in accounts.\n"
     ran = uso("account", "accounts", "alice", "--remove")
     assert (ran.status, ran.err) == (2, "There is no account alice in accounts.\n")
