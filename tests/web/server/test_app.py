@@ -13,7 +13,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError, AuthenticationError
 from PIL import Image
 
-from tests.support.running import PERSON, Program, program
+from tests.support.running import LONG, PERSON, Program, Started, program
 from tests.support.scripted import until
 from uso import output
 from uso.config import ROOT
@@ -39,7 +39,7 @@ def test_two_workers_make_the_same_pictures_behind_one_line(tmp_path: Path) -> N
     """Catches workers that share state: every picture is the one that a single worker makes, bit for bit."""
     with program(tmp_path, "--devices", "cpu,cpu", "--device", "auto", "--rate", "0") as running:
         running.wait_until("ready")
-        until(lambda: b"uso_workers_ready 2.0" in running.ask("/metrics").body, 60)
+        until(lambda: b"uso_workers_ready 2.0" in running.ask("/metrics").body)
         people = [client(running, tmp_path, headers={"X-Forwarded-For": f"198.51.100.{n}"}) for n in range(3)]
         jobs = [
             person.submit(
@@ -50,7 +50,7 @@ def test_two_workers_make_the_same_pictures_behind_one_line(tmp_path: Path) -> N
         ]
         pictures: dict[int, set[bytes]] = {}
         for job in jobs:
-            path, details = job.result(timeout=120)
+            path, details = job.result(timeout=LONG)
             with Image.open(path) as image:
                 pictures.setdefault(details["seed"], set()).add(image.tobytes())
         assert {seed: len(different) for seed, different in pictures.items()} == {0: 1, 1: 1}
@@ -155,12 +155,12 @@ def test_a_program_that_has_gone_has_its_job_stopped(tmp_path: Path) -> None:
         )
         others = [client(running, tmp_path, headers={"X-Forwarded-For": f"198.51.100.{n}"}) for n in range(3)]
         before = [other.submit(width=384, height=384, num_inference_steps=50, api_name="/generate") for other in others]
-        until(lambda: all(job.outputs() for job in before), 60)
-        gone = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        until(lambda: all(job.outputs() for job in before))
+        gone = Started([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT)
         assert gone.stdout is not None
-        job_id = gone.stdout.readline().strip()
+        job_id = gone.stdout.readline().decode().strip()
         gone.kill()
-        gone.wait()
+        gone.end()
         gone.stdout.close()
-        until(lambda: client(running, tmp_path).predict(job=job_id, api_name="/status")[1]["state"] == "cancelled", 60)
-        assert {job.result(timeout=120)[1]["state"] for job in before} == {"done"}
+        until(lambda: client(running, tmp_path).predict(job=job_id, api_name="/status")[1]["state"] == "cancelled")
+        assert {job.result(timeout=LONG)[1]["state"] for job in before} == {"done"}

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from gradio_client import Client
 from PIL import Image
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from tests.support.running import LONG, PERSON, Program, Stream, ask, free_port, listens, program
+from tests.support.running import LONG, PERSON, Program, Started, Stream, ask, free_port, listens, program
 from tests.support.scripted import PATIENCE, until
 from uso.config import ROOT
 from uso.web.server.starting import STARTING_PAGE
@@ -79,17 +78,13 @@ def nginx(name: str, folder: Path, behind: int) -> Iterator[int]:
     (folder / "nginx.conf").write_text(MAIN.format(folder=folder, user=user), encoding="utf-8")
     log = folder / "nginx.log"
     command = [NGINX, "-c", str(folder / "nginx.conf"), "-p", str(folder), "-e", str(log), "-g", "daemon off;"]
-    running = subprocess.Popen(command)
+    running = Started(command)
     try:
         until(lambda: listens(port) or running.poll() is not None)
         assert running.poll() is None, log.read_text()
         yield port
     finally:
-        running.terminate()
-        try:
-            running.wait(timeout=30)
-        finally:
-            running.kill()
+        running.end()
 
 
 @pytest.fixture(scope="module")

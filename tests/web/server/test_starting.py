@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from gradio_client import Client
 
-from tests.support.running import LONG, PERSON, Stream, free_port, listens, program
+from tests.support.running import LONG, PERSON, Started, Stream, free_port, listens, program
 from tests.support.scripted import PATIENCE, until
 from uso.config import ROOT
 from uso.errors import ConfigError, USOError
@@ -405,9 +405,9 @@ Server(front, grace=45.0).run(sockets=[listen("127.0.0.1", int(sys.argv[1]))])
 """
 
 
-def small_process() -> tuple[subprocess.Popen[bytes], int]:
+def small_process() -> tuple[Started, int]:
     port = free_port()
-    started = subprocess.Popen([sys.executable, "-c", SCRIPT, str(port)], cwd=ROOT)
+    started = Started([sys.executable, "-c", SCRIPT, str(port)], cwd=ROOT)
     until(lambda: listens(port) or started.poll() is not None)
     return started, port
 
@@ -423,7 +423,7 @@ def test_a_stop_that_arrives_twice_at_once_is_one_stop() -> None:
         assert started.wait(LONG) == -signal.SIGTERM
         assert stream.ended.wait(PATIENCE) and stream.lines == ["first\n", "last\n"]
     finally:
-        started.kill()
+        started.end()
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
@@ -440,7 +440,7 @@ def test_a_second_stop_forces(second: signal.Signals) -> None:
         assert started.wait(PATIENCE) == -second
         assert stream.ended.wait(PATIENCE) and stream.lines == ["first\n"]
     finally:
-        started.kill()
+        started.end()
 
 
 # The real program
