@@ -132,6 +132,10 @@ class Program:
                 stderr=subprocess.STDOUT,
             )
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
     def log(self) -> str:
         return self._log.read_text(encoding="utf-8")
 
@@ -146,12 +150,18 @@ class Program:
         until(lambda: listens(self.port) or self.process.poll() is not None, LONG)
         assert self.process.poll() is None, self.log()
 
+    def wait_until_built(self) -> None:
+        """Until the page is there, with or without a model."""
+        until(lambda: "USO is at" in self.log() or self.process.poll() is not None, LONG)
+        assert self.process.poll() is None, self.log()
+
     def wait_until(self, *states: str) -> None:
         self.wait_until_listening()
         until(lambda: self.state() in states, LONG)
 
     def pictures(self) -> list[Path]:
-        return sorted(self.outputs.glob("*.png"))
+        """In the order in which they were made."""
+        return sorted(self.outputs.glob("*.png"), key=lambda path: path.stat().st_mtime_ns)
 
     def signal(self, number: int = signal.SIGTERM) -> int:
         """Send it, and wait for the end; the exit status."""

@@ -294,7 +294,7 @@ def test_a_run_that_did_nothing_names_no_results(
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     """Catches gradients of one process alone, draws that both share, files that both write, a log of one's rewards."""
     found, logged = [], []
-    reward = {"descriptor": "tests.test_training_reward:mean_colour", "steps": 2, "last": 1, "start_step": 0}
+    reward = {"descriptor": "tests.training.losses.test_reward:mean_colour", "steps": 2, "last": 1, "start_step": 0}
     for processes in (1, 2):
         folder = tmp_path / str(processes)
         path = demo_run(
@@ -323,7 +323,7 @@ def test_a_base_in_fewer_bits_trains_with_reward_and_pictures(tmp_path: Path, ba
     """Catches dtypes that do not meet: in a product, in the roll-out, in validation or on the way back."""
     overrides = [f"base={base}", "precision=bfloat16", "gradient_checkpointing=true", "tensorboard=false", "steps=1"]
     overrides += ["learns=[projector, lora]", "reads=[style, content]", "lora.rank=2"]
-    overrides += ["reward.descriptor=tests.test_training_reward:mean_colour", "reward.steps=2", "reward.last=1"]
+    overrides += ["reward.descriptor=tests.training.losses.test_reward:mean_colour", "reward.steps=2", "reward.last=1"]
     config = load_training_config(str(demo_run(tmp_path, validation={"every": 1, "steps": 1, "count": 1})), overrides)
     trainer = train(config)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()

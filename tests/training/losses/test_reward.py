@@ -49,8 +49,17 @@ def judge() -> StyleScore:
     return StyleScore(MeanColour().requires_grad_(False), CPU)
 
 
+MEAN_COLOUR = f"{__name__}:mean_colour"
+
+
 def reward_config(**changes: Any) -> dict[str, Any]:
-    return {"descriptor": "tests.test_training_reward:mean_colour", "steps": 6, "last": 3, "weight": 1.0, **changes}
+    return {
+        "descriptor": MEAN_COLOUR,
+        "steps": 6,
+        "last": 3,
+        "weight": 1.0,
+        **changes,
+    }
 
 
 def rewarded(folder: Path, stage: str = "joint", **changes: Any) -> Trainer:
@@ -206,9 +215,13 @@ def test_decode_size_keeps_the_picture(tmp_path: Path) -> None:
 
 def test_descriptors_by_name() -> None:
     """Catches a wrong name that is found out after the weights were loaded, and a descriptor that learns."""
-    descriptor = load_descriptor("tests.test_training_reward:mean_colour", None, CPU)
+    descriptor = load_descriptor(MEAN_COLOUR, None, CPU)
     assert not any(parameter.requires_grad for parameter in descriptor.parameters())
-    for name in ("tests.test_training_reward", "tests.none:mean_colour", "tests.test_training_reward:None_"):
+    for name in (
+        "tests.training.losses.test_reward",
+        "tests.none:mean_colour",
+        "tests.training.losses.test_reward:None_",
+    ):
         with pytest.raises(ConfigError, match="was not found"):
             find_descriptor(name)
 

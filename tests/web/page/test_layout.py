@@ -1,6 +1,6 @@
 """The page in one process: what the fields are, what is said, what the buttons do, what is refused.
 
-The pipeline is a script (the real model, and a real browser, are in test_browser.py; pictures from before are in
+The pipeline is a script (the real model, and a real browser, are in tests/web/browser; pictures from before are in
 test_history.py; what programs may call is in test_programs.py).
 """
 

@@ -381,9 +381,9 @@ def test_a_restart_gets_its_port_although_connections_linger() -> None:
 
 SCRIPT = """
 import asyncio, sys
-from uso.web.boot import Front, Site
-from uso.web.port import listen
-from uso.web.process import Server
+from uso.web.server.starting import Front, Site
+from uso.web.server.port import listen
+from uso.web.server.process import Server
 
 stopped = asyncio.Event()
 

@@ -110,7 +110,7 @@ def test_a_picture_that_had_to_be_saved_elsewhere_is_found(tmp_path: Path, job_o
 
 KILLED = """
 import os, pathlib, signal, sys
-from tests.test_ledger import ANN, Job, Ledger, made
+from tests.web.store.test_ledger import ANN, Job, Ledger, made
 from uso.config import load_model_config
 from uso.request import GenerationRequest
 
