@@ -25,6 +25,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 TESTS = Path(__file__).resolve().parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first, so that no worker begins one when the others have finished."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def draw_picture(width: int, height: int, seed: int = 0) -> Image.Image:
     """A smooth, asymmetric RGB picture: gradients and a few discs."""
     random = np.random.default_rng(seed)

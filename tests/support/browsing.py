@@ -89,10 +89,10 @@ def generate(page: Page, server: Program) -> output.SavedPicture:
     return output.read(server.pictures()[-1])
 
 
-def make_it_last(page: Page) -> None:
-    """Fill in what takes seconds, not milliseconds: three pictures, the largest size, the most steps."""
+def make_it_last(page: Page, steps: int = 50) -> None:
+    """Fill in what takes seconds, not milliseconds: three pictures, the largest size, many steps."""
     choose_example(page, len(EXAMPLES) - 1)
-    for field, value in (("width", "384"), ("height", "384"), ("steps", "50")):
+    for field, value in (("width", "384"), ("height", "384"), ("steps", str(steps))):
         fill_number(page, field, value)
 
 

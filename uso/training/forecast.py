@@ -81,6 +81,7 @@ def dry_run(config: TrainingConfig, changes: dict[str, dict[str, Any]] | None = 
     target, content = largest(config)
     batch = example_batch(pipeline, config, target, content, config.micro_batch)
     flow = activations(pipeline, batch, config, config.gradient_checkpointing)
+    stored = activations(pipeline, batch, config, checkpointing=False) if config.gradient_checkpointing else flow
     with_reward = config.reward.descriptor is not None
     reward = 0
     if with_reward:
@@ -107,7 +108,7 @@ def dry_run(config: TrainingConfig, changes: dict[str, dict[str, Any]] | None = 
         optimizer=_MOMENTS[config.optimizer.kind] * count,
         mean=0 if config.ema is None else _FLOAT32 * count,
         activations=flow,
-        activations_stored=activations(pipeline, batch, config, checkpointing=False),
+        activations_stored=stored,
         reward_activations=reward,
         flops=(forward * passes + answers) * config.batch,
         reward_flops=round(forward * (mean_steps + passes) * samples) if with_reward else 0,

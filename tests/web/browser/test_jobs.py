@@ -46,7 +46,7 @@ def test_progress_is_shown_and_stop_stops(visit: Any, server: Program) -> None:
 def test_the_preview_lies_where_the_picture_will(visit: Any, server: Program) -> None:
     """Catches a preview that is hidden, looks like the picture, has another place, or stays."""
     page = visit(server)
-    make_it_last(page)
+    make_it_last(page, steps=20)
     fill_number(page, "height", "256")
     page.click("#generate")
     page.wait_for_selector("#preview img", timeout=PATIENCE_MS)

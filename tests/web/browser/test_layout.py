@@ -44,7 +44,7 @@ def test_in_fullscreen_there_is_the_picture_alone(visit: Any, server: Program, w
 def test_a_phone_shows_the_result_and_keeps_the_buttons(visit: Any, server: Program) -> None:
     """Catches a result that has to be scrolled for, and a Stop button that is out of reach while it is looked at."""
     page = visit(server, 390, 844)
-    make_it_last(page)
+    make_it_last(page, steps=20)
     page.evaluate("scrollTo(0, 0)")
     page.click("#generate")
     page.wait_for_selector("#preview img", timeout=PATIENCE_MS)
@@ -78,7 +78,7 @@ def test_axe_finds_nothing_of_ours(visit: Any, server: Program, scheme: str, wid
     page = visit(server, width, height, color_scheme=scheme)
     assert faults(page) == []
     shoot(page, f"idle-{width}-{scheme}")
-    make_it_last(page)
+    make_it_last(page, steps=20)
     page.click("#generate")
     page.wait_for_selector("#preview img", timeout=PATIENCE_MS)
     assert faults(page) == []
