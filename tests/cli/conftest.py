@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-import uso.weights.loading
 from tests.support.commands import SMALL, Ran
 from uso.cli import batch
 from uso.cli import generate as generate_module
 from uso.cli.main import main
 from uso.config import ModelConfig
+from uso.weights import loading
 
-_load_pipeline = uso.weights.loading.load_pipeline
+_load_pipeline = loading.load_pipeline
 
 
 @lru_cache(4)
@@ -33,13 +33,13 @@ def models_stay_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
         pipeline.remembered.clear()
         return pipeline
 
-    monkeypatch.setattr(uso.weights.loading, "load_pipeline", load)
+    monkeypatch.setattr(loading, "load_pipeline", load)
 
 
 @pytest.fixture
 def loaded_anew(models_stay_loaded: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each run loads its model, as a process of its own does."""
-    monkeypatch.setattr(uso.weights.loading, "load_pipeline", _load_pipeline)
+    monkeypatch.setattr(loading, "load_pipeline", _load_pipeline)
 
 
 @pytest.fixture
