@@ -100,7 +100,7 @@ def test_help_and_refusals_need_no_torch() -> None:
     """`--help` takes over five seconds once something imports torch at the top of a file."""
     script = """
 import sys
-from uso.cli import main
+from uso.cli.main import main
 from uso.config import load_model_config
 for argv in (["--help"], ["generate", "--help"], ["info", "--help"], ["download", "--help"]):
     try:
