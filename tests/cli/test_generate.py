@@ -90,7 +90,7 @@ def test_keep_size_shows_the_size_it_used(uso: Callable[..., Ran], picture_file:
 
 def test_auto_says_which_model_runs_and_why(uso: Callable[..., Ran]) -> None:
     ran = uso("generate", "--device", "cpu", *SMALL[2:])
-    assert "The processor was asked for, and FLUX.1-dev needs a GPU." in ran.err
+    assert "The CPU was requested, and FLUX.1-dev needs a GPU." in ran.err
     assert output.read(ran.pictures[0]).model["name"] == "demo"
 
 

@@ -1,16 +1,13 @@
-"""`generate --server` and the README's example against the real program."""
+"""`generate --server` against the real program."""
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.commands import Ran, request_of
-from tests.support.running import LONG, Program, program
+from tests.support.running import Program, program
 from uso import output
 from uso.cli.main import main
 from uso.cli.remote_server import RemoteServer
@@ -39,27 +36,6 @@ def test_the_command_line_and_a_server_make_the_same_picture(running: Program, r
     (ours,) = Path("own").glob("*.png")
     assert request_of(ours) == request_of(theirs)
     assert output.read(ours).model["components"] == output.read(theirs).model["components"]
-
-
-def test_the_readme_example_runs(running: Program, tmp_path: Path) -> None:
-    """Catches an example that people copy and that fails."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"### From programs\n.*?```python\n(.*?)```", text, re.DOTALL)
-    running.wait_until("ready")
-    before = len(running.pictures())
-    example = example.replace("http://127.0.0.1:7860", f"http://127.0.0.1:{running.port}")
-    ran = subprocess.run(
-        [sys.executable, "-c", example],
-        cwd=ROOT,
-        env=os.environ | {"GRADIO_TEMP_DIR": str(tmp_path / "downloads")},
-        capture_output=True,
-        text=True,
-        timeout=LONG,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert re.search(r"(?m)^(Your turn|Reading|Step|Done)", ran.stdout), ran.stdout
-    assert ran.stdout.count("'state': 'done'") == 2 and ran.stdout.endswith("The job was stopped.\n"), ran.stdout
-    assert len(running.pictures()) == before + 1
 
 
 def test_a_server_that_is_killed_is_said(running: Program, capsys: pytest.CaptureFixture[str]) -> None:

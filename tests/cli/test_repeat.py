@@ -168,7 +168,7 @@ def test_hostile_records_are_refused_in_words(uso: Callable[..., Ran], nothing_l
     entry = {"sha256": "../../etc/passwd", "name": "a.png"}
     lost = {"sha256": "0" * 64, "name": "\x1b[31mred"}
     requests: list[tuple[dict[str, Any], str]] = [
-        ({"content_images": [entry], "style_images": []}, "something that is no SHA-256"),
+        ({"content_images": [entry], "style_images": []}, "something other than a SHA-256"),
         ({"content_images": [], "style_images": [lost]}, r"The style image '\x1b[31mred'"),
         ({"content_images": [], "style_images": [], "width": "wide"}, "Width is 'wide'"),
         ({"content_images": [], "style_images": [], "config": 1}, "damaged request"),

@@ -17,10 +17,9 @@ from huggingface_hub import close_session, constants
 from tests.support.commands import SMALL, Ran
 from tests.support.hub_server import HubServer, Repository
 from uso import output
-from uso.cli import download
 from uso.config import ROOT
 from uso.web.access.accounts import Accounts
-from uso.weights.hub import files as hub
+from uso.weights.hub import cache, files
 from uso.weights.hub.cache import Hub
 
 
@@ -72,7 +71,7 @@ def hub_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
         server.repositories["someone/lora"] = Repository({"lora.safetensors": lora})
         here = Hub(endpoint=server.url, cache=tmp_path / "hub", token=False, offline=False)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        for user in (hub, download):
+        for user in (files, cache):
             monkeypatch.setattr(user, "Hub", lambda: here)
         yield "mine.yaml"
         close_session()
@@ -163,7 +162,7 @@ def test_a_terminal_is_asked_twice(uso: Callable[..., Ran], monkeypatch: pytest.
     assert (ran.status, ran.err) == (2, "The two passwords differ. Nothing was changed.\n")
     assert not Path("accounts").exists()
     assert uso("account", "accounts", "alice").status == 0
-    assert said == ["Password: ", "The same once more: "] * 2
+    assert said == ["Password: ", "Repeat the password: "] * 2
 
 
 @pytest.mark.parametrize(

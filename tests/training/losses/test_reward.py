@@ -21,7 +21,7 @@ from uso.pipeline.latents import image_to_tensor, pack, unpack
 from uso.pipeline.schedule import schedule_sigmas
 from uso.training.data.features import FeatureCache
 from uso.training.loop.trainer import Judges, Trainer
-from uso.training.losses.reward import StyleReward, StyleScore, find_descriptor, load_descriptor
+from uso.training.losses.reward import StyleReward, StyleScore, load_descriptor
 from uso.training.losses.seeds import generator
 
 CPU = torch.device("cpu")
@@ -223,7 +223,7 @@ def test_descriptors_by_name() -> None:
         "tests.training.losses.test_reward:None_",
     ):
         with pytest.raises(ConfigError, match="was not found"):
-            find_descriptor(name)
+            load_descriptor(name, None, CPU)
 
 
 def test_held_out_scores_are_of_another_descriptor(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_held_out_scores_are_of_another_descriptor(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, rows, validation={"every": 1, "steps": 1, "count": 1})
     pipeline = training_pipeline()
     samples = read_samples(rows, config.data, ("style", "content"))
-    cache = tiny_batches(pipeline, config).cache
+    cache = tiny_batches(pipeline, config).features
     assert isinstance(cache, FeatureCache)
     validation = Validation(pipeline, config, samples, cache)
     trainer = Trainer(pipeline, config, tiny_batches(pipeline, config))
