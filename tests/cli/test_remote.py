@@ -107,7 +107,8 @@ def test_a_terminal_sees_who_is_ahead_and_the_steps(
     until(lambda: server.queue.status.running == 1)
 
     def shown() -> str:
-        text: str = sys.stderr.getvalue()  # type: ignore[attr-defined]
+        captured: Any = sys.stderr
+        text: str = captured.getvalue()
         return text
 
     def release() -> None:
