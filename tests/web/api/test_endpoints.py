@@ -1,7 +1,7 @@
 """The endpoints over real sockets: the contract, the way of a job, refusals, malformed calls. Tools are in test_mcp.py.
 
 The pipeline is a script. The examples of README and docs run against the real program in `tests/test_readme.py`, the
-command line in `tests/cli/test_remote.py`.
+command line in `tests/cli/test_remote_program.py`.
 """
 
 import json
