@@ -39,7 +39,7 @@ from uso.pipeline.encoders import CLIP_LENGTH
 from uso.pipeline.pipeline import USOPipeline
 from uso.training.config import DataConfig, TrainingConfig
 from uso.training.loop.precision import autocast
-from uso.training.losses.network import flow_error
+from uso.training.losses.flow import flow_error
 from uso.training.model.export import released, write_safetensors
 from uso.training.model.load import bring_to_device, load_for_training
 from uso.transformer.compile import cache_folder, compile_blocks

@@ -20,8 +20,7 @@ from uso.errors import ConfigError
 from uso.pipeline.latents import pack
 from uso.pipeline.pipeline import USOPipeline
 from uso.training.loop.precision import autocast
-from uso.training.losses.flow import noised
-from uso.training.losses.network import predict
+from uso.training.losses.flow import noised, predict
 from uso.training.model.export import released, write_safetensors
 from uso.transformer.compile import cache_folder, compile_blocks
 from uso.weights.checkpoints import load_transformer

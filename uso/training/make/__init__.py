@@ -2,6 +2,6 @@
 
 command.py    the verb `train.data`
 config.py     which experts
-models.py     their real classes
+models.py     the experts' models
 experts.py    stylise, de-stylise, filter
 """

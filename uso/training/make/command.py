@@ -35,7 +35,7 @@ def _add_make(kinds: Any) -> None:
         "make",
         help="make triplets from stylised pictures",
         description="Let a stylization and a de-stylization expert make references for every picture, and drop pairs "
-        "that CSD or DINO find unlike. Goes on where it was stopped.",
+        "that CSD or DINO find unlike. An interrupted call continues.",
         allow_abbrev=False,
     )
     made.add_argument("pictures", type=Path, metavar="PICTURES", help="a folder; a.txt beside a.png is its caption")
