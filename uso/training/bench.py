@@ -16,7 +16,7 @@ import torch
 from accelerate import PartialState, init_empty_weights
 from transformers import CLIPVisionConfig
 
-from uso.bench.bench import Clock, device_name, host_peak_gib
+from uso.bench.machine import Clock, device_name, host_peak_gib
 from uso.bench.measure import CPU_CHANGES
 from uso.bench.random_model import fill, random_pipeline
 from uso.config import architecture_file, load_memory_plan, read_component_config

@@ -13,7 +13,7 @@ import torch
 from uso.bench.flops import step_flops
 from uso.forecast.meta_model import MetaModel
 from uso.memory.plan import GIB
-from uso.memory.residency import module_bytes
+from uso.memory.sizes import module_bytes
 from uso.pipeline.pipeline import USOPipeline
 from uso.training.activations import activations, decoded, example_batch, network, tokens_of
 from uso.training.config import TrainingConfig

@@ -22,8 +22,9 @@ from uso.training.config import TrainingConfig
 from uso.training.data.features import ENCODERS, FeatureCache
 from uso.training.data.samples import Feature
 from uso.training.model.int8 import quantize_base
-from uso.weights.hub import files
-from uso.weights.loading import Loader, alone_in_process, everything_on
+from uso.weights.assembly import Loader, everything_on
+from uso.weights.hub.files import locate
+from uso.weights.loading import alone_in_process
 from uso.weights.provenance import provenance
 
 logger = logging.getLogger(__name__)
@@ -80,9 +81,8 @@ def load_for_training(
     model = training_model(config)
     dtype = weights_dtype(config)
     with alone_in_process(report):
-        located = files.locate(model, offline=offline, download=not offline, on_progress=on_progress)
-        stored = sum(file.stat().st_size for component in located.values() for file in component.files)
-        loader = Loader(model, located, dtype, report, stored)
+        located = locate(model, offline=offline, download=not offline, on_progress=on_progress)
+        loader = Loader(model, located, dtype, report)
         pipeline = loader.pipeline(model.lora_scale, everything_on(_HOST))
     plan = load_memory_plan("full")
     pipeline.residency = Residency(plan, device)
