@@ -2,7 +2,7 @@
 
 config.py         what a run is: a YAML file of configs/training/
 config_files.py   YAML files with overrides
-command.py        the verb `train`
+command.py        what the verb `train` runs
 prepare.py        checks, data and features before the first step
 plugins.py        what a config names by module:function
 data/             rows become batches
