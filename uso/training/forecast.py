@@ -22,8 +22,8 @@ from uso.training.data.buckets import Size, bucket_sizes, content_sizes
 from uso.training.loop.log import duration
 from uso.training.loop.optimizer import state_bytes
 from uso.training.losses.teacher import make_teacher
+from uso.training.model.adapters import Learners
 from uso.training.model.int8 import quantize_base
-from uso.training.model.learners import Learners
 from uso.training.model.load import training_model
 
 _FLOAT32 = 4
@@ -161,7 +161,7 @@ def as_text(config: TrainingConfig, found: DryRun) -> str:
         f"once, {config.batch} a step.",
         "",
         "Device memory of one process, in GiB:",
-        line("frozen weights", found.frozen, "text encoders are let go"),
+        line("frozen weights", found.frozen, "text encoders are freed"),
         line("learned weights", found.learned),
         line("gradients", found.gradients),
         line("optimizer", found.optimizer, config.optimizer.kind),
