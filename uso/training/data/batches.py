@@ -14,7 +14,7 @@ import torch
 from tools.demo.shards.source import ShardFeature, ShardFeatures, ShardPicture, ShardSample
 from uso.config import Strict
 from uso.errors import ConfigError
-from uso.pipeline.cache import Remembered
+from uso.pipeline.cache import TensorCache
 from uso.training.config import TrainingConfig
 from uso.training.data.buckets import Draw, epoch_batches
 from uso.training.data.features import KEPT, Feature, FeatureCache, SampleFeatures
@@ -126,7 +126,7 @@ class Batches:
         self.config = config
         self.rank, self.processes = rank, processes
         self._position = Position(samples=len(samples))
-        self._remembered = Remembered(int(config.data.memory_gib * 2**30))
+        self._remembered = TensorCache(int(config.data.memory_gib * 2**30))
         self._epoch: tuple[int, list[list[Draw]]] | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._ahead: tuple[Position, Future[TrainingBatch]] | None = None
