@@ -1,4 +1,4 @@
-"""`generate --server`, and the README's example: what is sent, shown, kept and refused.
+"""`generate --server`: what is sent, shown, kept and refused.
 
 The server is in this process with a script for its model; the slow tests have the real program.
 """
@@ -6,7 +6,6 @@ The server is in this process with a script for its model; the slow tests have t
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -357,28 +356,6 @@ def test_nobody_is_told_of_a_hugging_face_account(
 
 
 # The real program.
-
-
-@pytest.mark.slow
-def test_the_readme_example_runs(tmp_path: Path) -> None:
-    """Catches an example that people copy and that fails."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"### From programs\n.*?```python\n(.*?)```", text, re.DOTALL)
-    with program(tmp_path) as running:
-        running.wait_until("ready")
-        example = example.replace("http://127.0.0.1:7860", f"http://127.0.0.1:{running.port}")
-        ran = subprocess.run(
-            [sys.executable, "-c", example],
-            cwd=ROOT,
-            env=os.environ | {"GRADIO_TEMP_DIR": str(tmp_path / "downloads")},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert ran.returncode == 0, ran.stderr
-        assert re.search(r"(?m)^(Your turn|Reading|Step|Done)", ran.stdout), ran.stdout
-        assert ran.stdout.count("'state': 'done'") == 2 and ran.stdout.endswith("The job was stopped.\n"), ran.stdout
-        assert len(running.pictures()) == 1
 
 
 @pytest.mark.slow

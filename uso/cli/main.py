@@ -11,8 +11,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from tools.demo.judge.command import add_train_evaluate
-from tools.demo.parts.command import add_train_demo
 from uso.cli import FAILED, INTERRUPTED, REFUSED, account, bench, download, generate, info, memory, models, train
 from uso.errors import USOError
 from uso.terminal import log_to_terminal, on_terminal, say
@@ -20,9 +18,13 @@ from uso.training.make.command import add_train_data
 from uso.version import __version__
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit status."""
-    args = _parser().parse_args(argv)
+def main(argv: Sequence[str] | None = None, parser: argparse.ArgumentParser | None = None) -> int:
+    """Run one verb; returns the exit status.
+
+    Args:
+        parser: of another list of verbs than this program's; each sets `run` and has `--debug`.
+    """
+    args = (parser or _parser()).parse_args(argv)
     log_to_terminal(logging.DEBUG if args.debug else logging.INFO if on_terminal() else logging.WARNING)
     try:
         status: int = args.run(args)
@@ -57,8 +59,6 @@ def _parser() -> argparse.ArgumentParser:
         bench.add_parser,
         train.add_parser,
         add_train_data,
-        add_train_demo,
-        add_train_evaluate,
         account.add_parser,
     ):
         verb = add_parser(verbs)

@@ -3,8 +3,6 @@
 import argparse
 from typing import Any
 
-from uso.errors import ConfigError
-
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(
@@ -25,16 +23,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.bench is None:
-        from uso.training.command import run_train
-
-        return run_train(args, print)
-    if args.bench < 1 or args.dry_run or args.resume:
-        raise ConfigError("--bench takes 1 or more steps of a new run: it goes with neither --dry-run nor --resume.")
+    from uso.training.command import run_train
     from uso.training.config import load_training_config
 
-    config = load_training_config(args.config, args.overrides)
-    from uso.training.bench import run_bench
-
-    run_bench(config, args.bench, print)
-    return 0
+    return run_train(load_training_config(args.config, args.overrides), args, print)
