@@ -26,7 +26,7 @@ from uso.images import TOKEN_SIZE, fitted_size
 from uso.memory.plan import Activations, Weights
 from uso.memory.residency import Residency
 from uso.memory.sizes import weights_of
-from uso.pipeline.cache import Remembered, Tensors
+from uso.pipeline.cache import TensorCache, Tensors
 from uso.pipeline.encoders import CLIP_LENGTH
 from uso.pipeline.latents import CELL, LATENT_CHANNELS, pack, unpack
 from uso.pipeline.pipeline import USOPipeline
@@ -70,14 +70,14 @@ class RequestShape:
         )
 
     @classmethod
-    def worst(cls, config: ModelConfig, contents: int = 1, styles: int = 2) -> "RequestShape":
-        """The largest request within a model's limits for that many references: largest squares, most steps."""
+    def worst(cls, config: ModelConfig) -> "RequestShape":
+        """The largest request within a model's limits: largest squares, one content, two styles, most steps."""
         side, content_side = config.limits.max_size, config.limits.max_content_size // TOKEN_SIZE * TOKEN_SIZE
         return cls(
             height=side,
             width=side,
-            content_sizes=((content_side, content_side),) * contents,
-            num_styles=styles,
+            content_sizes=((content_side, content_side),),
+            num_styles=2,
             num_inference_steps=config.limits.max_steps,
         )
 
@@ -89,7 +89,7 @@ def _fitted(content: ReferenceImage, long_side: int) -> tuple[int, int]:
     return height, width
 
 
-class _Forgetful(Remembered):
+class _Forgetful(TensorCache):
     """A cache that keeps nothing, so that everything runs each time."""
 
     def __init__(self) -> None:

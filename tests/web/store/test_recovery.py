@@ -34,7 +34,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_after_a_kill_saved_pictures_are_found_and_lost_jobs_are_told(tmp_path: Path) -> None:
     """Catches a picture that was finished in the last moment and is in nobody's history, and a job without an end."""
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == -9, done.stderr
     saved, waiting = done.stdout.split()
