@@ -160,7 +160,8 @@ def diffusers_parts(folder: Path, names: Mapping[str, tuple[int, ...]]) -> list[
         stored[name] = torch.cat(value.chunk(2)[::-1]) if part.swap_halves else value.clone()
     keys = sorted(stored)
     halves = (keys[: len(keys) // 2], keys[len(keys) // 2 :])
-    paths, index = [], {}
+    paths: list[Path] = []
+    index: dict[str, str] = {}
     for number, half in enumerate(halves, start=1):
         path = folder / f"diffusion_pytorch_model-{number:05d}-of-00002.safetensors"
         save_file({key: stored[key].contiguous() for key in half}, path)

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ LAYOUT = json.loads((ROOT / "tests" / "golden" / "released_layout.json").read_te
 BYTES = {"BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1}
 
 
-def sparse(path: Path, shapes: dict[str, Iterable[int]], dtype: str = "BF16", prefix: str = "") -> Path:
+def sparse(path: Path, shapes: Mapping[str, Iterable[int]], dtype: str = "BF16", prefix: str = "") -> Path:
     """A safetensors file of full size without any numbers: it takes no room on the disk."""
     entries, end = {}, 0
     for name, shape in shapes.items():
@@ -100,7 +100,8 @@ def test_a_diffusers_folder_and_the_hubs_cache(dev: ModelConfig, tmp_path: Path)
     rest = {"proj_out.weight": (64, 3072), "time_text_embed.guidance_embedder.linear_1.weight": (3072, 256)}
     snapshot = tmp_path / "models--black-forest-labs--FLUX.1-dev" / "snapshots" / ("a" * 40)
     folder = snapshot / "transformer"
-    for number, shapes in enumerate((stock, rest), start=1):
+    parts: list[Mapping[str, tuple[int, ...]]] = [stock, rest]
+    for number, shapes in enumerate(parts, start=1):
         name = f"diffusion_pytorch_model-{number:05d}-of-00002.safetensors"
         blob = sparse(snapshot.parent.parent / "blobs" / str(number), shapes)
         folder.mkdir(parents=True, exist_ok=True)

@@ -24,10 +24,10 @@ from uso.cli import (
     memory,
     models,
     train,
+    train_data,
 )
 from uso.errors import USOError
 from uso.terminal import log_to_terminal, on_terminal, say
-from uso.training.make.command import add_train_data
 from uso.version import __version__
 
 
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         memory.add_parser,
         bench.add_parser,
         train.add_parser,
-        add_train_data,
+        train_data.add_parser,
         account.add_parser,
     ):
         verb = add_parser(verbs)

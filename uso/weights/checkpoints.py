@@ -23,6 +23,7 @@ from transformers import (
     T5Config,
     T5EncoderModel,
 )
+from transformers.initialization import no_init_weights
 
 from uso.config import ComponentName
 from uso.errors import CheckpointError
@@ -231,7 +232,7 @@ def load_text_encoder(
     config: Mapping[str, Any], paths: list[Path], *, added: AddedLoras = (), **placing: Any
 ) -> CLIPTextModel:
     """The CLIP text model: by itself, beside CLIP's vision model, or out of an all-in-one file."""
-    with init_empty_weights():
+    with init_empty_weights(), no_init_weights():
         model = CLIPTextModel(CLIPTextConfig(**config))
     return _encoder(model, paths, "text_encoder", added, **placing)
 
@@ -240,7 +241,7 @@ def load_text_encoder_2(
     config: Mapping[str, Any], paths: list[Path], *, added: AddedLoras = (), **placing: Any
 ) -> T5EncoderModel:
     """The T5 encoder; a decoder beside it is left out. The embedding may be stored once, or under both its names."""
-    with init_empty_weights():
+    with init_empty_weights(), no_init_weights():
         model = T5EncoderModel(T5Config(**config))
     model.encoder.embed_tokens.weight = model.shared.weight
     return _encoder(model, paths, "text_encoder_2", added, **placing)
@@ -248,7 +249,7 @@ def load_text_encoder_2(
 
 def load_image_encoder(config: Mapping[str, Any], paths: list[Path], **placing: Any) -> SiglipVisionModel:
     """The SigLIP vision model, from a file of its own or one that holds the text model too."""
-    with init_empty_weights():
+    with init_empty_weights(), no_init_weights():
         model = SiglipVisionModel(SiglipVisionConfig(**config))
     return _encoder(model, paths, "image_encoder", (), **placing)
 

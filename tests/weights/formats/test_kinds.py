@@ -171,7 +171,10 @@ def with_entry(name: str, value: torch.Tensor) -> Callable[[files.Tensors], None
 
 
 def poisoned(value: float) -> Callable[[files.Tensors], None]:
-    return lambda tensors: tensors["txt_in.weight"].view(-1)[7:8].fill_(value) and None  # type: ignore[func-returns-value]
+    def apply(tensors: files.Tensors) -> None:
+        tensors["txt_in.weight"].view(-1)[7] = value
+
+    return apply
 
 
 REFUSED: dict[str, tuple[Callable[[files.Tensors], None], str]] = {

@@ -57,8 +57,10 @@ def pairs(targets: Targets) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     return {name: pair(targets.sources[f"{name}.weight"], number) for number, name in enumerate(SOURCES)}
 
 
-def opened(tensors: Tensors, path: Path, targets: Targets, strength: float = 1.0, **metadata: str) -> AddedLora:
-    save_file({name: value.contiguous() for name, value in tensors.items()}, path, metadata or None)
+def opened(
+    tensors: Tensors, path: Path, targets: Targets, strength: float = 1.0, metadata: dict[str, str] | None = None
+) -> AddedLora:
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path, metadata)
     files = TensorFiles([path]).__enter__()
     return added_lora(files, targets, strength)
 
@@ -134,7 +136,7 @@ def test_diffusers_own_layout(targets: Targets, tmp_path: Path, metadata: dict[s
         {f"{base}.lora_A.weight": down, f"{base}.lora_B.weight": up},
         tmp_path / "lora.safetensors",
         targets,
-        **({"lora_adapter_metadata": text} if metadata else {}),
+        metadata={"lora_adapter_metadata": text} if metadata else None,
     )
     assert lora.transformer is not None
     scale = 0.5 if metadata else 1.0
