@@ -10,7 +10,6 @@ from uso.errors import CheckpointError
 from uso.weights.finder import tokenizer_kind
 from uso.weights.formats.headers import SUFFIXES, check_finished, read_headers
 from uso.weights.formats.kinds import TITLES, identify, other
-from uso.weights.hub.files import size_text
 
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
@@ -29,6 +28,8 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     path = from_home(args.file)
+    from uso.weights.hub.files import size_text
+
     found = inspected(path)
     if args.json:
         print(json.dumps(found, indent=2))

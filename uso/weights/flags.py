@@ -134,13 +134,14 @@ def own_files(config: ModelConfig, args: argparse.Namespace) -> ModelConfig:
     Raises:
         ConfigError, CheckpointError: a file or folder is not there, or a file is not what its flag says.
     """
-    from uso.weights.finder import with_weights
     from uso.weights.formats.kinds import check_file
-    from uso.weights.hub.cache import Hub
 
     files = model_files(args)
     folders = weights_folders(args) or list(config.weights)
     if folders:
+        from uso.weights.finder import with_weights
+        from uso.weights.hub.cache import Hub
+
         config, _ = with_weights(config, folders, Hub().cache, named=files)
     for name, path in files.items():
         if from_home(path).is_file():
