@@ -61,7 +61,7 @@ def test_two_workers_make_the_same_pictures_behind_one_line(tmp_path: Path) -> N
 
 
 def test_people_with_names(tmp_path: Path) -> None:
-    """Catches a door that is open for anything but the probes, and a password that is kept in the clear."""
+    """Catches a path beside the probes' that needs no login, and a password that is kept in the clear."""
     people = tmp_path / "people"
     subprocess.run(
         [sys.executable, "-m", "uso", "account", str(people), "ann"],
@@ -110,7 +110,7 @@ def check(prompt, image):
 
 
 def test_a_filter_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches a filter that is asked too late, and a blocked picture that is on the disk."""
+    """Catches a filter that is called too late, and a blocked picture that is on the disk."""
     (tmp_path / "house_rules.py").write_text(FILTER)
     with program(tmp_path, "--safety", "house_rules:check", "--log-prompts", PYTHONPATH=str(tmp_path)) as running:
         running.wait_until("ready")
@@ -127,7 +127,7 @@ def test_a_filter_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_limits_are_told_and_held(tmp_path: Path, picture_file: Callable[..., Path]) -> None:
-    """Catches flags that do not reach the door, and a request whose images are read before anybody counts it."""
+    """Catches flags that do not reach admission, and a request whose images are read before anybody counts it."""
     from gradio_client import handle_file
 
     with program(tmp_path, "--rate", "3", "--max-megapixels", "0.1") as running:

@@ -117,7 +117,7 @@ class TestRealProgram:
             assert not list(running.scratch.glob("uso-page-*"))
 
     def test_what_runs_is_finished_and_delivered(self, tmp_path: Path) -> None:
-        """Catches a picture that is lost because the server was told to stop."""
+        """Catches a picture that is lost because the server stops."""
         with program(tmp_path) as running:
             running.wait_until("ready")
             client = Client(f"http://127.0.0.1:{running.port}/", download_files=False, verbose=False)
@@ -139,7 +139,7 @@ class TestRealProgram:
             assert running.signal() == -signal.SIGTERM
 
     def test_bind_when_ready_tells_of_a_model_that_cannot_be_loaded(self, tmp_path: Path) -> None:
-        """Catches a container that starts again and again, and nobody is told why."""
+        """Catches a container that starts again and again, and nobody learns why."""
         (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
         with program(tmp_path, "--bind-when-ready", "--vae", str(tmp_path / "broken.safetensors")) as running:
             running.wait_until_listening()

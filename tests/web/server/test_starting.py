@@ -223,7 +223,7 @@ def test_a_page_that_cannot_be_built_says_so_everywhere(
     assert ("Traceback" in caplog.text) == (not isinstance(error, USOError))
 
 
-def test_a_failed_page_is_told_on_the_page() -> None:
+def test_a_failed_page_is_shown_on_the_page() -> None:
     """Catches words of the page that changed, so that the error is put nowhere; and markup in it that runs."""
     plain, failed = starting_page(), starting_page("A <b>reason</b>.")
     assert 'data-state="starting"' in plain and 'data-state="starting"' not in failed
@@ -231,7 +231,7 @@ def test_a_failed_page_is_told_on_the_page() -> None:
     assert '<p id="error" role="alert">A &lt;b&gt;reason&lt;/b&gt;.</p>' in failed
 
 
-def test_a_lifespan_that_fails_is_told_too() -> None:
+def test_a_lifespan_that_fails_is_shown_too() -> None:
     """Catches an application that is served although it never started."""
 
     async def test() -> None:
@@ -289,7 +289,7 @@ def test_a_lifespan_that_was_entered_is_left() -> None:
 
 
 def test_stop_is_called_once_and_before_the_end() -> None:
-    """Catches streams that are not told to end, so that an open tab keeps the process alive."""
+    """Catches streams that are not ended, so that an open tab keeps the process alive."""
 
     async def test() -> None:
         small = Small()
