@@ -103,7 +103,7 @@ def build(
     listener: socket.socket,
 ) -> "BuiltApp":
     """The page. Called in a thread of its own, so that the seconds of importing Gradio delay no answer."""
-    config, reason = (named, f"It was chosen by --model {args.model}.") if named else automatic_model(args)
+    config, reason = (named, f"Chosen with --model {args.model}.") if named else automatic_model(args)
     logger.info("%s. %s", config.title, reason)
 
     from uso.web.api.calls import Calls
@@ -111,14 +111,16 @@ def build(
     from uso.web.page.layout import build_page
     from uso.web.server.app import built_app
     from uso.web.server.metrics import Metrics
+    from uso.web.store.recovery import open_ledger
 
     devices = worker_devices(args)
     metrics = Metrics(settings.log_prompts)
     loads = [partial(load, args, config, device, len(devices) == 1) for device in devices]
-    queue = JobQueue(loads, settings, safety=safety, on_over=metrics.job_over)
+    ledger = open_ledger(settings.output)
+    queue = JobQueue(loads, settings, ledger, safety=safety, on_over=metrics.job_over)
     metrics.watch(lambda: queue.status)
-    page = build_page(Calls(config, queue, metrics), reason)
-    return built_app(queue, page, metrics, own_url=lambda: address(listener))
+    page = build_page(Calls(config, queue, ledger, metrics.refused), reason)
+    return built_app(queue, ledger, page, metrics, own_url=lambda: address(listener))
 
 
 def automatic_model(args: argparse.Namespace) -> tuple[ModelConfig, str]:

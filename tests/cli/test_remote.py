@@ -176,7 +176,7 @@ def test_ctrl_c_stops_the_job_on_the_server(
 
     def interrupt() -> None:
         def found() -> bool:
-            jobs = [job for job in server.queue.roll._open.values() if job.request.prompt == "ours"]
+            jobs = [job for job in server.queue._open.values() if job.request.prompt == "ours"]
             ours.extend(job.id for job in jobs if job.status.state == state)
             return bool(ours)
 
@@ -191,7 +191,7 @@ def test_ctrl_c_stops_the_job_on_the_server(
     ran = uso(server, *SMALL, "--prompt", "ours")
     assert (ran.status, ran.out) == (130, [])
     assert ran.err == "The server stops it.\nStopped. Pictures that were finished are kept.\n"
-    until(lambda: server.queue.outcome(ours[0]).state == "cancelled")  # type: ignore[union-attr]
+    until(lambda: server.queue.find(ours[0]).status.state == "cancelled")  # type: ignore[union-attr]
 
 
 # Refusals.

@@ -20,7 +20,6 @@ from pydantic import BaseModel
 from uso.web.access.identity import Relay, login_name
 from uso.web.access.stack import guarded
 from uso.web.access.uploads import FolderLimit
-from uso.web.api.mcp import fit_tools
 from uso.web.jobs.queue import JobQueue
 from uso.web.page import gradio_fit
 from uso.web.page.html import EXAMPLES_ROUTE
@@ -29,6 +28,7 @@ from uso.web.page.theme import CSS, page_theme
 from uso.web.server.metrics import CONTENT_TYPE, Metrics
 from uso.web.server.starting import RETRY_SECONDS, BuiltApp
 from uso.web.store import uploads
+from uso.web.store.ledger import Ledger
 from uso.web.store.prune import keep_pruning
 
 OPEN_PATHS = ("/healthz", "/readyz", "/metrics")
@@ -54,7 +54,7 @@ class Readiness(BaseModel):
     error: str | None
 
 
-def build_app(queue: JobQueue, page: gr.Blocks, metrics: Metrics | None = None) -> FastAPI:
+def build_app(queue: JobQueue, ledger: Ledger, page: gr.Blocks, metrics: Metrics | None = None) -> FastAPI:
     """The page with its routes, without the access stack. Its lifespan starts the workers, and ends them after the last
     job."""
     settings = queue.settings
@@ -62,7 +62,7 @@ def build_app(queue: JobQueue, page: gr.Blocks, metrics: Metrics | None = None) 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         ended = threading.Event()
-        keep_pruning(settings, queue.ledger, ended)
+        keep_pruning(settings, ledger, ended)
         folder = Path(os.environ.get(uploads.VARIABLE, ""))
         if uploads.is_private(folder):
             uploads.keep_sweeping(folder, ended)
@@ -71,7 +71,7 @@ def build_app(queue: JobQueue, page: gr.Blocks, metrics: Metrics | None = None) 
         ended.set()
         queue.close()
         await asyncio.to_thread(queue.join, settings.grace)
-        queue.ledger.close()  # last: open pages read it
+        ledger.close()  # last: open pages read it
 
     app = FastAPI(title="USO", lifespan=lifespan, docs_url=None, redoc_url=None)
     _add_routes(app, queue, metrics)
@@ -129,7 +129,9 @@ def _add_routes(app: FastAPI, queue: JobQueue, counted: Metrics | None) -> None:
             return Response(counted.page(), headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
 
 
-def built_app(queue: JobQueue, page: gr.Blocks, metrics: Metrics, own_url: Callable[[], str]) -> BuiltApp:
+def built_app(
+    queue: JobQueue, ledger: Ledger, page: gr.Blocks, metrics: Metrics, own_url: Callable[[], str]
+) -> BuiltApp:
     """The application behind the access stack, for `starting.StartingApp`.
 
     Args:
@@ -139,9 +141,9 @@ def built_app(queue: JobQueue, page: gr.Blocks, metrics: Metrics, own_url: Calla
         ConfigError: accounts, proxies or MCP tools cannot be used.
     """
     settings, relay = queue.settings, Relay()
-    app = build_app(queue, page, metrics)
+    app = build_app(queue, ledger, page, metrics)
     if settings.mcp:
-        fit_tools(page, own_url, relay.own_headers())
+        gradio_fit.fit_tools(page, own_url, relay.own_headers())
 
     def drain() -> None:
         queue.close()
