@@ -130,7 +130,7 @@ def digest(triplet: Triplet) -> str:
 def test_another_process_draws_the_same_bytes() -> None:
     """Catches a hash seed, a clock, or what was drawn before, in the pictures: a run could not be repeated."""
     code = (
-        "import sys, cv2; from tests.test_miniature import digest, Miniature; cv2.setNumThreads(1);"
+        "import sys, cv2; from tests.tools.demo.world.test_triplets import digest, Miniature; cv2.setNumThreads(1);"
         "print(*(digest(Miniature(seed=5, size=64).triplet(index)) for index in map(int, sys.argv[1:])))"
     )
     order = [str(index) for index in reversed(range(12))]
