@@ -15,6 +15,7 @@ import pytest
 
 from app import parser as page_parser
 from tests.support.running import program
+from tools.demo.__main__ import parser as demo_parser
 from uso.cli.main import _parser as command_parser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,14 +76,16 @@ def words(line: str) -> list[str]:
 
 
 def options(parser: argparse.ArgumentParser) -> set[str]:
-    return {option for action in parser._actions for option in action.option_strings}
+    """The flags of a parser and of its verbs' verbs (`train.data make`)."""
+    own = {option for action in parser._actions for option in action.option_strings}
+    return own.union(*map(options, verbs(parser).values()))
 
 
-def verbs() -> dict[str, argparse.ArgumentParser]:
-    for action in command_parser()._actions:
+def verbs(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             return dict(action.choices)
-    raise AssertionError("the command line has no verbs")
+    return {}
 
 
 def flags_in(command: list[str]) -> set[str]:
@@ -153,17 +156,19 @@ def anchors(text: str) -> set[str]:
 @each_page
 def test_commands_exist(name: str) -> None:
     """Catches a verb, a flag or a tool that was renamed or removed."""
-    known = verbs()
-    everything = options(page_parser()).union(*map(options, known.values()))
+    programs = {"uso": command_parser(), "tools.demo": demo_parser()}
+    everything = options(page_parser()).union(*map(options, programs.values()))
     for command in commands(text_of(name)):
         line = " ".join(command)
-        rest = after(command, "-m", "uso")
-        if rest:
-            if rest[0].startswith("-"):
-                assert flags_in(rest) <= options(command_parser()), line
-            elif rest[0] != "VERB":
-                assert rest[0] in known, f"{name}: {line}"
-                assert flags_in(rest) <= options(known[rest[0]]), f"{name}: {line}"
+        for module, parser in programs.items():
+            rest = after(command, "-m", module)
+            if rest:
+                known = verbs(parser)
+                if rest[0].startswith("-"):
+                    assert flags_in(rest) <= options(parser), line
+                elif rest[0] not in ("VERB", "..."):
+                    assert rest[0] in known, f"{name}: {line}"
+                    assert flags_in(rest) <= options(known[rest[0]]), f"{name}: {line}"
         for start in ("app.py", "ARGS"):
             rest = after(command, start)
             if rest is not None and "pytest" not in line and command[:2] != ["make", "test"]:
