@@ -6,7 +6,7 @@ batch.py            a file of jobs, over several processes
 remote.py           the same request, made by a running server
 remote_server.py    how that server is spoken to
 request.py          what these share: flags and records become a request
-info.py models.py download.py memory.py bench.py train.py account.py
+info.py models.py download.py memory.py bench.py train.py train_data.py account.py
 """
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130

@@ -17,6 +17,7 @@ from transformers import (
     T5Config,
     T5EncoderModel,
 )
+from transformers.initialization import no_init_weights
 
 from uso.config import ModelConfig, architecture_file, read_component_config
 from uso.pipeline.pipeline import USOPipeline
@@ -40,7 +41,7 @@ def empty_pipeline(
         return read_component_config(architecture_file(config, name)) | (changes or {}).get(name, {})
 
     vision = SiglipVisionConfig(**values("image_encoder"))
-    with init_empty_weights():
+    with init_empty_weights(), no_init_weights():  # else random numbers are drawn for the shapes, for seconds
         transformer = FluxTransformer2DModel.from_config(values("transformer"))
         vae = AutoencoderKL.from_config(values("vae"))
         text_encoder = CLIPTextModel(CLIPTextConfig(**values("text_encoder")))

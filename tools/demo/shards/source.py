@@ -91,10 +91,12 @@ class ShardSample:
 def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
     """Triplets of a folder, in the ways of use that the run reads; those of strangers only with their content.
 
+    Strangers are subjects that no words name (`unnamed_subjects.py`).
+
     Where content is read: subject and style, layout kept without words or moved by them, with the subject's name or
     without; plain triplets without a style picture every other time (the subject alone); and, beside those, some
     triplets by style and words, some by words that name the style, and some by their content and an instruction that
-    does. Where content is not read, words always say what the target shows, and no words can say it of a stranger.
+    does. Where content is not read, words always describe the target, and no words name a stranger.
 
     Triplets with two styles are read with both, or, where `data.max_styles` is 1, not at all. They have no instruction
     and no prompt for the teacher `Words`: a base is taught no such words.
@@ -136,7 +138,7 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
         words = shards.words[index]
         plain, two = "style" not in words["labels"], has_two_styles(words)
         alone = plain and index % 2 == 0
-        moved, known = words["labels"]["layout"] == "moved", not _strange(words)
+        moved, known = words["labels"]["layout"] == "moved", not _is_stranger(words)
         text: Text = "unnamed" if moved and index // 2 % UNNAMED == 0 else "prompt"
         samples.append(sample(index, text, True, reads_style and not alone))
         if index % STYLE_ONLY == 0 and reads_style and known:
@@ -165,7 +167,7 @@ def nameable(shards: Shards) -> list[int]:
     Raises:
         ConfigError: there are none.
     """
-    known = [index for index, words in enumerate(shards.words) if not _strange(words)]
+    known = [index for index, words in enumerate(shards.words) if not _is_stranger(words)]
     if not known:
         raise ConfigError(
             f"{shards.folder} shows strangers alone, and a run without content images needs subjects that words can "
@@ -174,7 +176,7 @@ def nameable(shards: Shards) -> list[int]:
     return known
 
 
-def _strange(words: dict[str, Any]) -> bool:
+def _is_stranger(words: dict[str, Any]) -> bool:
     return bool(words["labels"].get("stranger"))
 
 

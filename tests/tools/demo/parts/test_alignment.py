@@ -16,7 +16,7 @@ from tools.demo.training.config import PartConfig, load_part_config
 from tools.demo.verbs.part import train_part
 from uso.errors import ConfigError
 from uso.pipeline.latents import pack
-from uso.training.losses.network import predict
+from uso.training.losses.flow import predict
 
 
 def written(folder: Path, features: torch.Tensor) -> Arrays:

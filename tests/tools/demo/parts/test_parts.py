@@ -281,7 +281,7 @@ def test_guidance_is_between_with_and_without_words() -> None:
     """At scale 1 the teacher's answer to the words, at 0 that without, linear beyond. Catches the two swapped."""
     from tests.support.tiny_training import training_pipeline
     from uso.pipeline.latents import pack
-    from uso.training.losses.network import predict
+    from uso.training.losses.flow import predict
 
     pipeline = training_pipeline()
     tokens, levels = pack(torch.randn(1, 16, 4, 4)), torch.tensor([0.6])

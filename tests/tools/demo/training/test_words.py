@@ -18,8 +18,7 @@ from uso.forecast.meta_model import MetaModel
 from uso.pipeline.latents import pack
 from uso.training.activations import example_batch
 from uso.training.forecast import dry_run
-from uso.training.losses.flow import draw_levels, noised
-from uso.training.losses.network import conditioning_of, predict
+from uso.training.losses.flow import conditioning_of, draw_levels, noised, predict
 from uso.training.losses.seeds import generator
 from uso.training.losses.teacher import make_teacher
 from uso.training.model.load import training_model
