@@ -7,8 +7,9 @@ import torch
 
 from tools.demo.parts.pictures import pick
 from tools.demo.parts.words import clip_ids, t5_ids
+from tools.demo.shards.samples import CONTENT, TARGET, has_two_styles, nameable
 from tools.demo.shards.shards import Shards
-from tools.demo.shards.source import CONTENT, TARGET, has_two_styles, latents_of, nameable
+from tools.demo.shards.source import latents_of
 from tools.demo.training.config import PartConfig
 from tools.demo.training.prefetch import sent
 from uso.pipeline.pipeline import USOPipeline

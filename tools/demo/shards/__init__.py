@@ -3,5 +3,6 @@
 shards.py    raw bytes in .npy files
 files.py     PNG and rows.jsonl, for people
 arrays.py    encoded features as arrays
-source.py    the samples of a run
+samples.py   the samples that a run reads
+source.py    shards as a run's data, and their features
 """

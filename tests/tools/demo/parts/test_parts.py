@@ -18,7 +18,7 @@ from tools.demo.parts.descriptor import FILE, new_descriptor, softened
 from tools.demo.parts.guidance import guided_velocity
 from tools.demo.parts.image_encoder import vision_config
 from tools.demo.parts.tokenizers import sentences
-from tools.demo.shards.source import CONTENT, TARGET
+from tools.demo.shards.samples import CONTENT, TARGET
 from tools.demo.training.config import load_part_config
 from tools.demo.training.loop import Loop
 from tools.demo.verbs.part import train_part

@@ -9,8 +9,8 @@ from torch.nn.functional import mse_loss
 
 from tests.support.tiny_parts import SIDE, shards
 from tests.support.tiny_training import tiny_config, tiny_trainer, write_rows
+from tools.demo.shards.samples import shard_samples, text_of
 from tools.demo.shards.shards import Shards
-from tools.demo.shards.source import shard_samples, text_of
 from tools.demo.training.config import load_stage
 from tools.demo.training.words import NAMED, Words
 from uso.errors import ConfigError
