@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from uso.config import ModelConfig, load_model_config
 from uso.errors import ConfigError, USOError
+from uso.network import hidden_network_settings
 from uso.output import check_folder
 from uso.web.jobs.safety import Safety, load_safety
 from uso.web.server.port import address, listen, reserve
@@ -106,12 +107,13 @@ def build(
     config, reason = (named, f"Chosen with --model {args.model}.") if named else automatic_model(args)
     logger.info("%s. %s", config.title, reason)
 
-    from uso.web.api.calls import Calls
-    from uso.web.jobs.queue import JobQueue
-    from uso.web.page.layout import build_page
-    from uso.web.server.app import built_app
-    from uso.web.server.metrics import Metrics
-    from uso.web.store.recovery import open_ledger
+    with hidden_network_settings():  # Gradio makes HTTP clients when it is imported; the page needs no network
+        from uso.web.api.calls import Calls
+        from uso.web.jobs.queue import JobQueue
+        from uso.web.page.layout import build_page
+        from uso.web.server.app import built_app
+        from uso.web.server.metrics import Metrics
+        from uso.web.store.recovery import open_ledger
 
     devices = worker_devices(args)
     metrics = Metrics(settings.log_prompts)
