@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import quote
 
 from uso.errors import ConfigError, OutputError, RequestError, USOError
-from uso.network import check_network, is_this_machine, proxy_for
 from uso.request import ReferenceImage
+from uso.system.network import check_network, is_this_machine, proxy_for
 from uso.terminal import say
 
 LOGIN = "USO_SERVER_LOGIN"

@@ -20,6 +20,7 @@ from typing import Any
 from uso import output
 from uso.errors import DeviceError, USOError
 from uso.request import GenerationResult, Progress
+from uso.system.packages import import_problem
 from uso.web.jobs.job import Job, Load, Picture, Pipeline, Records, ServerStatus, digest
 from uso.web.jobs.safety import Safety
 from uso.web.jobs.time_estimate import TimeEstimate
@@ -81,9 +82,10 @@ class Worker:
         try:
             pipeline = self._loaded()
         except Exception as error:
-            expected = isinstance(error, USOError)
-            logger.error("The model could not be loaded: %s", error, exc_info=not expected)
-            self._report(state="failed", error=f"The model could not be loaded. {sentence(error)}")
+            problem = import_problem(error)
+            expected = isinstance(error, USOError) or problem is not None
+            logger.error("The model could not be loaded: %s", problem or error, exc_info=not expected)
+            self._report(state="failed", error=f"The model could not be loaded. {problem or sentence(error)}")
             return
         while self.status.state == "ready":
             try:

@@ -16,7 +16,7 @@ import httpx2
 
 from uso.config import ComponentName, ModelConfig, Source
 from uso.errors import MissingWeightsError
-from uso.network import check_network
+from uso.system.network import check_network
 from uso.weights.hub.cache import (
     TOKENIZERS,
     Found,
