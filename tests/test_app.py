@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from uso.config import ROOT
+from uso.weights.automatic import automatic_model
 
 HEAVY = ("torch", "gradio", "diffusers", "transformers", "fastapi")
 
@@ -101,11 +102,10 @@ def test_a_port_in_use_is_refused_before_the_model_is_ready(tmp_path: Path) -> N
 
 def test_auto_without_weights_is_the_demo_and_says_why() -> None:
     """Catches an `auto` that downloads, or asks torch for devices that nothing could run on."""
-    import app
-
     args = argparse.Namespace(device="auto", **dict.fromkeys(_component_flags()))
-    config, reason = app.automatic_model(args)
-    assert config.name == "demo" and reason == "The weights of FLUX.1-dev are not on this disk."
+    config, reason = automatic_model(args, "auto")
+    assert config.name == "demo"
+    assert reason == "The weights of FLUX.1-dev are not on this disk, so the demo model draws this."
 
 
 def _component_flags() -> list[str]:

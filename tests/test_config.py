@@ -114,7 +114,7 @@ def test_files_that_are_no_configuration(tmp_path: Path, text: str, sentence: st
 
 def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes("title: Malerei für mich".encode("latin-1"))
-    with pytest.raises(ConfigError, match=r"latin\.yaml could not be read: 'utf-8' codec can't decode byte 0xfc"):
+    with pytest.raises(ConfigError, match=r"latin\.yaml is not UTF-8 text\. Save it as UTF-8\."):
         load_model_config(str(tmp_path / "latin.yaml"))
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from uso.config import ModelConfig, load_model_config
 from uso.errors import RequestError
 from uso.weights.flags import AUTO, AUTO_MODEL, named_files, own_files
-from uso.weights.hub.files import missing
 
 FALLBACK_MODEL = "demo"
 
@@ -55,6 +54,8 @@ def why_not(config: ModelConfig, device: str) -> str | None:
     """Why `auto` does not run a model, as far as that is known without torch; no full stop."""
     if device == "cpu":
         return f"The CPU was requested, and {config.title} needs a GPU"
+    from uso.weights.hub.files import missing
+
     absent = missing(config)
     if absent:
         parts = f" ({', '.join(absent)} missing)" if len(absent) < len(config.components) else ""

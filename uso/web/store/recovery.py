@@ -13,6 +13,7 @@ from PIL import Image
 
 from uso import output
 from uso.errors import OutputError
+from uso.files import private_folder
 from uso.web.jobs.job import Picture, digest
 from uso.web.store.instance import Instance
 from uso.web.store.ledger import FOLDER, Ledger
@@ -34,9 +35,7 @@ def open_ledger(pictures: Path) -> Ledger:
     folder = pictures / FOLDER
     try:
         # For this user alone: the ids of jobs are secrets.
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        ledger = Ledger(pictures, Instance(folder))
+        ledger = Ledger(pictures, Instance(private_folder(folder)))
         _close_accounts(ledger)
         output.remove_parts(pictures)
     except (OSError, sqlite3.Error) as error:
