@@ -90,8 +90,12 @@ def test_keep_size_shows_the_size_it_used(uso: Callable[..., Ran], picture_file:
 
 def test_auto_says_which_model_runs_and_why(uso: Callable[..., Ran]) -> None:
     ran = uso("generate", "--device", "cpu", *SMALL[2:])
-    assert "The CPU was requested, and FLUX.1-dev needs a GPU." in ran.err
-    assert output.read(ran.pictures[0]).model["name"] == "demo"
+    reason = "The CPU was requested, and FLUX.1-dev needs a GPU, so the demo model draws this."
+    assert reason in ran.err.splitlines()
+    model = output.read(ran.pictures[0]).model
+    assert (model["name"], model["why"]) == ("demo", reason)
+    again = uso("generate", "--from", ran.pictures[0], "--output", "again")
+    assert "why" not in again.err and output.read(again.pictures[0]).model.get("why") is None
 
 
 def test_a_folder_whose_name_is_no_utf_8_is_named_by_its_bytes() -> None:

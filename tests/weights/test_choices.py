@@ -8,9 +8,8 @@ import torch
 from uso.errors import ConfigError
 from uso.memory.plan import GIB
 from uso.weights import choices
-from uso.weights.hub import files as hub_files
 from uso.weights.choices import choose_device, choose_dtype, choose_model, choose_plan
-
+from uso.weights.hub import files as hub_files
 
 DEMO = ", so the demo model draws this."
 

@@ -2,7 +2,6 @@
 
 import re
 from importlib import metadata
-from pathlib import Path
 
 from uso.config import ROOT
 
@@ -34,7 +33,7 @@ def import_problem(error: BaseException) -> str | None:
         )
     if isinstance(error, ImportError):
         name = (error.name or "").partition(".")[0]
-        return f"{name or 'A package'} cannot be imported ({_first_line(chain[-1])}). Run {_install(name)}."
+        return f"{name or 'A package'} cannot be imported. Run {_install(name)}."
     return None
 
 
@@ -90,7 +89,3 @@ def _version(name: str) -> str:
         return f" {metadata.version(name)}"
     except metadata.PackageNotFoundError:
         return ""
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).split("\n", 1)[0].replace(str(Path.home()), "~")
