@@ -71,6 +71,7 @@ def metadata(result: GenerationResult, extra: dict[str, Any] | None = None) -> d
         "model": result.model,
         "timings": {stage: round(seconds, 3) for stage, seconds in result.timings.items()},
         "peak_memory_gib": result.peak_memory_gib,
+        **({"notes": list(result.notes)} if result.notes else {}),
         **(extra or {}),
     }
 

@@ -252,3 +252,5 @@ class GenerationResult:
     """Seconds by stage: `condition` (0 where shared with an earlier picture), `denoise`, `decode`."""
     peak_memory_gib: float | None
     """Peak device memory for this picture; None if the device does not report it."""
+    notes: tuple[str, ...] = ()
+    """What people should know of how their request was read, as sentences."""

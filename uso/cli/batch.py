@@ -183,7 +183,7 @@ def read_jobs(path: Path, config: ModelConfig, args: argparse.Namespace) -> list
 
 
 def check_prompts(path: Path, jobs: list[Job], pipe: "USOPipeline") -> None:
-    """Refuse prompts that are longer than the model reads, as counted by its tokenizer.
+    """Refuse prompts that are longer than the model reads, or in letters that it does not know, by its tokenizer.
 
     Raises:
         RequestError: lists each refused job by number, with the reason.
@@ -192,6 +192,7 @@ def check_prompts(path: Path, jobs: list[Job], pipe: "USOPipeline") -> None:
     for job in jobs:
         try:
             pipe.check_prompt(job.values["prompt"])
+            pipe.reading_notes(job.values["prompt"])
         except RequestError as error:
             problems.append(f"Job {job.number}: {error}")
     _refuse(path, problems, len(jobs))

@@ -5,7 +5,7 @@ Whatever can be refused is refused before torch is imported.
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,12 +45,22 @@ def make(
     pipe: "USOPipeline", request: GenerationRequest, save: Callable[[GenerationResult], Path], label: str = ""
 ) -> None:
     """Run a request; each picture is saved, and its path printed, as soon as it is finished."""
+    said: set[str] = set()
     with closing(pipe.stream(request)) as events, step_bar(label) as show:
         for event in events:
             if isinstance(event, GenerationResult):
                 print_path(save(event))
+                say_once(event.notes, said, label)
             else:
                 show(event)
+
+
+def say_once(notes: Iterable[str], said: set[str], label: str = "") -> None:
+    """Print notes on how a request was read that were not printed before."""
+    for note in notes:
+        if note not in said:
+            said.add(note)
+            say(f"{label.capitalize().rstrip(', ')}: {note}" if label else note)
 
 
 def chosen_config(

@@ -2,6 +2,7 @@
 
 pipeline.py        USOPipeline: saving and loading, placing, whole requests
 conditioning.py    one request's prompt, styles and references, put together
+prompts.py         prompts as token ids; which words are not read
 encoders.py        T5, CLIP, SigLIP and the autoencoder's encoder
 denoising.py       Euler steps and decoding
 stages.py          what the stages hand to each other

@@ -146,6 +146,7 @@ def details(job_id: str, status: JobStatus, server: ServerStatus) -> dict[str, A
         facts |= {"seconds_left": _tenths(status.seconds_left)}
     if status.state == "done":
         facts |= _facts(status.pictures[-1]) if status.pictures else {"message": "Done; the picture has been removed."}
+        facts |= {"notes": list(status.notes)} if status.notes else {}
     return facts
 
 

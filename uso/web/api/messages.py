@@ -14,7 +14,7 @@ def job_message(status: JobStatus, server: ServerStatus) -> str:
         return _running(status)
     if status.state == "cancelled":
         return f"Stopped. {status.error}".strip()
-    return status.error if status.state == "failed" else "Done."
+    return status.error if status.state == "failed" else " ".join(["Done.", *status.notes])
 
 
 def _queued(status: JobStatus, server: ServerStatus) -> str:

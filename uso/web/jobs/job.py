@@ -91,6 +91,8 @@ class JobStatus:
     preview: bytes | None = None
     """`running`: the picture as predicted so far, as a small WebP file."""
     pictures: tuple[Picture, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What people should know of how their request was read, as sentences."""
     error: str = ""
     """`failed`, or `cancelled` by the server: why, as a sentence."""
 

@@ -194,7 +194,7 @@ class Worker:
         for stage, seconds in result.timings.items():
             job.timings[stage] = job.timings.get(stage, 0.0) + seconds
         self._learn(result, job)
-        job.reach(pictures=(*job.status.pictures, picture))
+        job.reach(pictures=(*job.status.pictures, picture), notes=result.notes)
 
     def _learn(self, result: GenerationResult, job: Job) -> None:
         if not job.step_seconds:

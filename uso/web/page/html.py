@@ -187,6 +187,7 @@ def settings(record: Mapping[str, Any]) -> str:
     kept = " (from the content image)" if request.get("keep_input_size") else ""
     rows = [
         ("Prompt", request.get("prompt") or "(none)"),
+        ("Notes", " ".join(map(str, record.get("notes") or ()))),
         ("Content image", ", ".join(entry["name"] for entry in request["content_images"]) or "(none)"),
         ("Style images", ", ".join(entry["name"] for entry in request["style_images"]) or "(none)"),
         ("Size", f"{request.get('width')} × {request.get('height')}{kept}"),
