@@ -1,5 +1,6 @@
 """Files appear complete or not at all, and nothing is overwritten."""
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -87,3 +88,38 @@ def test_what_a_kill_left_half_written_goes_in_time(tmp_path: Path) -> None:
         os.utime(path, (0, 0))
     output.remove_parts(tmp_path)
     assert [path.exists() for path in (*parts, *others)] == [False, False, True, True, True]
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
+def test_a_share_that_refuses_modes_and_fsync_keeps_its_pictures(
+    tmp_path: Path, image: Image.Image, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Every picture went to the temporary folder instead."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    for name in ("chmod", "fchmod", "fsync", "link"):
+        monkeypatch.setattr(os, name, refuse)
+    assert output.save(result(image), tmp_path, "kept") == tmp_path / "kept.png"
+    assert output.read(tmp_path / "kept.png").path.is_file()
+
+
+def test_a_disk_that_fails_at_fsync_is_no_such_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        write_new(tmp_path, "a.png", lambda file: file.write(b"x"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_modes_follow_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        path = write_new(tmp_path, "a.png", lambda file: file.write(b"x"))
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == mode

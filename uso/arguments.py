@@ -16,7 +16,9 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False} | options)
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(  # type: ignore[override]  # argparse has it in overloads
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
         given = list(sys.argv[1:] if args is None else args)
         found, unknown = self.parse_known_args(given, namespace)
         if unknown:

@@ -2,6 +2,8 @@
 the start, and text that people wrote."""
 
 import errno
+import functools
+import logging
 import os
 import secrets
 import stat
@@ -13,6 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from uso.errors import ConfigError, USOError
+
+logger = logging.getLogger(__name__)
 
 PUBLIC = 0o666
 """Mode of ordinary files; the umask decides what is left of it."""
@@ -53,6 +57,12 @@ def where_supported() -> Iterator[None]:
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
+        _tell_once(error.strerror or str(error))
+
+
+@functools.cache
+def _tell_once(reason: str) -> None:
+    logger.info("A file system here refuses modes or fsync (%s). Files are written without.", reason)
 
 
 def private_folder(folder: Path) -> Path:

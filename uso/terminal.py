@@ -119,6 +119,7 @@ def print_path(path: Path) -> None:
             str(path).encode(sys.stdout.encoding or "utf-8")
             print(path, flush=True)
         except UnicodeEncodeError:
+            sys.stdout.flush()
             sys.stdout.buffer.write(os.fsencode(path) + b"\n")
             sys.stdout.flush()
 
