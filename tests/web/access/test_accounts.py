@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.accounts import CHEAP, PASSWORD
 from uso.errors import ConfigError
-from uso.web.access.accounts import Accounts, hashed, password_fault, put_account, read_accounts
+from uso.web.access.accounts import MAX_BYTES, Accounts, hashed, password_fault, put_account, read_accounts
 from uso.web.access.tokens import LoginTokens
 
 
@@ -51,9 +51,16 @@ def test_what_is_no_account_is_refused_with_its_line(file: Path, text: str, sent
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     """Catches a server that lets everybody in, or nobody, because of a mistyped path."""
-    for path in (tmp_path / "nowhere", tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "nowhere", tmp_path, tmp_path / ("x" * 300), tmp_path / "loop", Path("/dev/null")):
         with pytest.raises(ConfigError, match="could not be read"):
             read_accounts(path)
+    with pytest.raises(ConfigError, match="could not be written"):
+        put_account(tmp_path / ("x" * 300), "alice", PASSWORD)
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(ConfigError, match="is larger than 10 MB"):
+        read_accounts(tmp_path / "sparse")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\0")
     with pytest.raises(ConfigError, match="is not UTF-8 text"):
         read_accounts(tmp_path / "binary")
