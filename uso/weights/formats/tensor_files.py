@@ -154,7 +154,7 @@ class TensorFiles:
         if stored.dtype.itemsize == 1 and stored.dtype.is_floating_point:
             stored = stored.float()
             if scale is not None:
-                stored = stored * self._scale_of(name, scale, start, stop)
+                stored = stored.mul_(self._scale_of(name, scale, start, stop))
         return stored
 
     def _scale_of(self, name: str, scale: torch.Tensor, start: int, stop: int) -> torch.Tensor:
