@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 from uso.config import ModelConfig, load_model_config, with_local_files
 from uso.errors import ConfigError, USOError
 from uso.output import check_folder
-from uso.web.flags import add_server_flags, server_settings, worker_devices
 from uso.web.jobs.safety import Safety, load_safety
 from uso.web.server.port import address, listen, reserve
-from uso.web.settings import ServerSettings
+from uso.web.settings import ServerSettings, add_server_flags, server_settings, worker_devices
 from uso.weights.flags import AUTO, add_model_flags, check_model_flags, load_options, model_files
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ def build(
     listener: socket.socket,
 ) -> "Site":
     """The page; called in a thread of its own, where the seconds of importing Gradio hold no answer up."""
-    config, reason = (named, f"It was asked for by --model {args.model}.") if named else automatic_model(args)
+    config, reason = (named, f"Chosen with --model {args.model}.") if named else automatic_model(args)
     logger.info("%s. %s", config.title, reason)
 
     from uso.web.api.calls import Calls
@@ -112,14 +111,16 @@ def build(
     from uso.web.page.layout import build_page
     from uso.web.server.app import build_site
     from uso.web.server.metrics import Metrics
+    from uso.web.store.recovery import open_ledger
 
     devices = worker_devices(args)
     telemetry = Metrics(settings.log_prompts)
     loads = [partial(load, args, config, device, len(devices) == 1) for device in devices]
-    queue = JobQueue(loads, settings, safety=safety, on_over=telemetry.job_over)
+    ledger = open_ledger(settings.output)
+    queue = JobQueue(loads, settings, ledger, safety=safety, on_over=telemetry.job_over)
     telemetry.watch(lambda: queue.status)
-    page = build_page(Calls(config, queue, telemetry), reason)
-    return build_site(queue, page, telemetry, own_url=lambda: address(listener))
+    page = build_page(Calls(config, queue, ledger, telemetry.refused), reason)
+    return build_site(queue, ledger, page, telemetry, own_url=lambda: address(listener))
 
 
 def automatic_model(args: argparse.Namespace) -> tuple[ModelConfig, str]:

@@ -76,16 +76,28 @@ def words(line: str) -> list[str]:
 
 
 def options(parser: argparse.ArgumentParser) -> set[str]:
-    """The flags of a parser and of its verbs' verbs (`train.data make`)."""
-    own = {option for action in parser._actions for option in action.option_strings}
-    return own.union(*map(options, verbs(parser).values()))
+    return {option for action in parser._actions for option in action.option_strings}
 
 
 def verbs(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return dict(action.choices)
-    return {}
+    """The verbs of a parser, if it has any."""
+    found = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return {name: verb for action in found for name, verb in action.choices.items()}
+
+
+def flags_of(parser: argparse.ArgumentParser) -> set[str]:
+    """The flags of a parser and of all its verbs."""
+    return options(parser).union(*map(flags_of, verbs(parser).values()))
+
+
+def check(parser: argparse.ArgumentParser, command: list[str], line: str) -> None:
+    """Hold what follows a program's name, `VERB --flag ...`, against its parser."""
+    if command and not command[0].startswith("-") and verbs(parser):
+        if command[0] != "VERB":
+            assert command[0] in verbs(parser), line
+            check(verbs(parser)[command[0]], command[1:], line)
+        return
+    assert flags_in(command) <= options(parser), line
 
 
 def flags_in(command: list[str]) -> set[str]:
@@ -157,27 +169,17 @@ def anchors(text: str) -> set[str]:
 def test_commands_exist(name: str) -> None:
     """Catches a verb, a flag or a tool that was renamed or removed."""
     programs = {"uso": command_parser(), "tools.demo": demo_parser()}
-    everything = options(page_parser()).union(*map(options, programs.values()))
+    known = flags_of(page_parser()).union(*map(flags_of, programs.values()))
     for command in commands(text_of(name)):
-        line = " ".join(command)
+        line = f"{name}: {' '.join(command)}"
         for module, parser in programs.items():
-            rest = after(command, "-m", module)
-            if rest:
-                known = verbs(parser)
-                if rest[0].startswith("-"):
-                    assert flags_in(rest) <= options(parser), line
-                elif rest[0] not in ("VERB", "..."):
-                    assert rest[0] in known, f"{name}: {line}"
-                    assert flags_in(rest) <= options(known[rest[0]]), f"{name}: {line}"
-        for start in ("app.py", "ARGS"):
-            rest = after(command, start)
-            if rest is not None and "pytest" not in line and command[:2] != ["make", "test"]:
-                assert flags_in(rest) <= options(page_parser()), f"{name}: {line}"
-        if command and command[0].startswith("--"):
-            assert FLAG.match(command[0])[0] in everything | {"--help"}, f"{name}: {line}"  # type: ignore[index]
-        rest = after(command, "-m")
-        if rest and rest[0].startswith("tools"):
-            assert importlib.util.find_spec(rest[0]), f"{name}: {line}"
+            check(parser, after(command, "-m", module) or [], line)
+        page = after(command, "app.py") or (after(command, "ARGS") if command[:2] == ["make", "run"] else None)
+        check(page_parser(), page or [], line)
+        assert not command or not command[0].startswith("--") or flags_in(command[:1]) <= known, line
+        module_named = after(command, "-m")
+        if module_named and module_named[0].startswith("tools"):
+            assert importlib.util.find_spec(module_named[0]), line
 
 
 @each_page

@@ -264,7 +264,7 @@ MEASURE = """
 import json, sys, threading, time
 from pathlib import Path
 import torch
-from uso.checkpoints import load_transformer
+from uso.weights.checkpoints import load_transformer
 
 def anonymous():
     line = next(line for line in open('/proc/self/status') if line.startswith('RssAnon'))

@@ -82,6 +82,7 @@ def dry_run(config: TrainingConfig, changes: dict[str, dict[str, Any]] | None = 
     target, content = largest(config)
     batch = example_batch(pipeline, config, target, content, config.micro_batch)
     flow = activations(pipeline, batch, config, config.gradient_checkpointing)
+    stored = activations(pipeline, batch, config, checkpointing=False) if config.gradient_checkpointing else flow
     with_reward = config.reward.descriptor is not None
     reward = 0
     if with_reward:
@@ -105,7 +106,7 @@ def dry_run(config: TrainingConfig, changes: dict[str, dict[str, Any]] | None = 
         optimizer=state_bytes(config.optimizer) * count,
         mean=0 if config.ema is None else _FLOAT32 * count,
         activations=flow,
-        activations_stored=activations(pipeline, batch, config, checkpointing=False),
+        activations_stored=stored,
         reward_activations=reward,
         flops=(forward * passes + answers) * config.batch,
         reward_flops=round(forward * (mean_steps + passes) * samples) if with_reward else 0,

@@ -89,13 +89,9 @@ class Loader:
         """The projector from its file; without a file, a new, untrained one."""
         if "projector" in self.located:
             return checkpoints.load_context_embedder(self.weights("projector"), **self.placing("projector", place_of))
-        vision, flux = self.architecture("image_encoder"), self.architecture("transformer")
         style_tokens = read_component_config(architecture_file(self.config, "projector"))["style_tokens"]
-        embedder = ContextEmbedder(
-            image_tokens=(vision["image_size"] // vision["patch_size"]) ** 2,
-            image_dim=vision["hidden_size"],
-            style_tokens=style_tokens,
-            hidden_size=flux["num_attention_heads"] * flux["attention_head_dim"],
+        embedder = ContextEmbedder.for_networks(
+            self.architecture("image_encoder"), self.architecture("transformer"), style_tokens
         )
         for parameter in embedder.parameters():
             parameter.data = parameter.data.to(place_of("projector.levels"), self.dtype)

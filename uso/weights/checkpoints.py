@@ -23,6 +23,7 @@ from transformers import (
     T5Config,
     T5EncoderModel,
 )
+from transformers.initialization import no_init_weights
 
 from uso.errors import CheckpointError
 from uso.transformer.context_embedder import ContextEmbedder
@@ -221,14 +222,14 @@ def load_context_embedder(
 
 def load_text_encoder(config: Mapping[str, Any], paths: list[Path], **placing: Any) -> CLIPTextModel:
     """The CLIP text model, from files with or without the `text_model.` prefix."""
-    with init_empty_weights():
+    with init_empty_weights(), no_init_weights():
         model = CLIPTextModel(CLIPTextConfig(**config))
     return _encoder(model, paths, "text_model.", **placing)
 
 
 def load_text_encoder_2(config: Mapping[str, Any], paths: list[Path], **placing: Any) -> T5EncoderModel:
     """The T5 encoder. The embedding may be stored once, or under both of its names."""
-    with init_empty_weights():
+    with init_empty_weights(), no_init_weights():
         model = T5EncoderModel(T5Config(**config))
     model.encoder.embed_tokens.weight = model.shared.weight
     return _encoder(model, paths, "", **placing)
@@ -236,7 +237,7 @@ def load_text_encoder_2(config: Mapping[str, Any], paths: list[Path], **placing:
 
 def load_image_encoder(config: Mapping[str, Any], paths: list[Path], **placing: Any) -> SiglipVisionModel:
     """The SigLIP vision model, from a file of its own or one that holds the text model too."""
-    with init_empty_weights():
+    with init_empty_weights(), no_init_weights():
         model = SiglipVisionModel(SiglipVisionConfig(**config))
     return _encoder(model, paths, "vision_model.", **placing)
 

@@ -20,14 +20,15 @@ from pydantic import BaseModel
 
 from uso.web.access.identity import Relay, login_name
 from uso.web.access.stack import guarded
-from uso.web.api.mcp import fit_tools
 from uso.web.jobs.queue import JobQueue
+from uso.web.page.gradio_fit import fit_tools
 from uso.web.page.html import EXAMPLES_ROUTE
 from uso.web.page.texts import EXAMPLES_FOLDER
 from uso.web.page.theme import CSS, page_theme
 from uso.web.server.metrics import CONTENT_TYPE, Metrics
 from uso.web.server.starting import RETRY_SECONDS, Site
 from uso.web.store import uploads as scratch
+from uso.web.store.ledger import Ledger
 from uso.web.store.prune import keep_pruning
 
 OPEN_PATHS = ("/healthz", "/readyz", "/metrics")
@@ -68,14 +69,14 @@ class Readiness(BaseModel):
     error: str | None
 
 
-def build_app(queue: JobQueue, page: gr.Blocks, telemetry: Metrics | None = None) -> FastAPI:
+def build_app(queue: JobQueue, ledger: Ledger, page: gr.Blocks, telemetry: Metrics | None = None) -> FastAPI:
     """The page with its routes, unguarded. Its lifespan starts the engine, and ends it after the last job."""
     settings = queue.settings
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         ended = threading.Event()
-        keep_pruning(settings, queue.ledger, ended)
+        keep_pruning(settings, ledger, ended)
         if (uploads := os.environ.get(scratch.VARIABLE)) and Path(uploads).name.startswith(scratch.PREFIX):
             scratch.keep_sweeping(Path(uploads), ended)
         queue.start()
@@ -83,7 +84,7 @@ def build_app(queue: JobQueue, page: gr.Blocks, telemetry: Metrics | None = None
         ended.set()
         queue.close()
         await asyncio.to_thread(queue.join, settings.grace)
-        queue.ledger.close()  # the last: pages ask it as long as there are any
+        ledger.close()  # the last: pages ask it as long as there are any
 
     app = FastAPI(title="USO", lifespan=lifespan, docs_url=None, redoc_url=None)
     _add_routes(app, queue, telemetry)
@@ -155,7 +156,9 @@ def _add_routes(app: FastAPI, queue: JobQueue, telemetry: Metrics | None) -> Non
             return Response(telemetry.page(), headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
 
 
-def build_site(queue: JobQueue, page: gr.Blocks, telemetry: Metrics, own_url: Callable[[], str]) -> Site:
+def build_site(
+    queue: JobQueue, ledger: Ledger, page: gr.Blocks, telemetry: Metrics, own_url: Callable[[], str]
+) -> Site:
     """The guarded application as `boot.Front` wants it.
 
     Args:
@@ -165,7 +168,7 @@ def build_site(queue: JobQueue, page: gr.Blocks, telemetry: Metrics, own_url: Ca
         ConfigError: accounts, proxies or MCP tools that cannot be used.
     """
     settings, relay = queue.settings, Relay()
-    app = build_app(queue, page, telemetry)
+    app = build_app(queue, ledger, page, telemetry)
     if settings.mcp:
         fit_tools(page, own_url, relay.own_headers())
 
