@@ -187,7 +187,7 @@ def test_names_that_cannot_be_cost_nothing(app: Any) -> None:
 
 
 def test_who_must_wait_takes_no_tries_from_a_name(app: Any) -> None:
-    """Catches one address that locks somebody out everywhere, by going on after it was told to wait."""
+    """Catches one address that locks somebody out everywhere, by going on although it must wait."""
     with TestClient(app) as client:
         for _ in range(WRONG_TRIES_OF_NAME + 5):
             log_in(client, password="wrong")

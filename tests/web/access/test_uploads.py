@@ -191,7 +191,7 @@ def test_a_full_folder_is_tidied_and_then_takes_nothing(folder: Path, monkeypatc
 
 
 def test_a_folder_of_the_users_own_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches a server that refuses all uploads because of what else is in a folder that it was told to use."""
+    """Catches a server that refuses all uploads because of what else is in a folder of its operator's."""
     (tmp_path / "film").write_bytes(b"x" * 5000)
     monkeypatch.setenv(folder_of_uploads.VARIABLE, str(tmp_path))
     assert isinstance(asyncio.run(Uploads(100, 0, FOLDER).begin(ANN, 10)), Admitted)

@@ -17,8 +17,9 @@ from uso.config import load_model_config
 from uso.web.api.calls import Calls
 from uso.web.api.endpoints import NO_JOB
 from uso.web.jobs.queue import JobQueue
+from uso.web.page.gradio_fit import MAX_SESSIONS
 from uso.web.page.layout import build_page
-from uso.web.server.app import MAX_SESSIONS, build_app
+from uso.web.server.app import build_app
 from uso.web.settings import ServerSettings
 
 pytestmark = pytest.mark.usefixtures("uploads")

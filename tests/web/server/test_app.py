@@ -73,7 +73,7 @@ def test_two_workers_make_the_same_pictures_behind_one_line(two_workers: Program
 
 
 def test_people_with_names(tmp_path: Path) -> None:
-    """Catches a door that is open for anything but the probes, and a password that is kept in the clear."""
+    """Catches a path beside the probes' that needs no login, and a password that is kept in the clear."""
     people = tmp_path / "people"
     subprocess.run(
         [sys.executable, "-m", "uso", "account", str(people), "ann"],

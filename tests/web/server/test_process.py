@@ -1,7 +1,6 @@
-"""The port, and how a process begins and ends: a small application first, then the real program."""
+"""How a process begins and ends: a small application first, then the real program."""
 
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,42 +12,13 @@ from tests.support.running import LONG, PERSON, Started, Stream, free_port, list
 from tests.support.scripted import PATIENCE, until
 from uso.config import ROOT
 from uso.errors import ConfigError
-from uso.web.server.port import listen, reserve
-
-# The port
-
-
-def test_a_reserved_port_refuses_connections_until_it_listens() -> None:
-    """Catches `--bind-when-ready` that lets connections wait, so that a proxy waits too instead of saying so."""
-    with reserve("127.0.0.1", 0) as kept:
-        port = kept.getsockname()[1]
-        assert not listens(port)
-        for take in (reserve, listen):
-            with pytest.raises(ConfigError, match=f"{port} cannot be listened on \\(Address already in use\\)"):
-                take("127.0.0.1", port)
-        kept.listen()
-        assert listens(port)
-        with pytest.raises(ConfigError):
-            reserve("127.0.0.1", port)
-
-
-def test_a_restart_gets_its_port_although_connections_linger() -> None:
-    """Catches a server that cannot be started again for a minute after it has closed connections itself."""
-    for take in (listen, reserve):
-        with take("127.0.0.1", 0) as first:
-            first.listen()
-            port = first.getsockname()[1]
-            with socket.create_connection(("127.0.0.1", port)) as client:
-                first.accept()[0].close()  # the side that closes first keeps the port busy
-                assert client.recv(1) == b""
-        take("127.0.0.1", port).close()
-
+from uso.web.server.port import reserve
 
 # How a process ends, with a small application in the place of the page
 
 SCRIPT = """
 import asyncio, sys
-from uso.web.server.starting import Front, Site
+from uso.web.server.starting import StartingApp, BuiltApp
 from uso.web.server.port import listen
 from uso.web.server.process import Server
 
@@ -67,7 +37,7 @@ async def app(scope, receive, send):
     await asyncio.sleep(1 if scope["path"] == "/short" else 10**6)
     await send({"type": "http.response.body", "body": b"last\\n"})
 
-front = Front(lambda: Site(app=app, end=stopped.set))
+front = StartingApp(lambda: BuiltApp(app=app, end=stopped.set))
 Server(front, grace=45.0).run(sockets=[listen("127.0.0.1", int(sys.argv[1]))])
 """
 

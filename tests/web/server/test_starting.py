@@ -1,4 +1,4 @@
-"""`Front` around small applications, called as a server calls it: answers before the page is built, and the end."""
+"""`StartingApp` around small applications, called as a server calls it: what answers first, and the end."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.scripted import PATIENCE, until
 from uso.errors import USOError
-from uso.web.server.starting import CLOSING, Front, Message, Site, starting_page
+from uso.web.server.starting import CLOSING, BuiltApp, Message, StartingApp, starting_page
 
 NAVIGATION = [(b"accept", b"text/html,application/xhtml+xml;q=0.9,*/*;q=0.8")]
 
@@ -20,12 +20,12 @@ NAVIGATION = [(b"accept", b"text/html,application/xhtml+xml;q=0.9,*/*;q=0.8")]
 class Visit:
     """What a server sees of one request."""
 
-    def __init__(self, front: Front, path: str, method: str = "GET", body: bytes = b"", headers: Any = ()) -> None:
+    def __init__(self, app: StartingApp, path: str, method: str = "GET", body: bytes = b"", headers: Any = ()) -> None:
         self.sent: list[Message] = []
         self.body_was_asked_for = False
         self._body = body
         scope = {"type": "http", "method": method, "path": path, "headers": list(headers), "state": {}}
-        self.task = asyncio.ensure_future(front(scope, self._receive, self._send))
+        self.task = asyncio.ensure_future(app(scope, self._receive, self._send))
 
     async def _receive(self) -> Message:
         self.body_was_asked_for = True
@@ -69,19 +69,19 @@ class Small:
 
 
 class Served:
-    """A `Front` between its lifespan's start and end; the building goes on when `build_on` is set."""
+    """A `StartingApp` between its lifespan's start and end; the building goes on when `build_on` is set."""
 
-    def __init__(self, result: Site | BaseException, hold: bool = False, built: bool = False) -> None:
+    def __init__(self, result: BuiltApp | BaseException, hold: bool = False, built: bool = False) -> None:
         self.build_on = threading.Event()
         if built:
             self.build_on.set()
         self.state: dict[str, Any] = {}
         self._result = result
-        self.front = Front(self._build, hold)
+        self.app = StartingApp(self._build, hold)
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self.outbox: asyncio.Queue[Message] = asyncio.Queue()
 
-    def _build(self) -> Site:
+    def _build(self) -> BuiltApp:
         assert self.build_on.wait(PATIENCE)
         if isinstance(self._result, BaseException):
             raise self._result
@@ -89,7 +89,7 @@ class Served:
 
     def begin(self) -> None:
         scope = {"type": "lifespan", "state": self.state}
-        self._life = asyncio.ensure_future(self.front(scope, self._inbox.get, self.outbox.put))
+        self._life = asyncio.ensure_future(self.app(scope, self._inbox.get, self.outbox.put))
         self._inbox.put_nowait({"type": "lifespan.startup"})
 
     async def begun(self) -> None:
@@ -101,11 +101,11 @@ class Served:
         await self._life
 
     def visit(self, path: str, method: str = "GET", body: bytes = b"", headers: Any = ()) -> Visit:
-        return Visit(self.front, path, method, body, headers)
+        return Visit(self.app, path, method, body, headers)
 
 
 @asynccontextmanager
-async def serving(result: Site | BaseException, built: bool = False) -> AsyncIterator[Served]:
+async def serving(result: BuiltApp | BaseException, built: bool = False) -> AsyncIterator[Served]:
     served = Served(result, built=built)
     served.begin()
     await served.begun()
@@ -125,22 +125,19 @@ async def soon(condition: Callable[[], Any]) -> None:
         await asyncio.sleep(0.005)
 
 
-# While the page is being built
-
-
 def test_health_and_readiness_are_answered_before_there_is_a_page() -> None:
     """Catches a port that is silent while Gradio is imported, and a /readyz in another form than the real one."""
 
     async def test() -> None:
-        async with serving(Site(app=Small())) as served:
+        async with serving(BuiltApp(app=Small())) as served:
             status, _, body = await served.visit("/healthz").answer()
             assert (status, json.loads(body)) == (200, {"status": "alive"})
             status, headers, body = await served.visit("/readyz").answer()
-            told = json.loads(body)
+            shown = json.loads(body)
             assert status == 503 and headers["cache-control"] == "no-store" and int(headers["retry-after"]) > 0
-            assert list(told) == ["status", "progress", "stage", "elapsed", "error"]
-            assert told.pop("elapsed") >= 0
-            assert told == {"status": "starting", "progress": 0.0, "stage": "importing the page", "error": None}
+            assert list(shown) == ["status", "progress", "stage", "elapsed", "error"]
+            assert shown.pop("elapsed") >= 0
+            assert shown == {"status": "starting", "progress": 0.0, "stage": "importing the page", "error": None}
             status, headers, body = await served.visit("/readyz", "HEAD").answer()
             assert (status, body) == (503, b"") and int(headers["content-length"]) > 0
 
@@ -151,13 +148,13 @@ def test_a_person_sees_the_starting_page_and_then_the_real_one() -> None:
     """Catches a browser that stares at nothing, and one that goes on seeing the starting page."""
 
     async def test() -> None:
-        async with serving(Site(app=Small())) as served:
+        async with serving(BuiltApp(app=Small())) as served:
             status, headers, body = await served.visit("/", headers=NAVIGATION).answer()
             assert (status, headers["content-type"]) == (503, "text/html; charset=utf-8")
             assert int(headers["retry-after"]) > 0 and headers["cache-control"] == "no-store"
             assert int(headers["content-length"]) == len(body) and body.decode() == starting_page()
             served.build_on.set()
-            assert await served.front.arrived()
+            assert await served.app.arrived()
             assert await served.visit("/", headers=NAVIGATION).answer() == (200, {}, b"real ")
 
     run(test)
@@ -168,7 +165,7 @@ def test_every_other_request_waits_and_then_goes_through() -> None:
 
     async def test() -> None:
         small = Small()
-        async with serving(Site(app=small)) as served:
+        async with serving(BuiltApp(app=small)) as served:
             waiting = [
                 served.visit("/gradio_api/upload", "POST", b"a picture"),
                 served.visit("/config"),
@@ -209,16 +206,16 @@ def test_a_page_that_cannot_be_built_says_so_everywhere(
             waiting = served.visit("/config")
             await served.visit("/healthz").answer()
             served.build_on.set()
-            assert not await served.front.arrived()
+            assert not await served.app.arrived()
             assert (await served.visit("/healthz").answer())[0] == 200
-            told = json.loads((await served.visit("/readyz").answer())[2])
-            assert told["status"] == "failed"
-            assert told["error"].startswith(f"The page could not be built. {sentence}")
+            shown = json.loads((await served.visit("/readyz").answer())[2])
+            assert shown["status"] == "failed"
+            assert shown["error"].startswith(f"The page could not be built. {sentence}")
             for visit in (waiting, served.visit("/gradio_api/call/generate", "POST", b"{}")):
                 status, _, body = await visit.answer()
-                assert (status, json.loads(body)) == (503, {"error": told["error"]})
+                assert (status, json.loads(body)) == (503, {"error": shown["error"]})
             status, _, body = await served.visit("/", headers=NAVIGATION).answer()
-            assert status == 503 and body.decode() == starting_page(told["error"])
+            assert status == 503 and body.decode() == starting_page(shown["error"])
             assert b"/secret" not in body and b"Traceback" not in body
 
     run(test)
@@ -226,7 +223,7 @@ def test_a_page_that_cannot_be_built_says_so_everywhere(
     assert ("Traceback" in caplog.text) == (not isinstance(error, USOError))
 
 
-def test_a_failed_page_is_told_on_the_page() -> None:
+def test_a_failed_page_is_shown_on_the_page() -> None:
     """Catches words of the page that changed, so that the error is put nowhere; and markup in it that runs."""
     plain, failed = starting_page(), starting_page("A <b>reason</b>.")
     assert 'data-state="starting"' in plain and 'data-state="starting"' not in failed
@@ -234,21 +231,18 @@ def test_a_failed_page_is_told_on_the_page() -> None:
     assert '<p id="error" role="alert">A &lt;b&gt;reason&lt;/b&gt;.</p>' in failed
 
 
-def test_a_lifespan_that_fails_is_told_too() -> None:
+def test_a_lifespan_that_fails_is_shown_too() -> None:
     """Catches an application that is served although it never started."""
 
     async def test() -> None:
         small = Small()
         small.broken = USOError("The folder is gone.")
-        async with serving(Site(app=small), built=True) as served:
-            assert not await served.front.arrived()
-            told = json.loads((await served.visit("/readyz").answer())[2])
-            assert told["error"] == "The page could not be built. The folder is gone."
+        async with serving(BuiltApp(app=small), built=True) as served:
+            assert not await served.app.arrived()
+            shown = json.loads((await served.visit("/readyz").answer())[2])
+            assert shown["error"] == "The page could not be built. The folder is gone."
 
     run(test)
-
-
-# The end
 
 
 def test_closing_while_the_page_is_being_built_tells_who_waits() -> None:
@@ -256,12 +250,12 @@ def test_closing_while_the_page_is_being_built_tells_who_waits() -> None:
 
     async def test() -> None:
         small, stops = Small(), []
-        served = Served(Site(app=small, stop=lambda: stops.append("stop")))
+        served = Served(BuiltApp(app=small, stop=lambda: stops.append("stop")))
         served.begin()
         await served.begun()
         waiting = served.visit("/config")
         await served.visit("/healthz").answer()
-        threading.Thread(target=served.front.close).start()  # from wherever the signal arrives
+        threading.Thread(target=served.app.close).start()  # from wherever the signal arrives
         status, headers, body = await waiting.answer()
         assert (status, json.loads(body)) == (503, {"error": CLOSING}) and int(headers["retry-after"]) > 0
         await served.end()
@@ -279,11 +273,11 @@ def test_a_lifespan_that_was_entered_is_left() -> None:
     async def test() -> None:
         small, stops = Small(), []
         small.may_start.clear()
-        served = Served(Site(app=small, stop=lambda: stops.append("stop")), built=True)
+        served = Served(BuiltApp(app=small, stop=lambda: stops.append("stop")), built=True)
         served.begin()
         await served.begun()
         await asyncio.sleep(0.05)
-        served.front.close()
+        served.app.close()
         ending = asyncio.ensure_future(served.end())
         await asyncio.sleep(0.05)
         assert not ending.done()
@@ -295,14 +289,14 @@ def test_a_lifespan_that_was_entered_is_left() -> None:
 
 
 def test_stop_is_called_once_and_before_the_end() -> None:
-    """Catches streams that are not told to end, so that an open tab keeps the process alive."""
+    """Catches streams that are not ended, so that an open tab keeps the process alive."""
 
     async def test() -> None:
         small = Small()
-        async with serving(Site(app=small, stop=lambda: small.events.append("stop")), built=True) as served:
-            await served.front.arrived()
-            served.front.close()
-            served.front.close()
+        async with serving(BuiltApp(app=small, stop=lambda: small.events.append("stop")), built=True) as served:
+            await served.app.arrived()
+            served.app.close()
+            served.app.close()
             await soon(lambda: "stop" in small.events)
             assert (await served.visit("/last").answer())[0] == 200  # what runs is still delivered
         assert small.events == ["startup", "stop", "/last", "shutdown"]
@@ -311,25 +305,25 @@ def test_stop_is_called_once_and_before_the_end() -> None:
 
 
 @pytest.mark.parametrize("how", ["ready", "failed", "closed"])
-def test_hold_keeps_the_door_shut_until_there_is_news(how: str) -> None:
+def test_hold_keeps_the_port_closed_until_there_is_news(how: str) -> None:
     """Catches a server that listens before the model is loaded, and one that never listens when it failed or ends."""
 
     async def test() -> None:
         news: list[str] = []
-        site = Site(app=Small(), settled=lambda: bool(news))
-        served = Served(USOError("No.") if how == "failed" else site, hold=True)
+        real = BuiltApp(app=Small(), settled=lambda: bool(news))
+        served = Served(USOError("No.") if how == "failed" else real, hold=True)
         served.begin()
         await asyncio.sleep(0.02)
         assert served.outbox.empty()
         served.build_on.set()
         if how != "failed":
-            await served.front.arrived()
+            await served.app.arrived()
             await asyncio.sleep(0.2)
             assert served.outbox.empty()
         if how == "ready":
             news.append("ready")
         elif how == "closed":
-            served.front.close()
+            served.app.close()
         await served.begun()
         await served.end()
 

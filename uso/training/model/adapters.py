@@ -18,7 +18,7 @@ from uso.training.config import TrainingConfig
 from uso.training.losses.seeds import generator
 from uso.training.model.export import released
 from uso.transformer.context_embedder import ContextEmbedder
-from uso.weights.layouts import flux_part, lora_modules, lora_target
+from uso.weights.formats.layouts import flux_part, lora_modules, lora_target
 
 _QUERY_KEY_VALUE = 3
 _LEVELS = "levels."

@@ -11,8 +11,9 @@ from pathlib import Path
 import bcrypt
 
 from uso.errors import ConfigError
+from uso.files import write_over
 from uso.web.access.identity import acceptable_name
-from uso.web.access.tokens import write_private
+from uso.web.access.tokens import PRIVATE
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ def put_account(path: Path, name: str, password: str | None) -> bool:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         kept = [line for line in lines if line.partition(":")[0] != name]
         line = [] if password is None else [f"{name}:{hashed(password)}"]
-        write_private(path, "".join(f"{text}\n" for text in kept + line))
+        write_over(path, "".join(f"{text}\n" for text in kept + line).encode(), PRIVATE)
     except OSError as error:
         raise ConfigError(f"The accounts file {path} could not be written ({error.strerror}).") from error
     return len(kept) < len(lines)

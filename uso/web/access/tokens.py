@@ -2,10 +2,8 @@
 
 import hmac
 import logging
-import os
 import re
 import secrets
-import tempfile
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
@@ -13,10 +11,14 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
+from uso.files import write_over
+
 logger = logging.getLogger(__name__)
 
 LOGIN_SECONDS = 30 * 24 * 3600
 """How long a login lasts."""
+PRIVATE = 0o600
+"""Mode of files that hold secrets."""
 MAX_TOKEN = 1000
 """Characters of a token."""
 
@@ -110,7 +112,7 @@ def login_key(folder: Path) -> bytes:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            write_private(path, secrets.token_hex(32))
+            write_over(path, secrets.token_hex(32).encode(), PRIVATE)
         key = path.read_bytes()
         if len(key) == 64:
             return key
@@ -118,21 +120,3 @@ def login_key(folder: Path) -> bytes:
     except OSError as error:
         logger.warning("%s cannot be kept (%s): logins end with this process.", path, error.strerror)
     return secrets.token_bytes(32)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a whole file or none, with mode 0600.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    handle, staged = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(staged, path)
-    except BaseException:
-        Path(staged).unlink(missing_ok=True)
-        raise

@@ -84,7 +84,7 @@ class Quota:
 
 
 class Uploads:
-    """Admits uploads, and is told when each has ended. For one event loop.
+    """Admits uploads, and counts what each had when it ends. For one event loop.
 
     Args:
         limit: bytes that one request may have.
