@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
-    {"errors", "config", "images", "request", "output", "version", "terminal"},
+    {"errors", "config", "image_formats", "images", "request", "output", "version", "terminal"},
     {"transformer"},
     {"memory"},
     {"pipeline"},

@@ -4,7 +4,6 @@ A PNG that somebody brings holds whatever its sender wanted: each value is verif
 names are handed out only to whom they belong (`entitled`).
 """
 
-import io
 import re
 import uuid
 from collections.abc import Callable
@@ -13,11 +12,11 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 from gradio.utils import get_upload_folder
-from PIL import Image
 
 from uso import output
 from uso.config import ModelConfig
 from uso.errors import OutputError, RequestError
+from uso.image_formats.kinds import kind_of
 from uso.images import MAX_PIXELS
 from uso.request import GenerationRequest, ReferenceImage
 from uso.web.access.identity import Asker
@@ -160,8 +159,7 @@ def _stored(pictures: Path, sha256: str) -> ReferenceImage | None:
 def _put(image: ReferenceImage, name: str) -> str | None:
     """A file where uploads are, byte for byte, under a name that says nothing but what the image is called."""
     try:
-        with Image.open(io.BytesIO(image.data)) as opened:
-            ending = (opened.format or "img").lower()
+        ending = kind_of(image.data).lower() or "img"
         folder = Path(get_upload_folder()) / uuid.uuid4().hex
         folder.mkdir(parents=True)
         path = folder / f"{output.slug(Path(name).stem)}.{ending}"

@@ -303,7 +303,7 @@ class Ledger:
             num_inference_steps=int(request["num_inference_steps"]),
             seconds=float(sum(timings.values())),
         )
-        with Image.open(path) as image:
+        with Image.open(path, formats=["PNG"]) as image:
             references = {entry["sha256"] for kind in output.KINDS for entry in request[kind]}
             self._insert(picture, job_id, owner, _thumb(image), str(request["prompt"]), references)
 

@@ -10,11 +10,10 @@ import shutil
 import tempfile
 import threading
 import time
-import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from uso.image_formats.kinds import HEAD, kind_of
 
 logger = logging.getLogger(__name__)
 
@@ -110,14 +109,10 @@ def _files(folder: Path) -> list[tuple[float, int, Path]]:
 def _is_picture(path: Path) -> bool:
     """Whether a file begins like a picture; also yes if it cannot be looked at."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            Image.open(path).close()
-    except OSError as error:
-        return not isinstance(error, UnidentifiedImageError)
-    except Exception:  # Pillow's readers raise many kinds of errors on hostile bytes; such a picture is taken nowhere
-        return False
-    return True
+        with path.open("rb") as file:
+            return bool(kind_of(file.read(HEAD)))
+    except OSError:
+        return True
 
 
 def keep_sweeping(folder: Path, stop: threading.Event) -> None:
