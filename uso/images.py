@@ -47,6 +47,9 @@ _TURNS = {
 _ON_ITS_SIDE = (5, 6, 7, 8)
 """EXIF orientations by which rows are shown as columns."""
 
+_NAMES = {"WEBP": "WebP", "JPEG2000": "JPEG 2000"}
+"""What people call a format, where Pillow calls it otherwise."""
+
 _EXIF_KEYS = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 """Where Pillow finds an orientation: none may stay behind once the pixels are turned."""
 
@@ -64,7 +67,7 @@ def open_image(data: bytes, name: str = "image") -> Image.Image:
     """
     file = prepare(data, name)
     _head(file, name).close()
-    with _reasons(name):
+    with _reasons(name, file.short):
         image = _pixels(file)
         profile = file.profile or image.info.get("icc_profile")
         return to_srgb(_turned(image, _orientation_of(file, image)), profile, file.white, file.inverted)
@@ -102,7 +105,7 @@ def as_png(image: Image.Image, name: str = "image") -> bytes:
 
 
 @contextmanager
-def _reasons(name: str) -> Iterator[None]:
+def _reasons(name: str, short: bool = False) -> Iterator[None]:
     """Turn what decoders raise into a refusal, in our own words: theirs are not for strangers."""
     try:
         yield
@@ -113,7 +116,7 @@ def _reasons(name: str) -> Iterator[None]:
     except MemoryError as error:
         raise ImageError(f"{name} needs more memory than there is. Scale it down.") from error
     except Exception as error:  # OSError, SyntaxError, ValueError, struct.error ...
-        short = "truncated" in str(error) or "not enough" in str(error)
+        short = short or "truncated" in str(error) or "not enough" in str(error)
         raise ImageError(f"{name} {cut() if short else damaged('its pixels cannot be decoded')}") from error
 
 
@@ -125,7 +128,8 @@ def _head(file: ImageData, name: str, max_pixels: int = MAX_PIXELS) -> Image.Ima
         raise ImageError(f"{name} is too large to open safely: at most {MAX_PIXELS // 10**6} megapixels.") from error
     except Exception as error:  # Pillow's decoders raise many kinds of errors on hostile bytes.
         raise ImageError(
-            f"{name} is damaged, or a {file.format} of a kind that is not read. Save it again as PNG or JPEG."
+            f"{name} is damaged, or of a kind of {_NAMES.get(file.format, file.format)} that is not read. "
+            "Save it again as PNG or JPEG."
         ) from error
     width, height = opened.size
     if width * height > max_pixels:

@@ -41,6 +41,8 @@ class ImageData:
     """Whether 0 is white in a picture of 16-bit grey."""
     unended: bool = False
     """A JPEG without its end marker: whether all of its pixels are there is still to be seen."""
+    short: bool = False
+    """Whether the file ends earlier than it says: the reason where it cannot be decoded."""
 
 
 def cut() -> Refusal:

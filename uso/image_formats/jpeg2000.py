@@ -25,7 +25,8 @@ MIN_PRECINCT = 5
 MAX_LAYERS = 256
 MAX_COMPONENTS = 4
 
-_SIZE, _CODING, _COMPONENT, _TILE, _DATA, _END = 0x51, 0x52, 0x53, 0x90, 0x93, 0xD9
+_CODING, _COMPONENT, _TILE, _DATA, _END = 0x52, 0x53, 0x90, 0x93, 0xD9
+_LAST = bytes((0xFF, _END))
 
 
 def prepare(data: bytes) -> ImageData:
@@ -36,23 +37,20 @@ def prepare(data: bytes) -> ImageData:
     """
     stream, profile, told = data, None, None
     if not data.startswith(b"\xff\x4f"):
-        stream, profile, told = _boxes(data)
-    try:
-        size = _check(stream)
-    except struct.error as error:
-        raise cut() from error
+        stream, profile, told = _jp2(data)
+    size = _check(stream)
     if told is not None and told != size:
         raise damaged("it names two sizes")
-    return ImageData("JPEG2000", data, profile=profile)
+    return ImageData("JPEG2000", data, profile=profile, short=not stream.endswith(_LAST))
 
 
-def _boxes(data: bytes) -> tuple[bytes, bytes | None, tuple[int, int] | None]:
+def _jp2(data: bytes) -> tuple[bytes, bytes | None, tuple[int, int] | None]:
     """(code stream, profile, the size (width, height) that the header names) of a JP2."""
     profile = told = None
-    for kind, at, end in _box(data, 0, len(data)):
+    for kind, at, end in boxes(data, 0, len(data)):
         if kind == b"jp2c":
             return data[at:end], profile, told
-        for inner, start, stop in _box(data, at, end) if kind == b"jp2h" else ():
+        for inner, start, stop in boxes(data, at, end) if kind == b"jp2h" else ():
             if inner == b"ihdr" and stop - start >= 8:
                 height, width = struct.unpack_from(">II", data, start)
                 told = told or (width, height)
@@ -61,10 +59,10 @@ def _boxes(data: bytes) -> tuple[bytes, bytes | None, tuple[int, int] | None]:
     raise cut()
 
 
-def _box(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, start, end) of every box."""
+def boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, start, end) of every box between two places; an AVIF is made of the same boxes."""
     for _ in range(MAX_PARTS):
-        if at + 8 > end:
+        if at + 8 > min(end, len(data)):
             return
         length, kind = struct.unpack_from(">I4s", data, at)
         start = at + 8

@@ -1,6 +1,7 @@
 """`prepare`: what of a file goes to the decoder, whatever its format is."""
 
 import struct
+import sys
 from collections.abc import Callable
 
 from uso.errors import ImageError
@@ -35,7 +36,10 @@ def prepare(data: bytes, name: str) -> ImageData:
 
 def _as_it_is(data: bytes) -> ImageData:
     """An AVIF, whose parts only its decoder knows."""
-    return ImageData("AVIF", data)
+    end = 0
+    for _, _, end in jpeg2000.boxes(data, 0, sys.maxsize):
+        pass
+    return ImageData("AVIF", data, short=end > len(data))
 
 
 _PREPARE: dict[str, Callable[[bytes], ImageData]] = {

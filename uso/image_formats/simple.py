@@ -10,6 +10,9 @@ _ALPHA, _ANIMATION = 0x10, 0x02
 MAX_RUN_LENGTH_PIXELS = 8_000_000
 """Largest BMP with run lengths: Pillow decodes these in Python, and a few bytes may stand for a million pixels."""
 
+_PIXELS = (b"VP8 ", b"VP8L", b"ALPH", b"ANMF")
+"""Chunks of a WebP that hold pixels."""
+
 _EMBEDDED_PROFILE = b"DEBM"
 
 
@@ -20,14 +23,16 @@ def webp(data: bytes) -> ImageData:
         Refusal: no picture in it.
     """
     first: dict[bytes, bytes] = {}
-    at = 12
+    at, short = 12, False
     for _ in range(MAX_PARTS):
         if at + 8 > len(data):
             break
         kind, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
         first.setdefault(kind, data[at + 8 : at + 8 + length])
-        if at + 8 + length > len(data) and kind not in (b"VP8 ", b"VP8L", b"ALPH", b"ANMF"):
-            del first[kind]
+        if at + 8 + length > len(data):
+            short = kind in _PIXELS
+            if not short:
+                del first[kind]
         at += 8 + length + length % 2
     header = first.get(b"VP8X")
     animated = header is not None and b"ANMF" in first
@@ -46,6 +51,7 @@ def webp(data: bytes) -> ImageData:
         b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body,
         orientation(first.get(b"EXIF", b""), first.get(b"XMP ", b"")),
         first[b"ICCP"] if len(first.get(b"ICCP", bytes(MAX_PROFILE + 1))) <= MAX_PROFILE else None,
+        short=short,
     )
 
 

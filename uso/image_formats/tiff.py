@@ -87,8 +87,8 @@ class _File:
     def values(self, entry: _Entry | None, default: Sequence[int] = ()) -> tuple[int, ...]:
         if entry is None or entry.kind not in _WHOLE or not entry.count:
             return tuple(default)
-        if entry.count > len(self.data):
-            raise damaged("its directory is damaged")
+        if entry.count > MAX_PARTS:
+            raise too_dear(f"it is a TIFF of more than {MAX_PARTS} strips or tiles")
         return self.numbers(_WHOLE[entry.kind], entry.at, entry.count)
 
 
