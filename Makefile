@@ -20,9 +20,9 @@ help:
 	@echo "make test-all    linters, types, all tests: browser, servers, longer runs"
 	@echo "make lint        linters and types only"
 	@echo "make format      format the code and apply the linter's safe fixes"
-	@echo "make examples    write assets/examples again"
+	@echo "make examples    write assets/examples and the README's strip again"
 	@echo "make stress-load, stress-kill, stress-hostile, stress-start"
-	@echo "                 a server under load, kill and attack, for minutes each (see BENCHMARKS.md)"
+	@echo "                 a server under load, kill and attack, for minutes each (see docs/memory-and-speed.md)"
 	@echo "make clean       remove the environment and caches (never outputs/)"
 
 run: $(VENV)/ready
@@ -48,6 +48,7 @@ examples: $(VENV)/ready-dev
 	$(VENV)/bin/python -m tools.examples.draw_styles
 	$(VENV)/bin/python -m tools.examples.example_photos
 	$(VENV)/bin/python -m tools.examples.drawn_examples
+	$(VENV)/bin/python -m tools.examples.ways_of_use
 
 stress-load: $(VENV)/ready-dev
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tools.stress.load $(ARGS)

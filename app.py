@@ -124,10 +124,10 @@ def build(
 
 def automatic_model(args: argparse.Namespace) -> tuple[ModelConfig, str]:
     """What `auto` means here, and why. torch is asked about the device only if there are weights to run on it."""
-    from uso.weights.hub import files
+    from uso.weights.hub.files import missing
 
     wanted = with_local_files(load_model_config("flux-dev"), model_files(args))
-    absent = files.missing(wanted)
+    absent = missing(wanted)
     if absent:
         return load_model_config("demo"), f"The weights of {wanted.title} are not on this disk."
     from uso.weights.choices import choose_model

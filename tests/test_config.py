@@ -123,7 +123,7 @@ def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     [
         ("a", "a", r"a\.yaml: extends: 'a' extends this file in turn\. Name another, or leave it out\."),
         ("b", "a", r"b\.yaml: extends: 'a' extends this file in turn\."),
-        ("../b", "a", r"a\.yaml: extends: '\.\./b' is no file beside this one\."),
+        ("../b", "a", r"a\.yaml: extends: '\.\./b' is not a file beside this one\."),
     ],
 )
 def test_a_file_that_extends_itself_is_refused(tmp_path: Path, first: str, second: str, sentence: str) -> None:
@@ -169,5 +169,5 @@ def test_local_files_replace_components(tmp_path: Path) -> None:
 def test_local_files_that_are_not_there_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"^--text-encoder-2 /nowhere/t5: there is no such file or folder\.$"):
         with_local_files(load_model_config("flux-dev"), {"text_encoder_2": "/nowhere/t5"})
-    with pytest.raises(ConfigError, match=r"^'unet' is no component\. The components are: transformer, vae"):
+    with pytest.raises(ConfigError, match=r"^'unet' is not a component\. The components are: transformer, vae"):
         with_local_files(load_model_config("flux-dev"), {"unet": "/"})

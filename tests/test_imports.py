@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
-    {"errors", "config", "image_formats", "images", "request", "output", "version", "terminal"},
+    {"errors", "files", "config", "image_formats", "images", "checks", "request", "output", "version", "terminal"},
     {"transformer"},
     {"memory"},
     {"pipeline"},
@@ -36,7 +36,7 @@ HEAVY = {"torch", "diffusers", "transformers", "accelerate", "gradio"}
 LIGHT = sorted(
     PLAIN
     | {"weights.flags", "weights.hub.files"}
-    | {f"cli.{name}" for name in ("main", "generate", "batch", "remote", "remote_server", "download", "memory")}
+    | {f"cli.{path.stem}" for path in (ROOT / "uso" / "cli").glob("[!_]*.py")}
 )
 """What `python -m uso --help` and the first checks of `app.py` import: nothing heavy may come along."""
 

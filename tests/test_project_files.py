@@ -20,7 +20,7 @@ import yaml
 from PIL import Image
 
 import uso
-from tests.tools.demo.world.test_world import needs_font
+from tests.support.drawn import needs_font
 from tools.examples.drawn_examples import PICTURES as DRAWN
 from tools.examples.drawn_examples import SIZE, drawn
 from uso.web.server.process import LAST_SECONDS

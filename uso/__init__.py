@@ -1,7 +1,19 @@
 """USO: style- and subject-driven image generation on FLUX.1.
 
-`from uso import USOPipeline, GenerationRequest, load_pipeline` works; nothing heavy is imported until one of these
-names is used, so that `import uso` and `--help` stay fast.
+`from uso import USOPipeline, GenerationRequest, load_pipeline` works. Nothing heavy is imported until one of these
+names is used, so `import uso` and `--help` stay fast.
+
+errors files config images checks request output terminal version    plain data, without torch
+transformer/    FLUX's transformer as USO runs it
+memory/         where weights live while it runs
+pipeline/       a request becomes a picture
+forecast/       what a request will need, from shapes alone
+weights/        files on a disk become a pipeline
+bench/          how fast it is
+evaluation/     how good it is
+training/       how projector and LoRA are learned
+web/            the page and the server
+cli/            `python -m uso`
 """
 
 import os
@@ -12,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 from uso.version import __version__ as __version__
 
 if sys.platform == "linux" and not any(name.endswith("_ALLOC_CONF") for name in os.environ):
-    # PyTorch reads it when it first allocates on a GPU. Blocks that come and go would leave gaps between segments of
-    # fixed size: under the plan `16gb` 1 GiB of gaps, and no room for the blocks that stream.
+    # PyTorch reads it at its first allocation on a GPU. With segments of fixed size, blocks that come and go would
+    # leave gaps: 1 GiB under plan `16gb`, and no room for the blocks that stream.
     os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
 
 _HOMES = {

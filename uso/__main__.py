@@ -1,4 +1,4 @@
-"""`python -m uso`: hands over to the command line in `uso/cli/main.py`."""
+"""`python -m uso`: runs the command line in `uso/cli/main.py`."""
 
 import io
 import sys
@@ -7,5 +7,5 @@ from uso.cli.main import main
 
 if __name__ == "__main__":
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names that are no UTF-8 leave as they came
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names that are not UTF-8 pass through
     sys.exit(main())

@@ -1,7 +1,7 @@
 """What to load and how it fits a machine: `ModelConfig` and `MemoryPlan`, read from `configs/`.
 
-Plain data, unknown keys refused. Architecture numbers are not here: they are the `config.json` files that the
-components themselves use, in `configs/architectures/`.
+Plain data; unknown keys are refused. The sizes of networks are in `configs/architectures/`, as the `config.json` files
+that the components themselves use.
 """
 
 import json
@@ -29,13 +29,13 @@ ComponentName = Literal[
     "projector",
 ]
 COMPONENT_NAMES: tuple[ComponentName, ...] = ComponentName.__args__  # type: ignore[attr-defined]
-"""Everything that is loaded from files, in diffusers' names plus USO's own two."""
+"""Everything that is loaded from files: diffusers' names, and USO's own two."""
 
 ExampleSet = Literal["photographs", "drawn"]
-"""The page's examples: photographs and long sentences, or pictures and words of the miniature training data."""
+"""The page's examples: photographs with long prompts, or pictures and words of the miniature training data."""
 
 Schedule = Literal["uso", "flux"] | float
-"""`uso`: the released rule; `flux`: FLUX's own; a number: the shift mu itself (0 is no shift)."""
+"""`uso`: the released rule; `flux`: FLUX's own; a number: the shift mu (0 means none)."""
 
 
 Speed = Literal["exact", "fast"]
@@ -46,7 +46,7 @@ COMPILES: tuple[Compile, ...] = get_args(Compile)
 
 
 def from_home(path: str | Path) -> Path:
-    """A path, from the home of this user where it begins with `~/`; `~name` is a file of that name, no other's home."""
+    """A path, with a leading `~/` replaced by the user's home; `~name` is a file name, not another user's home."""
     return Path(os.path.expanduser(path) if Path(path).parts[:1] == ("~",) else path)
 
 
@@ -58,22 +58,22 @@ T = TypeVar("T", bound=Strict)
 
 
 class Source(Strict):
-    """Where a component's files are: a Hub repository and a path in it, or (`repo` unset) a path on this machine."""
+    """Where a component's files are: a path in a Hub repository, or on this machine if `repo` is not set."""
 
     repo: str | None = None
     revision: str = "main"
     path: str
-    """A file, or a folder, inside the repository; for a local source, relative paths start at the program's root."""
+    """A file or folder in the repository; local relative paths start at the program's root."""
     size_gb: float | None = None
-    """Roughly what a download costs, in 10^9 bytes; for messages made without a network."""
+    """Approximate download size in 10^9 bytes, for messages without the network."""
 
     @property
     def local_path(self) -> Path:
-        return ROOT / from_home(self.path)  # links are kept: a cache's say .safetensors, its files do not
+        return ROOT / from_home(self.path)  # unresolved: in a cache, links end in .safetensors, their targets do not
 
 
 class Limits(Strict):
-    """The ranges a request is held to; the page shows them."""
+    """The ranges that requests must keep to; the page shows them."""
 
     min_size: int
     max_size: int
@@ -93,7 +93,7 @@ class Limits(Strict):
 
 
 class Defaults(Strict):
-    """What a request has where nothing was said."""
+    """Values of a request that are not given."""
 
     width: int
     height: int
@@ -104,7 +104,7 @@ class Defaults(Strict):
 
 
 class ModelConfig(Strict):
-    """One model that can be chosen by name: a file of `configs/models/`."""
+    """A model that can be chosen by name: a file of `configs/models/`."""
 
     name: str
     title: str
@@ -112,17 +112,17 @@ class ModelConfig(Strict):
     architecture: str
     """A folder of `configs/architectures/` (or a local folder) that holds each component's config file."""
     components: dict[ComponentName, Source] = {}
-    """Where each component's files are; empty in a pipeline's own record, which needs them no more."""
+    """Where each component's files are; empty in a saved pipeline, which no longer needs them."""
     limits: Limits
     defaults: Defaults
     guidance: bool
     """Whether the transformer takes a guidance scale (schnell does not)."""
     max_sequence_length: int
-    """Length that T5 prompts are padded to, in tokens."""
+    """Length to which T5 prompts are padded, in tokens."""
     lora_scale: float = 1.0
     experimental: bool = False
     examples: ExampleSet = "photographs"
-    """Which examples suit the model: what it has seen, and said in words that it knows."""
+    """The examples that suit the model: subjects and words it was trained on."""
     licence_notice: str = ""
 
     @property
@@ -137,11 +137,11 @@ class MemoryPlan(Strict):
     name: str
     description: str
     device_gib: float | None = None
-    """Device memory that the program may use, in GiB; None for no limit."""
+    """Device memory that may be used, in GiB; None for no limit."""
     visit: bool = False
-    """Keep encoders, autoencoder and modulation layers in host memory and bring each to the device while it works."""
+    """Keep encoders, autoencoder and modulation layers in host memory; move each to the device while it works."""
     slots: int = 0
-    """Device buffers in which blocks that do not fit take turns; 0: all of them must fit."""
+    """Device buffers in which blocks that do not fit take turns; 0: all blocks must fit."""
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def _validated(cls: type[T], values: dict[str, Any], path: Path) -> T:
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` laid over it, mappings merged key by key."""
+    """`base` updated with `changes`; mappings are merged key by key."""
     merged = dict(base)
     for key, value in changes.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
@@ -185,7 +185,7 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_yaml_with_parents(path: Path) -> dict[str, Any]:
-    """A YAML file's names and values, laid over those of the file beside it that `extends` names, if it does.
+    """A YAML file's names and values, merged over those of the file beside it that `extends` names, if any.
 
     Raises:
         ConfigError: a file cannot be read, or extends itself.
@@ -200,17 +200,17 @@ def _with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
         return values
     base = path.parent / f"{parent}.yaml"
     if base.parent != path.parent:
-        raise ConfigError(f"{path}: extends: '{parent}' is no file beside this one. Name one, without .yaml.")
+        raise ConfigError(f"{path}: extends: '{parent}' is not a file beside this one. Name one, without .yaml.")
     if base in (path, *children):
         raise ConfigError(f"{path}: extends: '{parent}' extends this file in turn. Name another, or leave it out.")
     return _merged(_with_parents(base, (path, *children)), values)
 
 
 def load_model_config(name: str) -> ModelConfig:
-    """The model called `name` (`flux-dev`, `demo`, ...), or the one in a YAML file of one's own.
+    """The model called `name` (`flux-dev`, `demo`, ...), or the one in the YAML file `name`.
 
     Raises:
-        ConfigError: no such model, or a key or value that is not understood.
+        ConfigError: there is no such model, or a key or value is invalid.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / "models" / f"{name}.yaml"
     if not path.is_file():
@@ -228,7 +228,7 @@ def load_memory_plan(name: str) -> MemoryPlan:
     """The memory plan called `name`.
 
     Raises:
-        ConfigError: no such plan, or a key or value that is not understood.
+        ConfigError: there is no such plan, or a key or value is invalid.
     """
     path = CONFIGS / "memory" / f"{name}.yaml"
     if not path.is_file():
@@ -237,15 +237,15 @@ def load_memory_plan(name: str) -> MemoryPlan:
 
 
 def with_local_files(config: ModelConfig, files: dict[str, str]) -> ModelConfig:
-    """`config` with some components taken from paths on this machine (the command line's `--transformer` and others).
+    """`config` with some components from paths on this machine (`--transformer` and other flags).
 
     Raises:
-        ConfigError: a component that does not exist, or a path that does not.
+        ConfigError: a component or a path does not exist.
     """
     components = dict(config.components)
     for name, path in files.items():
         if name not in COMPONENT_NAMES:
-            raise ConfigError(f"'{name}' is no component. The components are: {', '.join(COMPONENT_NAMES)}.")
+            raise ConfigError(f"'{name}' is not a component. The components are: {', '.join(COMPONENT_NAMES)}.")
         if not from_home(path).exists():
             raise ConfigError(f"--{name.replace('_', '-')} {path}: there is no such file or folder.")
         components[name] = Source(path=str(from_home(path).absolute()))
@@ -253,11 +253,11 @@ def with_local_files(config: ModelConfig, files: dict[str, str]) -> ModelConfig:
 
 
 COMPLETE = "flux-dev"
-"""The model whose folder has every component's config; others hold what differs."""
+"""The model whose folder has the config of every component; other folders hold what differs."""
 
 
 def architecture_file(config: ModelConfig, name: str) -> Path:
-    """The shipped config of a component; what a model's own folder lacks is `COMPLETE`'s."""
+    """The shipped config of a component, from the model's own folder or else from that of `COMPLETE`."""
     for folder in (config.architecture_folder, load_model_config(COMPLETE).architecture_folder):
         if (folder / f"{name}.json").is_file():
             return folder / f"{name}.json"
@@ -265,10 +265,10 @@ def architecture_file(config: ModelConfig, name: str) -> Path:
 
 
 def read_component_config(path: Path) -> dict[str, Any]:
-    """A component's `config.json` as its class takes it.
+    """A component's `config.json`.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: the file cannot be read.
     """
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -1,22 +1,22 @@
-"""What can go wrong, as a small tree. Every message is a sentence for a person: what, what is allowed, what to do.
+"""What can go wrong. Every message is for a person: what is wrong, what is allowed, what to do.
 
 USOError
-├── RequestError            a value of a request: out of range, contradictory (also a ValueError)
-│   └── ImageError          a reference image that cannot be used
-├── ConfigError             a flag, a configuration file, a device that is not there
-├── CheckpointError         a weights file: missing, surplus, misshapen or truncated tensors
-│   └── MissingWeightsError weights that are not on this disk and could not be fetched
-├── DeviceError            an accelerator that answers no more: nothing can be computed in this process
-└── OutputError             a picture that cannot be written, or read back
+├── RequestError            a value of a request is out of range or contradictory (also a ValueError)
+│   └── ImageError          a reference image cannot be used
+├── ConfigError             a flag or configuration file is wrong, or a device is missing
+├── CheckpointError         a weights file has missing, surplus, misshapen or truncated tensors
+│   └── MissingWeightsError weights are not on this disk and could not be fetched
+├── DeviceError             an accelerator has failed: nothing can be computed in this process
+└── OutputError             a picture cannot be written or read back
 """
 
 
 class USOError(Exception):
-    """Base of every error this program raises on purpose; its text can be shown to a person as it is."""
+    """Base of all errors that this program raises on purpose; the message can be shown to a user as it is."""
 
 
 class RequestError(USOError, ValueError):
-    """A request was refused at the door."""
+    """A request was refused."""
 
 
 class ImageError(RequestError):
@@ -24,7 +24,7 @@ class ImageError(RequestError):
 
 
 class ConfigError(USOError):
-    """A flag or a configuration file is wrong, or asks for a device that is not there."""
+    """A flag or a configuration file is wrong, or requests a device that is missing."""
 
 
 class CheckpointError(USOError):
@@ -36,7 +36,7 @@ class MissingWeightsError(CheckpointError):
 
 
 class DeviceError(USOError):
-    """An accelerator has failed for good; the process must be started again."""
+    """An accelerator has failed; the process must be restarted."""
 
 
 class OutputError(USOError):

@@ -1,8 +1,8 @@
-"""A finished picture on disk: a PNG that holds its whole request, and the references beside it.
+"""Finished pictures on disk: a PNG that records its whole request, with the reference images beside it.
 
-The request is JSON in an iTXt chunk (any language). Reference images are kept once, by SHA-256, in `references/` beside
-the pictures; the PNG holds the hashes. A picture appears under its name complete or not at all, nothing is overwritten,
-and a name that cannot be used never costs a picture. No torch here.
+The request is JSON in an iTXt chunk. Reference images are stored once, by SHA-256, in `references/` beside the
+pictures; the PNG holds the hashes. A picture appears under its name complete or not at all (`uso.files`), nothing is
+overwritten, and a picture is never lost to an unusable name. No torch here.
 """
 
 import json
@@ -10,18 +10,16 @@ import logging
 import os
 import re
 import tempfile
-import time
 import unicodedata
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from PIL import PngImagePlugin
 
+from uso import files
 from uso.errors import OutputError
 from uso.image_formats.contents import Refusal
 from uso.image_formats.kinds import kind_of
@@ -39,13 +37,11 @@ REFERENCES = "references"
 KINDS = ("content_images", "style_images")
 _MAX_SLUG = 48
 
-PART_SECONDS = 3600.0
-"""Age from which a file that is still being written has been given up."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def slug(text: str) -> str:
-    """A few words of `text` that are safe in any file name: lower-case ASCII letters, digits and hyphens."""
+    """The first words of `text`, safe in any file name: lower-case ASCII letters, digits and hyphens."""
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     words = re.sub(r"[^a-z0-9]+", "-", ascii_text.lower()).strip("-")
     return words[:_MAX_SLUG].strip("-") or "picture"
@@ -58,12 +54,12 @@ def file_stem(request: GenerationRequest, now: datetime | None = None) -> str:
 
 
 def metadata(result: GenerationResult, extra: dict[str, Any] | None = None) -> dict[str, Any]:
-    """All that the PNG records, as JSON values; `extra` is what whoever saves it adds."""
+    """Everything that the PNG records, as JSON values, plus the caller's `extra`."""
     request = result.request
     plain = {name: getattr(request, name) for name in GenerationRequest.__dataclass_fields__ if name not in KINDS}
     for name in KINDS:
         references: tuple[ReferenceImage, ...] = getattr(request, name)
-        # A name that is no UTF-8 (file systems allow it) must not cost the picture.
+        # A name that is not UTF-8, which file systems allow, must not fail the picture.
         plain[name] = [
             {"sha256": reference.sha256, "name": reference.name.encode("utf-8", "replace").decode()}
             for reference in references
@@ -81,7 +77,7 @@ def metadata(result: GenerationResult, extra: dict[str, Any] | None = None) -> d
 
 
 def check_folder(folder: Path) -> None:
-    """Make sure that pictures can be written to `folder`, before any are made.
+    """Make sure that pictures can be written to `folder`, before making any.
 
     Raises:
         OutputError: it cannot be created or written to.
@@ -97,10 +93,10 @@ def check_folder(folder: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Make sure that a picture can be written as `path`, before it is made.
+    """Make sure that a picture can be written as `path`, before making it.
 
     Raises:
-        OutputError: it exists, is not called .png, or cannot be created.
+        OutputError: it exists, does not end in .png, or cannot be created.
     """
     if path.suffix.lower() != ".png":
         raise OutputError(f"{path} does not end in .png; pictures are PNG files, which hold their request.")
@@ -115,98 +111,65 @@ def check_file(path: Path) -> None:
 
 
 def save(result: GenerationResult, folder: Path, stem: str | None = None, extra: dict[str, Any] | None = None) -> Path:
-    """Write the picture and its references; returns the file that now exists.
+    """Write the picture and its references; returns the new file.
 
     Args:
-        folder: created if missing. If it cannot be written to, a folder beside the system's temporary files is used
-            and named in a warning: a finished picture is never lost to its name or place.
-        stem: file name without `.png`; by default from time, seed and prompt. A number is added if it is taken.
-        extra: more entries of the record, as JSON values.
+        folder: created if missing. If it is not writable, a folder beside the system's temporary files is used, and a
+            warning names it.
+        stem: file name without `.png`; by default from time, seed and prompt. If it is taken, a number is added.
+        extra: additional entries of the record, as JSON values.
 
     Raises:
-        OutputError: the picture could be written nowhere (all disks full, say).
+        OutputError: the picture could not be written anywhere, for example because all disks are full.
     """
     text = PngImagePlugin.PngInfo()
     text.add_itxt(CHUNK, json.dumps(metadata(result, extra), ensure_ascii=False))
-    attempts = [(folder, stem or file_stem(result.request)), (folder, file_stem(result.request))]
-    attempts.append((Path(tempfile.gettempdir()) / "uso-outputs", file_stem(result.request)))
+
+    def write(file: BinaryIO) -> None:
+        result.image.save(file, "PNG", pnginfo=text)
+
+    return write_somewhere(result.request, folder, stem, write, "Free some space and try again.")
+
+
+def write_somewhere(
+    request: GenerationRequest, folder: Path, stem: str | None, write: Callable[[BinaryIO], object], remedy: str
+) -> Path:
+    """Write a finished picture and its references to `folder`, under `stem` or else the request's own name; if that
+    fails, to a folder beside the system's temporary files. Returns the file.
+
+    Args:
+        write: writes the PNG file.
+        remedy: the last sentence of the error.
+
+    Raises:
+        OutputError: every attempt failed.
+    """
+    own = file_stem(request)
     failures = []
-    for place, name in attempts:
+    for place, name in ((folder, stem or own), (folder, own), (Path(tempfile.gettempdir()) / "uso-outputs", own)):
         try:
             place.mkdir(parents=True, exist_ok=True)
-            keep_references(result.request, place)  # first: a picture that exists can be repeated
-            path = write_new(place, name, lambda file: result.image.save(file, "PNG", pnginfo=text))
+            keep_references(request, place)  # first: a picture that exists can be repeated
+            path = files.write_new(place, f"{name}.png", write)
         except OSError as error:
             failures.append(f"{place / name}.png: {error.strerror or error}")
             continue
         if failures:
             logger.warning("The picture was saved as %s instead (%s).", path, "; ".join(failures))
         return path
-    raise OutputError(f"The picture could not be saved: {'; '.join(failures)}. Free some space and try again.")
-
-
-def _write_part(folder: Path, write: Callable[[BinaryIO], object]) -> Path:
-    """A complete, hidden file of its own in `folder`; nothing is left if writing fails."""
-    descriptor, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=folder)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-    except BaseException:
-        os.unlink(name)
-        raise
-    return Path(name)
+    raise OutputError(f"The picture could not be saved: {'; '.join(failures)}. {remedy}")
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what processes that were killed in the middle of writing have left; what is being written now stays."""
-    for part in (*folder.glob(".*.part"), *(folder / REFERENCES).glob(".*.part")):
-        with suppress(OSError):
-            if time.time() - part.stat().st_mtime > PART_SECONDS:
-                part.unlink()
-
-
-def _write_bytes(data: bytes, file: BinaryIO) -> None:
-    file.write(data)
-
-
-def write_new(folder: Path, stem: str, write: Callable[[BinaryIO], object]) -> Path:
-    """Write to a hidden file, then give it the first free of `stem.png`, `stem-2.png`, ...: complete or absent."""
-    temporary = _write_part(folder, write)
-    try:
-        number = 1
-        while True:
-            path = folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")
-            try:
-                _rename_new(temporary, path)
-                return path
-            except FileExistsError:
-                number += 1
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _rename_new(source: Path, target: Path) -> None:
-    """Rename without replacing: by a hard link, or, where the file system has none, by claiming the name first."""
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        raise
-    except OSError:
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        try:
-            os.replace(source, target)
-        except OSError:
-            target.unlink()
-            raise
+    """Remove unfinished files of killed processes from a folder of pictures and its references."""
+    files.remove_parts(folder)
+    files.remove_parts(folder / REFERENCES)
 
 
 def keep_references(request: GenerationRequest, folder: Path) -> None:
-    """Keep each reference image once, as `references/<sha256>`, so that the picture can be made again.
+    """Store each reference image once, as `references/<sha256>`, so that the picture can be repeated.
 
-    Its time of change is that of its last use.
+    A file's modification time is the time of its last use.
     """
     for reference in (*request.content_images, *request.style_images):
         target = folder / REFERENCES / reference.sha256
@@ -215,14 +178,14 @@ def keep_references(request: GenerationRequest, folder: Path) -> None:
                 os.utime(target)
                 continue
             target.parent.mkdir(exist_ok=True)
-            os.replace(_write_part(target.parent, partial(_write_bytes, reference.data)), target)
+            files.write_over(target, reference.data)
         except OSError as error:
             logger.warning("The reference %s could not be kept in %s: %s", reference.name, target.parent, error)
 
 
 @dataclass(frozen=True)
 class SavedPicture:
-    """What a PNG made by this program says about itself."""
+    """A PNG of this program and its record."""
 
     path: Path
     record: dict[str, Any]
@@ -232,19 +195,19 @@ class SavedPicture:
         return dict(self.record["model"])
 
     def values(self) -> dict[str, Any]:
-        """The values of its request, but for the references: arguments of `GenerationRequest.create`."""
+        """The values of its request without references: arguments of `GenerationRequest.create`."""
         return {key: value for key, value in self.record["request"].items() if key not in KINDS}
 
     def references(
         self, folders: list[Path], given: Sequence[ReferenceImage] = (), kinds: Sequence[str] = KINDS
     ) -> dict[str, Any]:
-        """The reference images, found by hash in `references/` of the given folders or among `given` files.
+        """The reference images, found by hash among the `given` files or in `references/` of the folders.
 
         Returns:
-            `content_images` and `style_images` (those of `kinds`), arguments of `GenerationRequest.create`.
+            `content_images` and `style_images` (those in `kinds`): arguments of `GenerationRequest.create`.
 
         Raises:
-            OutputError: one is missing; it is named, so that it can be given again.
+            OutputError: one is missing; the message names it.
         """
         by_hash = {reference.sha256: reference for reference in given}
         found: dict[str, Any] = {}
@@ -257,7 +220,7 @@ class SavedPicture:
 
     def _stored(self, entry: dict[str, str], kind: str, folders: list[Path]) -> ReferenceImage:
         if not _SHA256.fullmatch(entry["sha256"]):
-            raise OutputError(f"{self.path} names a reference by something that is no SHA-256.")
+            raise OutputError(f"{self.path} names a reference by something other than a SHA-256.")
         for folder in folders:
             path = folder / REFERENCES / entry["sha256"]
             if path.is_file():
@@ -272,10 +235,10 @@ class SavedPicture:
 
 
 def read(path: str | Path) -> SavedPicture:
-    """Read what a PNG of this program records.
+    """Read the record of a PNG of this program.
 
     Raises:
-        OutputError: no such file, no PNG of this program, or one of a newer format.
+        OutputError: there is no such file, or it is not a PNG of this program, or has a newer format.
     """
     path = Path(path)
     try:
@@ -301,7 +264,7 @@ def read(path: str | Path) -> SavedPicture:
 
 
 def _is_whole(record: dict[str, Any]) -> bool:
-    """Whether a record has the parts that repeating it relies on; values are verified when a request is made of it."""
+    """Whether a record has all parts needed to repeat it; values are verified when a request is made from it."""
     request, model = record.get("request"), record.get("model")
     if not isinstance(request, dict) or not set(KINDS) <= set(request) <= set(GenerationRequest.__dataclass_fields__):
         return False

@@ -1,39 +1,41 @@
 """What goes in and what comes out: `GenerationRequest`, `Progress`, `GenerationResult`.
 
-Plain data without torch. Every entry (page, command line, batch file, Python) makes its request with
-`GenerationRequest.create`, which verifies everything once, at the door; what holds a request may rely on it.
+Plain data without torch. Page, command line, batch files and Python code all make requests with
+`GenerationRequest.create`, which verifies everything once; later code relies on it.
 """
 
 import hashlib
-import math
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from uso.checks import (
+    check_guidance,
+    check_prompt,
+    check_schedule,
+    check_side,
+    check_switch,
+    check_whole,
+    is_number,
+    shown,
+)
 from uso.config import ModelConfig, Schedule
 from uso.errors import ImageError, RequestError
-from uso.images import TOKEN_SIZE, as_png, check_reference, keep_input_size, open_image
+from uso.images import as_png, check_reference, keep_input_size, open_image
 
 MAX_SEED = 2**32 - 1
 RANDOM_SEED = -1
 MAX_IMAGES = 64
 
-MAX_PROMPT_CHARACTERS = 10_000
-MAX_SHOWN = 80
-"""Characters of a wrong value that a refusal repeats."""
-MAX_MU = 10.0
-"""Largest schedule shift mu, both ways; FLUX's own rule stays between 0.45 and 1.3."""
-
 
 @dataclass(frozen=True)
 class ReferenceImage:
-    """The bytes of an image file that a person gave, known by their SHA-256."""
+    """The bytes of an image file that a user gave, identified by their SHA-256."""
 
     data: bytes = field(repr=False)
     name: str = "image"
@@ -54,19 +56,19 @@ class ReferenceImage:
 
     @classmethod
     def from_pil(cls, image: Image.Image, name: str = "image.png") -> "ReferenceImage":
-        """Keep a Pillow image, upright and losslessly, as PNG.
+        """A Pillow image, stored upright and losslessly as PNG.
 
         Raises:
-            ImageError: its file is damaged, or its numbers have no defined range.
+            ImageError: its file is damaged, or its pixels have no defined range.
         """
         return cls(as_png(image, name), name)
 
     @classmethod
     def of(cls, source: "ReferenceImage | Image.Image | str | Path") -> "ReferenceImage":
-        """Whatever a caller has: a `ReferenceImage`, a Pillow image, or a path.
+        """From a `ReferenceImage`, a Pillow image, or a path.
 
         Raises:
-            ImageError: something else, or an image that cannot be used.
+            ImageError: it is something else, or an image that cannot be used.
         """
         if isinstance(source, ReferenceImage):
             return source
@@ -85,21 +87,21 @@ class ReferenceImage:
 
     @cached_property
     def image(self) -> Image.Image:
-        """The picture: upright, on white, 8-bit RGB.
+        """The decoded image: upright, on white, 8-bit RGB.
 
         Raises:
-            ImageError: the bytes are no picture that can be used.
+            ImageError: the bytes are not a usable image.
         """
         return open_image(self.data, self.name)
 
     def let_pixels_go(self) -> None:
-        """Keep the file alone, as long as it waits: decoded it may be a hundred times as large."""
+        """Drop the decoded image while the request is queued; it may be a hundred times as large as the file."""
         self.__dict__.pop("image", None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
-    """One request, verified. Make it with `create`; sizes are pixels and multiples of 16."""
+    """A verified request; make it with `create`. Sizes are in pixels and multiples of 16."""
 
     prompt: str
     content_images: tuple[ReferenceImage, ...]
@@ -109,11 +111,11 @@ class GenerationRequest:
     keep_input_size: bool
     num_inference_steps: int
     guidance_scale: float | None
-    """None where the model takes none."""
+    """None for a model without guidance."""
     content_size: int
-    """Long side that content references are fitted to, in pixels."""
+    """Long side to which content references are fitted, in pixels."""
     seed: int
-    """The seed of the first picture, 0 to 2^32 - 1: never the "random" marker."""
+    """The seed of the first picture, 0 to 2^32 - 1; never -1 for random."""
     num_images: int
     schedule: Schedule
     tiled_decode: bool
@@ -137,21 +139,21 @@ class GenerationRequest:
         schedule: Schedule | None = None,
         tiled_decode: bool = False,
     ) -> "GenerationRequest":
-        """Verify values against a model's limits and fill what was left out with its defaults.
+        """Verify values against a model's limits, and fill in its defaults for omitted ones.
 
         Args:
-            config: whose limits and defaults count.
-            content_images, style_images: paths, Pillow images or `ReferenceImage`s: any number, or one as it is.
-            width, height: pixels, multiples of 16; given by the first content image where `keep_input_size` is set.
+            config: the model whose limits and defaults apply.
+            content_images, style_images: paths, Pillow images or `ReferenceImage`s: one, or any number in a sequence.
+            width, height: pixels, multiples of 16; with `keep_input_size` the first content image determines them.
             guidance_scale: must be None for a model without guidance.
             seed: 0 to 2^32 - 1, or -1 for a random one.
 
         Raises:
-            RequestError, ImageError: with the value, what is allowed, and what to do.
+            RequestError, ImageError: names the value, what is allowed, and what to do.
         """
         limits, defaults = config.limits, config.defaults
         contents, styles = _references(content_images), _references(style_images)
-        long_side = _whole(
+        long_side = check_whole(
             "Content reference size",
             defaults.content_size if content_size is None else content_size,
             limits.min_content_size,
@@ -160,146 +162,64 @@ class GenerationRequest:
         for reference in contents:
             check_reference(*reference.image.size, long_side, reference.name)
         for reference in styles:
-            _ = reference.image  # decoded here so that a file that is no picture is refused now
-        if _switch("Keep input size", keep_input_size):
+            _ = reference.image  # decoded now, so that an unreadable file is refused here
+        if check_switch("Keep input size", keep_input_size):
             if not contents:
                 raise RequestError("Keep input size needs a content image. Add one, or switch it off.")
             width, height = keep_input_size_of(config, contents[0])
-        num_images = _whole("Number of images", num_images, 1, MAX_IMAGES)
+        num_images = check_whole("Number of images", num_images, 1, MAX_IMAGES)
         return cls(
-            prompt=_check_prompt(prompt),
+            prompt=check_prompt(prompt),
             content_images=contents,
             style_images=styles,
-            width=_side("Width", defaults.width if width is None else width, config, keep_input_size),
-            height=_side("Height", defaults.height if height is None else height, config, keep_input_size),
+            width=check_side("Width", defaults.width if width is None else width, config, keep_input_size),
+            height=check_side("Height", defaults.height if height is None else height, config, keep_input_size),
             keep_input_size=keep_input_size,
-            num_inference_steps=_whole(
+            num_inference_steps=check_whole(
                 "Number of steps",
                 defaults.num_inference_steps if num_inference_steps is None else num_inference_steps,
                 1,
                 limits.max_steps,
             ),
-            guidance_scale=_check_guidance(guidance_scale, config),
+            guidance_scale=check_guidance(guidance_scale, config),
             content_size=long_side,
             seed=_check_seed(seed, num_images),
             num_images=num_images,
             schedule=check_schedule(defaults.schedule if schedule is None else schedule),
-            tiled_decode=_switch("Tiled decode", tiled_decode),
+            tiled_decode=check_switch("Tiled decode", tiled_decode),
         )
 
     def single(self, index: int) -> "GenerationRequest":
-        """The request that makes picture `index` of this one alone: the same, with seed + index."""
+        """The request for picture `index` alone: the same request with seed + index."""
         return replace(self, seed=self.seed + index, num_images=1)
 
 
 def keep_input_size_of(config: ModelConfig, reference: ReferenceImage) -> tuple[int, int]:
-    """(width, height) of the picture that keeps `reference`'s aspect with the model `config`."""
+    """(width, height) of a picture of the model `config` that keeps the aspect ratio of `reference`."""
     return keep_input_size(*reference.image.size, config.limits.min_size, config.limits.max_size)
 
 
 def _references(given: Any) -> tuple[ReferenceImage, ...]:
-    """Any number of images; one is one, None is none."""
+    """A single image or any number of them as a tuple; None means none."""
     if given is None:
         return ()
     several = isinstance(given, Iterable) and not isinstance(given, str | bytes)
     return tuple(ReferenceImage.of(image) for image in (given if several else (given,)))
 
 
-def _shown(value: object) -> str:
-    """A value as a refusal repeats it: cut where it is long, for it may be anything."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes out no number of more than 4300 digits
-        return "a number too long to write out"
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
-
-
-def _is_number(value: object) -> bool:
-    """Whether it is a finite number, NumPy's included; true and false are none."""
-    if isinstance(value, bool):
-        return False
-    return isinstance(value, Integral) or (isinstance(value, Real) and math.isfinite(value))
-
-
-def _whole(label: str, value: Any, minimum: int, maximum: int) -> int:
-    if not _is_number(value) or value != int(value) or not minimum <= value <= maximum:
-        raise RequestError(f"{label} is {_shown(value)}; a whole number from {minimum} to {maximum} is allowed.")
-    return int(value)
-
-
-def _switch(label: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise RequestError(f"{label} is {_shown(value)}; true or false is allowed.")
-    return value
-
-
-def _side(label: str, value: Any, config: ModelConfig, kept: bool) -> int:
-    if kept:  # computed by keep_input_size: its range is wider for long shapes
-        return int(value)
-    minimum, maximum = config.limits.min_size, config.limits.max_size
-    side = _whole(label, value, minimum, maximum)
-    if side % TOKEN_SIZE:
-        raise RequestError(f"{label} is {side}; it must be a multiple of {TOKEN_SIZE} from {minimum} to {maximum}.")
-    return side
-
-
-def _check_prompt(prompt: Any) -> str:
-    if not isinstance(prompt, str):
-        raise RequestError(f"The prompt must be text, not {type(prompt).__name__}. An empty one is allowed.")
-    if len(prompt) > MAX_PROMPT_CHARACTERS:
-        raise RequestError(
-            f"The prompt has {len(prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are read. Shorten it."
-        )
-    try:
-        prompt.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise RequestError("The prompt holds half of a character (a lone surrogate). Type it again.") from error
-    if "\x00" in prompt:
-        raise RequestError("The prompt holds a NUL character. Remove it.")
-    return prompt
-
-
-def _check_guidance(value: Any, config: ModelConfig) -> float | None:
-    if not config.guidance:
-        if value is not None:
-            raise RequestError(f"{config.title} takes no guidance scale. Leave it out.")
-        return None
-    if value is None:
-        return config.defaults.guidance_scale
-    minimum, maximum = config.limits.min_guidance, config.limits.max_guidance
-    if not _is_number(value) or not minimum <= value <= maximum:
-        raise RequestError(f"Guidance is {_shown(value)}; a number from {minimum:g} to {maximum:g} is allowed.")
-    return float(value)
-
-
 def _check_seed(seed: Any, num_images: int) -> int:
     last = MAX_SEED - (num_images - 1)
-    if _is_number(seed) and seed == RANDOM_SEED:
+    if is_number(seed) and seed == RANDOM_SEED:
         return secrets.randbelow(last + 1)
-    if not _is_number(seed) or seed != int(seed) or not 0 <= seed <= last:
+    if not is_number(seed) or seed != int(seed) or not 0 <= seed <= last:
         reason = f" for {num_images} images, which use the seeds that follow" if num_images > 1 else ""
-        raise RequestError(f"Seed is {_shown(seed)}; 0 to {last} is allowed{reason}, or -1 for a random one.")
+        raise RequestError(f"Seed is {shown(seed)}; 0 to {last} is allowed{reason}, or -1 for a random one.")
     return int(seed)
-
-
-def check_schedule(schedule: Any) -> Schedule:
-    """`uso`, `flux`, or a number for mu.
-
-    Raises:
-        RequestError: anything else.
-    """
-    if schedule == "uso" or schedule == "flux":
-        return "uso" if schedule == "uso" else "flux"
-    if _is_number(schedule) and abs(schedule) <= MAX_MU:
-        return float(schedule)
-    raise RequestError(
-        f"Schedule is {_shown(schedule)}; 'uso', 'flux' or a number for mu from {-MAX_MU:g} to {MAX_MU:g} is allowed."
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What a running request has reached, yielded by `USOPipeline.stream` after every step."""
+    """The state of a running request, yielded by `USOPipeline.stream` after every step."""
 
     stage: str
     """`condition`, `denoise` or `decode`."""
@@ -309,26 +229,26 @@ class Progress:
     image_index: int
     num_images: int
     seconds: float
-    """Since the request began."""
+    """Time since the request began."""
     height: int = 0
     width: int = 0
-    """Of the picture, in pixels."""
+    """Size of the picture, in pixels."""
     latents: Any = None
     """In `denoise`: the packed latents after the step, [1, tokens, 64], float32 on the device."""
     denoised: Any = None
-    """In `denoise`: the clean picture as predicted at this step, same form."""
+    """In `denoise`: the clean latents that this step predicts, same form."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationResult:
-    """One finished picture and all that is needed to make it again."""
+    """One finished picture, and everything needed to repeat it."""
 
     image: Image.Image
     request: GenerationRequest
-    """Exactly this picture's request: `num_images` is 1, the seed is the one that was used."""
+    """The request of exactly this picture: `num_images` is 1, and the seed is the one that was used."""
     model: dict[str, Any]
     """What made it: model, files and revisions, LoRA scale, dtype, device, plan, program versions."""
     timings: dict[str, float]
     """Seconds by stage: `condition` (0 where shared with an earlier picture), `denoise`, `decode`."""
     peak_memory_gib: float | None
-    """Peak device memory while this picture was made; None where the device does not tell."""
+    """Peak device memory for this picture; None if the device does not report it."""

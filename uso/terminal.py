@@ -1,7 +1,6 @@
-"""What the command line shows while it works: bars on a terminal, nothing elsewhere.
+"""Output of the command line: messages, and bars on a terminal.
 
-Paths of finished pictures are the only thing on stdout, one per line, so that scripts can read them; words and bars
-go to stderr. Knows nothing about requests or files.
+Only paths of finished pictures go to stdout, one per line, for scripts to read. Messages and bars go to stderr.
 """
 
 import logging
@@ -15,12 +14,12 @@ from uso.request import Progress
 
 
 def printable(text: str) -> str:
-    """`text` with its control characters shown, not obeyed by a terminal: records may come from strangers."""
+    """`text` with control characters escaped, since records may come from strangers."""
     return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)
 
 
 def say(text: str) -> None:
-    """A sentence for the person at the terminal; never part of what a script reads."""
+    """Print a message for the user to stderr, which scripts do not read."""
     from tqdm import tqdm
 
     with tqdm.external_write_mode(file=sys.stderr):
@@ -33,7 +32,7 @@ class _Saying(logging.Handler):
 
 
 def log_to_terminal(level: int) -> None:
-    """Show this program's log records from `level` on, and the warnings of others."""
+    """Show this program's log records from `level` up, and other libraries' warnings."""
     logging.basicConfig(handlers=[_Saying()], format="%(message)s", level=logging.WARNING)
     logging.getLogger("uso").setLevel(level)
 
@@ -43,7 +42,7 @@ def on_terminal() -> bool:
 
 
 def print_path(path: Path) -> None:
-    """Name a finished picture on stdout; where its encoding lacks a letter, as the bytes of the file system."""
+    """Print the path of a finished picture to stdout; as raw bytes if stdout cannot encode it."""
     from tqdm import tqdm
 
     with tqdm.external_write_mode(file=sys.stdout):
@@ -56,7 +55,7 @@ def print_path(path: Path) -> None:
 
 @contextmanager
 def loading_bar() -> Iterator[Callable[[str, float], None]]:
-    """A bar for `load_pipeline(on_progress=...)`: stage and share, 0 to 1."""
+    """A bar for `load_pipeline(on_progress=...)`, from stage and share, 0 to 1."""
     from tqdm import tqdm
 
     form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}"
@@ -72,7 +71,7 @@ def loading_bar() -> Iterator[Callable[[str, float], None]]:
 
 @contextmanager
 def step_bar(label: str = "") -> Iterator[Callable[[Progress], None]]:
-    """A bar for the `Progress` events of one request, counting its denoising steps over all its pictures."""
+    """A bar for the `Progress` events of one request; counts denoising steps over all its pictures."""
     from tqdm import tqdm
 
     with tqdm(unit="step", leave=False, disable=not on_terminal()) as bar:

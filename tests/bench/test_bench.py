@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from uso.bench import bench
+from uso.bench.baseline import UnfoldedLora, run_baseline, unfolded
+from uso.bench.machine import Clock, MatmulRate
 from uso.bench.measure import measure
 from uso.bench.random_model import random_pipeline
+from uso.bench.request import MODES, Request, draw_inputs
+from uso.bench.runs import Timing, outside_blocks, run_ours, run_repeat
 from uso.config import load_memory_plan, load_model_config
 from uso.errors import ConfigError
 from uso.memory.residency import Residency
@@ -30,12 +33,12 @@ def pipeline() -> USOPipeline:
     return made.place(Residency(load_memory_plan("cpu"), "cpu"))
 
 
-@pytest.mark.parametrize("mode", bench.MODES)
+@pytest.mark.parametrize("mode", MODES)
 def test_baseline_and_ours_compute_the_same(pipeline: USOPipeline, mode: str) -> None:
     """Otherwise their ratio would compare two different things (the baseline's LoRA is one of zeros)."""
-    request = bench.Request(mode, 128, 128, 64, 2, 4.0)
-    inputs = bench.draw_inputs(pipeline, request)
-    ours, plain = bench.run_ours(pipeline, request, inputs), bench.run_baseline(pipeline, request, inputs, rank=4)
+    request = Request(mode, 128, 128, 64, 2, 4.0)
+    inputs = draw_inputs(pipeline, request)
+    ours, plain = run_ours(pipeline, request, inputs), run_baseline(pipeline, request, inputs, rank=4)
     assert float((ours.latents - plain.latents).norm() / plain.latents.norm()) < 1e-5
     assert len(ours.steps) == len(plain.steps) == 2
     assert ours.stages.keys() == {"text", "style", "reference", "condition", "denoise", "decode"}
@@ -45,32 +48,32 @@ def test_baseline_and_ours_compute_the_same(pipeline: USOPipeline, mode: str) ->
 def test_baseline_carries_every_lora_layer(pipeline: USOPipeline) -> None:
     """4 fused layers of a double block are 8 of diffusers', 2 of a single block are 4."""
     with pipeline.exchanged.stock() as transformer:
-        with bench.unfolded(transformer, 4):
-            carried = [m for m in transformer.modules() if isinstance(m, bench.UnfoldedLora)]
-        left = [m for m in transformer.modules() if isinstance(m, bench.UnfoldedLora)]
+        with unfolded(transformer, 4):
+            carried = [m for m in transformer.modules() if isinstance(m, UnfoldedLora)]
+        left = [m for m in transformer.modules() if isinstance(m, UnfoldedLora)]
     assert len(carried) == 2 * 8 + 2 * 4
     assert left == []
 
 
 def test_time_outside_the_blocks_is_less_than_a_step(pipeline: USOPipeline) -> None:
-    request = bench.Request("text", 128, 128, 64, 3, 4.0)
-    inputs = bench.draw_inputs(pipeline, request)
+    request = Request("text", 128, 128, 64, 3, 4.0)
+    inputs = draw_inputs(pipeline, request)
     timings = []
 
-    def run(asked: bench.Request) -> bench.Timing:
-        timings.append(bench.run_ours(pipeline, asked, inputs))
+    def run(asked: Request) -> Timing:
+        timings.append(run_ours(pipeline, asked, inputs))
         return timings[-1]
 
-    outside = bench.outside_blocks(pipeline, request, run)
+    outside = outside_blocks(pipeline, request, run)
     assert 0 < outside < timings[-1].step_median
     assert not pipeline.transformer.transformer_blocks[0]._forward_hooks
 
 
 def test_repeat_is_another_picture_and_encodes_nothing(pipeline: USOPipeline) -> None:
     """Catches a repeat that pays for what was encoded before, or that takes the same seed."""
-    request = bench.Request("content+style", 128, 128, 64, 2, 4.0)
-    inputs = bench.draw_inputs(pipeline, request)
-    bench.run_ours(pipeline, request, inputs)
+    request = Request("content+style", 128, 128, 64, 2, 4.0)
+    inputs = draw_inputs(pipeline, request)
+    run_ours(pipeline, request, inputs)
     seeds: list[int] = []
     worked: list[str] = []
     hooks = [
@@ -92,7 +95,7 @@ def test_repeat_is_another_picture_and_encodes_nothing(pipeline: USOPipeline) ->
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(pipeline, "stream", watched)
-            repeat = bench.run_repeat(pipeline, inputs)
+            repeat = run_repeat(pipeline, inputs)
     finally:
         for hook in hooks:
             hook.remove()
@@ -124,9 +127,9 @@ def test_the_rate_that_lasts_is_told_from_the_best(monkeypatch: pytest.MonkeyPat
             products += 1
             seconds += 1.0 if products <= 6 else 2.0
 
-    monkeypatch.setattr(bench.Clock, "now", lambda clock: seconds)
-    monkeypatch.setattr(bench.torch, "randn", lambda *shape, device: Product())
-    rate = bench.MatmulRate.measure(torch.device("cpu"), torch.float32)
+    monkeypatch.setattr(Clock, "now", lambda clock: seconds)
+    monkeypatch.setattr(torch, "randn", lambda *shape, device: Product())
+    rate = MatmulRate.measure(torch.device("cpu"), torch.float32)
     assert rate.best == pytest.approx(2 * 1024**3 / 1e12)
     assert rate.sustained == pytest.approx(rate.best / 2)
 

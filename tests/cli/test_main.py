@@ -22,12 +22,11 @@ from PIL import Image, PngImagePlugin
 
 from tests.support.hub_server import HubServer, Repository
 from uso import output
-from uso.cli import download
 from uso.cli import generate as generate_module
 from uso.cli.main import main
 from uso.config import ROOT, load_model_config
 from uso.web.access.accounts import Accounts
-from uso.weights.hub import files as hub
+from uso.weights.hub import cache, files
 from uso.weights.hub.cache import Hub
 
 SMALL = ("--model", "demo", "--width", "128", "--height", "128", "--steps", "2", "--content-size", "64")
@@ -159,7 +158,7 @@ def test_keep_size_shows_the_size_it_used(uso: Callable[..., Ran], picture_file:
 
 def test_auto_says_which_model_runs_and_why(uso: Callable[..., Ran]) -> None:
     ran = uso("generate", "--device", "cpu", *SMALL[2:])
-    assert "The processor was asked for, and FLUX.1-dev needs a GPU." in ran.err
+    assert "The CPU was requested, and FLUX.1-dev needs a GPU." in ran.err
     assert output.read(ran.pictures[0]).model["name"] == "demo"
 
 
@@ -439,7 +438,7 @@ def test_hostile_records_are_refused_in_words(uso: Callable[..., Ran], nothing_l
     entry = {"sha256": "../../etc/passwd", "name": "a.png"}
     lost = {"sha256": "0" * 64, "name": "\x1b[31mred"}
     requests: list[tuple[dict[str, Any], str]] = [
-        ({"content_images": [entry], "style_images": []}, "something that is no SHA-256"),
+        ({"content_images": [entry], "style_images": []}, "something other than a SHA-256"),
         ({"content_images": [], "style_images": [lost]}, r"The style image '\x1b[31mred'"),
         ({"content_images": [], "style_images": [], "width": "wide"}, "Width is 'wide'"),
         ({"content_images": [], "style_images": [], "config": 1}, "damaged request"),
@@ -505,7 +504,7 @@ def hub_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
         server.repositories["someone/lora"] = Repository({"lora.safetensors": lora})
         here = Hub(endpoint=server.url, cache=tmp_path / "hub", token=False, offline=False)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        for user in (hub, download):
+        for user in (files, cache):
             monkeypatch.setattr(user, "Hub", lambda: here)
         yield "mine.yaml"
         close_session()
@@ -533,7 +532,7 @@ def test_help_and_refusals_need_no_torch() -> None:
     """`--help` takes over five seconds once something imports torch at the top of a file."""
     script = """
 import sys
-from uso.cli import main
+from uso.cli.main import main
 from uso.config import load_model_config
 for argv in (["--help"], ["generate", "--help"], ["info", "--help"], ["download", "--help"]):
     try:
@@ -596,7 +595,7 @@ def test_a_terminal_is_asked_twice(uso: Callable[..., Ran], monkeypatch: pytest.
     assert (ran.status, ran.err) == (2, "The two passwords differ. Nothing was changed.\n")
     assert not Path("accounts").exists()
     assert uso("account", "accounts", "alice").status == 0
-    assert said == ["Password: ", "The same once more: "] * 2
+    assert said == ["Password: ", "Repeat the password: "] * 2
 
 
 @pytest.mark.parametrize(

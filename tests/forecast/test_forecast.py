@@ -16,7 +16,7 @@ from uso.forecast.forecast import MetaModel, RequestForecaster, RequestShape, fo
 from uso.forecast.live_memory import LiveMemory
 from uso.images import fit_reference
 from uso.memory.plan import GIB, RESERVE, STAGES, Activations
-from uso.memory.residency import weights_of
+from uso.memory.sizes import weights_of
 from uso.request import GenerationRequest
 
 FLUX_BLOCKS = 57

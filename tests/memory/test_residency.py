@@ -13,7 +13,8 @@ from uso import USOPipeline
 from uso.config import load_memory_plan, memory_names
 from uso.errors import ConfigError, RequestError
 from uso.memory.plan import GIB, RESERVE, STAGES, Activations, device_bytes
-from uso.memory.residency import NOTHING, Residency, weights_of
+from uso.memory.residency import NOTHING, Residency
+from uso.memory.sizes import weights_of
 from uso.request import GenerationRequest
 from uso.weights.loading import load_pipeline
 

@@ -1,5 +1,6 @@
 """The pipeline on the demo model: every mode, one request one picture, save and load, cancel."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from tests.golden import MODES, Case
 from uso import USOPipeline
 from uso.config import ModelConfig
 from uso.errors import ConfigError, DeviceError, RequestError, USOError
-from uso.memory.residency import answers
+from uso.memory.device import answers
+from uso.pipeline.denoising import needs_tiles
 from uso.pipeline.latents import image_to_tensor
-from uso.pipeline.pipeline import needs_tiles
 from uso.request import GenerationRequest, GenerationResult, Progress
 from uso.weights.loading import load_pipeline
 
@@ -224,6 +225,18 @@ def test_saved_pipeline_loads_back_to_the_same_numbers(demo_pipeline: USOPipelin
     assert loaded.model_config == demo_pipeline.model_config.model_copy(update={"components": {}})
     values = SMALL | references("multi_style_subject")
     assert same(demo_pipeline("A fox.", **values).images[0], loaded("A fox.", **values).images[0])
+
+
+def test_a_folder_that_names_the_old_module_loads(demo_pipeline: USOPipeline, tmp_path: Path) -> None:
+    """Catches a folder that no longer loads because `ContextEmbedder` moved away from `uso.context`."""
+    demo_pipeline.save_pretrained(tmp_path)
+    index = tmp_path / "model_index.json"
+    values = json.loads(index.read_text())
+    assert values["context_embedder"] == ["uso.transformer.context_embedder", "ContextEmbedder"]
+    index.write_text(json.dumps(values | {"context_embedder": ["uso.context", "ContextEmbedder"]}))
+    loaded = USOPipeline.from_pretrained(tmp_path)
+    made = SMALL | references("multi_style_subject")
+    assert same(demo_pipeline("A fox.", **made).images[0], loaded("A fox.", **made).images[0])
 
 
 def test_a_saved_bfloat16_pipeline_loads_back_to_the_same_numbers(tmp_path: Path) -> None:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from tools.demo.parts.config import PartConfig, load_part_config
 from tools.demo.parts.descriptor import FILE
 from tools.demo.shards.shards import Kind, make_shards
+from tools.demo.training.config import PartConfig, load_part_config
 from tools.demo.world.triplets import Miniature
 
 SIDE = 64

@@ -15,7 +15,7 @@ from uso.pipeline.pipeline import USOPipeline
 from uso.training.config import TrainingConfig
 from uso.training.data.batches import Batches
 from uso.training.data.features import FeatureCache
-from uso.training.data.samples import read_samples
+from uso.training.data.source import RowSource
 from uso.training.loop.trainer import Judges, Trainer
 
 GOLDEN = ROOT / "tests" / "golden" / "case-a"
@@ -130,11 +130,10 @@ def tiny_config(folder: Path, rows: Path, stage: str = "stage2", **changes: Any)
 
 def tiny_batches(pipeline: USOPipeline, config: TrainingConfig, rank: int = 0, processes: int = 1) -> Batches:
     """The run's micro-batches, their features made."""
-    samples = read_samples(Path(config.data.rows), config.data, config.reads)
-    cache = FeatureCache(config.data.cache, pipeline)
-    batches = Batches(samples, cache, config, rank, processes)
-    cache.encode(cache.missing(batches.all_features()))
-    return batches
+    source = RowSource(config, lambda _: None)
+    cache = FeatureCache(config.data.cache, pipeline, config.data.memory_gib)
+    cache.encode(cache.missing(source.cached()))
+    return Batches(source.samples, cache, config, rank, processes)
 
 
 def tiny_trainer(config: TrainingConfig, judges: Judges | None = None, **options: Any) -> Trainer:
@@ -145,3 +144,9 @@ def tiny_trainer(config: TrainingConfig, judges: Judges | None = None, **options
 def differing(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> int:
     """How many tensors of two lists are not bit for bit the same."""
     return sum(not torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def metrics(config: TrainingConfig) -> list[dict[str, Any]]:
+    """The lines that a run has logged."""
+    lines = (config.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 
+from tools.demo.training.config import load_stage
 from uso.cli.main import REFUSED, main
 from uso.training import bench
-from uso.training.command import processes_on
 from uso.training.config import load_training_config
 from uso.training.forecast import dry_run
 from uso.training.loop.trainer import Trainer
+from uso.training.prepare import processes_on
 
 CPU = torch.device("cpu")
 SMALLER: dict[str, dict[str, Any]] = {
@@ -46,7 +47,7 @@ def made(config: str, *overrides: str) -> Trainer:
     ("stage", "overrides", "tokens"),
     [
         ("stage1", [], [16, 0, 704]),
-        ("stage2", ["optimizer.kind=muon"], [16, 16, 704]),
+        ("stage2", ["optimizer.kind=tools.demo.training.muon:MuonAndAdamW"], [16, 16, 704]),
         ("joint", ["base=int8", REWARD], [16, 16, 704]),
         ("stage1", ["base=float32", "micro_batch=1", REWARD], [16, 0, 704]),
     ],
@@ -108,7 +109,7 @@ def test_the_descriptor_has_the_published_size() -> None:
 
 
 def test_the_demo_model_is_not_reduced() -> None:
-    config = load_training_config("stage1-mini")
+    config = load_stage("stage1-mini")
     assert bench.reduced(config, CPU) == (config, None)
     flux = load_training_config("stage1")
     assert bench.reduced(flux, torch.device("cuda")) == (flux, None)

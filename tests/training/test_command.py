@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.support.tiny_training import tiny_batches, tiny_config, training_pipeline, write_rows
+from tools.demo.training.config import STAGES_FOLDER, load_stage
 from uso.cli.main import REFUSED, main
 from uso.config import ROOT, load_model_config
 from uso.errors import ConfigError
@@ -24,12 +25,13 @@ from uso.forecast.meta_model import MetaModel
 from uso.pipeline.latents import pack
 from uso.training import activations as trace
 from uso.training.activations import activations
-from uso.training.command import stopped_by_signals, train
+from uso.training.command import train
 from uso.training.config import TrainingConfig, load_training_config, training_names
 from uso.training.forecast import DryRun, as_text, dry_run
 from uso.training.loop.checkpoint import checkpoints
 from uso.training.loop.log import duration
 from uso.training.loop.optimizer import check_optimizer
+from uso.training.loop.run import stopped_by_signals
 from uso.training.loop.trainer import Trainer
 from uso.training.losses.network import conditioning_of, predict
 from uso.training.model.learners import Learners
@@ -116,16 +118,22 @@ def test_what_is_missing_is_named_before_anything_loads(
 
     monkeypatch.setattr(load, "load_for_training", loads)
     rows = write_rows(tmp_path / "rows", 1)
-    mini = ["stage1-mini", f"data.rows={rows}", f"output={tmp_path / 'run'}", "tensorboard=false", "device=cpu"]
+    mini = [
+        str(STAGES_FOLDER / "stage1-mini.yaml"),
+        f"data.rows={rows}",
+        f"output={tmp_path / 'run'}",
+        "tensorboard=false",
+        "device=cpu",
+    ]
     assert "The rows /none.jsonl could not be read" in refused(capsys, *mini, "data.rows=/none.jsonl")
     assert "start.lora: there is no file" in refused(capsys, *mini, "start.lora=none.safetensors")
     assert "There is no model" in refused(capsys, *mini, "model=flux-pro")
     assert "The descriptor 'none:none' was not found" in refused(capsys, *mini, "reward.descriptor=none:none")
     held_out = "reward.held_out_weights="
-    assert "there is no file /none (train.demo reward-desc" in refused(capsys, *mini, held_out + "/none")
+    assert "there is no file /none. Name another, or go without" in refused(capsys, *mini, held_out + "/none")
     assert "there is no file /none.bin (CSD's is at hugging" in refused(capsys, *mini, held_out + "/none.bin")
     validated = ["validation.every=1", "validation.rows=/none.jsonl"]
-    assert "Name a file of rows: validation.rows=FILE." in refused(capsys, *mini, "words=0", *validated)
+    assert "Name a file of rows: validation.rows=FILE." in refused(capsys, *mini, "teacher=null", *validated)
     assert "There is no device 'gpu'" in refused(capsys, *mini, "device=gpu")
     assert "is no multiple" in refused(capsys, *mini, "batch=17")
     assert "takes no guidance scale" in refused(capsys, *mini, "model=flux-schnell")
@@ -189,7 +197,7 @@ def cut_down(folder: Path, checkpointing: bool) -> tuple[TrainingConfig, Any]:
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_forecast_of_all_blocks_is_what_all_blocks_take(monkeypatch: pytest.MonkeyPatch, checkpointing: bool) -> None:
     """Catches blocks that do not add alike: the extrapolation from two against the trace of all of them."""
-    config = load_training_config("stage2-mini")
+    config = load_stage("stage2-mini")
     model = MetaModel.from_config(load_model_config("demo"), torch.float32).pipeline
     Learners(model, config)
     batch = trace.example_batch(model, config, (128, 128), (128, 128), 2)
@@ -294,7 +302,7 @@ def test_a_run_that_did_nothing_names_no_results(
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     """Catches gradients of one process alone, draws that both share, files that both write, a log of one's rewards."""
     found, logged = [], []
-    reward = {"descriptor": "tests.test_training_reward:mean_colour", "steps": 2, "last": 1, "start_step": 0}
+    reward = {"descriptor": "tests.training.losses.test_reward:mean_colour", "steps": 2, "last": 1, "start_step": 0}
     for processes in (1, 2):
         folder = tmp_path / str(processes)
         path = demo_run(
@@ -323,7 +331,7 @@ def test_a_base_in_fewer_bits_trains_with_reward_and_pictures(tmp_path: Path, ba
     """Catches dtypes that do not meet: in a product, in the roll-out, in validation or on the way back."""
     overrides = [f"base={base}", "precision=bfloat16", "gradient_checkpointing=true", "tensorboard=false", "steps=1"]
     overrides += ["learns=[projector, lora]", "reads=[style, content]", "lora.rank=2"]
-    overrides += ["reward.descriptor=tests.test_training_reward:mean_colour", "reward.steps=2", "reward.last=1"]
+    overrides += ["reward.descriptor=tests.training.losses.test_reward:mean_colour", "reward.steps=2", "reward.last=1"]
     config = load_training_config(str(demo_run(tmp_path, validation={"every": 1, "steps": 1, "count": 1})), overrides)
     trainer = train(config)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()

@@ -14,7 +14,8 @@ from uso.memory.residency import Residency
 from uso.memory.streaming import BlockStream
 from uso.transformer import fp8, int8
 from uso.transformer.compile import _SAME_EVERYWHERE, _inductor_options, speed_error
-from uso.transformer.fp8 import LARGEST, Fp8FeedForward, Fp8Linear, Fp8SingleBlock, fp8_blocks, gelu_rows, prefers_fp8
+from uso.transformer.fp8 import Fp8FeedForward, Fp8Linear, Fp8SingleBlock, fp8_blocks, gelu_rows, prefers_fp8
+from uso.transformer.operators import FP8, LARGEST
 from uso.weights import loading
 
 LINEAR_ERROR = 0.05
@@ -62,7 +63,7 @@ def test_every_channel_and_token_is_close(linear: nn.Linear) -> None:
 def one_scale(layer: Fp8Linear, linear: nn.Linear) -> None:
     scale = linear.weight.float().abs().max() / LARGEST
     layer.scale = nn.Parameter(scale.expand(256).clone(), requires_grad=False)
-    layer.weight = nn.Parameter((linear.weight / scale).to(fp8.FP8), requires_grad=False)
+    layer.weight = nn.Parameter((linear.weight / scale).to(FP8), requires_grad=False)
 
 
 def test_one_scale_for_all_channels_would_be_seen(linear: nn.Linear) -> None:
@@ -78,7 +79,7 @@ def test_one_scale_for_all_tokens_would_be_seen(linear: nn.Linear, monkeypatch: 
 
     def coarse(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         scale = rows.float().abs().max() / LARGEST
-        return (rows.float() / scale).to(fp8.FP8), scale.repeat(len(rows), 1)
+        return (rows.float() / scale).to(FP8), scale.repeat(len(rows), 1)
 
     monkeypatch.setattr(fp8, "quantize_rows", coarse)
     assert worst_errors(layer, linear)[1] > 2 * LINEAR_ERROR
@@ -111,7 +112,7 @@ def test_a_cast_of_the_model_changes_no_number(linear: nn.Linear) -> None:
     layer = Fp8Linear(linear)
     before = layer(tokens(0))
     cast = copy.deepcopy(layer).float().bfloat16()
-    assert cast.weight.dtype == fp8.FP8 and cast.scale.dtype == torch.float32
+    assert cast.weight.dtype == FP8 and cast.scale.dtype == torch.float32
     assert torch.equal(cast(tokens(0)), before)
 
 

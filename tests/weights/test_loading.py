@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from uso.config import ModelConfig, load_model_config, with_local_files
 from uso.errors import CheckpointError, ConfigError, MissingWeightsError
 from uso.forecast.meta_model import MetaModel
-from uso.memory.residency import check_whole
+from uso.memory.sizes import check_whole
 from uso.weights import loading
 from uso.weights.choices import DTYPES
 from uso.weights.loading import load_pipeline

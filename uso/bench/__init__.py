@@ -1,7 +1,10 @@
 """How fast a request is, and with how much memory.
 
-bench.py           times stages and steps
-measure.py         the verb `bench`: runs side by side, one JSON line each
+measure.py         runs side by side, one line of figures each
+runs.py            one request through the pipeline, timed by stage and step
+baseline.py        the same request the plain way
+request.py         what is run: a mode at a size, with drawn inputs
+machine.py         clock, matrix rate and link rate of this machine
 random_model.py    a model of full size with random weights
 flops.py           operations of a step
 """

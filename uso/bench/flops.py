@@ -1,4 +1,4 @@
-"""Arithmetic of a denoising step, counted from shapes on the meta device: no weights, no GPU."""
+"""Operations of a denoising step, counted from shapes on the meta device: no weights, no GPU."""
 
 from typing import Any
 
@@ -19,12 +19,12 @@ def step_flops(
     """Floating-point operations (a multiplication and an addition are two) of one call of the transformer.
 
     Args:
-        modulation: count the modulation layers too, which a table replaces.
+        modulation: also count the modulation layers, which a table normally replaces.
     """
     config = dict(transformer_config)
     blocks = {"num_layers": config["num_layers"], "num_single_layers": config["num_single_layers"]}
     counts = {}
-    # Blocks of a kind cost the same, so one of each tells; a step without blocks is subtracted.
+    # Blocks of a kind cost the same: count one of each, and subtract a step without blocks.
     for double, single in ((0, 0), (1, 0), (0, 1)):
         changed = config | {"num_layers": double, "num_single_layers": single}
         counts[double, single] = _count(changed, picture_tokens + reference_tokens, context_tokens, modulation)

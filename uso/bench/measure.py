@@ -1,4 +1,4 @@
-"""`python -m uso bench`: flags to figures, one JSON line per run. How each is measured is in `uso.bench.bench`."""
+"""`python -m uso bench`: from flags to figures, one line of JSON per run."""
 
 import argparse
 import gc
@@ -7,15 +7,19 @@ from typing import Any
 
 import torch
 
-from uso.bench import bench
+from uso.bench.baseline import run_baseline
+from uso.bench.machine import MatmulRate, device_name, host_peak_gib, link_rate
 from uso.bench.random_model import random_pipeline
+from uso.bench.request import MODES, Inputs, Request, draw_inputs
+from uso.bench.runs import Timing, outside_blocks, run_ours, run_repeat, step_tflop
 from uso.config import SPEEDS, MemoryPlan, ModelConfig, load_model_config
 from uso.errors import ConfigError
 from uso.forecast.forecast import RequestForecaster, forecast
 from uso.forecast.meta_model import MetaModel, RequestShape
 from uso.images import TOKEN_SIZE
+from uso.memory.device import dtype_name
 from uso.memory.plan import GIB, budget_bytes
-from uso.memory.residency import Residency, dtype_name
+from uso.memory.residency import Residency
 from uso.pipeline.latents import draw_noise, pack
 from uso.pipeline.pipeline import USOPipeline
 from uso.transformer.compile import speed_error
@@ -30,48 +34,47 @@ CPU_CHANGES: dict[str, dict[str, Any]] = {
     "image_encoder": {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4},
     "vae": {"block_out_channels": [32, 64, 128, 128]},
 }
-"""What is reduced where a processor computes: widths and depths; heads, tokens and layouts stay FLUX's."""
-
+"""Reductions on a CPU: smaller widths and depths; head size, tokens and layouts stay FLUX's."""
 
 CPU_SIZE = 256
 CPU_STEPS = 4
 
 WARM_UP_STEPS = 2
-"""Of a run that does not count: every step after the first is the same work."""
+"""Steps of a warm-up run: every step after the first is the same work."""
 
 OWN_CAP = "plan"
-"""`--cap-gib plan`: each plan's own figure."""
+"""`--cap-gib plan`: the limit of each plan."""
 
 
 def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Measure what the flags ask for, run by run: the values of a JSON line each.
+    """Run what the flags request; yields the values of one JSON line per run.
 
-    `--memory` and `--speed` may name several, separated by commas: every plan is run at every level, on the same
-    numbers, and each line says how its step compares with the first one's. The plain way is run beside the plans that
-    keep everything on the device.
+    `--memory` and `--speed` may be comma-separated lists. Every plan runs at every level with the same inputs, and each
+    line compares its step with the first run's. `--baseline` adds the plain way where a plan keeps everything on the
+    device.
 
     Raises:
         ConfigError: flags that do not go together.
     """
     config = load_model_config(args.model)
-    if args.mode not in bench.MODES:
-        raise ConfigError(f"There is no mode '{args.mode}'. Choose one of: {', '.join(bench.MODES)}.")
+    if args.mode not in MODES:
+        raise ConfigError(f"There is no mode '{args.mode}'. Choose one of: {', '.join(MODES)}.")
     _check_numbers(args)
     device = choose_device(args.device)
     dtype = choose_dtype(args.dtype, device)
     speeds = _speeds(args.speed)
-    weights = MetaModel.from_config(config, dtype).weights().total
-    plans = [choose_plan(name, device, weights) for name in args.memory.split(",")]
+    model = MetaModel.from_config(config, dtype)
+    plans = [choose_plan(name, device, model.weights().total) for name in args.memory.split(",")]
     caps = [_cap_of(args.cap_gib, plan, device) for plan in plans]
     if args.baseline and all(plan.visit for plan in plans):
         raise ConfigError(
             f"--baseline keeps everything on the device; memory plan '{plans[0].name}' does not. Use full."
         )
-    rate = bench.MatmulRate.measure(device, dtype)
+    rate = MatmulRate.measure(device, dtype)
     first: tuple[float, torch.Tensor] | None = None
     for speed in speeds:
         for plan, cap in zip(plans, caps, strict=True):
-            line, latents = _measure_one(args, config, plan, speed, cap, device, dtype, rate, first)
+            line, latents = _measure_one(args, config, model, plan, speed, cap, device, dtype, rate, first)
             _empty(device)
             first = first or (line["step_median"], latents)
             yield line
@@ -80,12 +83,13 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def _measure_one(
     args: argparse.Namespace,
     config: ModelConfig,
+    model: MetaModel,
     plan: MemoryPlan,
     speed: str,
     cap: float | None,
     device: torch.device,
     dtype: torch.dtype,
-    rate: bench.MatmulRate,
+    rate: MatmulRate,
     first: tuple[float, torch.Tensor] | None,
 ) -> tuple[dict[str, Any], torch.Tensor]:
     """One run's line, and its latents on the CPU."""
@@ -93,27 +97,27 @@ def _measure_one(
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(1.0 if cap is None else min(1.0, cap * GIB / total), device)
     torch.manual_seed(0)
-    pipeline, reduced = _pipeline(args, config, plan, speed, cap, device, dtype)
+    pipeline, reduced = _pipeline(args, config, model, plan, speed, cap, device, dtype)
     size = (CPU_SIZE if reduced else config.defaults.width) if args.size is None else args.size
     steps = (CPU_STEPS if reduced else config.defaults.num_inference_steps) if args.steps is None else args.steps
     content_size = max(TOKEN_SIZE, size // 2) if args.content_size is None else args.content_size
     guidance = config.defaults.guidance_scale if config.guidance else None
-    request = bench.Request(args.mode, size, size, content_size, steps, guidance)
-    inputs = bench.draw_inputs(pipeline, request)
+    request = Request(args.mode, size, size, content_size, steps, guidance)
+    inputs = draw_inputs(pipeline, request)
     for _ in range(args.warm_up):
-        bench.run_ours(pipeline, request.at_most(WARM_UP_STEPS), inputs)
+        run_ours(pipeline, request.at_most(WARM_UP_STEPS), inputs)
     pipeline.residency.reset_peak()
-    timing = bench.run_ours(pipeline, request, inputs)
+    timing = run_ours(pipeline, request, inputs)
     line = _figures(pipeline, request, inputs, timing, rate) | {
         "reduced": reduced,
         "real_weights": args.real_weights,
         "cap_gib": cap,
     }
     if not reduced and speed == SPEEDS[0]:
-        line |= _forecast(config, plan, dtype, inputs, cap)
-    repeat = bench.run_repeat(pipeline, inputs)
+        line |= _forecast(config, model, plan, inputs, cap)
+    repeat = run_repeat(pipeline, inputs)
     line |= {"repeat_seconds": round(repeat.total, 4), "repeat_outside": round(repeat.share_outside, 4)}
-    outside = bench.outside_blocks(pipeline, request, lambda run: bench.run_ours(pipeline, run, inputs))
+    outside = outside_blocks(pipeline, request, lambda run: run_ours(pipeline, run, inputs))
     line["outside_blocks_ms"] = _ms(outside)
     latents = timing.latents.cpu()
     if first is not None:
@@ -122,14 +126,14 @@ def _measure_one(
         line["error_to_first"] = float(f"{speed_error(latents, first[1], noise):.3g}")
     if plan.visit and device.type == "cuda":
         pipeline.residency.release()
-        line["link_gb_per_s"] = round(bench.link_rate(device), 2)
+        line["link_gb_per_s"] = round(link_rate(device), 2)
     if args.baseline and not plan.visit:
         line["baseline"] = _baseline(pipeline, request, inputs, timing, args.warm_up)
     return line, latents
 
 
 def _empty(device: torch.device) -> None:
-    """Give back the memory of a pipeline that nobody holds: compiled code holds on to what it was made for."""
+    """Free the memory of a discarded pipeline, including what compiled code still references."""
     torch.compiler.reset()
     gc.collect()
     if device.type == "cuda":
@@ -137,7 +141,7 @@ def _empty(device: torch.device) -> None:
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
-    """Sizes may be beyond the model's limits, as those of a processor are, but they are cut into whole tokens."""
+    """Refuse impossible numbers. Sizes may exceed the model's limits, but must be whole tokens."""
     for flag, value, least in (
         ("--size", args.size, TOKEN_SIZE),
         ("--content-size", args.content_size, TOKEN_SIZE),
@@ -150,40 +154,39 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise ConfigError(f"--size is {args.size}; it must be a multiple of {TOKEN_SIZE}.")
 
 
-def _speeds(asked: str | None) -> list[str]:
-    names = (asked or SPEEDS[0]).split(",")
+def _speeds(flag: str | None) -> list[str]:
+    names = (flag or SPEEDS[0]).split(",")
     for name in names:
         if name not in SPEEDS:
             raise ConfigError(f"There is no speed '{name}'. Choose one of: {', '.join(SPEEDS)}.")
     return names
 
 
-def _cap_of(asked: str | None, plan: MemoryPlan, device: torch.device) -> float | None:
+def _cap_of(flag: str | None, plan: MemoryPlan, device: torch.device) -> float | None:
     """GiB that CUDA may allocate under a plan; None for no cap."""
-    if asked is None:
+    if flag is None:
         return None
     if device.type != "cuda":
         raise ConfigError("--cap-gib caps CUDA's allocator; this run has no CUDA device.")
-    if asked == OWN_CAP:
+    if flag == OWN_CAP:
         return plan.device_gib
     try:
-        return float(asked)
+        return float(flag)
     except ValueError as error:
-        raise ConfigError(
-            f"--cap-gib is a number of GiB, or '{OWN_CAP}' for each plan's own; not '{asked}'."
-        ) from error
+        raise ConfigError(f"--cap-gib is a number of GiB, or '{OWN_CAP}' for each plan's own; not '{flag}'.") from error
 
 
 def _pipeline(
     args: argparse.Namespace,
     config: ModelConfig,
+    model: MetaModel,
     plan: MemoryPlan,
     speed: Any,
     cap: float | None,
     device: torch.device,
     dtype: torch.dtype,
 ) -> tuple[USOPipeline, bool]:
-    """The pipeline to measure, and whether it was reduced for a processor."""
+    """The pipeline to measure, and whether it was reduced for a CPU."""
     if args.real_weights:
         ready = load_pipeline(
             config, memory=plan.name, device=str(device), dtype=args.dtype, speed=speed, compile=args.compile
@@ -197,7 +200,7 @@ def _pipeline(
         fill_device=device,
         changes=CPU_CHANGES if reduced else None,
     )
-    forecaster = RequestForecaster(MetaModel.from_config(config, dtype), config) if plan.visit else None
+    forecaster = RequestForecaster(model, config) if plan.visit else None
     residency = Residency(plan, device, budget=_budget(plan, cap), forecaster=forecaster)
     pipeline.provenance |= tune(pipeline, residency, speed, args.compile)
     return pipeline, reduced
@@ -209,14 +212,14 @@ def _budget(plan: MemoryPlan, cap: float | None) -> int | None:
 
 
 def _figures(
-    pipeline: USOPipeline, request: bench.Request, inputs: bench.Inputs, timing: bench.Timing, rate: bench.MatmulRate
+    pipeline: USOPipeline, request: Request, inputs: Inputs, timing: Timing, rate: MatmulRate
 ) -> dict[str, Any]:
     device, dtype = pipeline.work_device, pipeline.transformer.dtype
-    tflop = bench.step_tflop(pipeline, request, inputs)
+    tflop = step_tflop(pipeline, request, inputs)
     return {
         "uso": __version__,
         "torch": torch.__version__,
-        "device": bench.device_name(device),
+        "device": device_name(device),
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "dtype": dtype_name(dtype),
         "memory": pipeline.residency.plan.name,
@@ -233,7 +236,7 @@ def _figures(
         "step_median": round(timing.step_median, 5),
         "peak_device_gib": pipeline.residency.peak_memory_gib(),
         "host_pinned_gib": round(pipeline.residency.pinned / GIB, 2),
-        "peak_host_gib": round(bench.host_peak_gib(), 3),
+        "peak_host_gib": round(host_peak_gib(), 3),
         "tflop_per_step": round(tflop, 4),
         "matmul_tflop_per_s": round(rate.sustained, 3),
         "matmul_best_tflop_per_s": round(rate.best, 3),
@@ -243,11 +246,11 @@ def _figures(
 
 
 def _forecast(
-    config: ModelConfig, plan: MemoryPlan, dtype: torch.dtype, inputs: bench.Inputs, cap: float | None
+    config: ModelConfig, model: MetaModel, plan: MemoryPlan, inputs: Inputs, cap: float | None
 ) -> dict[str, Any]:
-    """What `python -m uso memory` would have said of the same request."""
+    """The forecast of `python -m uso memory` for the same request."""
     shape = RequestShape.of(inputs.whole)
-    found = forecast(MetaModel.from_config(config, dtype), config, plan, shape, _budget(plan, cap))
+    found = forecast(model, config, plan, shape, _budget(plan, cap))
     return {
         "forecast_device_gib": round(found.device_peak / GIB, 3),
         "forecast_pinned_gib": round(found.host_pinned / GIB, 3),
@@ -255,15 +258,13 @@ def _forecast(
     }
 
 
-def _baseline(
-    pipeline: USOPipeline, request: bench.Request, inputs: bench.Inputs, ours: bench.Timing, warm_up: int
-) -> dict[str, Any]:
+def _baseline(pipeline: USOPipeline, request: Request, inputs: Inputs, ours: Timing, warm_up: int) -> dict[str, Any]:
     for _ in range(warm_up):
-        bench.run_baseline(pipeline, request.at_most(WARM_UP_STEPS), inputs)
+        run_baseline(pipeline, request.at_most(WARM_UP_STEPS), inputs)
     pipeline.residency.reset_peak()
-    plain = bench.run_baseline(pipeline, request, inputs)
+    plain = run_baseline(pipeline, request, inputs)
     peak = pipeline.residency.peak_memory_gib()
-    outside = bench.outside_blocks(pipeline, request, lambda run: bench.run_baseline(pipeline, run, inputs))
+    outside = outside_blocks(pipeline, request, lambda run: run_baseline(pipeline, run, inputs))
     difference = (plain.latents - ours.latents).norm() / ours.latents.norm()
     return {
         "seconds": {stage: round(seconds, 4) for stage, seconds in plain.stages.items()},

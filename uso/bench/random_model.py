@@ -1,6 +1,6 @@
-"""Full-size (or smaller) models with random weights: for benchmarks where no released weights are at hand.
+"""Models with random weights, of full size or smaller, for benchmarks without the released weights.
 
-Same classes, same shapes, same dtypes as a loaded model; pictures mean nothing. Never used to make pictures for people.
+Classes, shapes and dtypes are those of a loaded model; the pictures are meaningless.
 """
 
 from collections.abc import Collection
@@ -28,9 +28,9 @@ def random_pipeline(
 
     Args:
         device: where the weights end up.
-        fill_device: where the numbers are drawn (a GPU draws twelve billion of them in seconds, a CPU in minutes).
+        fill_device: where the numbers are drawn; a GPU draws twelve billion in seconds, a CPU in minutes.
         changes: see `empty_pipeline`.
-        without: components that are left out.
+        without: components to leave out.
     """
     pipeline = empty_pipeline(config, dtype, changes)
     pipeline.register_modules(**dict.fromkeys(without))
@@ -43,7 +43,7 @@ def random_pipeline(
 
 
 def fill(module: nn.Module, device: torch.device, draw: torch.Generator) -> None:
-    """Draw every parameter: matrices with the spread that keeps signals the same size, norms 1, biases 0."""
+    """Draw every parameter: matrices scaled to preserve the size of signals, norms 1, biases 0."""
     drawn: dict[int, nn.Parameter] = {}
     for part in module.modules():
         for leaf, parameter in part._parameters.items():

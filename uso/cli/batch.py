@@ -1,10 +1,10 @@
-"""Batch files: a JSON list of jobs, verified as a whole, split over processes, resumed where a killed run stopped.
+"""Batch files: a JSON list of jobs, verified as a whole, split over processes, resumed where an earlier run stopped.
 
     [{"prompt": "...", "image_paths": ["content.jpg" or "", "style.png", ...], "seed": 7, "save_dir": "out"}, ...]
 
-Every picture has one file name, made of the job's place in the file, a hash of all that decides the picture, and the
-seed. Pictures appear under their names complete or not at all, so a name that exists is a picture that is done.
-Processes share nothing but the file system.
+Every picture's file name consists of the job's place in the file, a hash of everything that determines the picture, and
+the seed. Pictures appear under their names complete or not at all, so an existing name means a finished picture.
+Processes share only the file system.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uso import output
-from uso.cli.generate import REQUEST_FLAGS, chosen_config, load, make, output_place, request_values
+from uso.cli.request import REQUEST_FLAGS, chosen_config, load, make, output_place, request_values
 from uso.config import SPEEDS, ModelConfig, from_home
 from uso.errors import ConfigError, OutputError, RequestError, USOError
 from uso.request import MAX_IMAGES, MAX_SEED, RANDOM_SEED, GenerationRequest, GenerationResult, ReferenceImage
@@ -35,22 +35,22 @@ logger = logging.getLogger(__name__)
 
 _KEYS = ("prompt", "image_paths", "save_dir", *(key for key in REQUEST_FLAGS if key != "prompt"))
 _CACHED_REFERENCES = 4
-"""Opened images kept while a file is verified: neighbouring jobs tend to share theirs, and one may take 0.25 GiB."""
+"""Opened images kept while a file is verified: neighbouring jobs often share them, and one may take 0.25 GiB."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One entry of a batch file, verified. Holds paths, not pixels, so that a file may have many thousands."""
+    """One entry of a batch file, verified. Holds paths, not pixels, so that a file may have thousands of jobs."""
 
     number: int
     """Place in the file, from 1."""
     values: dict[str, Any]
-    """Arguments of `GenerationRequest.create`, references as paths, the seed settled."""
+    """Arguments of `GenerationRequest.create`, with references as paths and a definite seed."""
     folder: Path
     digest: str
-    """Of all that decides its pictures, but for a seed that was not given."""
+    """SHA-256 of everything that determines its pictures; the seed counts only if it was given."""
     references: tuple[str, ...]
-    """SHA-256 of its images when it was verified."""
+    """SHA-256 of its images at verification."""
     seed: int
     num_images: int
 
@@ -59,29 +59,29 @@ class Job:
         return self.folder / f"{self.number:04d}_{self.digest[:12]}_seed{self.seed + index}.png"
 
     def missing(self) -> list[int]:
-        """The pictures that are not there yet."""
+        """Indices of the pictures that do not exist yet."""
         return [index for index in range(self.num_images) if not self.path(index).exists()]
 
     def save(self, result: GenerationResult) -> Path:
         return output.save(result, self.folder, self.path(result.request.seed - self.seed).stem)
 
     def requests(self, config: ModelConfig) -> Iterator[GenerationRequest]:
-        """One request for every unbroken row of missing pictures, which share their conditioning.
+        """One request for each unbroken run of missing pictures, which share their conditioning.
 
         Raises:
-            USOError: an image is gone, or is not what it was when the file was verified; a batch may run for days.
+            USOError: an image is gone or has changed since the file was verified; a batch may run for days.
         """
         whole = GenerationRequest.create(config, **self.values)
         if _hashes(whole) != self.references:
             raise RequestError("Its images have changed since the batch was verified. Start the batch again.")
-        for _, row in itertools.groupby(enumerate(self.missing()), key=lambda pair: pair[1] - pair[0]):
-            indices = [index for _, index in row]
+        for _, run in itertools.groupby(enumerate(self.missing()), key=lambda pair: pair[1] - pair[0]):
+            indices = [index for _, index in run]
             yield replace(whole, seed=self.seed + indices[0], num_images=len(indices))
 
 
 @dataclass(frozen=True)
 class Process:
-    """Which of several processes this one is, as `accelerate launch` and `torchrun` tell it."""
+    """This process among several, as started by `accelerate launch` or `torchrun`."""
 
     rank: int
     world: int
@@ -89,23 +89,23 @@ class Process:
 
     @classmethod
     def from_environment(cls) -> "Process":
-        """Read RANK, WORLD_SIZE and LOCAL_RANK; alone where they are not set.
+        """From RANK, WORLD_SIZE and LOCAL_RANK; a single process if they are not set.
 
         Raises:
-            ConfigError: they make no sense.
+            ConfigError: their values make no sense.
         """
         names = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
         texts = {name: os.environ.get(name, default) for name, default in names.items()}
         if not all(text.isdecimal() for text in texts.values()) or int(texts["RANK"]) >= int(texts["WORLD_SIZE"]):
-            said = ", ".join(f"{name}={text}" for name, text in texts.items())
-            raise ConfigError(f"{said} do not say which process this is. Use accelerate launch, or unset them.")
+            values = ", ".join(f"{name}={text}" for name, text in texts.items())
+            raise ConfigError(f"{values} do not say which process this is. Use accelerate launch, or unset them.")
         return cls(*(int(text) for text in texts.values()))
 
     def takes(self, job: Job) -> bool:
         return (job.number - 1) % self.world == self.rank
 
     def device(self, wanted: str) -> str:
-        """Its own GPU, where nothing was said and there are GPUs."""
+        """The requested device; for `auto` with several processes, this process's own GPU."""
         if wanted != AUTO or self.world == 1:
             return wanted
         import torch
@@ -117,7 +117,7 @@ def generate_batch(args: argparse.Namespace) -> int:
     """Run a batch file; returns the exit status: 0, or 1 if a job failed.
 
     Raises:
-        USOError: the file, a job of it or a flag was refused; nothing was started.
+        USOError: the file, one of its jobs or a flag was refused; nothing was started.
     """
     _refuse_single_flags(args)
     args = with_auto(args)
@@ -134,7 +134,7 @@ def generate_batch(args: argparse.Namespace) -> int:
         try:
             for request in job.requests(config):
                 make(pipe, request, job.save, label=f"job {job.number} of {len(jobs)}, ")
-        except Exception as error:  # whatever happens to one job, the others are still to be made
+        except Exception as error:  # whatever happens to one job, go on with the others
             failed += 1
             logger.debug("Job %d", job.number, exc_info=True)
             say(f"Job {job.number} failed: {error or type(error).__name__}")
@@ -154,10 +154,10 @@ def _refuse_single_flags(args: argparse.Namespace) -> None:
 
 
 def read_jobs(path: Path, config: ModelConfig, args: argparse.Namespace) -> list[Job]:
-    """The verified jobs of a batch file; flags give what a job leaves out.
+    """The verified jobs of a batch file; flags supply what a job leaves out.
 
     Raises:
-        USOError: the file cannot be read; or all jobs that are refused, by number, with the reason.
+        USOError: the file cannot be read, or jobs are refused; lists each by number, with the reason.
     """
     defaults, folder = request_values(args), output_place(args.output, several=True)[0]
     scale = config.lora_scale if args.lora_scale is None else args.lora_scale
@@ -199,10 +199,10 @@ def read_jobs(path: Path, config: ModelConfig, args: argparse.Namespace) -> list
 
 
 def check_prompts(path: Path, jobs: list[Job], pipe: "USOPipeline") -> None:
-    """Refuse prompts that are longer than the model reads, which only its own tokenizer tells.
+    """Refuse prompts that are longer than the model reads, as counted by its tokenizer.
 
     Raises:
-        RequestError: all jobs that are refused, by number, with the reason.
+        RequestError: lists each refused job by number, with the reason.
     """
     problems = []
     for job in jobs:
@@ -232,7 +232,7 @@ def _entries(path: Path) -> list[Any]:
 
 
 def _values(entry: Any, base: Path, defaults: dict[str, Any]) -> dict[str, Any]:
-    """A job as arguments of `GenerationRequest.create`, references as absolute paths; a random seed is left out."""
+    """A job as arguments of `GenerationRequest.create`, with absolute paths as references and without a random seed."""
     if not isinstance(entry, dict):
         raise RequestError(f'A job is {{"prompt": "...", "image_paths": [...]}}, not {json.dumps(entry)[:60]}.')
     unknown = [key for key in entry if key not in _KEYS]
@@ -265,7 +265,7 @@ def _hashes(request: GenerationRequest) -> tuple[str, ...]:
 
 
 def _digest(request: GenerationRequest, seeded: bool, identity: list[Any]) -> str:
-    """Of all that decides the pictures: the model, the request, the images' bytes; the seed only if it was given."""
+    """SHA-256 of everything that determines the pictures: model, request, image bytes; the seed if it was given."""
     content: dict[str, Any] = {
         field.name: getattr(request, field.name)
         for field in fields(request)
@@ -278,7 +278,7 @@ def _digest(request: GenerationRequest, seeded: bool, identity: list[Any]) -> st
 
 
 def _derived_seed(digest: str, occurrence: int) -> int:
-    """The seed of a job that names none: always the same for one file, another for each of several equal jobs."""
+    """The seed of a job without one: always the same for a file, but different among equal jobs."""
     number = int(hashlib.sha256(f"{digest}/{occurrence}".encode()).hexdigest(), 16)
     return number % (MAX_SEED - MAX_IMAGES)
 

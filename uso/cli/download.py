@@ -1,19 +1,43 @@
 """The verb `download`: print what a model takes, fetch it, print where it came from."""
 
+import argparse
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from uso.config import ModelConfig
-from uso.weights.hub.cache import Hub
-from uso.weights.hub.files import command, download, plan_download, size_text
+from uso.cli import INTERRUPTED
+from uso.config import ModelConfig, load_model_config, model_names
 
-INTERRUPTED = 130
-"""What a shell expects of a program that was stopped with Ctrl-C."""
+if TYPE_CHECKING:
+    from uso.weights.hub.cache import Hub
+
+
+def add_parser(verbs: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "download",
+        help="fetch a model's weights",
+        description="Print the size of a model's files, then fetch what is missing. Resumes an interrupted download.",
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--model", required=True, metavar="NAME", help=", ".join(model_names()))
+    parser.add_argument("--dry-run", action="store_true", help="only print what there is to fetch")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    config = load_model_config(args.model)
+    if all(source.repo is None for source in config.components.values()):
+        print(f"{config.title} needs nothing from the network: its files are named as local paths.")
+        return 0
+    return run_download(config, print, dry_run=args.dry_run)
 
 
 def run_download(
-    config: ModelConfig, out: Callable[[str], None], *, dry_run: bool = False, hub: Hub | None = None
+    config: ModelConfig, out: Callable[[str], None], *, dry_run: bool = False, hub: "Hub | None" = None
 ) -> int:
-    """The command `download`: say what it costs, fetch it, say where it came from. Returns the exit status."""
+    """Print the size of a model, fetch it, print where it came from; returns the exit status."""
+    from uso.weights.hub.cache import Hub
+    from uso.weights.hub.files import command, download, plan_download, size_text
+
     hub = hub or Hub()
     plan = plan_download(config, hub=hub)
     for file in plan.files:
@@ -25,7 +49,7 @@ def run_download(
     try:
         located = download(config, plan, hub=hub)
     except KeyboardInterrupt:
-        out(f"Interrupted. What has arrived is kept: run `{command(config)}` to go on.")
+        out(f"Interrupted. Received data is kept: run `{command(config)}` to go on.")
         return INTERRUPTED
     for commit in sorted({(file.repo, file.revision, file.commit) for file in plan.files}):
         out("{}  {}  commit {}".format(*commit))

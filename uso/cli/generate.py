@@ -1,43 +1,92 @@
-"""The verb `generate`: flags, or the record of a picture (`--from`), become one request, and its pictures files.
-
-Everything that can be refused is refused before torch is imported. Batch files are in `uso/cli/batch.py`.
-"""
+"""The verb `generate`: one request from flags or from a picture's record (`--from`), a batch file, or a server."""
 
 import argparse
-import os
-from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uso import output
-from uso.config import SPEEDS, ModelConfig, from_home, model_names
-from uso.errors import ConfigError, OutputError, RequestError
-from uso.request import GenerationRequest, GenerationResult, ReferenceImage
-from uso.terminal import loading_bar, on_terminal, print_path, say, step_bar
-from uso.weights.flags import AUTO, check_model_flags, load_options, model_files, with_auto
+from uso.cli.batch import generate_batch
+from uso.cli.remote import generate_remotely
+from uso.cli.request import (
+    DEFAULT_FOLDER,
+    chosen_config,
+    load,
+    make,
+    output_place,
+    recorded_flags,
+    repeated_values,
+    request_values,
+    tell_differences,
+)
+from uso.errors import ConfigError
+from uso.request import GenerationRequest
+from uso.terminal import on_terminal, say
+from uso.weights.flags import AUTO_FLAGS, add_model_flags, with_auto
 
-if TYPE_CHECKING:
-    from uso.pipeline.pipeline import USOPipeline
 
-REQUEST_FLAGS = {
-    "prompt": "prompt",
-    "width": "width",
-    "height": "height",
-    "keep_size": "keep_input_size",
-    "steps": "num_inference_steps",
-    "guidance": "guidance_scale",
-    "content_size": "content_size",
-    "seed": "seed",
-    "images": "num_images",
-    "schedule": "schedule",
-    "tiled_decode": "tiled_decode",
-}
-"""Flags, and keys of a batch file's jobs -> arguments of `GenerationRequest.create`."""
+def add_parser(verbs: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "generate", help="make pictures", description="Make pictures and print their paths.", allow_abbrev=False
+    )
+    parser.set_defaults(run=run)
+    request = parser.add_argument_group("request (the model's defaults apply to what is left out)")
+    request.add_argument("--prompt", metavar="TEXT", help="a sentence; left out or empty, the layout is kept")
+    request.add_argument(
+        "--content", action="append", metavar="FILE", help="an image of who or what is shown; may be repeated"
+    )
+    request.add_argument("--style", action="append", metavar="FILE", help="an image of the look; may be repeated")
+    request.add_argument("--width", type=int, metavar="PIXELS", help="a multiple of 16")
+    request.add_argument("--height", type=int, metavar="PIXELS", help="a multiple of 16")
+    switch = argparse.BooleanOptionalAction
+    request.add_argument("--keep-size", action=switch, help="take the size from the content image")
+    request.add_argument("--steps", type=int, metavar="N", help="denoising steps")
+    request.add_argument("--guidance", type=float, metavar="NUMBER", help="how strictly the prompt is followed")
+    request.add_argument("--content-size", type=int, metavar="PIXELS", help="long side the content image is read at")
+    request.add_argument(
+        "--seed", type=int, metavar="N", help="of the first picture; -1, the default, for a random one"
+    )
+    request.add_argument("--images", type=int, metavar="N", help="number of pictures, with the seeds that follow")
+    request.add_argument("--schedule", type=_schedule, metavar="RULE", help="uso, flux, or a number for mu")
+    request.add_argument("--tiled-decode", action=switch, help="decode in tiles: less memory, faint differences")
+    source = parser.add_argument_group("instead of a single request")
+    either = source.add_mutually_exclusive_group()
+    either.add_argument(
+        "--from",
+        dest="repeat",
+        metavar="PICTURE",
+        help="repeat a picture of this program to the bit; other flags change single values",
+    )
+    either.add_argument(
+        "--batch",
+        metavar="FILE",
+        help='a JSON list of {"prompt", "image_paths": [content or "", style, ...], "seed", "save_dir", and the flags '
+        "above by name}; several GPUs: accelerate launch -m uso generate --batch FILE",
+    )
+    parser.add_argument(
+        "--output", metavar="PATH", help=f"a folder, or for one picture a .png file (default: {DEFAULT_FOLDER})"
+    )
+    parser.add_argument(
+        "--server",
+        metavar="URL",
+        help="let a running server make the pictures; USO_SERVER_LOGIN=name:password in the environment logs in",
+    )
+    add_model_flags(parser)
+    parser.set_defaults(**dict.fromkeys(AUTO_FLAGS))  # with --from, `auto` differs from no flag
+    return parser
 
-DEFAULT_FOLDER = Path("outputs")
-_PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
-"""An `--output` that ends like this is meant as a file; all but .png are refused."""
+
+def _schedule(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text  # a name, or refused by the request
+
+
+def run(args: argparse.Namespace) -> int:
+    """Generate on a server, from a batch file, or one request here, as the flags say."""
+    if args.server is not None:
+        return generate_remotely(args)
+    return generate_batch(args) if args.batch else generate(args)
 
 
 def generate(args: argparse.Namespace) -> int:
@@ -61,106 +110,14 @@ def generate(args: argparse.Namespace) -> int:
     return 0
 
 
-def make(
-    pipe: "USOPipeline", request: GenerationRequest, save: Callable[[GenerationResult], Path], label: str = ""
-) -> None:
-    """Run a request to its end; every picture is saved, and named on stdout, as soon as it is finished."""
-    with closing(pipe.stream(request)) as events, step_bar(label) as show:
-        for event in events:
-            if isinstance(event, GenerationResult):
-                print_path(save(event))
-            else:
-                show(event)
-
-
-def chosen_config(args: argparse.Namespace) -> ModelConfig:
-    """The model that the flags name; only `auto` has to look at the device."""
-    config = check_model_flags(args)
-    if config is not None:
-        return config
-    from uso.weights.choices import choose_model
-
-    config, reason = choose_model(args.model, device=args.device, files=model_files(args))
-    say(reason)
-    return config
-
-
-def load(config: ModelConfig, args: argparse.Namespace) -> "USOPipeline":
-    """The pipeline, as the model flags say. A model that was named is fetched if need be; `auto` never fetches."""
-    from uso.weights.loading import load_pipeline
-
-    with loading_bar() as show:
-        return load_pipeline(config, **load_options(args), on_progress=show)
-
-
-def request_values(args: argparse.Namespace) -> dict[str, Any]:
-    """What the flags say about the request, as arguments of `GenerationRequest.create`.
-
-    Raises:
-        RequestError: flags that contradict each other.
-    """
-    if args.keep_size and (args.width is not None or args.height is not None):
-        raise RequestError("--keep-size takes the size from the content image: leave out --width and --height.")
-    values = {field: value for flag, field in REQUEST_FLAGS.items() if (value := getattr(args, flag)) is not None}
-    for field, paths in (("content_images", args.content), ("style_images", args.style)):
-        if paths:
-            values[field] = [ReferenceImage.from_path(path) for path in paths]
-    return values
-
-
-def output_place(text: str | None, several: bool) -> tuple[Path, str | None]:
-    """`--output` as (folder, file name without .png or None), checked by writing to it.
-
-    Raises:
-        OutputError: it cannot be written to, exists already, or one file is to hold several pictures.
-    """
-    path = from_home(text) if text else DEFAULT_FOLDER
-    if os.path.isdir(path) or path.suffix.lower() not in _PICTURE_SUFFIXES:
-        output.check_folder(path)
-        return path, None
-    if several:
-        raise OutputError(f"--output {path} names one file, which cannot hold several pictures. Name a folder.")
-    output.check_file(path)
-    return path.parent, path.stem
-
-
-def recorded_flags(args: argparse.Namespace, picture: output.SavedPicture) -> dict[str, Any]:
-    """What the record says of the model, and of how it ran on its machine, where the flags say nothing.
-
-    On another device than the recorded one, how the model fits it is for that device to decide.
-
-    Raises:
-        ConfigError: the recorded model is not one of the program's.
-    """
-    keys = {"model": "name", "device": "device", "dtype": "dtype", "memory": "plan"}
-    known = {flag: str(picture.model[key]) for flag, key in keys.items() if key in picture.model}
-    known["device"] = known.get("device", AUTO).split(" ")[0]  # it is recorded as "cuda (NVIDIA ...)"
-    if picture.model.get("speed") in SPEEDS:
-        known["speed"] = picture.model["speed"]
-    if "compiled" in picture.model:
-        known["compile"] = "on" if picture.model["compiled"] else "off"
-    if args.device and args.device.split(":")[0] != known["device"].split(":")[0]:
-        known = {flag: value for flag, value in known.items() if flag not in ("memory", "compile")}
-    filled: dict[str, Any] = {flag: value for flag, value in known.items() if getattr(args, flag) is None}
-    scale = picture.model.get("lora_scale")
-    if args.lora_scale is None and isinstance(scale, int | float):
-        filled["lora_scale"] = float(scale)
-    if "model" in filled and filled["model"] not in model_names():
-        raise ConfigError(
-            f"The picture was made with a model called '{filled['model']}', which does not come with the program. Name "
-            "its file: --model FILE.yaml."
-        )
-    return filled
-
-
 def _check_machine(args: argparse.Namespace, recorded: dict[str, Any]) -> None:
-    """Refuse, before the model loads, a way in which a picture was made and which this machine does not have.
+    """Refuse, before the model loads, to repeat a picture in a way that this machine does not support.
 
     Args:
         recorded: the flags that were taken from the picture's record.
 
     Raises:
-        ConfigError: with the flag that makes it otherwise.
+        ConfigError: names the flag that avoids it.
     """
     if "device" not in recorded and recorded.get("compile") != "on":
         return
@@ -180,59 +137,3 @@ def _check_machine(args: argparse.Namespace, recorded: dict[str, Any]) -> None:
         choose_compile("on", device, cache_folder())
     except ConfigError as error:
         raise ConfigError(f"{error} The picture was made with compiled blocks; give --compile off.") from error
-
-
-def repeated_values(
-    picture: output.SavedPicture, given: dict[str, Any], config: ModelConfig, folder: Path
-) -> dict[str, Any]:
-    """The recorded request with the given values laid over it, as the model `config` takes it."""
-    values = recorded_values(picture, given, folder)
-    if not config.guidance and "guidance_scale" not in given:  # recorded with another model
-        values["guidance_scale"] = None
-    return values
-
-
-def recorded_values(picture: output.SavedPicture, given: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The recorded request with the given values laid over it, and its references found again.
-
-    Given images that were recorded (by SHA-256) stand in for lost files; others take the recorded ones' place.
-    """
-    values = picture.values()
-    if "width" in given or "height" in given:
-        values["keep_input_size"] = False
-    found: list[ReferenceImage] = []
-    for kind in output.KINDS:
-        hashes = {entry["sha256"] for entry in picture.record["request"][kind]}
-        files = given.get(kind, [])
-        new = [file.name for file in files if file.sha256 not in hashes]
-        if new:
-            say(f"{', '.join(new)}: not among the recorded {kind.replace('_', ' ')}; used in their place.")
-        else:
-            given = {key: value for key, value in given.items() if key != kind}
-            found += files
-    lost = [kind for kind in output.KINDS if kind not in given]
-    references = picture.references([picture.path.parent, folder], found, lost)
-    return {**values, **references, **given}
-
-
-def tell_differences(picture: output.SavedPicture, provenance: dict[str, Any]) -> None:
-    """Say what is not as it was when the picture was made; unless all is, equal bits are not promised."""
-    then, now = _plain(picture.model), _plain(provenance)
-    keys = dict.fromkeys([*then, *now])
-    changes = [f"{key} was {then.get(key)}, is {now.get(key)}" for key in keys if then.get(key) != now.get(key)]
-    before, after = _part(picture.model, "components"), _part(provenance, "components")
-    files = [name for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)]
-    changes += [f"the files of {name} are others" for name in files]
-    if changes:
-        say(f"Not all is as it was for {picture.path.name}, so the same bits are not promised: {'; '.join(changes)}.")
-
-
-def _plain(model: dict[str, Any]) -> dict[str, Any]:
-    """What was recorded of a model but for its files, in one level."""
-    values = {key: value for key, value in model.items() if key not in ("components", "versions")}
-    return values | _part(model, "versions")
-
-
-def _part(model: dict[str, Any], name: str) -> dict[str, Any]:
-    part = model.get(name)
-    return part if isinstance(part, dict) else {}

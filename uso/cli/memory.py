@@ -2,25 +2,54 @@
 
 import argparse
 import json
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from uso.config import MemoryPlan, ModelConfig, load_memory_plan, load_model_config, memory_names
+from uso.config import MemoryPlan, ModelConfig, load_memory_plan, load_model_config, memory_names, model_names
 from uso.errors import ConfigError
 from uso.memory.plan import GIB
 from uso.request import GenerationRequest, ReferenceImage
-from uso.weights.flags import AUTO
+from uso.weights.flags import AUTO, DTYPES
 
 if TYPE_CHECKING:
     from uso.forecast.forecast import Forecast
 
 _SQUARE = (64, 64)
-"""Pixels of the references that stand for a person's; they are fitted to the sizes that are asked for."""
+"""Size of the blank reference images, in pixels; they are fitted to the requested size."""
 
 
-def run_memory(args: argparse.Namespace, out: Callable[[str], None]) -> int:
+def add_parser(verbs: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "memory",
+        help="what memory a request will need",
+        description="Forecast a request's memory, stage by stage, from shapes alone: nothing is loaded or fetched.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--model", default="flux-dev", metavar="NAME", help=f"{', '.join(model_names())} (flux-dev)")
+    parser.add_argument(
+        "--memory", default=AUTO, metavar="PLAN", help=f"auto (asks the GPU), {', '.join(memory_names())}"
+    )
+    parser.add_argument("--dtype", default="bfloat16", choices=DTYPES[1:], help="of all but the autoencoder (bfloat16)")
+    parser.add_argument("--width", type=int, metavar="PIXELS", help="of the picture; left out, the model's default")
+    parser.add_argument("--height", type=int, metavar="PIXELS", help="likewise")
+    parser.add_argument("--content", type=_count, default=0, metavar="N", help="how many content images (0)")
+    parser.add_argument("--content-size", type=int, metavar="PIXELS", help="side they are read at; they are square")
+    parser.add_argument("--styles", type=_count, default=0, metavar="N", help="how many style images (0)")
+    parser.add_argument("--steps", type=int, metavar="N", help="denoising steps")
+    parser.add_argument("--tiled-decode", action="store_true", help="decode in tiles")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of images")
+    return int(text)
+
+
+def run(args: argparse.Namespace) -> int:
     """Forecast a request; returns the exit status.
 
     Raises:
@@ -32,27 +61,28 @@ def run_memory(args: argparse.Namespace, out: Callable[[str], None]) -> int:
 
     import torch
 
-    from uso.forecast.forecast import MetaModel, RequestShape, forecast, largest_size_that_fits
-    from uso.weights.choices import DTYPES, choose_device, choose_plan
+    from uso.forecast.forecast import forecast, largest_size_that_fits
+    from uso.forecast.meta_model import MetaModel, RequestShape
+    from uso.weights.choices import choose_device, choose_plan
 
     if plan is None and not torch.cuda.is_available():
         raise ConfigError(
             "--memory auto asks a GPU how much of its memory is free, and there is none here. Name a plan: "
             f"--memory {', '.join(memory_names())}."
         )
-    model = MetaModel.from_config(config, DTYPES[args.dtype])
+    model = MetaModel.from_config(config, getattr(torch, args.dtype))
     plan = plan or choose_plan(AUTO, choose_device(), model.weights().total)
     shape = RequestShape.of(request)
     found = forecast(model, config, plan, shape)
     values = as_json(found, config, plan, request, args.dtype) | {"blocks": len(model.weights().blocks)}
     if not found.fits:
         values["largest_size_that_fits"] = largest_size_that_fits(model, config, plan, shape)
-    out(json.dumps(values, indent=2) if args.json else as_table(values, plan))
+    print(json.dumps(values, indent=2) if args.json else as_table(values, plan))
     return 0
 
 
 def request_of(args: argparse.Namespace, config: ModelConfig) -> GenerationRequest:
-    """The request that the flags describe, its references blank squares; held to the model's limits like any other.
+    """The request that the flags describe, with blank squares as references, checked against the model's limits.
 
     Raises:
         RequestError: a value is refused.
@@ -107,7 +137,7 @@ def gib(size: int) -> float:
 
 
 def as_table(values: dict[str, Any], plan: MemoryPlan) -> str:
-    """The same for a person to read."""
+    """A forecast as a table to read."""
     lines = [
         f"{values['model']} in {values['dtype']}, {values['width']} x {values['height']}, "
         f"content images: {values['content']}, style images: {values['styles']}",

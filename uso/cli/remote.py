@@ -1,33 +1,29 @@
-"""`generate --server URL`: the same request, made by a running server; its pictures are kept here as local ones are.
+"""`generate --server URL`: a running server makes the pictures, which are saved here like local ones.
 
-What is allowed, and how it is refused, is the server's business; flags about this machine are refused here, because
-they cannot be sent. Loads no model and imports no torch. How the server is spoken to is in `remote_server.py`.
+The server verifies the request. Flags about this machine cannot be sent, so they are refused here. Loads no model and
+imports no torch; `remote_server.py` talks to the server.
 """
 
 import argparse
-import logging
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from uso import output
-from uso.cli.generate import (
+from uso.cli.remote_server import OnDetails, RemoteServer
+from uso.cli.request import (
     DEFAULT_FOLDER,
     output_place,
     recorded_values,
     request_values,
     tell_differences,
 )
-from uso.cli.remote_server import OnDetails, RemoteServer
 from uso.config import COMPONENT_NAMES, load_model_config
 from uso.errors import ConfigError, OutputError, RequestError
 from uso.request import GenerationRequest, Progress, ReferenceImage
 from uso.terminal import print_path, say, step_bar
 from uso.weights.flags import AUTO
-
-logger = logging.getLogger(__name__)
 
 NOT_SENT: dict[str, Any] = {
     "batch": None,
@@ -43,46 +39,46 @@ NOT_SENT: dict[str, Any] = {
     "compile": AUTO,
     **dict.fromkeys(COMPONENT_NAMES),
 }
-"""Flags that a server does not take from its callers, with the value that says as little as None."""
+"""Flags that cannot be sent to a server, with the value that counts as not given, like None."""
 
 SENT = ("prompt", "width", "height", "keep_input_size", "num_inference_steps", "guidance_scale", "content_size")
-"""Values that go to the server under the same name."""
+"""Values that are sent under the same name."""
 
 MAX_CONTENTS, MAX_STYLES = 1, 2
 
 
 def generate_remotely(args: argparse.Namespace) -> int:
-    """Let a server make the pictures of one request; returns the exit status.
+    """Have a server make the pictures of one request; returns the exit status.
 
     Raises:
-        USOError: it is refused, here or there, or the server cannot be used.
+        USOError: the request is refused, here or there, or the server cannot be used.
     """
     refuse_local_flags(args)
     picture = output.read(args.repeat) if args.repeat else None
     values = request_values(args)
     if picture:
         values = recorded_values(picture, values, Path(args.output or DEFAULT_FOLDER))
-    asked = asked_for(values)
-    folder, stem = output_place(args.output, several=asked.num_images > 1)
+    request = known_request(values)
+    folder, stem = output_place(args.output, several=request.num_images > 1)
     with RemoteServer(args.server) as server:
-        images = server.upload_all(asked.content_images, asked.style_images)
+        images = server.upload_all(request.content_images, request.style_images)
         sent = {name: values[name] for name in SENT if values.get(name) is not None} | images
         with step_bar() as bar:
-            for index in range(asked.num_images):
-                one = asked.single(index)
-                data = server.picture(sent | {"seed": one.seed}, _shown(bar, index, asked.num_images))
-                path = kept(data, one, folder, stem)
+            for index in range(request.num_images):
+                one = request.single(index)
+                data = server.picture(sent | {"seed": one.seed}, _show_in(bar, index, request.num_images))
+                path = output.write_somewhere(one, folder, stem, _writing(data), "It is kept on the server.")
                 print_path(path)
                 if picture and index == 0:
-                    _tell(picture, path)
+                    _print_differences(picture, path)
     return 0
 
 
 def refuse_local_flags(args: argparse.Namespace) -> None:
-    """Refuse what only a model on this machine could follow.
+    """Refuse flags that only a model on this machine could follow.
 
     Raises:
-        ConfigError: with the flags.
+        ConfigError: names the flags.
     """
     given = [flag for flag, nothing in NOT_SENT.items() if getattr(args, flag) not in (None, nothing)]
     if given:
@@ -93,12 +89,13 @@ def refuse_local_flags(args: argparse.Namespace) -> None:
         )
 
 
-def asked_for(values: dict[str, Any]) -> GenerationRequest:
-    """What is known of the request here: its references, prompt and seed (drawn now), and how many pictures; the other
-    values are the server's to verify.
+def known_request(values: dict[str, Any]) -> GenerationRequest:
+    """The part of the request that is known here: references, prompt, seed (drawn now if random), number of pictures.
+
+    The server verifies the other values.
 
     Raises:
-        RequestError: too many images, or a prompt, seed or number that no server would take.
+        RequestError: too many images, or a prompt, seed or number that no server accepts.
     """
     contents: list[ReferenceImage] = values.get("content_images", [])
     styles: list[ReferenceImage] = values.get("style_images", [])
@@ -108,34 +105,16 @@ def asked_for(values: dict[str, Any]) -> GenerationRequest:
             f"{len(styles)} were given."
         )
     known = {name: values[name] for name in ("prompt", "seed", "num_images") if name in values}
-    asked = GenerationRequest.create(load_model_config("demo"), **known)  # these rules are the same for every model
-    return replace(asked, content_images=tuple(contents), style_images=tuple(styles))
+    request = GenerationRequest.create(load_model_config("demo"), **known)  # these rules are the same for every model
+    return replace(request, content_images=tuple(contents), style_images=tuple(styles))
 
 
-def kept(data: bytes, request: GenerationRequest, folder: Path, stem: str | None) -> Path:
-    """Write a server's PNG, byte for byte, and the references beside it; like `output.save`, never loses a picture.
-
-    Raises:
-        OutputError: it could be written nowhere.
-    """
-    own = output.file_stem(request)
-    failures = []
-    for place, name in ((folder, stem or own), (folder, own), (Path(tempfile.gettempdir()) / "uso-outputs", own)):
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-            output.keep_references(request, place)
-            path = output.write_new(place, name, lambda file: file.write(data))
-        except OSError as error:
-            failures.append(f"{place / name}.png: {error.strerror or error}")
-            continue
-        if failures:
-            logger.warning("The picture was saved as %s instead (%s).", path, "; ".join(failures))
-        return path
-    raise OutputError(f"The picture could not be saved: {'; '.join(failures)}. It is kept on the server.")
+def _writing(data: bytes) -> Callable[[BinaryIO], object]:
+    return lambda file: file.write(data)
 
 
-def _shown(bar: Callable[[Progress], None], index: int, several: int) -> OnDetails:
-    """Shows what the server tells of picture `index` in a bar: the step it is at, or its sentence."""
+def _show_in(bar: Callable[[Progress], None], index: int, several: int) -> OnDetails:
+    """Shows the state of picture `index` in a bar: its step, or the server's message."""
 
     def show(details: dict[str, Any]) -> None:
         stage = "denoise" if details.get("stage") == "denoise" else str(details.get("message", ""))
@@ -145,8 +124,8 @@ def _shown(bar: Callable[[Progress], None], index: int, several: int) -> OnDetai
     return show
 
 
-def _tell(recorded: output.SavedPicture, path: Path) -> None:
-    """Say what is not as it was for a picture that was to be repeated."""
+def _print_differences(recorded: output.SavedPicture, path: Path) -> None:
+    """Print what differs from the picture that was repeated."""
     try:
         made = output.read(path)
     except OutputError:

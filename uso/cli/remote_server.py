@@ -1,6 +1,6 @@
-"""A running server, seen by a program that wants pictures of it: connect, upload, ask, follow, stop, fetch.
+"""Client of a running server: connect, upload, request a picture, follow it, cancel it, fetch it.
 
-Speaks through `gradio_client`, but for what that cannot say in sentences. Knows no flags and writes no pictures.
+Uses `gradio_client`, and plain HTTP where its errors say too little. Knows no flags and writes no files.
 """
 
 import concurrent.futures
@@ -16,30 +16,29 @@ from uso.request import ReferenceImage
 from uso.terminal import say
 
 LOGIN = "USO_SERVER_LOGIN"
-"""Environment variable with `name:password`; a flag would show both in the list of processes."""
+"""Environment variable with `name:password`; as a flag, both would show in the process list."""
 
 LOOK_SECONDS = 0.1
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
-"""Without a word from the server, after which the connection counts as broken; while it works it says something every
-15 s."""
+"""Silence after which the connection counts as broken; a working server sends something every 15 s."""
 STOP_SECONDS = 10.0
-"""For telling the server to stop."""
+"""Limit for cancelling a job on the server."""
 
 OnDetails = Callable[[dict[str, Any]], None]
-"""Told what the server says of a job, whenever something has changed."""
+"""Called with the server's details of a job whenever they change."""
 
 
 class RemoteServer:
-    """`with RemoteServer(url) as server:` connects, and logs in where `USO_SERVER_LOGIN` is set."""
+    """`with RemoteServer(url) as server:` connects, and logs in if `USO_SERVER_LOGIN` is set."""
 
     def __init__(self, url: str) -> None:
         """
         Raises:
-            ConfigError: no address of a web server.
+            ConfigError: `url` is not the address of a web server.
         """
         if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"--server {url} is no address of a server. Give one like http://127.0.0.1:7860.")
+            raise ConfigError(f"--server {url} is not the address of a server. Give one like http://127.0.0.1:7860.")
         self.url = url.rstrip("/")
         self._client: Any = None
         self._cookies: dict[str, str] = {}
@@ -47,9 +46,9 @@ class RemoteServer:
     def __enter__(self) -> "RemoteServer":
         """
         Raises:
-            USOError: there is no such server, it is of no use now, or it lets nobody in; in a sentence.
+            USOError: there is no such server, it is not usable now, or the login failed.
         """
-        # Nothing is told to anybody but that server: no telemetry, no token of a Hugging Face account.
+        # Send nothing to anyone else: no telemetry, no Hugging Face token.
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
         with self._in_sentences():
@@ -64,7 +63,7 @@ class RemoteServer:
     # Making a picture.
 
     def upload_all(self, contents: Sequence[ReferenceImage], styles: Sequence[ReferenceImage]) -> dict[str, Any]:
-        """Send the references, once for all pictures; arguments of `picture`.
+        """Upload the references, once for all pictures; returns arguments of `picture`.
 
         Raises:
             USOError: one is refused, or the connection broke.
@@ -74,16 +73,16 @@ class RemoteServer:
         return {name: self._upload(image) for name, image in named}
 
     def picture(self, values: dict[str, Any], show: OnDetails) -> bytes:
-        """Ask for one picture and wait for it; Ctrl-C stops the job on the server.
+        """Request one picture and wait for it; Ctrl-C cancels the job on the server.
 
         Args:
-            values: arguments of `/generate`; what is left out has the server's default.
+            values: arguments of `/generate`; the server's defaults apply to omitted ones.
 
         Returns:
             The server's PNG file, byte for byte.
 
         Raises:
-            USOError: it is refused, has failed or was stopped there, or the connection broke.
+            USOError: the request is refused, failed or was cancelled there, or the connection broke.
         """
         with self._in_sentences():
             job = self._client.submit(**values, api_name="/generate")
@@ -122,13 +121,13 @@ class RemoteServer:
             end = time.monotonic() + STOP_SECONDS
             while not (outputs := job.outputs()) and not job.done() and time.monotonic() < end:
                 time.sleep(LOOK_SECONDS)
-            told = self._client.submit(job=outputs[-1][1]["job"], api_name="/cancel").result(timeout=STOP_SECONDS)
+            reply = self._client.submit(job=outputs[-1][1]["job"], api_name="/cancel").result(timeout=STOP_SECONDS)
         except Exception:
-            say("The server could not be told to stop; it does when it notices that nobody waits.")
+            say("The server could not be told to stop; it will stop by itself once it notices that nobody is waiting.")
             return
-        say("The server stops it." if told["cancelled"] else f"It was over already. {told['message']}")
+        say("The server stops it." if reply["cancelled"] else f"It was over already. {reply['message']}")
 
-    # Getting there.
+    # Connecting.
 
     def _check_state(self) -> None:
         import httpx
@@ -145,12 +144,12 @@ class RemoteServer:
             say("The server is still starting.")
 
     def _no_server(self, answer: Any) -> str:
-        """Why an answer is not one of our server's."""
+        """Explain an answer that is not from this program's server."""
         if answer.status_code in (502, 503, 504):
             return f"The server at {self.url} is starting, or down ({answer.status_code}). Try again in a minute."
         if answer.has_redirect_location:
             return f"{self.url} is elsewhere now: it leads to {answer.headers['location']}. Give that address."
-        return f"What answers at {self.url} is no server of this program ({answer.status_code})."
+        return f"What answers at {self.url} is not a server of this program ({answer.status_code})."
 
     def _log_in(self) -> None:
         login = os.environ.get(LOGIN)
@@ -170,14 +169,14 @@ class RemoteServer:
 
         self._client = Client(
             self.url,
-            token=False,  # None would send the token of a Hugging Face account that lies on this machine
+            token=False,  # None would send a Hugging Face token stored on this machine
             verbose=False,
             analytics_enabled=False,
             download_files=False,
             httpx_kwargs={"timeout": _timeout(), "cookies": self._cookies},
         )
         if not any(endpoint.api_name == "/generate" for endpoint in self._client.endpoints.values()):
-            raise ConfigError(f"What answers at {self.url} is no server of this program.")
+            raise ConfigError(f"What answers at {self.url} is not a server of this program.")
 
     def _post(self, address: str, check: bool = True, **content: Any) -> Any:
         import httpx
@@ -189,7 +188,7 @@ class RemoteServer:
 
     @contextmanager
     def _in_sentences(self) -> Iterator[None]:
-        """What goes wrong with a server, as errors for a person."""
+        """Turn errors of the connection into this program's own, with a sentence."""
         import httpx
         from gradio_client.exceptions import AppError, AuthenticationError
 
@@ -200,9 +199,7 @@ class RemoteServer:
         except AppError as error:
             raise RequestError(error.message) from error
         except AuthenticationError as error:
-            raise ConfigError(
-                f"The server at {self.url} wants to know who you are. Set {LOGIN}=name:password."
-            ) from error
+            raise ConfigError(f"The server at {self.url} requires a login. Set {LOGIN}=name:password.") from error
         except httpx.HTTPStatusError as error:
             raise RequestError(_detail(error.response)) from error
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
@@ -210,12 +207,12 @@ class RemoteServer:
                 f"Nothing answers at {self.url} ({error}). Start it with `python app.py`, or correct --server."
             ) from error
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise ConfigError(f"--server {self.url} is no address of a server ({error}).") from error
+            raise ConfigError(f"--server {self.url} is not the address of a server ({error}).") from error
         except (httpx.TransportError, concurrent.futures.CancelledError) as error:
             raise USOError(
                 f"The connection to {self.url} broke. A picture that was finished meanwhile is kept on the server."
             ) from error
-        except ValueError as error:  # of the client: in words, but none of ours
+        except ValueError as error:  # raised by gradio_client, with a message
             raise RequestError(f"The server at {self.url} refused it: {error}") from error
 
 
@@ -226,7 +223,7 @@ def _timeout() -> Any:
 
 
 def _detail(answer: Any) -> str:
-    """The sentence in a refusal, or its number where there is none."""
+    """The message of a refusal, or its HTTP status if it has none."""
     try:
         detail = answer.json()["detail"]
     except (ValueError, KeyError, TypeError):

@@ -1,7 +1,7 @@
-"""What a request will need, from shapes alone: no weights are read and nothing is computed.
+"""What a request will need, from shapes alone: no weights are read, nothing is computed.
 
-forecast.py       memory by stage, and whether it fits a plan
-meta_model.py     the pipeline on the meta device
-live_memory.py    counts the bytes that are alive
+forecast.py       memory by stage, and whether a request fits a plan
+meta_model.py     a model's pipeline on the meta device, where requests are traced
+live_memory.py    counts the bytes of live tensors
 empty_model.py    a pipeline without weights
 """

@@ -1,6 +1,6 @@
-"""A model's pipeline without its numbers: the modules that `load_pipeline` would load, built from shipped configs.
+"""A pipeline without weights: the modules that `load_pipeline` would load, built from the shipped configs.
 
-Parameters are on the meta device, buffers are real. For forecasts, which need only shapes, and for random weights.
+Parameters are on the meta device, buffers are real. Forecasts use it for shapes, benchmarks to fill in random weights.
 """
 
 from typing import Any
@@ -30,7 +30,7 @@ def empty_pipeline(
 
     Args:
         dtype: of the transformer and the encoders; the autoencoder is float32.
-        changes: by component, values laid over its architecture (fewer layers, smaller widths).
+        changes: by component, values that override its architecture (fewer layers, smaller widths).
 
     Raises:
         ConfigError: a component's config cannot be read.

@@ -1,7 +1,7 @@
-"""What a request will need of a machine's memory under a plan, stage by stage, before anything is loaded.
+"""How much memory a request will need under a plan, stage by stage, before anything is loaded.
 
-Puts together what a model weighs and what a request adds (`uso.forecast.meta_model`) with the arithmetic of plans
-(`uso.memory.plan`). `python -m uso memory` prints it; `Residency` asks a `RequestForecaster`.
+Combines the size of the model and of a request's tensors (`uso.forecast.meta_model`) with the arithmetic of plans
+(`uso.memory.plan`). `python -m uso memory` prints it; `Residency` uses it through `RequestForecaster`.
 """
 
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ class StageForecast:
     activations: int
     peak: int
     resident_blocks: int
-    """Of the transformer's blocks, how many can stay."""
+    """How many of the transformer's blocks can stay on the device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +39,9 @@ class Forecast:
     """What a request needs under a plan, in bytes."""
 
     stages: tuple[StageForecast, ...]
-    """Those that the request goes through, in order."""
+    """The stages that the request goes through, in order."""
     budget: int | None
-    """Device memory that may be used, `placement.RESERVE` included; None for no limit."""
+    """Device memory that may be used, including `uso.memory.plan.RESERVE`; None for no limit."""
     host_pinned: int
 
     @property
@@ -60,7 +60,7 @@ def forecast(
     """What a request needs under a plan.
 
     Args:
-        budget: bytes of device memory that may be used; what the plan allows if None.
+        budget: bytes of device memory that may be used; if None, what the plan allows.
     """
     budget = budget_bytes(plan) if budget is None else budget
     weights, needs = model.weights(), model.activations(shape)
@@ -90,10 +90,10 @@ def forecast(
 def largest_size_that_fits(
     model: MetaModel, config: ModelConfig, plan: MemoryPlan, shape: RequestShape, budget: int | None = None
 ) -> tuple[int, int] | None:
-    """The largest picture of a request's shape, and at most its size, that fits a plan with all its references.
+    """The largest picture, no larger than requested and of the same shape, that fits a plan with all its references.
 
     Returns:
-        (width, height), multiples of 16 within the model's limits; None where none fits.
+        (width, height), multiples of 16 within the model's limits; None if none fits.
     """
     long = max(shape.height, shape.width)
     floor = min(config.limits.min_size, shape.height, shape.width)  # keep-input-size goes below the limit
@@ -116,14 +116,14 @@ def largest_size_that_fits(
 
 
 class RequestForecaster:
-    """Answers what `Residency` asks of a request."""
+    """Forecasts for `Residency`: its `Forecaster`."""
 
     def __init__(self, model: MetaModel, config: ModelConfig) -> None:
         self.model = model
         self.config = config
 
     def activations(self, request: GenerationRequest | None) -> Activations:
-        """Of a request, or of the largest one (None)."""
+        """Peak bytes of a request, or of the largest one (None)."""
         shape = RequestShape.worst(self.config) if request is None else RequestShape.of(request)
         return self.model.activations(shape)
 

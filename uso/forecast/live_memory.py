@@ -1,8 +1,8 @@
-"""How many bytes of tensors are alive at once while something runs: `LiveMemory` watches every operation.
+"""`LiveMemory`: how many bytes of tensors are alive at once while something runs.
 
-It works on real tensors and, with nothing computed and no memory used, on the meta device, where a few operations are
-counted as a GPU's fused kernels do them. Weights are told apart and not counted. Scratch memory inside kernels is not
-seen: what cuBLAS and cuDNN ask for beside their inputs and outputs is not in the figures.
+It watches every operation, on real tensors or on the meta device, where nothing is computed or allocated and a few
+operations are counted as a GPU's fused kernels do them. Weights are not counted. Neither is scratch memory inside
+kernels, such as the workspaces of cuBLAS and cuDNN.
 """
 
 import weakref
@@ -13,11 +13,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 ALLOCATION = 512
-"""PyTorch's CUDA allocator hands out multiples of this many bytes."""
+"""PyTorch's CUDA allocator rounds sizes up to multiples of this many bytes."""
 
 
 def fused_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-    """What attention leaves behind where no matrix of tokens x tokens is written: output, and a sum for each row."""
+    """Fused attention: the output and a sum per row, without a tokens x tokens matrix."""
     batch, heads, tokens, _width = query.shape
     output = query.new_empty(batch, tokens, heads, value.shape[-1]).transpose(1, 2)
     _sums = query.new_empty(batch, heads, tokens, dtype=torch.float32)
@@ -25,7 +25,7 @@ def fused_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
 
 
 def fused_rms_norm(values: torch.Tensor, shape: list[int], *_: Any, **__: Any) -> torch.Tensor:
-    """The output, and a root for each row; taken apart, it would be copies in float32."""
+    """Fused RMS norm: the output and a root per row, without copies in float32."""
     output = torch.empty_like(values, memory_format=torch.contiguous_format)
     _roots = values.new_empty(values.shape[: -len(shape)], dtype=torch.float32)
     return output
@@ -37,19 +37,19 @@ GPU_KERNELS: Kernels = {
     torch.ops.aten.scaled_dot_product_attention.default: fused_attention,
     torch.ops.aten.rms_norm.default: fused_rms_norm,
 }
-"""Operations that PyTorch takes apart on the meta device and a GPU does at once."""
+"""Operations that PyTorch decomposes on the meta device and a GPU runs as one kernel."""
 
 
 class LiveMemory(TorchDispatchMode):
     """While inside, counts the bytes of the tensors that are alive on one device.
 
-    Views and operations in place allocate nothing; memory counts until the last tensor that uses it is gone. Use it in
-    inference mode, as the pipeline runs: nothing is kept for gradients.
+    Views and in-place operations allocate nothing. Memory counts until the last tensor that uses it is gone. Use it in
+    inference mode, as the pipeline does; memory kept for gradients is not modelled.
 
     Args:
-        device: whose tensors count.
-        weights: tensors that do not count. Others from before are counted when they are first used.
-        kernels: operations that are counted as these functions do them.
+        device: only tensors on it count.
+        weights: tensors that do not count. Other existing tensors count from their first use.
+        kernels: functions that replace single operations for counting.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class LiveMemory(TorchDispatchMode):
         self.device_type = torch.device(device).type
         self.kernels = kernels or {}
         self.now = 0
-        """Bytes alive at this moment."""
+        """Bytes alive now."""
         self.peak = 0
-        """The most there were since `take_peak`."""
+        """The most bytes alive since `take_peak`."""
         self._weights = {self._key(tensor) for tensor in weights}
         self._watched: set[int] = set()
 
@@ -72,7 +72,7 @@ class LiveMemory(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        with self:  # in inference mode composed operations arrive whole; what they are made of is what allocates
+        with self:  # in inference mode composite operations arrive whole; their parts allocate
             result = self.kernels[func](*args, **kwargs) if func in self.kernels else func.decompose(*args, **kwargs)
         if result is NotImplemented:
             result = func(*args, **kwargs)
@@ -83,7 +83,7 @@ class LiveMemory(TorchDispatchMode):
         return result
 
     def _key(self, tensor: torch.Tensor) -> int:
-        """What tells memory apart: the storage, which a tensor's views share."""
+        """Identifies memory by its storage, which a tensor's views share."""
         return int(tensor.untyped_storage()._cdata)
 
     def _see(self, tensor: torch.Tensor) -> None:

@@ -1,12 +1,12 @@
-"""A model's pipeline on the meta device, where tensors have shapes and no numbers: what a request needs, traced.
+"""A model's pipeline on the meta device, where tensors have shapes but no values: the memory of a request, by tracing.
 
-Weights are counted, and what else is alive at each stage is found by running the pipeline's own code
-(`uso.forecast.live_memory`). No weights are read, no network is asked, nothing is computed. How a plan divides it up is
-`uso.memory.plan`.
+Weights are counted. Everything else that is alive at each stage is found by running the pipeline's own code under
+`uso.forecast.live_memory`. No weights are read, no network is used, nothing is computed. `uso.memory.plan` says how a
+plan divides the device.
 
-Not counted is scratch memory inside kernels. For the autoencoder this supposes that cuDNN, in float32 without TF32,
-takes no more than the tensors' own peak leaves free: 0.25 GiB at the largest convolution of a 1024 x 1024 decode, 0.5
-GiB at the others of that size. cuBLAS's share is in `placement.RESERVE`.
+Scratch memory inside kernels is not counted. For the autoencoder this assumes that cuDNN, in float32 without TF32,
+needs no more than the tensors' own peak leaves free: 0.25 GiB at the largest convolution of a 1024 x 1024 decode, 0.5
+GiB at the others of that size. cuBLAS's share is in `uso.memory.plan.RESERVE`.
 """
 
 from collections.abc import Callable, Hashable, Iterator
@@ -24,7 +24,8 @@ from uso.forecast.empty_model import empty_pipeline
 from uso.forecast.live_memory import GPU_KERNELS, LiveMemory
 from uso.images import TOKEN_SIZE, fitted_size
 from uso.memory.plan import Activations, Weights
-from uso.memory.residency import Residency, weights_of
+from uso.memory.residency import Residency
+from uso.memory.sizes import weights_of
 from uso.pipeline.cache import Remembered, Tensors
 from uso.pipeline.encoders import CLIP_LENGTH
 from uso.pipeline.latents import CELL, LATENT_CHANNELS, pack, unpack
@@ -36,23 +37,23 @@ from uso.transformer.context_embedder import STYLE_LAYERS
 META = torch.device("meta")
 
 TRACED_BLOCKS = 2
-"""Of everything that repeats (blocks, modulation layers), how many are run: the peak is inside one, and those after the
-second begin as it does."""
+"""How many of the repeated parts (blocks, modulation layers) are run. The peak is inside one, and all after the second
+start from the same state."""
 
 TRACED_STEPS = 2
-"""Denoising steps that are run: the first has no latents of a step before."""
+"""Denoising steps that are run; the first has no latents from a step before."""
 
 REMEMBERED_SHAPES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequestShape:
-    """What a request's memory depends on; sizes are (H, W) in pixels."""
+    """Everything that a request's memory depends on; sizes are (H, W) in pixels."""
 
     height: int
     width: int
     content_sizes: tuple[tuple[int, int], ...] = ()
-    """Of the content references, fitted."""
+    """Fitted sizes of the content references."""
     num_styles: int = 0
     num_inference_steps: int
     tiled: bool = False
@@ -70,7 +71,7 @@ class RequestShape:
 
     @classmethod
     def worst(cls, config: ModelConfig, contents: int = 1, styles: int = 2) -> "RequestShape":
-        """The most that a model's limits allow with so many references: the largest squares, the most steps."""
+        """The largest request within a model's limits for that many references: largest squares, most steps."""
         side, content_side = config.limits.max_size, config.limits.max_content_size // TOKEN_SIZE * TOKEN_SIZE
         return cls(
             height=side,
@@ -82,14 +83,14 @@ class RequestShape:
 
 
 def _fitted(content: ReferenceImage, long_side: int) -> tuple[int, int]:
-    """(H, W) of what `fit_reference` gives, without making it."""
+    """(H, W) of the result of `fit_reference`, without computing it."""
     size = content.image.size
     width, height = size if size == (TOKEN_SIZE, TOKEN_SIZE) else fitted_size(*size, long_side)[1]
     return height, width
 
 
 class _Forgetful(Remembered):
-    """Remembers nothing, so that everything is run each time."""
+    """A cache that keeps nothing, so that everything runs each time."""
 
     def __init__(self) -> None:
         super().__init__(limit=0)
@@ -99,7 +100,7 @@ class _Forgetful(Remembered):
 
 
 class MetaModel:
-    """A model's pipeline on the meta device. Make it with `from_config`."""
+    """A model's pipeline on the meta device; make it with `from_config`."""
 
     def __init__(self, pipeline: USOPipeline) -> None:
         self.pipeline = pipeline
@@ -134,12 +135,12 @@ class MetaModel:
         return self._weights
 
     def activations(self, shape: RequestShape) -> Activations:
-        """Peak bytes of everything but weights, by stage; remembered by shape. Takes under a second where it is not."""
+        """Peak bytes of everything but weights, by stage; cached by shape. A new shape takes under a second."""
         return self._traced(shape)
 
     @torch.inference_mode()
     def _trace(self, shape: RequestShape) -> Activations:
-        """Run a request as `USOPipeline.stream` does, but for tokenizers, repeated blocks and repeated steps."""
+        """Run a request as `USOPipeline.stream` does, without tokenizers, repeated blocks and repeated steps."""
         with self._shortened(), LiveMemory(META, weights=self.parameters, kernels=GPU_KERNELS) as live:
             peaks: dict[str, int] = {}
             conditioning = self._condition(shape, live, peaks)
@@ -150,7 +151,7 @@ class MetaModel:
 
     @contextmanager
     def _shortened(self) -> Iterator[None]:
-        """While inside, the first `TRACED_BLOCKS` of what repeats are run; the modulation table keeps its width."""
+        """While inside, only the first `TRACED_BLOCKS` repeated parts run; the modulation table keeps its width."""
         pipeline = self.pipeline
         repeated: list[tuple[Any, str]] = [
             (pipeline.transformer, "transformer_blocks"),
@@ -194,25 +195,25 @@ class MetaModel:
             width=shape.width,
             guidance_scale=pipeline.model_config.defaults.guidance_scale,
         )
-        # It is put together after whichever of these came last.
+        # Conditioning is assembled after whichever of these stages runs last.
         assembled = live.take_peak()
         peaks.update({stage: max(peak, assembled) for stage, peak in peaks.items()})
         return conditioning
 
     def _styles(self, count: int) -> list[torch.Tensor]:
-        """The tokens of so many styles. They are all alike: the last, which sees the others' tokens, is encoded."""
+        """The tokens of `count` styles. Only the last is encoded, while the tokens of the others are alive."""
         if not count:
             return []
         sizes = self.pipeline.context_embedder.config
         shape = (1, len(STYLE_LAYERS) * sizes.style_tokens, sizes.hidden_size)
         others = [torch.empty(shape, dtype=self.pipeline.transformer.dtype, device=META) for _ in range(count - 1)]
-        picture = Image.new("RGB", (TOKEN_SIZE, TOKEN_SIZE))  # brought to the encoder's own size
+        picture = Image.new("RGB", (TOKEN_SIZE, TOKEN_SIZE))  # resized to the encoder's own size
         return [*others, self.pipeline.encode_style(picture)]
 
     def _denoise(
         self, shape: RequestShape, conditioning: Conditioning, live: LiveMemory, peaks: dict[str, int]
     ) -> torch.Tensor:
-        """The latents, packed, after the last step."""
+        """Trace the denoising steps; returns the packed latents after the last."""
         pipeline = self.pipeline
         live.take_peak()
         table = pipeline.exchanged.modulation.table(
@@ -224,7 +225,7 @@ class MetaModel:
         latents = pack(torch.empty(1, LATENT_CHANNELS, shape.height // CELL, shape.width // CELL, device=META))
         for _ in range(TRACED_STEPS):
             velocity = pipeline.velocity(conditioning, latents, table[0])
-            denoised = latents - velocity  # what `USOPipeline.denoise` has alive at the end of a step
+            denoised = latents - velocity  # alive at the end of a step in `denoise`
             latents = latents + velocity
         del denoised
         peaks["denoise"] = live.take_peak()
@@ -232,7 +233,7 @@ class MetaModel:
 
 
 def _parameters(pipeline: USOPipeline) -> Iterator[torch.Tensor]:
-    """Everything that is loaded, wherever it was moved to."""
+    """All parameters and buffers, including those moved out of the transformer."""
     modulation = pipeline.exchanged.modulation
     for module in [*pipeline.components.values(), *modulation.layers, modulation.embedding]:
         if isinstance(module, nn.Module):

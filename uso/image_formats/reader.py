@@ -36,10 +36,8 @@ def prepare(data: bytes, name: str) -> ImageData:
 
 def _as_it_is(data: bytes) -> ImageData:
     """An AVIF, whose parts only its decoder knows."""
-    end = 0
-    for _, _, end in jpeg2000.boxes(data, 0, sys.maxsize):
-        pass
-    return ImageData("AVIF", data, short=end > len(data))
+    ends = [end for _, _, end in jpeg2000.boxes(data, 0, sys.maxsize)]
+    return ImageData("AVIF", data, short=max(ends) > len(data))
 
 
 _PREPARE: dict[str, Callable[[bytes], ImageData]] = {

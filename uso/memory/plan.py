@@ -1,7 +1,7 @@
 """Arithmetic of a memory plan: how many of the transformer's blocks stay on the device at each stage of a request.
 
-Pure functions on bytes, no tensors. The blocks that stay are a prefix of the order in which they run; the others take
-turns in a few device buffers (`slots`) while the transformer runs, and are simply not there in the other stages.
+Pure functions on bytes, no tensors. The resident blocks are the first ones in running order. The others take turns in a
+few device buffers (`slots`) while the transformer runs, and are off the device in all other stages.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from uso.config import MemoryPlan
 GIB = 2**30
 
 RESERVE = GIB // 4
-"""Device memory left to what no count of tensors sees: cuBLAS and cuDNN workspaces, gaps between allocations."""
+"""Device memory left for what counting tensors misses: cuBLAS and cuDNN workspaces, gaps between allocations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +22,12 @@ class Weights:
     blocks: tuple[int, ...]
     """The transformer's blocks in running order, without their modulation layers."""
     core: int
-    """What always stays: the transformer outside its blocks and modulation, and both context projections."""
+    """What always stays on the device: the transformer outside blocks and modulation, and both context projections."""
     modulation: tuple[int, ...]
-    """Each modulation layer, and the time embedding last."""
+    """Each modulation layer, then the time embedding."""
     text_encoder: int
     text_encoder_2: int
-    """Outside its blocks."""
+    """T5 outside its blocks."""
     text_encoder_2_blocks: tuple[int, ...]
     image_encoder: int
     vae: int
@@ -47,7 +47,7 @@ class Activations:
     reference: int
     modulation: int
     denoise: int
-    """With the table and the conditioning."""
+    """Includes modulation table and conditioning."""
     decode: int
 
 
@@ -55,12 +55,12 @@ STAGES = tuple(field.name for field in fields(Activations))
 
 
 def slots_bytes(plan: MemoryPlan, streamed: Sequence[int]) -> int:
-    """The device buffers in which parts of these sizes take turns: each holds the largest."""
+    """Size of the device buffers in which parts of these sizes take turns; each buffer fits the largest."""
     return min(plan.slots, len(streamed)) * max(streamed, default=0)
 
 
 def visiting(plan: MemoryPlan, weights: Weights, stage: str) -> int:
-    """Bytes of the weights that are on the device in a stage beside core and blocks."""
+    """Bytes of weights on the device during a stage, apart from core and blocks."""
     everyone = weights.total - weights.core - sum(weights.blocks)
     if not plan.visit:
         return everyone
@@ -76,7 +76,7 @@ def visiting(plan: MemoryPlan, weights: Weights, stage: str) -> int:
 
 
 def device_bytes(plan: MemoryPlan, weights: Weights, activations: Activations, stage: str, resident: int) -> int:
-    """Device memory in use in a stage while `resident` blocks stay, without the reserve."""
+    """Device memory used in a stage with `resident` blocks on the device, without the reserve."""
     slots = slots_bytes(plan, weights.blocks[resident:]) if stage == "denoise" else 0
     return (
         weights.core
@@ -90,10 +90,10 @@ def device_bytes(plan: MemoryPlan, weights: Weights, activations: Activations, s
 def resident_blocks(
     plan: MemoryPlan, weights: Weights, activations: Activations, stage: str, budget: int | None
 ) -> int | None:
-    """The most blocks that can stay on the device in a stage; None where not even none would fit.
+    """The most blocks that can stay on the device in a stage; None if the stage does not fit even without blocks.
 
     Args:
-        budget: bytes of device memory the program may use; None for no limit.
+        budget: bytes of device memory that may be used; None for no limit.
     """
     most = len(weights.blocks)
     if budget is None:
@@ -107,18 +107,18 @@ def resident_blocks(
 
 
 def permanent_blocks(plan: MemoryPlan, weights: Weights, worst: Activations, budget: int | None) -> int:
-    """Blocks that even the largest request leaves on the device: only the others need a copy in host memory."""
+    """Blocks that stay on the device even for the largest request; only the others need a copy in host memory."""
     counts = [resident_blocks(plan, weights, worst, stage, budget) for stage in STAGES]
     return min(count or 0 for count in counts)
 
 
 def pinned_bytes(plan: MemoryPlan, weights: Weights, permanent: int) -> int:
-    """Page-locked host memory: what streams, which is blocks that may leave the device, T5's and modulation layers."""
+    """Page-locked host memory for what streams: blocks that may leave the device, T5's blocks, modulation layers."""
     if not plan.visit:
         return 0
     return sum(weights.blocks[permanent:]) + sum(weights.text_encoder_2_blocks) + sum(weights.modulation[:-1])
 
 
 def budget_bytes(plan: MemoryPlan) -> int | None:
-    """What a plan allows on the device; None for no limit."""
+    """Device memory that a plan allows; None for no limit."""
     return None if plan.device_gib is None else int(plan.device_gib * GIB)

@@ -1,16 +1,14 @@
-"""What lives where: a `Residency` keeps a pipeline's weights within a plan's device memory, stage by stage.
+"""Where weights live: a `Residency` keeps a pipeline within a plan's device memory, stage by stage.
 
-Encoders and autoencoder visit the device while they work; T5 and the modulation layers pass through it layer by layer;
-of the transformer's blocks a prefix stays and the rest streams (`streaming.py`), fewer of them while something large
-visits. Which numbers are computed never depends on it.
+Encoders and autoencoder visit the device while they work. T5 and the modulation layers pass through it layer by layer.
+The first of the transformer's blocks stay and the rest stream (`streaming.py`); fewer stay while something large
+visits. The computed numbers never depend on it.
 """
 
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-import psutil
 import torch
 from torch import nn
 
@@ -26,31 +24,29 @@ from uso.memory.plan import (
     pinned_bytes,
     resident_blocks,
 )
-from uso.memory.streaming import BlockStream, block_bytes
+from uso.memory.sizes import weights_of
+from uso.memory.streaming import BlockStream
 from uso.request import GenerationRequest
-
-HOST_RESERVE = 2 * GIB
-"""Host memory left to everything else beside the weights."""
 
 NOTHING = Activations(text=0, style=0, reference=0, modulation=0, denoise=0, decode=0)
 
 
 class Forecaster(Protocol):
-    """Knows what a request needs beside weights (`uso.forecast.forecast` does, from shapes)."""
+    """Knows what a request needs beside weights; `uso.forecast.forecast` derives it from shapes."""
 
     def activations(self, request: GenerationRequest | None) -> Activations:
-        """Of a request, or of the largest one (None)."""
+        """Peak bytes of a request, or of the largest one (None)."""
 
     def largest_size(self, request: GenerationRequest, plan: MemoryPlan, budget: int) -> tuple[int, int] | None:
         """(width, height) of the largest picture of the request's shape that fits."""
 
 
 class Residency:
-    """Where a pipeline's modules are, on one device, under one plan.
+    """Placement of a pipeline's modules on one device under one plan.
 
     Args:
-        budget: bytes of device memory to keep to; the plan's own if None.
-        forecaster: what requests need; without one only weights are counted.
+        budget: bytes of device memory to stay within; the plan's own if None.
+        forecaster: knows what requests need; without one, only weights count.
     """
 
     def __init__(
@@ -67,14 +63,14 @@ class Residency:
         self.forecaster = forecaster
         self.weights: Weights | None = None
         self.blocks: BlockStream | None = None
-        """The transformer's, where the plan can stream."""
+        """The transformer's blocks, if the plan streams."""
         self._streams: dict[str, BlockStream] = {}
         self.pinned = 0
         """Bytes of page-locked host memory."""
         self._allowed: dict[str, int] = {}
 
     def place(self, pipeline: Any) -> None:
-        """Bring what stays to the device, and set up what visits and what streams.
+        """Move what stays to the device, and set up what visits and what streams.
 
         Raises:
             ConfigError: the weights alone do not fit, on the device or on the host.
@@ -98,7 +94,7 @@ class Residency:
         pipeline.context_embedder.to(self.device)
 
     def permanent_blocks(self, weights: Weights) -> int:
-        """Blocks that even the largest request leaves on the device."""
+        """Blocks that stay on the device even for the largest request."""
         return permanent_blocks(self.plan, weights, self._needs(None), self.budget)
 
     def _stream(self, stage: str, blocks: Any, permanent: int) -> BlockStream:
@@ -118,10 +114,10 @@ class Residency:
     # Stages of a request.
 
     def begin(self, request: GenerationRequest) -> None:
-        """Work out which blocks can stay at each stage of a request.
+        """Work out how many blocks can stay at each stage of a request.
 
         Raises:
-            RequestError: it does not fit; names the size that does.
+            RequestError: the request does not fit; names the size that does.
         """
         self._allowed = {}
         if self.weights is None or self.budget is None or self.blocks is None:
@@ -129,26 +125,26 @@ class Residency:
         needs = self._needs(request)
         for stage in STAGES:
             count = resident_blocks(self.plan, self.weights, needs, stage, self.budget)
-            if count is None or count < self.blocks.permanent:  # more references than the plan was made for
+            if count is None or count < self.blocks.permanent:  # more references than the plan allows for
                 raise RequestError(self._too_large(request))
             self._allowed[stage] = count
 
     def _too_large(self, request: GenerationRequest) -> str:
         assert self.budget is not None
-        said = (
+        message = (
             f"A picture of {request.width} x {request.height} with these references does not fit the memory plan "
             f"'{self.plan.name}' ({self.budget / GIB:.1f} GiB)."
         )
         size = self.forecaster.largest_size(request, self.plan, self.budget) if self.forecaster else None
         if size is None:
-            return f"{said} Use fewer or smaller references, or a plan for a larger card."
-        return f"{said} {size[0]} x {size[1]} does."
+            return f"{message} Use fewer or smaller references, or a plan for a larger card."
+        return f"{message} {size[0]} x {size[1]} does."
 
     def _needs(self, request: GenerationRequest | None) -> Activations:
         return NOTHING if self.forecaster is None else self.forecaster.activations(request)
 
     def enter(self, stage: str) -> None:
-        """Make room for a stage: slots of the others go, and blocks that are too many; `denoise` brings them back."""
+        """Make room for a stage: free the other streams' slots and surplus blocks; `denoise` brings blocks back."""
         if self.blocks is None:
             return
         allowed = max(self._allowed.get(stage, 0), self.blocks.permanent)
@@ -160,7 +156,7 @@ class Residency:
 
     @contextmanager
     def visit(self, module: nn.Module) -> Iterator[None]:
-        """While inside, `module` is on the device, but for parts that stream; its host copy is kept."""
+        """While inside, `module` is on the device, except for parts that stream. Its host copy is kept."""
         if not self.plan.visit:
             yield
             return
@@ -174,7 +170,7 @@ class Residency:
                         if tensor is None:
                             continue
                         host.append((slots, name, tensor))
-                        if id(tensor) not in visiting:  # a tied tensor travels once
+                        if id(tensor) not in visiting:  # a tied tensor is moved once
                             moved = tensor.data.to(self.device)
                             is_parameter = isinstance(tensor, nn.Parameter)
                             visiting[id(tensor)] = nn.Parameter(moved, requires_grad=False) if is_parameter else moved
@@ -184,10 +180,10 @@ class Residency:
             for slots, name, tensor in host:
                 slots[name] = tensor
 
-    # What happened on the device.
+    # Device memory.
 
     def peak_memory_gib(self) -> float | None:
-        """Peak device memory since `reset_peak`, in GiB; None on a CPU, and on MPS, which keeps no peak."""
+        """Peak device memory since `reset_peak`, in GiB; None on a CPU and on MPS, which record no peak."""
         if self.device.type != "cuda":
             return None
         return round(torch.cuda.max_memory_allocated(self.device) / GIB, 3)
@@ -197,7 +193,7 @@ class Residency:
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def release(self) -> None:
-        """Give cached, unused device memory back (after a failure)."""
+        """Return cached, unused device memory, after a failure."""
         if self.blocks is not None:
             self.blocks.set_resident(self.blocks.permanent)
         if self.device.type == "cuda":
@@ -206,67 +202,8 @@ class Residency:
             torch.mps.empty_cache()
 
 
-def check_host(plan: MemoryPlan, weights: Weights, permanent: int) -> None:
-    """Refuse, before anything is loaded, what the host's free memory cannot hold.
-
-    Raises:
-        ConfigError: with both figures and the remedy.
-    """
-    needed = weights.total - weights.core - sum(weights.blocks[:permanent])
-    free = psutil.virtual_memory().available
-    if needed + HOST_RESERVE > free:
-        raise ConfigError(
-            f"Memory plan '{plan.name}' keeps {needed / GIB:.1f} GiB of weights in host memory, and {free / GIB:.1f} "
-            "GiB are free. Close other programs, or choose a plan that keeps more on the device."
-        )
-
-
-def check_whole(title: str, weights: Weights, device: torch.device) -> None:
-    """Refuse, before anything is loaded, a model that is all in host memory and larger than that.
-
-    On MPS what is there counts, not what is free just now: macOS makes room by itself.
-
-    Raises:
-        ConfigError: with both figures and the remedy.
-    """
-    memory = psutil.virtual_memory()
-    there, word = (memory.total, "are in this machine") if device.type == "mps" else (memory.available, "are free")
-    if weights.total > there:
-        raise ConfigError(
-            f"{title} takes {weights.total / GIB:.1f} GiB of memory on {device.type}, and {there / GIB:.1f} GiB "
-            f"{word}. Use a machine with a CUDA GPU, or choose --model demo."
-        )
-
-
-def weights_of(pipeline: Any) -> Weights:
-    """Bytes of a pipeline's parts, as they are loaded."""
-    transformer, modulation = pipeline.transformer, pipeline.exchanged.modulation
-    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
-    sizes = tuple(block_bytes(block) for block in blocks)
-    t5 = pipeline.text_encoder_2
-    t5_blocks = () if t5 is None else tuple(block_bytes(block) for block in t5.encoder.block)
-    layers = (*(block_bytes(layer) for layer in modulation.layers), module_bytes(modulation.embedding))
-    return Weights(
-        blocks=sizes,
-        core=module_bytes(transformer) + module_bytes(pipeline.context_embedder) - sum(map(module_bytes, blocks)),
-        modulation=layers,
-        text_encoder=module_bytes(pipeline.text_encoder),
-        text_encoder_2=0 if t5 is None else module_bytes(t5) - sum(map(module_bytes, t5.encoder.block)),
-        text_encoder_2_blocks=t5_blocks or (0,),
-        image_encoder=module_bytes(pipeline.image_encoder),
-        vae=module_bytes(pipeline.vae),
-    )
-
-
-def module_bytes(module: nn.Module | None) -> int:
-    """Bytes of a module's parameters, shared ones once."""
-    if module is None:
-        return 0
-    return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
-
-
 def _move_outside(module: nn.Module, inner: list[nn.Module], device: torch.device) -> None:
-    """Move a module's parameters to a device, but for those of `inner`."""
+    """Move a module's parameters to a device, except those inside `inner`."""
     within = {id(part) for block in inner for part in block.modules()}
     for part in module.modules():
         if id(part) not in within:
@@ -276,58 +213,8 @@ def _move_outside(module: nn.Module, inner: list[nn.Module], device: torch.devic
 
 
 def _unstreamed(module: nn.Module) -> Iterator[nn.Module]:
-    """The parts of a module, but for T5's blocks, which stream by themselves."""
+    """The parts of a module, without T5's blocks, which stream."""
     streamed = {
         id(part) for block in getattr(getattr(module, "encoder", None), "block", []) for part in block.modules()
     }
     return (part for part in module.modules() if id(part) not in streamed)
-
-
-_SIGNS = ("out of memory", "ALLOC_FAILED", "can't allocate memory", "not enough memory")
-"""Of MPS, of CUDA outside of PyTorch's allocator, of cuBLAS and cuDNN, of the CPU's allocator: plain RuntimeErrors."""
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether memory ran out, on any device; each says it in its own way."""
-    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in _SIGNS)
-
-
-def answers(device: torch.device) -> bool:
-    """Whether a device still computes. After some errors a GPU does nothing any more in the process that met them."""
-    try:
-        return torch.ones((), device=device).add(1).item() == 2
-    except RuntimeError:
-        return False
-
-
-def free_device_bytes(device: torch.device) -> int | None:
-    """Free memory of a GPU, in bytes; None for a CPU."""
-    if device.type == "cuda":
-        free: int = torch.cuda.mem_get_info(device)[0]
-        return free
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return None
-
-
-def placement_record(
-    dtype: torch.dtype, vae_dtype: torch.dtype, device: torch.device, plan: MemoryPlan
-) -> dict[str, Any]:
-    """Where a pipeline computes, and in which numbers, as JSON values for its provenance."""
-    return {
-        "dtype": dtype_name(dtype),
-        "vae_dtype": dtype_name(vae_dtype),
-        "device": _device_name(device),
-        "plan": plan.name,
-        "threads": torch.get_num_threads() if device.type == "cpu" else None,
-    }
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"{device.type} ({platform.machine()})"

@@ -1,9 +1,9 @@
-"""Blocks that take turns on the device: a resident prefix, and slots for the others, filled ahead of their use.
+"""Blocks that take turns on the device: the first ones stay, the others share slots that are filled ahead of use.
 
-Works on any list of modules that run one after another (the transformer's blocks, T5's). Weights live once, in host
-memory of exactly their size; a copy travels to a slot on a stream of its own while earlier blocks compute, and events
-order the two, so that the host never waits. Numbers do not change: a block computes with the same bits wherever they
-came from. On a CPU device the same code copies from host to host, which is what the tests hold.
+Works on any list of modules that run one after another, such as the blocks of the transformer or of T5. Weights live
+once, in host memory of exactly their size. A block is copied to a slot on a separate stream while earlier blocks
+compute; events order the two streams, so the host never waits. The numbers do not change. On a CPU the same code copies
+from host to host, which is how it is tested.
 """
 
 import logging
@@ -20,12 +20,12 @@ from uso.errors import USOError
 logger = logging.getLogger(__name__)
 
 _ALIGN = 64
-"""Bytes that each tensor's place in a flat buffer is a multiple of."""
+"""Alignment of tensors in a flat buffer, in bytes."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a parameter is in its block's flat buffer."""
+    """Position of a parameter in its block's flat buffer."""
 
     owner: nn.Module
     leaf: str
@@ -36,7 +36,7 @@ class Place:
 
 
 def places_of(block: nn.Module) -> tuple[list[Place], int]:
-    """The places of a block's parameters in a flat buffer, and its size in bytes."""
+    """The places of a block's parameters in a flat buffer, and the buffer's size in bytes."""
     places, offset = [], 0
     for owner in block.modules():
         for leaf, parameter in owner._parameters.items():
@@ -56,10 +56,10 @@ def block_bytes(block: nn.Module) -> int:
 def host_buffer(size: int, device: torch.device) -> torch.Tensor:
     """Host memory of exactly `size` bytes, page-locked where `device` is a CUDA device.
 
-    PyTorch's own pinned allocator rounds up to powers of two, so plain memory is registered instead.
+    PyTorch's pinned allocator rounds up to powers of two, so plain memory is registered instead.
 
     Raises:
-        USOError: the host has too little memory that can be locked.
+        USOError: the system does not lock that much memory.
     """
     buffer = torch.empty(max(size, 1), dtype=torch.uint8)
     if device.type == "cuda":
@@ -76,14 +76,14 @@ def host_buffer(size: int, device: torch.device) -> torch.Tensor:
 
 @dataclass
 class _Block:
-    """One block and its bytes: on the host where it may leave the device, on the device while it is resident."""
+    """One block and its bytes: on the host if it may leave the device, on the device while it is resident."""
 
     places: list[Place]
     size: int
     host: torch.Tensor | None = None
     device: torch.Tensor | None = None
     in_slot: list[nn.Parameter] | None = None
-    """Its parameters as views of its slot; a block always takes the same slot."""
+    """Its parameters as views of its slot; a block always uses the same slot."""
     at_home: list[nn.Parameter] | None = None
     """Its parameters as views of its own bytes."""
 
@@ -93,19 +93,19 @@ class _Slot:
     buffer: torch.Tensor
     holds: int | None = None
     ready: Any = None
-    """Recorded on the copying stream when the block is there."""
+    """Event on the copying stream: the block has arrived."""
     free: Any = None
-    """Recorded on the computing stream when the block that was there has run."""
+    """Event on the computing stream: the previous block in this slot has run."""
 
 
 class BlockStream:
     """A list of blocks under a device budget.
 
     Args:
-        blocks: run in this order, over and over.
+        blocks: run in this order, again and again.
         device: where they compute.
-        slots: device buffers for the blocks that do not stay.
-        permanent: blocks that never leave the device and so have no copy on the host.
+        slots: number of device buffers for blocks that do not stay.
+        permanent: number of blocks that never leave the device and need no host copy.
     """
 
     def __init__(self, blocks: Sequence[nn.Module], device: torch.device, *, slots: int, permanent: int) -> None:
@@ -123,7 +123,7 @@ class BlockStream:
         self.set_resident(permanent)
 
     def _adopt(self, module: nn.Module, index: int) -> _Block:
-        """Move a block's parameters into one flat buffer, tensor by tensor, and let go of the old ones."""
+        """Move a block's parameters into one flat buffer, tensor by tensor, freeing the old ones."""
         places, size = places_of(module)
         stays = index < self.permanent
         flat = torch.empty(size, dtype=torch.uint8, device=self.device) if stays else host_buffer(size, self.device)
@@ -140,14 +140,14 @@ class BlockStream:
         return [block.size for block in self.blocks]
 
     def set_resident(self, count: int) -> None:
-        """Keep the first `count` blocks on the device; the slots are let go with the pass they served."""
+        """Keep the first `count` blocks on the device; existing slots are freed."""
         count = max(count, self.permanent)
         with torch.inference_mode(False):
             self.release_slots()
             for index, block in enumerate(self.blocks):
                 if index < count and block.device is None:
                     assert block.host is not None
-                    # On a CPU too it is a copy of its own: a resident block does not read the host's.
+                    # A copy even on a CPU: a resident block never reads the host's memory.
                     block.device = torch.empty_like(block.host, device=self.device)
                     block.device.copy_(block.host, non_blocking=True)
                     self._home(index, moved=True)
@@ -157,18 +157,18 @@ class BlockStream:
         self.resident = count
 
     def release_slots(self) -> None:
-        """Give the slots' memory back; the next pass makes new ones."""
+        """Free the slots; the next pass makes new ones."""
         if self._slots and self._copying is not None:
             torch.cuda.current_stream(self.device).wait_stream(self._copying)
         with torch.inference_mode(False):
             for index, block in enumerate(self.blocks):
                 if block.in_slot is not None:
                     block.in_slot = None
-                    self._home(index)  # a pass that broke off has left it in its slot
+                    self._home(index)  # an interrupted pass left it in its slot
         self._slots = []
 
     def _home(self, index: int, *, moved: bool = False) -> None:
-        """Point a block at its own bytes, so that between passes every parameter can be read."""
+        """Point a block at its own bytes, so every parameter is readable between passes."""
         block = self.blocks[index]
         if block.at_home is None or moved:
             own = block.device if block.device is not None else block.host
@@ -203,7 +203,7 @@ class BlockStream:
         self._fill(slot, self._next_in(index))
 
     def _start(self) -> None:
-        """Make the slots and fill them, at the first streamed pass after a change."""
+        """Make and fill the slots, on the first streamed pass after a change."""
         streamed = len(self.blocks) - self.resident
         if self._slots or streamed == 0:
             return
@@ -218,7 +218,7 @@ class BlockStream:
         return self._slots[(index - self.resident) % len(self._slots)]
 
     def _next_in(self, index: int) -> int:
-        """The block that this one's slot holds next: the one `slots` later, or of the next pass."""
+        """The block that goes into this one's slot next: `slots` blocks later, possibly in the next pass."""
         count = len(self._slots)
         following = index + count
         return following if following < len(self.blocks) else self.resident + (index - self.resident) % count
@@ -235,7 +235,7 @@ class BlockStream:
             with torch.cuda.stream(self._copying):
                 if slot.free is not None:
                     self._copying.wait_event(slot.free)
-                else:  # a fresh buffer may still be in use by whoever had its memory before
+                else:  # a fresh buffer's previous owner may still be using its memory
                     self._copying.wait_stream(torch.cuda.current_stream(self.device))
                 target.copy_(host, non_blocking=True)
                 slot.ready = torch.cuda.Event()

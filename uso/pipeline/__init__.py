@@ -1,8 +1,9 @@
 """A request becomes a picture: condition -> denoise (a generator) -> decode.
 
-pipeline.py        USOPipeline
-conditioning.py    one request's prompt, styles and references as tensors
+pipeline.py        USOPipeline: saving and loading, placing, whole requests
+conditioning.py    one request's prompt, styles and references, put together
 encoders.py        T5, CLIP, SigLIP and the autoencoder's encoder
+denoising.py       Euler steps and decoding
 stages.py          what the stages hand to each other
 latents.py         noise, packing, position ids
 schedule.py        noise levels

@@ -1,4 +1,4 @@
-"""What was computed before, by what it depends on: a bounded memory of tensors on the host."""
+"""A bounded cache of tensors in host memory: what earlier requests computed, by what it depends on."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -9,9 +9,9 @@ Tensors = tuple[torch.Tensor, ...]
 
 
 class Remembered:
-    """Tensors by key, in host memory; the longest unused go first when `limit` bytes are reached.
+    """Tensors by key, in host memory; the least recently used go first once `limit` bytes are exceeded.
 
-    What comes back is bit for bit what was computed, on the device where it was computed.
+    Cached tensors are bit for bit what was computed.
     """
 
     def __init__(self, limit: int) -> None:
@@ -23,7 +23,7 @@ class Remembered:
         return len(self._kept)
 
     def get(self, key: Hashable, device: torch.device, compute: Callable[[], Tensors]) -> Tensors:
-        """What `compute` gives, computed only if `key` is not remembered."""
+        """The result of `compute`, from the cache if `key` is in it, on `device`."""
         if key in self._kept:
             self._kept.move_to_end(key)
             return tuple(tensor.to(device) for tensor in self._kept[key])

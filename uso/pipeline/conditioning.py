@@ -1,4 +1,4 @@
-"""What a request brings, encoded, put together and remembered: a `Conditioning`, computed once per request.
+"""Prompt, styles and references of a request, encoded and put together: a `Conditioning`, computed once per request.
 
 `Conditions` is a part of `USOPipeline`. It knows neither noise nor steps.
 """
@@ -16,13 +16,13 @@ from uso.request import GenerationRequest, ReferenceImage
 
 
 class Conditions(Encoders):
-    """The half of `USOPipeline` that comes before denoising."""
+    """The part of `USOPipeline` before denoising."""
 
     remembered: Remembered
 
     @torch.inference_mode()
     def condition(self, request: GenerationRequest) -> Conditioning:
-        """Encode everything a request brings; parts that were encoded before are remembered.
+        """Encode a request's prompt, styles and references; parts that were encoded before come from the cache.
 
         Raises:
             RequestError: the prompt is longer than the model reads, or the request does not fit the memory plan.
@@ -45,17 +45,17 @@ class Conditions(Encoders):
         )
 
     def remember_prompt(self, prompt: str, prompt_embeds: torch.Tensor, pooled: torch.Tensor) -> None:
-        """Let `condition` find a prompt that was encoded elsewhere; shapes as `encode_prompt` gives them."""
+        """Make `condition` use a prompt that was encoded elsewhere; shapes as in `encode_prompt`."""
         self.remembered.get(("prompt", prompt), self.work_device, lambda: (prompt_embeds, pooled))
 
     def _style(self, style: ReferenceImage) -> torch.Tensor:
-        """The tokens of a style picture, remembered."""
+        """The tokens of a style picture, cached."""
         key = ("style", style.sha256)
         (tokens,) = self.remembered.get(key, self.work_device, lambda: (self.encode_style(style.image),))
         return tokens
 
     def _reference(self, content: ReferenceImage, content_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """A content reference's latents and tokens in transformer width, remembered."""
+        """A content reference's latents, and its tokens in transformer width, cached."""
 
         def compute() -> tuple[torch.Tensor, torch.Tensor]:
             latents = self.encode_reference(fit_reference(content.image, content_size))
@@ -77,14 +77,14 @@ class Conditions(Encoders):
         width: int,
         guidance_scale: float | None,
     ) -> Conditioning:
-        """Assemble encoded parts into what the transformer takes; B pictures of one size at once, if they are batched.
+        """Assemble encoded parts into the transformer's inputs, for one picture or a batch of B pictures of one size.
 
         Args:
             prompt_embeds, pooled_prompt_embeds: [B, L, text_dim] and [B, pooled_dim].
-            style_tokens: of each style, [B, tokens, hidden].
-            reference_latents: of each content reference, [B, 16, h, w].
-            references: the same through `embed_reference`, where a caller has them already.
-            height, width: the picture's, in pixels.
+            style_tokens: for each style, [B, tokens, hidden].
+            reference_latents: for each content reference, [B, 16, h, w].
+            references: the same after `embed_reference`, if the caller already has them.
+            height, width: size of the picture, in pixels.
         """
         device, dtype = self.work_device, self.transformer.dtype
         context = self.context_embedder(prompt_embeds.to(device), [tokens.to(device) for tokens in style_tokens])
@@ -107,7 +107,7 @@ class Conditions(Encoders):
     def _positions(
         self, context_tokens: int, height: int, width: int, reference_sizes: tuple[tuple[int, int], ...]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rotary tables of context (ids 0), picture and references, remembered."""
+        """Rotary tables of context (ids 0), picture and references, cached."""
 
         def compute() -> tuple[torch.Tensor, ...]:
             picture, references = picture_ids(height, width, reference_sizes)

@@ -1,6 +1,6 @@
-"""What a request brings, as tensors: words through CLIP and T5, style pictures through SigLIP, content through the VAE.
+"""A request's inputs as tensors: prompts through CLIP and T5, style pictures through SigLIP, content through the VAE.
 
-`Encoders` is a part of `USOPipeline`, which holds the modules; nothing is remembered here.
+`Encoders` is a part of `USOPipeline`, which holds the modules. Nothing is cached here.
 """
 
 import threading
@@ -19,11 +19,11 @@ from uso.transformer.context_embedder import STYLE_LAYERS, ContextEmbedder
 from uso.transformer.exchange import ExchangedTransformer
 
 CLIP_LENGTH = 77
-"""Tokens that CLIP reads; its pooled vector is all that FLUX takes from it, so longer prompts are cut there."""
+"""Tokens that CLIP reads. FLUX uses only its pooled vector, so longer prompts are cut for CLIP."""
 
 
 class Encoders:
-    """The encoding half of `USOPipeline`."""
+    """The encoding part of `USOPipeline`."""
 
     text_encoder: Any
     text_encoder_2: Any
@@ -50,7 +50,7 @@ class Encoders:
     def encode_prompts(self, prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """T5 features [B, L, text_dim] and CLIP's pooled vectors [B, pooled_dim].
 
-        T5 is padded to the model's length without a mask: padding is a live input of the network.
+        T5 is padded to the model's length without a mask, so the network reads the padding too.
 
         Raises:
             RequestError: a prompt is longer than the model reads.
@@ -70,13 +70,13 @@ class Encoders:
         return features, pooled
 
     def check_prompt(self, prompt: str) -> None:
-        """Refuse a prompt that is longer than the model reads: nothing is cut off in silence.
+        """Refuse a prompt that is longer than the model reads, rather than cut it silently.
 
         Raises:
-            RequestError: with both lengths, in tokens.
+            RequestError: gives both lengths, in tokens.
         """
         length = self.model_config.max_sequence_length
-        tokens = len(self.tokenizer_2(prompt, truncation=False, verbose=False).input_ids)  # no warning: it is refused
+        tokens = len(self.tokenizer_2(prompt, truncation=False, verbose=False).input_ids)  # no warning, but a refusal
         if tokens > length:
             raise RequestError(f"The prompt has {tokens} tokens; this model reads {length}. Shorten it.")
 
@@ -87,12 +87,12 @@ class Encoders:
 
     @torch.inference_mode()
     def encode_style(self, image: Image.Image) -> torch.Tensor:
-        """The style tokens of a picture, high, mid and low level in order: [1, 3 * style_tokens, hidden]."""
+        """The style tokens of a picture, levels in the order high, mid, low: [1, 3 * style_tokens, hidden]."""
         return self.context_embedder.style_tokens(self.style_features(image))
 
     @torch.inference_mode()
     def style_features(self, image: Image.Image) -> list[torch.Tensor | None]:
-        """What the style projector reads of a picture: `STYLE_LAYERS` of the image encoder's hidden states."""
+        """What the style projector reads: the image encoder's hidden states in `STYLE_LAYERS`."""
         self.residency.enter("style")
         pixels = self.preprocess_style(image).to(self.work_device, self.image_encoder.dtype)
         with self.residency.visit(self.image_encoder), exact_convolutions():
@@ -100,7 +100,7 @@ class Encoders:
 
     @torch.inference_mode()
     def encode_reference(self, image: Image.Image) -> torch.Tensor:
-        """A fitted content reference -> latents [1, 16, H/8, W/8], float32: the posterior's mean, not a sample."""
+        """A fitted content reference -> latents [1, 16, H/8, W/8], float32: mean of the posterior, not a sample."""
         self.residency.enter("reference")
         pixels = image_to_tensor(image).to(self.work_device, self.vae.dtype)
         self.vae.use_tiling = False
@@ -116,9 +116,9 @@ class Encoders:
 
 
 def image_features(image_encoder: Any, pixels: torch.Tensor, layers: Iterable[int]) -> list[torch.Tensor | None]:
-    """The hidden states that `layers` (negative indices) name, at their places in the list; others are None.
+    """The hidden states named by `layers` (negative indices), at their places in a list; all others are None.
 
-    Runs the encoder's layers only as far as they are read: neither the last one nor the head.
+    Runs only as many of the encoder's layers as are read: neither the last one nor the head.
     """
     count = len(image_encoder.encoder.layers) + 1
     wanted = {count + layer for layer in layers}
@@ -133,13 +133,13 @@ def image_features(image_encoder: Any, pixels: torch.Tensor, layers: Iterable[in
 
 
 class Shared:
-    """A setting of the whole process that several threads need at once: made by the first, undone after the last.
+    """A process-wide setting that several threads need at once: made by the first, undone after the last.
 
-    A context manager that saves and restores such a setting by itself, entered by two threads, would take it from the
-    one that is still inside, and leave it behind at the end.
+    If two threads each saved and restored such a setting, the first to leave would undo it for the other, and the
+    second would restore the wrong value.
 
     Args:
-        setting: makes the context manager that sets it and restores what was before.
+        setting: returns a context manager that makes the setting and restores the previous one.
     """
 
     def __init__(self, setting: Callable[[], AbstractContextManager[Any]]) -> None:
@@ -150,7 +150,7 @@ class Shared:
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """While inside, the setting is made."""
+        """While inside, the setting is in force."""
         with self._lock:
             if self._inside == 0:
                 held = self._setting()
@@ -169,5 +169,5 @@ class Shared:
 exact_convolutions = Shared(
     lambda: torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 )
-"""cuDNN without its choice of kernels by speed: the same picture every time. Every convolution runs inside it, so that
-none depends on what another thread does at the moment."""
+"""cuDNN without choosing kernels by speed, for the same picture every time. Every convolution runs inside it, so none
+depends on what other threads are doing."""

@@ -2,7 +2,7 @@
 
 Latents are [B, 16, H/8, W/8]; a token is a 2 x 2 cell of latents (16 x 16 pixels) with 64 channels. Position ids are
 [tokens, 3]: (0, row, column) for pictures, all zero for style and text tokens. Orders and offsets follow FLUX
-(black-forest-labs/flux, `sampling.py`) and USO's released code, and are held by the golden case.
+(black-forest-labs/flux, `sampling.py`) and USO's released code; the golden case tests them.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ PATCH = 2
 def draw_noise(seed: int, height: int, width: int) -> torch.Tensor:
     """The initial latents of a seed: [1, 16, height/8, width/8], float32 on the CPU; sizes in pixels.
 
-    Drawn in float64 and then cast: float32 draws differ between CPU builds, and a GPU's between GPU models.
+    Drawn in float64 and then cast, since float32 draws differ between CPU builds, and a GPU's between GPU models.
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     shape = (1, LATENT_CHANNELS, height // CELL, width // CELL)
@@ -59,7 +59,8 @@ def picture_ids(
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Position ids of the picture and of each content reference; sizes are (H, W) in pixels.
 
-    The first reference starts where the picture ends, diagonally, and each further one where the last ended.
+    References continue diagonally: the first starts at the picture's bottom right corner, each next one at that of the
+    reference before it.
 
     Returns:
         ids of the picture, [H/16 * W/16, 3], and one such tensor per reference.
@@ -84,12 +85,13 @@ def tensor_to_image(pixels: torch.Tensor) -> Image.Image:
     """[1, 3, H, W], clamped to [-1, 1] -> an 8-bit RGB picture.
 
     Raises:
-        USOError: a value is not finite; it would pass for black.
+        USOError: a value is not finite, and would turn out black.
     """
-    there = pixels[0].float().cpu()
-    if not bool(torch.isfinite(there).all()):
+    values = pixels[0].float().cpu()
+    if not bool(torch.isfinite(values).all()):
         raise USOError(
             "The model gave values that are not finite, which make no picture. Choose another seed or number type "
             "(--dtype); if it happens again, its weights are damaged."
         )
-    return Image.fromarray(((there.clamp(-1, 1) + 1.0) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy(), "RGB")
+    levels = ((values.clamp(-1, 1) + 1.0) * 127.5).round().to(torch.uint8)
+    return Image.fromarray(levels.permute(1, 2, 0).numpy(), "RGB")

@@ -1,8 +1,7 @@
-"""The host, kept close to the device: a `Pacer` lets it be one step ahead, and no more.
+"""A `Pacer` keeps the host at most one step ahead of the device.
 
-A GPU takes work into a queue, so a program that does not wait is told of steps long before they are computed: progress,
-the pace of steps and the effect of a stop would all be wrong. One step ahead is enough for the queue never to be empty.
-Measures nothing, and computes nothing.
+A GPU queues work, so a host that never waits would report steps long before they are computed: progress, step times and
+the effect of a stop would all be wrong. One step ahead is enough to keep the queue from running empty.
 """
 
 from collections.abc import Callable
@@ -10,17 +9,17 @@ from collections.abc import Callable
 import torch
 
 Wait = Callable[[], None]
-"""Returns when the device has done what it marks."""
+"""Blocks until the device has done the marked work."""
 
 Mark = Callable[[], Wait]
-"""Marks the end of all work that is queued at this moment."""
+"""Marks the end of all work queued so far."""
 
 
 class Pacer:
     """Waits for each step when the one after it is queued.
 
     Args:
-        mark: marks the end of what is queued; `marks_of` has the one of a device.
+        mark: marks the end of the queued work; `marks_of` returns a device's.
     """
 
     def __init__(self, mark: Mark) -> None:
@@ -28,20 +27,20 @@ class Pacer:
         self._running: Wait | None = None
 
     def step(self) -> None:
-        """To be called when a step has been queued; returns when the one before it is done."""
+        """Call it after queueing a step; returns when the step before it is done."""
         before, self._running = self._running, self._mark()
         if before is not None:
             before()
 
     def finish(self) -> None:
-        """Returns when the last step is done."""
+        """Wait for the last step."""
         if self._running is not None:
             self._running()
             self._running = None
 
 
 def marks_of(device: torch.device) -> Mark:
-    """How work on a device is marked; on a CPU it is done when it is called, and nothing waits."""
+    """How work on a device is marked. On a CPU work is done when the call returns, so nothing waits."""
     if device.type == "cuda":
         return lambda: _recorded(device)
     if device.type == "mps":
@@ -50,7 +49,7 @@ def marks_of(device: torch.device) -> Mark:
 
 
 def _recorded(device: torch.device) -> Wait:
-    event = torch.cuda.Event(blocking=True)  # the thread sleeps, and leaves the processor to others
+    event = torch.cuda.Event(blocking=True)  # the waiting thread sleeps instead of spinning
     event.record(torch.cuda.current_stream(device))
     return event.synchronize
 

@@ -1,12 +1,11 @@
 """`USOPipeline`: a verified request becomes a picture, `condition -> denoise (a generator) -> decode`.
 
-It runs diffusers' FluxTransformer2DModel, AutoencoderKL and FlowMatchEulerDiscreteScheduler and transformers' CLIP, T5
-and SigLIP. It loads no released files (`uso.weights.checkpoints`) and saves no pictures (`uso.output`).
+It runs FluxTransformer2DModel, AutoencoderKL and FlowMatchEulerDiscreteScheduler of diffusers, and CLIP, T5 and SigLIP
+of transformers. Released files are loaded by `uso.weights`, pictures saved by `uso.output`.
 """
 
 import time
 from collections.abc import Generator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,45 +14,32 @@ from diffusers import AutoencoderKL, DiffusionPipeline, FlowMatchEulerDiscreteSc
 from PIL import Image
 from transformers import CLIPTextModel, SiglipImageProcessorPil, SiglipVisionModel, T5EncoderModel
 
-from uso.config import ModelConfig, Schedule, load_memory_plan, load_model_config
+from uso.config import ModelConfig, load_memory_plan, load_model_config
 from uso.errors import ConfigError, DeviceError, USOError
-from uso.memory.residency import Residency, answers, dtype_name, is_out_of_memory, placement_record
+from uso.memory.device import answers, dtype_name, is_out_of_memory, placement_record
+from uso.memory.residency import Residency
 from uso.pipeline.cache import Remembered
-from uso.pipeline.conditioning import Conditions
-from uso.pipeline.encoders import exact_convolutions
-from uso.pipeline.latents import draw_noise, pack, tensor_to_image, unpack
+from uso.pipeline.denoising import Denoising
+from uso.pipeline.latents import draw_noise, tensor_to_image, unpack
 from uso.pipeline.pacing import Pacer, marks_of
 from uso.pipeline.preview import SIDE, PreviewMap, map_of
-from uso.pipeline.schedule import set_schedule
-from uso.pipeline.stages import Conditioning, DenoiseStep, USOPipelineOutput
+from uso.pipeline.stages import USOPipelineOutput
 from uso.request import GenerationRequest, GenerationResult, Progress
 from uso.transformer.context_embedder import ContextEmbedder
 from uso.transformer.exchange import ExchangedTransformer
 
 REMEMBERED_BYTES = 2**30
-"""Host memory for what was encoded before: some hundred prompts and pictures."""
-
-TILE_PIXELS = 512
-"""Side of a tile where decoding is tiled."""
-
-_MPS_TOKENS = 2**15 - 2
-"""Latents that MPS decodes in one piece: matrices with a longer side it multiplies wrongly on Apple's M1 and M2
-(pytorch#195163), and attention over many more ends the process (pytorch#149261)."""
+"""Host memory for cached encodings: some hundred prompts and pictures."""
 
 
-def needs_tiles(device: torch.device, latents: torch.Tensor) -> bool:
-    """Whether a device decodes latents [B, 16, H/8, W/8] in tiles, asked to or not."""
-    return device.type == "mps" and latents[0, 0].numel() > _MPS_TOKENS
-
-
-class USOPipeline(Conditions, DiffusionPipeline):
+class USOPipeline(Denoising, DiffusionPipeline):
     """Style- and subject-driven image generation.
 
     Args:
-        context_embedder: style projector; the transformer's text projection is moved into it here, and back for
+        context_embedder: the style projector. The transformer's text projection moves into it, and back for
             `save_pretrained`, so that on disk the transformer is complete and stock.
-        model: a `ModelConfig` as JSON values (limits and defaults of requests); FLUX.1-dev's if left out.
-        dtypes: what a folder was saved in, by component and as `default`; read by `from_pretrained`.
+        model: a `ModelConfig` as JSON values (limits and defaults of requests); FLUX.1-dev's if omitted.
+        dtypes: dtypes that a folder was saved in, by component and as `default`; read by `from_pretrained`.
     """
 
     def __init__(
@@ -108,7 +94,7 @@ class USOPipeline(Conditions, DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> "USOPipeline":
-        """diffusers' own; a folder that was saved here is loaded in its own dtypes, unless others are given."""
+        """As in diffusers, except that a folder saved here loads in its saved dtypes unless others are given."""
         if not kwargs.keys() & {"dtype", "torch_dtype"} and Path(pretrained_model_name_or_path).is_dir():
             named = cls.load_config(pretrained_model_name_or_path).get("dtypes") or {}
             if named:
@@ -118,7 +104,7 @@ class USOPipeline(Conditions, DiffusionPipeline):
 
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:
-        """diffusers' own; folders that were saved when `ContextEmbedder` lived in `uso.context` still load."""
+        """As in diffusers; folders saved when `ContextEmbedder` was in `uso.context` still load."""
         loaded = super().load_config(*args, **kwargs)
         config = loaded[0] if isinstance(loaded, tuple) else loaded
         if config.get("context_embedder") == ["uso.context", ContextEmbedder.__name__]:
@@ -128,16 +114,16 @@ class USOPipeline(Conditions, DiffusionPipeline):
     # Placement.
 
     def place(self, residency: Residency) -> "USOPipeline":
-        """Put the modules where a memory plan wants them. A plan that streams is for good: load again for another."""
+        """Place the modules as a memory plan says. A plan that streams is final: load again to use another."""
         self.residency = residency
         residency.place(self)
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> "USOPipeline":
-        """diffusers' own `to`; everything is resident on that device afterwards, and nothing is remembered.
+        """As in diffusers; afterwards everything is resident on that device, and the cache is empty.
 
         Raises:
-            ConfigError: its memory plan moves weights by itself.
+            ConfigError: the memory plan moves weights by itself.
         """
         if self.residency.blocks is not None:
             raise ConfigError(
@@ -153,101 +139,21 @@ class USOPipeline(Conditions, DiffusionPipeline):
             self.provenance = self.provenance | placement_record(*dtypes, self.work_device, self.residency.plan)
         return placed
 
-    # The stages.
-
-    def modulation_table(self, conditioning: Conditioning, sigmas: torch.Tensor) -> torch.Tensor:
-        """What the modulation layers give at each noise level: [steps, 1, width], remembered.
-
-        Args:
-            sigmas: [steps], float32, any device.
-        """
-        pooled, guidance = conditioning.pooled_prompt_embeds, conditioning.guidance
-        modulation = self.exchanged.modulation
-
-        def compute() -> tuple[torch.Tensor]:
-            self.residency.enter("modulation")
-            with self.residency.visit(modulation.embedding):
-                return (modulation.table(sigmas.to(self.work_device), guidance, pooled),)
-
-        scale = None if guidance is None else tuple(guidance.tolist())
-        read = pooled.cpu().view(torch.uint8).numpy().tobytes()
-        (table,) = self.remembered.get(("table", read, scale, tuple(sigmas.tolist())), self.work_device, compute)
-        return table
-
-    def velocity(self, conditioning: Conditioning, latents: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
-        """The network's velocity for packed latents: [B, picture tokens, 64], float32.
-
-        Args:
-            latents: [B, picture tokens, 64].
-            row: of `modulation_table` for the latents' noise level, [B, width].
-        """
-        output = self.exchanged.run(
-            latents.to(self.transformer.dtype),
-            references=conditioning.references,
-            context=conditioning.context,
-            positions=conditioning.positions,
-            row=row,
-        )
-        return output[:, : latents.shape[1]].float()
-
-    def denoise(
-        self,
-        conditioning: Conditioning,
-        noise: torch.Tensor,
-        *,
-        num_inference_steps: int,
-        schedule: Schedule,
-    ) -> Generator[DenoiseStep, None, None]:
-        """Euler steps from noise [1, 16, H/8, W/8] to a picture's latents, yielding after each.
-
-        Latents stay float32; only the network's input is cast. Close the generator to stop. A step may still be
-        running on the device when it is yielded: nothing here waits (`stream` does).
-        """
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
-        sigmas = set_schedule(scheduler, schedule, num_inference_steps, conditioning.height, conditioning.width)
-        with torch.inference_mode():
-            table = self.modulation_table(conditioning, sigmas[:-1])
-        self.residency.enter("denoise")
-        latents = pack(noise).to(self.work_device, torch.float32)
-        for index, (sigma, following) in enumerate(pairwise(sigmas.tolist())):
-            with torch.inference_mode():
-                velocity = self.velocity(conditioning, latents, table[index])
-                denoised = latents - sigma * velocity
-                latents = latents + (following - sigma) * velocity
-            yield DenoiseStep(index, num_inference_steps, following, latents, denoised)
-
-    @torch.inference_mode()
-    def decode(self, latents: torch.Tensor, *, tiled: bool = False) -> torch.Tensor:
-        """Latents [1, 16, H/8, W/8] -> pixels [1, 3, H, W], about [-1, 1], not clamped."""
-        self.residency.enter("decode")
-        self.vae.use_tiling = tiled or needs_tiles(self.work_device, latents)
-        self.vae.tile_sample_min_size = TILE_PIXELS
-        self.vae.tile_latent_min_size = TILE_PIXELS // 8
-        with self.residency.visit(self.vae):
-            return self.to_pixels(latents)
-
-    def to_pixels(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents [B, 16, H/8, W/8] -> pixels [B, 3, H, W], about [-1, 1]; gradients go through."""
-        scaled = latents.to(self.work_device) / self.vae.config.scaling_factor + self.vae.config.shift_factor
-        with exact_convolutions():
-            pixels: torch.Tensor = self.vae.decode(scaled.to(self.vae.dtype), return_dict=False)[0]
-        return pixels
-
     # Previews.
 
     def fit_preview(self) -> bool:
-        """Make `preview` work, from what was kept on disk or by fitting; to be called once, while no request runs.
+        """Make `preview` work, with a map from disk or by fitting one. Call it once, while no request runs.
 
         Returns:
-            whether there will be previews; a warning in the log says why not.
+            whether previews work; if not, a warning in the log says why.
         """
         self.preview_map = map_of(self)
         return self.preview_map is not None
 
     def preview(self, progress: Progress, side: int = SIDE) -> Image.Image | None:
-        """What the picture will be as far as a step can tell, small and blurred: 8-bit RGB, long side `side` pixels.
+        """A small, blurred picture of what a step predicts: 8-bit RGB, long side `side` pixels.
 
-        None in stages other than `denoise`, and before `fit_preview`. It waits for the step to be done.
+        None outside the `denoise` stage and before `fit_preview`. Waits for the step to finish.
         """
         if self.preview_map is None or progress.denoised is None:
             return None
@@ -258,13 +164,13 @@ class USOPipeline(Conditions, DiffusionPipeline):
     def stream(self, request: GenerationRequest) -> Generator[Progress | GenerationResult, None, None]:
         """Run a request: `Progress` after every step, one `GenerationResult` per picture.
 
-        Conditioned once; picture i is the one of a single request with seed + i. Close the generator to cancel. On a
-        GPU a step's `Progress` comes when the step before it is done: the host is at most one step ahead.
+        The request is encoded once; picture i equals that of a single request with seed + i. Close the generator to
+        cancel. On a GPU a step's `Progress` comes when the step before it is done: the host is at most one step ahead.
 
         Raises:
-            RequestError: the prompt is longer than the model reads.
-            USOError: the device ran out of memory, or the numbers are not finite; the next request works.
-            DeviceError: the device has failed; no request works until the process is started again.
+            RequestError: the prompt is longer than the model reads, or the request does not fit the memory plan.
+            USOError: the device ran out of memory, or values are not finite; the next request can still work.
+            DeviceError: the device has failed; no request works until the process is restarted.
         """
         try:
             yield from self._stream(request)
@@ -335,10 +241,10 @@ class USOPipeline(Conditions, DiffusionPipeline):
             timings = {"condition": 0.0}
 
     def __call__(self, prompt: str = "", **values: Any) -> USOPipelineOutput:
-        """Make pictures; arguments as in `GenerationRequest.create`, which verifies them.
+        """Make pictures. Arguments are those of `GenerationRequest.create`, which verifies them.
 
         Raises:
-            RequestError: a value is refused, with the reason.
+            RequestError: a value is refused; says why.
         """
         request = GenerationRequest.create(self.model_config, prompt=prompt, **values)
         results = [event for event in self.stream(request) if isinstance(event, GenerationResult)]
@@ -346,5 +252,5 @@ class USOPipeline(Conditions, DiffusionPipeline):
 
 
 def _first_line(error: Exception) -> str:
-    """CUDA's errors go on with advice for those who write kernels."""
+    """Without the debugging advice that CUDA appends to its errors."""
     return str(error).split("\n", 1)[0]

@@ -1,14 +1,12 @@
-"""A small picture of what a running request is about to show, at almost no cost: 16 latent channels -> RGB, linearly.
+"""Previews of a running request at almost no cost: a linear map from 16 latent channels to RGB.
 
-The map is fitted once on the model's own autoencoder: pictures are encoded and decoded, and the colour of each latent
-cell is the mean of the 8 x 8 pixels that it is decoded to. It is kept in memory, and on disk for the next start. It
-shows colours and shapes at an eighth of the size, no texture; finished pictures are decoded (`USOPipeline.decode`).
+The map is fitted once to the model's own autoencoder: pictures are encoded and decoded, and each latent cell is matched
+with the mean of its 8 x 8 decoded pixels. It is kept in memory, and on disk for the next start. A preview shows colours
+and shapes at an eighth of the size, without texture; finished pictures come from `USOPipeline.decode`.
 """
 
 import hashlib
 import logging
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,30 +19,32 @@ from safetensors.torch import load_file, save
 
 from uso.config import ROOT
 from uso.errors import USOError
+from uso.files import write_over
 from uso.images import fit_reference, open_image
-from uso.memory.residency import Residency, is_out_of_memory
+from uso.memory.device import is_out_of_memory
+from uso.memory.residency import Residency
 from uso.pipeline.latents import CELL, LATENT_CHANNELS, unpack
 from uso.transformer.compile import cache_folder as compiled_folder
 
 logger = logging.getLogger(__name__)
 
 EXAMPLES = ROOT / "assets" / "examples"
-"""Photographs and paintings that the map is fitted on."""
+"""Photographs and paintings that the map is fitted to."""
 
 FIT_SIZE = 192
-"""Long side of a picture while fitting, in pixels: some 400 cells of each, for 17 unknowns of a colour."""
+"""Long side of pictures during fitting, in pixels: some 400 cells each, for 17 unknowns per colour."""
 
 RIDGE = 1e-4
-"""Of the latents' mean variance: keeps channels that say nothing from being given large weights."""
+"""Share of the latents' mean variance; keeps uninformative channels from getting large weights."""
 
 SIDE = 256
 """Long side of a preview, in pixels."""
 
 _VERSION = 1
-"""Of the fit; another number makes every kept map be fitted again."""
+"""Version of the fit; raise it to have every stored map fitted again."""
 
 _SAMPLES = 64
-"""Values of each parameter that tell autoencoders apart: no training leaves that many of every tensor as they were."""
+"""Values hashed per parameter to tell autoencoders apart: no training leaves that many of every tensor unchanged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,17 +57,17 @@ class PreviewMap:
     """[3], float32."""
 
     def colours(self, latents: torch.Tensor) -> torch.Tensor:
-        """[1, 16, h, w] latents -> [3, h, w], about [-1, 1], not clamped, float32."""
+        """[1, 16, h, w] latents -> [3, h, w], float32, about [-1, 1], not clamped."""
         weight, bias = self.weight.to(latents.device), self.bias.to(latents.device)
         return torch.einsum("rc,chw->rhw", weight, latents[0].float()) + bias[:, None, None]
 
     @torch.inference_mode()
     def picture(self, tokens: torch.Tensor, height: int, width: int, side: int = SIDE) -> Image.Image:
-        """A preview of packed latents, its long side `side` pixels; one transfer from the device.
+        """A preview of packed latents with long side `side` pixels; one transfer from the device.
 
         Args:
             tokens: [1, height/16 * width/16, 64].
-            height, width: of the whole picture, in pixels.
+            height, width: size of the full picture, in pixels.
         """
         colours = self.colours(unpack(tokens, height, width)).clamp(-1, 1)
         cells = ((colours + 1.0) * 127.5).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu()
@@ -78,7 +78,7 @@ class PreviewMap:
 
 
 class HasAutoencoder(Protocol):
-    """What fitting needs of a pipeline."""
+    """The parts of a pipeline that fitting needs."""
 
     vae: Any
     residency: Residency
@@ -89,9 +89,9 @@ class HasAutoencoder(Protocol):
 
 
 def map_of(pipeline: HasAutoencoder, examples: Path = EXAMPLES) -> PreviewMap | None:
-    """The map of a pipeline's autoencoder: read where it was kept, else fitted and kept.
+    """The map of a pipeline's autoencoder, read from disk, or fitted and stored.
 
-    No request may be running. None, with a warning, where it cannot be fitted; that costs previews and nothing else.
+    No request may be running. Returns None, with a warning, if it cannot be fitted; only previews are lost.
     """
     try:
         files = [path.read_bytes() for path in sorted(examples.iterdir()) if path.suffix in (".jpg", ".png")]
@@ -116,7 +116,7 @@ def map_of(pipeline: HasAutoencoder, examples: Path = EXAMPLES) -> PreviewMap | 
 
 @torch.inference_mode()
 def samples(pipeline: HasAutoencoder, pictures: Iterable[Image.Image]) -> tuple[torch.Tensor, torch.Tensor]:
-    """What pictures are as latents, and what those are decoded to.
+    """Pictures as latents, with the colours that these decode to.
 
     Returns:
         latents [cells, 16] and mean colours [cells, 3] in about [-1, 1]; float32, on the host.
@@ -139,14 +139,14 @@ def _cells(values: torch.Tensor) -> torch.Tensor:
 
 
 def fit(latents: torch.Tensor, colours: torch.Tensor) -> PreviewMap:
-    """Ridge regression with a free constant, in float64.
+    """Ridge regression with an unpenalised constant, in float64.
 
     Args:
         latents: [cells, 16].
         colours: [cells, 3].
 
     Raises:
-        USOError: the values are not finite, so nothing can be fitted.
+        USOError: the values are not finite.
     """
     known, wanted = latents.double(), colours.double()
     mean, level = known.mean(dim=0), wanted.mean(dim=0)
@@ -160,27 +160,27 @@ def fit(latents: torch.Tensor, colours: torch.Tensor) -> PreviewMap:
     return PreviewMap(weight.float().contiguous(), (level - weight @ mean).float())
 
 
-# Kept on disk.
+# Stored on disk.
 
 
 def cache_folder() -> Path | None:
-    """Where maps are kept from run to run: beside compiled kernels; None for a user without a home."""
+    """Where maps are stored: beside compiled kernels; None for a user without a home."""
     compiled = compiled_folder()
     return None if compiled is None else compiled.with_name("previews")
 
 
 def digest(vae: Any, files: Sequence[bytes]) -> str:
-    """What a map depends on, as SHA-256 in hex: the autoencoder, by a sample of each parameter, and the pictures."""
+    """SHA-256, in hex, of what a map depends on: a sample of each of the autoencoder's parameters, and the pictures."""
     config = vae.config
-    told = hashlib.sha256(f"{_VERSION} {FIT_SIZE} {RIDGE} {config.scaling_factor} {config.shift_factor}".encode())
+    hasher = hashlib.sha256(f"{_VERSION} {FIT_SIZE} {RIDGE} {config.scaling_factor} {config.shift_factor}".encode())
     for name, parameter in vae.named_parameters():
         flat = parameter.detach().reshape(-1)
         values = flat[:: max(1, flat.numel() // _SAMPLES)].float().cpu()
-        told.update(f" {name} {list(parameter.shape)} {parameter.dtype} ".encode())
-        told.update(values.numpy().tobytes())
+        hasher.update(f" {name} {list(parameter.shape)} {parameter.dtype} ".encode())
+        hasher.update(values.numpy().tobytes())
     for data in files:
-        told.update(hashlib.sha256(data).digest())
-    return told.hexdigest()
+        hasher.update(hashlib.sha256(data).digest())
+    return hasher.hexdigest()
 
 
 def _kept_path(key: str) -> Path | None:
@@ -189,35 +189,28 @@ def _kept_path(key: str) -> Path | None:
 
 
 def _read(path: Path | None) -> PreviewMap | None:
-    """A kept map; None where there is none that can be used."""
+    """A stored map; None if there is none, or it is unusable."""
     try:
         if path is None or not path.is_file():
             return None
         tensors = load_file(path)
         weight, bias = tensors["weight"], tensors["bias"]
     except (OSError, SafetensorError, KeyError) as error:
-        logger.info("The kept preview map %s cannot be read (%s); it is fitted again.", path, error)
+        logger.info("The stored preview map %s cannot be read (%s); it is fitted again.", path, error)
         return None
     shapes = weight.shape == (3, LATENT_CHANNELS) and bias.shape == (3,)
     if not shapes or not all(t.dtype == torch.float32 and bool(torch.isfinite(t).all()) for t in (weight, bias)):
-        logger.info("The kept preview map %s is damaged; it is fitted again.", path)
+        logger.info("The stored preview map %s is damaged; it is fitted again.", path)
         return None
     return PreviewMap(weight, bias)
 
 
 def _write(path: Path | None, fitted: PreviewMap) -> None:
-    """Keep a map, whole or not at all; where that is not possible, the next start fits it again."""
+    """Store a map, whole or not at all; if that fails, the next start fits it again."""
     if path is None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(suffix=".part", dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(save({"weight": fitted.weight, "bias": fitted.bias}))
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_over(path, save({"weight": fitted.weight, "bias": fitted.bias}))
     except OSError as error:
-        logger.info("The preview map cannot be kept as %s (%s); the next start fits it again.", path, error)
+        logger.info("The preview map cannot be stored as %s (%s); the next start fits it again.", path, error)

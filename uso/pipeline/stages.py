@@ -1,4 +1,4 @@
-"""What passes between the pipeline's stages: `Conditioning`, `DenoiseStep`, and what a call returns."""
+"""What the pipeline's stages hand to each other: `Conditioning`, `DenoiseStep`, and the result of a call."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from uso.request import GenerationResult
 
 @dataclass(frozen=True)
 class Conditioning:
-    """All that a picture depends on but its noise; computed once per request."""
+    """Everything a picture depends on except its noise; computed once per request."""
 
     context: torch.Tensor
     """Style tokens, then text: [1, tokens, hidden]."""
@@ -37,12 +37,12 @@ class DenoiseStep:
     latents: torch.Tensor
     """Packed, [1, tokens, 64], float32."""
     denoised: torch.Tensor
-    """The clean latents as predicted by this step, same form."""
+    """The clean latents that this step predicts; same form."""
 
 
 @dataclass
 class USOPipelineOutput(BaseOutput):
-    """What calling the pipeline returns: the pictures, and the full result of each."""
+    """What a call of the pipeline returns: the pictures, and the full result of each."""
 
     images: list[Image.Image]
     results: list[GenerationResult]

@@ -17,6 +17,7 @@ from uso.training.config import TrainingConfig
 from uso.training.data.batches import TrainingBatch
 from uso.training.data.buckets import Size
 from uso.training.losses.network import conditioning_of, predict
+from uso.training.losses.teacher import extra_prompts
 from uso.training.model.adapters import AdaptedLinear, LoraPair
 from uso.transformer.context_embedder import STYLE_LAYERS
 
@@ -68,8 +69,7 @@ def example_batch(
         styles=tuple(features() for _ in range(styles)),
         content=latents(content) if "content" in config.reads else None,
         style_pictures=(),
-        named=prompts() if config.words > 0 else None,
-        silent=prompts() if config.guided.share > 0 else None,
+        prompts={name: prompts() for name in extra_prompts(config)},
     )
 
 

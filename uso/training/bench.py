@@ -16,8 +16,7 @@ import torch
 from accelerate import PartialState, init_empty_weights
 from transformers import CLIPVisionConfig
 
-from tools.demo.shards.source import ShardPicture
-from uso.bench.bench import Clock, device_name, host_peak_gib
+from uso.bench.machine import Clock, device_name, host_peak_gib
 from uso.bench.measure import CPU_CHANGES
 from uso.bench.random_model import fill, random_pipeline
 from uso.config import architecture_file, load_memory_plan, read_component_config
@@ -26,9 +25,9 @@ from uso.memory.plan import GIB
 from uso.memory.residency import Residency
 from uso.pipeline.pipeline import USOPipeline
 from uso.training.activations import example_batch
-from uso.training.command import processes_on
 from uso.training.config import StartConfig, TrainingConfig
 from uso.training.data.batches import Position, TrainingBatch
+from uso.training.data.source import StylePicture
 from uso.training.forecast import dry_run, largest
 from uso.training.loop.optimizer import check_optimizer
 from uso.training.loop.precision import compiling, multiplies_bfloat16
@@ -36,6 +35,7 @@ from uso.training.loop.trainer import Judges, Trainer
 from uso.training.losses.reward import StyleScore
 from uso.training.losses.seeds import generator
 from uso.training.model.load import bring_to_device, training_model, weights_dtype
+from uso.training.prepare import processes_on
 from uso.transformer.compile import cache_folder, compile_blocks
 from uso.version import __version__
 from uso.weights.choices import choose_device
@@ -104,7 +104,7 @@ class DrawnScore(StyleScore):
     """A score whose style pictures are noise and no files."""
 
     @torch.no_grad()
-    def _vector(self, source: Path | ShardPicture) -> torch.Tensor:
+    def _vector(self, source: StylePicture) -> torch.Tensor:
         draw = generator(0, f"bench/{source}")
         pixels = 2 * torch.rand(1, 3, STYLE_SIDE, STYLE_SIDE, generator=draw) - 1
         return self.descriptor(pixels.to(self.device))[0]

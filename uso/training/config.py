@@ -1,19 +1,18 @@
 """What a training run is: `TrainingConfig`, read from `configs/training/` with overrides from the command line.
 
-Plain data without torch. Everything that can be refused by looking at values alone is refused here, with the keys that
-are known; files and devices are looked at elsewhere.
+Plain data without torch. What values alone show to be wrong is refused here. Files and devices are checked in
+`prepare.py`.
 """
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from uso.config import CONFIGS, ROOT, Schedule, Strict, from_home, read_yaml_with_parents
+from uso.config import CONFIGS, ROOT, Schedule, Strict, from_home
 from uso.errors import ConfigError
+from uso.training.config_files import config_names, load_config
 
 FOLDER = CONFIGS / "training"
 
@@ -33,8 +32,9 @@ class StartConfig(Strict):
 
 class DataConfig(Strict):
     rows: str = "data/rows.jsonl"
-    """JSON lines: {"prompt", "content", "styles": [...], "target"}, paths relative to the file; or a folder of shards
-    of drawn triplets."""
+    """JSON lines: {"prompt", "content", "styles": [...], "target"}, paths relative to the file."""
+    source: str | None = None
+    """`module:function` that opens other data than such rows (`uso.training.data.source`)."""
     cache: str = "outputs/training/cache"
     """Where encoded pictures and prompts are kept."""
     resolution: int = Field(ge=16)
@@ -44,10 +44,9 @@ class DataConfig(Strict):
     aspects: tuple[str, ...] = ("1:1", "4:3", "3:4", "3:2", "2:3", "16:9", "9:16")
     """Shapes, width to height; a picture is cropped to the nearest one."""
     max_styles: int = Field(default=1, ge=1)
-    """Of a row's style pictures, how many are read. Drawn triplets whose target wears two styles are left out of a run
-    that reads one, where they lie in shards, and refused in files."""
+    """How many of a row's style pictures are read."""
     memory_gib: float = Field(default=4.0, ge=0)
-    """Host memory for what was read from the cache; shards are mapped instead."""
+    """Host memory for features that were read from the cache."""
 
 
 class DropoutConfig(Strict):
@@ -68,21 +67,6 @@ class FlowConfig(Strict):
     deviation: float = Field(default=1.0, gt=0)
     shift: Schedule | None = "flux"
     """Bends levels towards noise: `flux` by the true number of tokens, `uso` as inference does, a number, or none."""
-
-
-class GuidedConfig(Strict):
-    """Learning what a guidance scale does to a picture's conditions, from the network itself (arXiv 2502.12154).
-
-    Some micro-batches are told a scale g, and their target is moved by g - 1 times what words and content change in the
-    network's own answer. Content must be left out at times (`dropout`), or the answer without it is no good.
-    """
-
-    share: float = Field(default=0.0, ge=0, le=1)
-    """Of micro-batches; the others are told `guidance`, which must be 1."""
-    most: float = Field(default=5.0, gt=1)
-    """Scales are drawn between 1 and it, for each sample."""
-    without_style: float = Field(default=0.5, ge=0, le=1)
-    """How often the answer that is moved away from has not the style picture either."""
 
 
 class RewardConfig(Strict):
@@ -125,9 +109,9 @@ class RewardConfig(Strict):
 
 
 class OptimizerConfig(Strict):
-    kind: Literal["adamw", "adamw8bit", "muon"] = "adamw"
-    """`adamw8bit` keeps its moments in 8 bits and needs bitsandbytes and a GPU. `muon` makes the steps of matrices
-    orthogonal and takes AdamW for the rest: fewer samples for what learns from nothing."""
+    kind: str = "adamw"
+    """`adamw`; `adamw8bit`, which keeps its moments in 8 bits and needs bitsandbytes and a GPU; or a `module:function`
+    that is given the list of parameters and this config, and returns an optimizer."""
     lr: float = Field(gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = Field(default=1e-8, gt=0)
@@ -138,6 +122,13 @@ class OptimizerConfig(Strict):
     """Steps over which the learning rate grows from 0."""
     decay: Literal["constant", "cosine"] = "constant"
     """After warm-up; `cosine` falls to 0 at the last step."""
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        if kind not in ("adamw", "adamw8bit") and ":" not in kind:
+            raise ValueError(f"it must be adamw, adamw8bit or a module:function, not '{kind}'")
+        return kind
 
 
 class LoraConfig(Strict):
@@ -207,16 +198,14 @@ class TrainingConfig(RunConfig):
     reads: tuple[Condition, ...]
     """What the network sees beside text and latents."""
     guidance: float | None = 1.0
-    """Guidance scale that the network is told while the flow loss is taken; null for a model that takes none."""
+    """Guidance scale that the network is given in the flow loss; null for a model that takes none."""
     start: StartConfig = StartConfig()
     data: DataConfig
     dropout: DropoutConfig = DropoutConfig()
     flow: FlowConfig = FlowConfig()
-    words: float = Field(default=0.0, ge=0)
-    """Weight of a second loss: how far the velocity is from what the same network gives to words that name the style,
-    without the style's picture. For a projector that learns alone, on a base that knows its styles by name: the answer
-    has none of the noise of a target. Of shards of drawn triplets, which have such words."""
-    guided: GuidedConfig = GuidedConfig()
+    teacher: str | None = None
+    """`module:function` that makes targets of the network's own answers (`uso.training.losses.teacher`)."""
+    teacher_options: dict[str, Any] = Field(default_factory=dict)
     reward: RewardConfig = RewardConfig()
     lora: LoraConfig = LoraConfig()
     micro_batch: int = Field(default=1, ge=1)
@@ -255,10 +244,6 @@ class TrainingConfig(RunConfig):
             raise ValueError("start.projector must name a file where style is read and the projector does not learn")
         if self.learns == ("projector",) and self.dropout.style > 0:
             raise ValueError("dropout.style must be 0 where the projector learns alone: without a style it has no part")
-        if self.words > 0 and (self.learns != ("projector",) or self.reads != ("style",)):
-            raise ValueError("words must be 0 where more than the projector learns, or content is read")
-        if self.guided.share > 0 and self.guidance != 1:
-            raise ValueError(f"guidance must be 1 where guided.share is not 0 (it is {self.guidance})")
         if self.precision == "float32" and self.base != "float32":
             raise ValueError(f"base must be float32 where precision is (it is {self.base})")
         if self.reward.descriptor is not None and "style" not in self.reads:
@@ -266,99 +251,15 @@ class TrainingConfig(RunConfig):
         return self
 
 
-Run = TypeVar("Run", bound=RunConfig)
-
-
-def training_names(folder: Path = FOLDER) -> list[str]:
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+def training_names() -> list[str]:
+    """Names of the configs in `configs/training/`."""
+    return config_names(FOLDER)
 
 
 def load_training_config(name: str, overrides: Sequence[str] = ()) -> TrainingConfig:
-    """The run called `name`, or the one in a YAML file of one's own, with `key.key=value` laid over it.
+    """The run called `name`, or the one in a YAML file, with `key.key=value` overrides.
 
     Raises:
-        ConfigError: no such run; a key that is not known, with those that are; a value that is refused.
+        ConfigError: no such run; an unknown key, with the known ones; a value that is refused.
     """
-    return load_run_config(TrainingConfig, FOLDER, name, overrides)
-
-
-def load_run_config(cls: type[Run], folder: Path, name: str, overrides: Sequence[str] = ()) -> Run:
-    """Likewise, for any kind of run and the folder where its configs are."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
-    if not path.is_file():
-        raise ConfigError(
-            f"There is no training config '{name}'. Choose one of: {', '.join(training_names(folder))}; or a YAML file."
-        )
-    values: dict[str, Any] = {"name": path.stem, **read_yaml_with_parents(path)}
-    check_keys(cls, values, str(path))
-    for override in overrides:
-        _lay_over(cls, values, override)
-    try:
-        return cls.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{path}: {where + ': ' if where else ''}{reason}.") from error
-
-
-def check_keys(cls: type[BaseModel], values: dict[str, Any], where: str, prefix: str = "") -> None:
-    """Refuse keys that a config does not have.
-
-    Raises:
-        ConfigError: with the keys that it has.
-    """
-    for key, value in values.items():
-        field = cls.model_fields.get(key)
-        if field is None:
-            raise ConfigError(f"{where}: {_unknown(cls, key, prefix)}")
-        inner = _inner(field.annotation)
-        if inner is not None and isinstance(value, dict):
-            check_keys(inner, value, where, f"{prefix}{key}.")
-
-
-def _inner(annotation: Any) -> type[BaseModel] | None:
-    """The config that a field holds, if it holds one."""
-    for kind in (annotation, *get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-    return None
-
-
-def _unknown(cls: type[BaseModel], key: str, prefix: str) -> str:
-    known = sorted(cls.model_fields)
-    near = difflib.get_close_matches(key, known, n=1)
-    hint = f" Did you mean {prefix}{near[0]}?" if near else ""
-    return f"there is no key {prefix}{key}.{hint} Known here: {', '.join(prefix + name for name in known)}."
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:]
-
-
-def _lay_over(cls: type[BaseModel], values: dict[str, Any], override: str) -> None:
-    """Change `values` by one `key.key=value`; the value is read as YAML. Keys below a free dictionary may be any."""
-    dotted, equals, text = override.partition("=")
-    if not equals or not dotted:
-        raise ConfigError(f"'{override}' is no override. Write key=value, for example optimizer.lr=1e-4.")
-    *owners, last = dotted.split(".")
-    prefix = ""
-    level: type[BaseModel] | None = cls
-    """None below a free dictionary."""
-    for owner in owners:
-        if level is not None:
-            if owner not in level.model_fields:
-                raise ConfigError(_sentence(_unknown(level, owner, prefix)))
-            annotation = level.model_fields[owner].annotation
-            level = _inner(annotation)
-            if level is None and get_origin(annotation) is not dict:
-                raise ConfigError(f"There is no key {dotted}: {prefix}{owner} has no keys of its own.")
-        present = values.get(owner)
-        values[owner] = dict(present) if isinstance(present, dict) else {}
-        values, prefix = values[owner], f"{prefix}{owner}."
-    if level is not None and last not in level.model_fields:
-        raise ConfigError(_sentence(_unknown(level, last, prefix)))
-    try:
-        values[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"The value of '{override}' cannot be read as YAML.") from error
+    return load_config(TrainingConfig, FOLDER, name, overrides)

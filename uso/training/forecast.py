@@ -4,7 +4,8 @@ What a step keeps is traced with the run's own code (`activations.py`), the rest
 memory inside kernels, the allocator's gaps, and the descriptor of a reward.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,20 +13,20 @@ import torch
 from uso.bench.flops import step_flops
 from uso.forecast.meta_model import MetaModel
 from uso.memory.plan import GIB
-from uso.memory.residency import module_bytes
+from uso.memory.sizes import module_bytes
 from uso.pipeline.pipeline import USOPipeline
 from uso.training.activations import activations, decoded, example_batch, network, tokens_of
 from uso.training.config import TrainingConfig
 from uso.training.data.batches import TrainingBatch
 from uso.training.data.buckets import Size, bucket_sizes, content_sizes
 from uso.training.loop.log import duration
+from uso.training.loop.optimizer import state_bytes
+from uso.training.losses.teacher import make_teacher
 from uso.training.model.int8 import quantize_base
 from uso.training.model.learners import Learners
 from uso.training.model.load import training_model
 
 _FLOAT32 = 4
-_MOMENTS = {"adamw": 8, "adamw8bit": 2, "muon": 4}
-"""Bytes of the optimizer per parameter that learns."""
 
 CARDS = {"RTX 4090": 165e12, "H100 or H200": 790e12}
 """Operations per second in bfloat16 that a card can do at best (the second was measured): for least times."""
@@ -91,11 +92,8 @@ def dry_run(config: TrainingConfig, changes: dict[str, dict[str, Any]] | None = 
     forward = _forward_flops(pipeline, batch)
     again = 1 if config.gradient_checkpointing else 0
     passes = 2 + again + ("transformer" in config.learns)  # forwards, back to inputs, again, back to weights
-    answers = _forward_flops(pipeline, replace(batch, styles=())) if config.words > 0 else 0
-    guided, alone = config.guided, replace(batch, content=None)
-    nothing = guided.without_style * _forward_flops(pipeline, replace(alone, styles=()))
-    untold = nothing + (1 - guided.without_style) * _forward_flops(pipeline, alone)
-    answers += round(guided.share * (forward + untold))
+    teacher = make_teacher(config)
+    answers = 0 if teacher is None else teacher.flops(batch, partial(_forward_flops, pipeline))
     mean_steps = config.reward.steps - (config.reward.last + 1) / 2
     samples = min(config.reward.samples or config.micro_batch, config.micro_batch) * config.batch // config.micro_batch
     return DryRun(
@@ -104,7 +102,7 @@ def dry_run(config: TrainingConfig, changes: dict[str, dict[str, Any]] | None = 
         frozen=frozen,
         learned=_FLOAT32 * count,
         gradients=_FLOAT32 * count,
-        optimizer=_MOMENTS[config.optimizer.kind] * count,
+        optimizer=state_bytes(config.optimizer) * count,
         mean=0 if config.ema is None else _FLOAT32 * count,
         activations=flow,
         activations_stored=activations(pipeline, batch, config, checkpointing=False),

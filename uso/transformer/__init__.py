@@ -1,10 +1,11 @@
 """FLUX's transformer as USO runs it: diffusers' own class with single parts exchanged.
 
-context_embedder.py    text and style projections; what the transformer reads as context
-exchange.py            which parts of the transformer are replaced, and back again for saving
-modulation.py          modulation rows computed once per request
-attention.py           queries and keys normalised and rotated
-compile.py             compiled blocks and attention backends
-int8.py fp8.py         reduced precision, `--speed fast`
-kernels.py             Triton kernels and the custom operators around them
+exchange.py            which parts are exchanged, and how the stock transformer comes back for saving
+context_embedder.py    text and style projections: the context that the transformer reads
+modulation.py          modulation rows, computed once per request
+attention.py           queries and keys normalised and rotated in one pass
+compile.py             attention backends and compiled blocks
+int8.py fp8.py         blocks in reduced precision, for `--speed fast`
+operators.py           custom operators behind them, with a plain PyTorch form
+kernels.py             the operators' Triton kernels, imported on CUDA only
 """

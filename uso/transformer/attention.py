@@ -1,68 +1,20 @@
-"""Queries and keys of the transformer's attention: normalised, turned and put side by side in one pass over memory.
+"""Attention whose queries and keys are normalised, concatenated and rotated in one pass over memory.
 
-diffusers' own steps (RMS norm of each head, context before picture, rotary embedding) take several passes, also where
-they are compiled. What `--speed fast` runs on the cards of `uso.transformer.fp8`; elsewhere diffusers' processor stays.
+diffusers does this in several passes (RMS norm per head, context before picture, rotary embedding), even when compiled.
+`--speed fast` uses it together with `uso.transformer.fp8`; everywhere else diffusers' own processor stays.
 """
 
 from typing import Any
 
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
-from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
-from torch import nn
 
-
-@torch.library.custom_op("uso::rotated", mutates_args=())
-def rotated(
-    context: torch.Tensor | None,
-    picture: torch.Tensor,
-    context_weight: torch.Tensor | None,
-    picture_weight: torch.Tensor,
-    cosines: torch.Tensor,
-    sines: torch.Tensor,
-    eps: float,
-) -> torch.Tensor:
-    """Queries or keys of context and picture, [B, tokens, heads * size] each -> [B, all tokens, heads, size].
-
-    Args:
-        context: None where both are one sequence already.
-        context_weight, picture_weight: of their RMS norms, [size].
-        cosines, sines: [all tokens, size], float32; both numbers of a pair have one angle.
-    """
-    parts = [(context, context_weight), (picture, picture_weight)]
-    normed = [
-        nn.functional.rms_norm(part.unflatten(-1, (-1, len(weight))), (len(weight),), weight, eps)
-        for part, weight in parts
-        if part is not None and weight is not None
-    ]
-    turned: torch.Tensor = apply_rotary_emb(torch.cat(normed, dim=1), (cosines, sines), sequence_dim=1)
-    return turned
-
-
-@rotated.register_fake
-def _(
-    context: torch.Tensor | None,
-    picture: torch.Tensor,
-    context_weight: torch.Tensor | None,
-    picture_weight: torch.Tensor,
-    *others: Any,
-) -> torch.Tensor:
-    batch, tokens, width = picture.shape
-    size = picture_weight.shape[0]
-    return picture.new_empty(batch, tokens + (0 if context is None else context.shape[1]), width // size, size)
-
-
-@rotated.register_kernel("cuda")
-def _(context: torch.Tensor | None, picture: torch.Tensor, *others: Any) -> torch.Tensor:
-    from uso.transformer import kernels  # Triton is there where CUDA is
-
-    with torch.cuda.device(picture.device):  # Triton launches on the present device
-        return kernels.rotated(context, picture, *others)
+from uso.transformer.operators import rotated
 
 
 class RotatedProcessor(FluxAttnProcessor):
-    """diffusers' attention of FLUX with `rotated` for queries and keys."""
+    """diffusers' FLUX attention, with `rotated` for queries and keys."""
 
     def __call__(
         self,
@@ -95,6 +47,6 @@ class RotatedProcessor(FluxAttnProcessor):
 
 
 def rotate_in_one_pass(transformer: Any) -> None:
-    """Give every block of a transformer `RotatedProcessor`. To be called before an attention backend is chosen."""
+    """Give every block `RotatedProcessor`. Call it before an attention backend is chosen."""
     for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks]:
         block.attn.set_processor(RotatedProcessor())

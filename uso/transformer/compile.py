@@ -1,7 +1,7 @@
-"""How the transformer's blocks are run: which attention kernel, and compiled or not.
+"""How the transformer's blocks run: with which attention kernel, and compiled or eager.
 
-Nothing here changes what is computed, except in the last bits: a compiled picture and an eager one differ there, so the
-mode belongs into a picture's record. What trades exactness for time is in `uso.transformer.int8`.
+Only the last bits of a picture depend on it, which is why its record names the mode. What trades exactness for time is
+in `uso.transformer.int8` and `uso.transformer.fp8`.
 """
 
 import importlib.util
@@ -29,34 +29,34 @@ NATIVE = "native"
 CUDNN = "_native_cudnn"
 
 _CUDNN_CAPABILITY = (9, 0)
-"""Hopper, the first cards where cuDNN's attention is ahead of PyTorch's own."""
+"""Hopper: the first cards on which cuDNN's attention beats PyTorch's own."""
 
 _TRITON_CAPABILITY = (7, 0)
 
 SHAPES = 2**16
-"""Compiled graphs allowed per kind of block, one for each shape: no limit in practice. PyTorch's own limits (8 and 256)
-are there against code that compiles over and over; `tests/transformer/test_compile.py` holds that this does not."""
+"""Compiled graphs allowed per kind of block, one for each shape: in practice no limit. PyTorch's limits (8 and 256)
+guard against code that recompiles endlessly; `tests/transformer/test_compile.py` checks that this code does not."""
 
 _SAME_EVERYWHERE = {"deterministic": True}
-"""Inductor options: choose no kernel by timing it, where the choice would show in the last bits of a picture."""
+"""Inductor options: never choose a kernel by timing it, since the choice would show in a picture's last bits."""
 
 _TUNED_INT8 = {"max_autotune_gemm": True, "test_configs.force_filter_reduction_configs": True}
-"""... for blocks whose products are all int8: sums are exact however they are tiled, so those kernels may be chosen by
-timing, and one that scales its sums itself saves writing them to memory. Reductions keep to one choice."""
+"""Inductor options for blocks whose products are all int8. Integer sums are exact in any tiling, so kernels may be
+chosen by timing; one that scales its own sums saves a pass over memory. Reductions keep one fixed choice."""
 
 
 # Attention.
 
 
 def choose_attention(transformer: Any, device: torch.device | str, alone: bool = True) -> str:
-    """Set the attention backend (a name of diffusers') by what the card has, and return it for the record.
+    """Set the attention backend that suits the card; returns its name in diffusers, for the record.
 
     Args:
-        alone: no other pipeline works in this process at the same time. cuDNN's attention is asked for by flags that
-            are the whole process's, so several pipelines in threads leave it.
+        alone: no other pipeline runs in this process. cuDNN's attention is switched on by process-wide flags, so
+            pipelines that share a process do without it.
     """
     name = CUDNN if alone and _cudnn_works(transformer, torch.device(device)) else NATIVE
-    with _without_warnings("diffusers.models.modeling_utils"):  # it calls its own switch experimental, every time
+    with _without_warnings("diffusers.models.modeling_utils"):  # it warns that the switch is experimental, every time
         transformer.set_attention_backend(name)
     return name
 
@@ -86,7 +86,7 @@ def _without_warnings(name: str) -> Iterator[None]:
 
 
 def cache_folder() -> Path | None:
-    """Where compiled kernels are kept from run to run: in the user's cache folder; None for a user without a home."""
+    """Where compiled kernels are kept between runs: in the user's cache folder; None for a user without a home."""
     try:
         if sys.platform == "win32":
             base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
@@ -100,9 +100,9 @@ def cache_folder() -> Path | None:
 
 
 def use_cache_folder(folder: Path | None) -> None:
-    """Keep compiled kernels in `folder` (None: where PyTorch keeps them). To be called before anything is compiled.
+    """Keep compiled kernels in `folder` (None: PyTorch's own place). Call it before anything is compiled.
 
-    TORCHINDUCTOR_CACHE_DIR, where the user has set it, wins; PyTorch sets it too, to its default, once it has looked.
+    A TORCHINDUCTOR_CACHE_DIR set by the user wins. PyTorch itself sets the variable to its default on first use.
     """
     if folder is None or os.environ.get("TORCHINDUCTOR_CACHE_DIR", default_cache_dir()) != default_cache_dir():
         return
@@ -115,7 +115,7 @@ def use_cache_folder(folder: Path | None) -> None:
 
 
 def can_compile(device: torch.device | str) -> str | None:
-    """Why blocks cannot be compiled for a device, in a sentence; None if they can, which is found out by trying."""
+    """Why blocks cannot be compiled for a device, in a sentence; None if a trial compilation succeeds."""
     device = torch.device(device)
     if device.type not in ("cuda", "cpu"):
         return f"Blocks are not compiled on {device.type}."
@@ -128,7 +128,7 @@ def can_compile(device: torch.device | str) -> str | None:
         return "No C compiler was found (gcc or clang); compiled blocks need one."
     try:
         torch.compile(_trial, fullgraph=True, dynamic=False)(torch.zeros(64, device=device))
-    except Exception as error:  # whatever a toolchain can fail with; eager works in any case
+    except Exception as error:  # a toolchain can fail in any way; eager always works
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return f"A trial compilation failed ({lines[0]})."
     return None
@@ -145,10 +145,10 @@ def _compiler(device: torch.device) -> str | None:
 
 
 def choose_compile(choice: Compile, device: torch.device | str, folder: Path | None = None) -> bool:
-    """Whether to compile the blocks. `auto` does on a CUDA device where it works, and says why it does not.
+    """Whether to compile the blocks. `auto` compiles on CUDA where that works, and logs why where it does not.
 
     Raises:
-        ConfigError: `on`, where it does not work.
+        ConfigError: `on`, and compilation does not work.
     """
     device = torch.device(device)
     if choice == "off" or (choice == "auto" and device.type != "cuda"):
@@ -164,14 +164,14 @@ def choose_compile(choice: Compile, device: torch.device | str, folder: Path | N
 
 
 def compile_blocks(transformer: Any, folder: Path | None, *, backend: str = "inductor") -> None:
-    """Compile the transformer's blocks, each kind of block once per shape, at its first use.
+    """Compile the transformer's blocks: each kind of block once per shape, at its first use.
 
-    Shapes are static: with dynamic ones, the kernels of a request would depend on the requests before it. It is
-    `forward` that is compiled, so that hooks, which bring weights to the device, stay outside.
+    Shapes are static; with dynamic ones a request's kernels would depend on earlier requests. Only `forward` is
+    compiled, so hooks that bring weights to the device stay outside.
 
     Args:
         folder: where compiled kernels are kept; see `use_cache_folder`.
-        backend: what turns graphs into code. `eager` makes none, which is enough to count graphs.
+        backend: turns graphs into code; `eager` generates none, which is enough to count graphs.
     """
     use_cache_folder(folder)
     for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks]:
@@ -180,7 +180,7 @@ def compile_blocks(transformer: Any, folder: Path | None, *, backend: str = "ind
 
 @contextmanager
 def uncompiled(transformer: Any) -> Iterator[None]:
-    """While inside, the blocks of a transformer run as they are, compiled or not."""
+    """While inside, the blocks run uncompiled."""
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
     compiled = [(block, block.__dict__.pop("forward")) for block in blocks if "forward" in block.__dict__]
     try:
@@ -213,10 +213,10 @@ def _inductor_options(block: nn.Module) -> dict[str, Any]:
 
 
 def _plain(tokens: torch.Tensor) -> torch.Tensor:
-    """The same [1, n, hidden] with the strides of a tensor of its own.
+    """The same [1, n, hidden] with the strides of a freestanding tensor.
 
-    Single blocks give slices of the joint sequence, whose outermost stride (of a dimension of size 1) would otherwise
-    make a third graph for each shape.
+    Single blocks return slices of the joint sequence. Their outermost stride (of a dimension of size 1) would otherwise
+    cost a third graph per shape.
     """
     if tokens.shape[0] == 1 and tokens.stride(0) != tokens.shape[1] * tokens.stride(1):
         return tokens[0].unsqueeze(0)
@@ -227,7 +227,7 @@ def _plain(tokens: torch.Tensor) -> torch.Tensor:
 
 
 def speed_error(latents: torch.Tensor, exact: torch.Tensor, noise: torch.Tensor) -> float:
-    """How far a level's latents are from the exact ones, as a share of the way from noise to picture.
+    """How far latents of a speed level are from the exact ones, relative to the way from noise to picture.
 
     `||latents - exact|| / ||exact - noise||`, all of one request and shape.
     """

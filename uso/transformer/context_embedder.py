@@ -1,7 +1,7 @@
-"""What the transformer reads beside the picture: style tokens and projected text, in transformer width.
+"""The context that the transformer reads beside the picture: style tokens and projected text, in transformer width.
 
-`ContextEmbedder` holds both projections. They depend on the request alone, so the context is computed once per request
-and not once per step. Layout of the style projector: USO's released `projector.safetensors`.
+`ContextEmbedder` holds both projections. They depend on the request only, so the context is computed once per request
+instead of once per step. The style projector has the layout of USO's released `projector.safetensors`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 STYLE_LAYERS = {"high": -2, "mid": -11, "low": -20}
-"""Which hidden state of the image encoder each level reads, in the order of its tokens."""
+"""Which hidden state of the image encoder each level reads, in token order."""
 
 
 class StyleLevel(nn.Module):
-    """One level of the style projector: image tokens pooled to style tokens, normalised, brought to width."""
+    """One level of the style projector: pools image tokens to style tokens, normalises, projects to width."""
 
     def __init__(self, image_tokens: int, style_tokens: int, image_dim: int, hidden_size: int) -> None:
         super().__init__()
@@ -43,8 +43,8 @@ class ContextEmbedder(ModelMixin, ConfigMixin):
         style_tokens: style tokens per level (64).
         hidden_size: width of the transformer (3072).
 
-    `text_projection` is the transformer's own `context_embedder`, moved here by `USOPipeline`; it is None until then
-    and on disk, where it stays in the transformer.
+    `text_projection` is the transformer's own `context_embedder`, which `USOPipeline` moves here. Until then, and on
+    disk, it is None and part of the transformer.
     """
 
     @register_to_config
@@ -59,18 +59,18 @@ class ContextEmbedder(ModelMixin, ConfigMixin):
         """The image encoder's hidden states -> [B, 3 * style_tokens, hidden_size].
 
         Args:
-            hidden_states: [B, image_tokens, image_dim] each; all of them, or those of `STYLE_LAYERS` by their number.
+            hidden_states: [B, image_tokens, image_dim] each: all of them, or those in `STYLE_LAYERS` by number.
         """
         tokens = [self.levels[level](hidden_states[layer].to(self.dtype)) for level, layer in STYLE_LAYERS.items()]
         return torch.cat(tokens, dim=1)
 
     def forward(self, prompt_embeds: torch.Tensor, style_tokens: Sequence[torch.Tensor] = ()) -> torch.Tensor:
-        """[B, L, text_dim] text features and any number of styles' tokens -> [B, styles + L, hidden_size].
+        """[B, L, text_dim] text features and any number of styles' tokens -> [B, style tokens + L, hidden_size].
 
         Style tokens come before the text.
         """
         if self.text_projection is None:
             raise RuntimeError("The text projection is still in the transformer; USOPipeline moves it here.")
-        dtype = next(self.text_projection.parameters()).dtype  # the levels', but while they learn in float32
+        dtype = next(self.text_projection.parameters()).dtype  # the levels' too, but in training they are float32
         text = self.text_projection(prompt_embeds.to(dtype))
         return torch.cat([*(tokens.to(text) for tokens in style_tokens), text], dim=1)

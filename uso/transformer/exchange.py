@@ -1,9 +1,8 @@
-"""The stock transformer at work: submodules exchanged for what a request computes once instead of at every step.
+"""The stock transformer, with submodules exchanged for results that are computed once per request.
 
-Text projection, modulation layers, rotary tables and the references' input projection depend on the request and not
-on the latents. `ExchangedTransformer` takes them out of diffusers' `FluxTransformer2DModel` and lets its `forward` run
-from their results; `stock` puts everything back for saving, training and comparison. No arithmetic of the network is
-written again here.
+Text projection, modulation layers, rotary tables and the references' input projection depend on the request, not on the
+latents. `ExchangedTransformer` takes them out of diffusers' `FluxTransformer2DModel`, whose own `forward` then runs on
+their results. `stock` puts everything back for saving, training and comparison. No network arithmetic is rewritten.
 """
 
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from uso.transformer.modulation import Modulation
 
 
 class GivenPositions(nn.Module):
-    """Stands where the position embedding was: gives the tables that were computed for the request."""
+    """Takes the place of the position embedding and returns the request's precomputed tables."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,13 +30,13 @@ class GivenPositions(nn.Module):
 
 
 class PictureEmbedder(nn.Module):
-    """The transformer's input projection for the picture's tokens; the references' are appended as they are."""
+    """The transformer's input projection for the picture's tokens; projected references are appended as they are."""
 
     def __init__(self, projection: nn.Module) -> None:
         super().__init__()
         self.projection = projection
         self.references: torch.Tensor | None = None
-        """[B, reference tokens, hidden], projected already."""
+        """[B, reference tokens, hidden], already projected."""
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         hidden: torch.Tensor = self.projection(tokens)
@@ -45,7 +44,7 @@ class PictureEmbedder(nn.Module):
 
 
 class ExchangedTransformer:
-    """One transformer and its context embedder, with everything exchanged; see the module's docstring."""
+    """One transformer and its context embedder, with everything exchanged."""
 
     def __init__(self, transformer: Any, context_embedder: ContextEmbedder) -> None:
         if isinstance(transformer.context_embedder, nn.Identity):
@@ -68,7 +67,7 @@ class ExchangedTransformer:
 
     @contextmanager
     def stock(self) -> Iterator[Any]:
-        """While inside, the transformer is complete and diffusers' own."""
+        """While inside, the transformer is complete and stock."""
         self.transformer.context_embedder = self.text_projection
         self.context_embedder.text_projection = None
         self.transformer.pos_embed = self.position_embedding
@@ -90,14 +89,14 @@ class ExchangedTransformer:
     ) -> torch.Tensor:
         """The transformer's output for all picture and reference tokens: [B, tokens, 64].
 
-        Outside of inference mode gradients go back to whatever asks for them.
+        Outside inference mode, gradients flow back through it.
 
         Args:
             tokens: the picture's packed latents, [B, tokens, 64], in the transformer's dtype.
-            references: `picture_embedder.projection` of the references' tokens, [B, tokens, hidden].
+            references: the references' tokens after `picture_embedder.projection`, [B, tokens, hidden].
             context: [B, tokens, hidden].
             positions: `position_embedding` of the ids of context, picture and references, in this order.
-            row: of the modulation table, [B, width].
+            row: one row of the modulation table, [B, width].
         """
         self.positions.tables = positions
         self.picture_embedder.references = references
@@ -109,7 +108,7 @@ class ExchangedTransformer:
         output: torch.Tensor = self.transformer(
             hidden_states=tokens,
             encoder_hidden_states=context,
-            pooled_projections=tokens,  # read by the time embedding alone, which the row stands for
+            pooled_projections=tokens,  # only the time embedding reads it, and the row replaces that
             timestep=no_ids,
             img_ids=no_ids,
             txt_ids=no_ids,

@@ -1,9 +1,9 @@
-"""fp8 matrix products for the transformer's blocks: `--speed fast` on the cards whose fp8 units are the faster ones.
+"""fp8 matrix products for the transformer's blocks: `--speed fast` on cards that multiply fp8 faster than int8.
 
 A linear layer becomes `Fp8Linear`: weights in float8 (e4m3) with one scale per output channel, activations rounded to
-float8 at run time with one scale per token, products summed by the tensor cores. Where a GELU stands before a layer it
-is taken into the rounding, so that its result never goes through memory: in feed-forwards, and in single blocks, whose
-last layer reads attention and MLP side by side.
+float8 at run time with one scale per token, sums on the tensor cores. A GELU before a layer is fused with the rounding,
+so its result never goes through memory. This covers feed-forwards, and single blocks, whose last layer reads attention
+and MLP side by side.
 """
 
 from importlib.util import find_spec
@@ -15,53 +15,20 @@ from diffusers.models.transformers.transformer_flux import FluxSingleTransformer
 from torch import nn
 
 from uso.transformer.attention import rotate_in_one_pass
-from uso.transformer.int8 import TINY, QuantizedLinear, QuantizeReport, quantize_blocks
-
-FP8 = torch.float8_e4m3fn
-LARGEST = torch.finfo(FP8).max
+from uso.transformer.int8 import QuantizedLinear, QuantizeReport, quantize_blocks
+from uso.transformer.operators import gelu_rows, quantize_rows
 
 _CAPABILITIES = ((9, 0),)
-"""Hopper. There PyTorch's fp8 products with scales per row were 1.8 times as fast as its bfloat16 ones, its int8 ones
-as fast as those; other cards were not measured, and keep int8."""
+"""Hopper: PyTorch's fp8 products with scales per row measured 1.8 times as fast as bfloat16, its int8 products as fast
+as bfloat16. Other cards were not measured and keep int8."""
 
 
 def prefers_fp8(device: torch.device | str) -> bool:
-    """Whether a device multiplies fp8 faster than int8, and there is Triton for what goes with it."""
+    """Whether a device multiplies fp8 faster than int8, and Triton is installed for the fused operators."""
     device = torch.device(device)
     if device.type != "cuda" or torch.version.hip is not None or find_spec("triton") is None:
         return False
     return torch.cuda.get_device_capability(device) in _CAPABILITIES
-
-
-def quantize_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """[M, K] -> float8 [M, K] and float32 scales [M, 1]: `scale * quantized` is a row to three bits of mantissa."""
-    values = rows.float()
-    largest = values.abs().amax(dim=1, keepdim=True).clamp_min(TINY)
-    return (values * (LARGEST / largest)).to(FP8), largest / LARGEST
-
-
-@torch.library.custom_op("uso::gelu_rows", mutates_args=())
-def gelu_rows(hidden: torch.Tensor, before: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """`quantize_rows` of [before, gelu(hidden)], one scale for both: [M, K], [M, P] -> float8 [M, P + K], [M, 1].
-
-    GELU is the tanh form, FLUX's. On CUDA one kernel reads every number once (`uso.transformer.kernels`).
-    """
-    values = nn.functional.gelu(hidden.float(), approximate="tanh")
-    return quantize_rows(values if before is None else torch.cat([before.float(), values], dim=1))
-
-
-@gelu_rows.register_fake
-def _(hidden: torch.Tensor, before: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    rows, width = hidden.shape[0], hidden.shape[1] + (0 if before is None else before.shape[1])
-    return hidden.new_empty(rows, width, dtype=FP8), hidden.new_empty(rows, 1, dtype=torch.float32)
-
-
-@gelu_rows.register_kernel("cuda")
-def _(hidden: torch.Tensor, before: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    from uso.transformer import kernels  # Triton is there where CUDA is
-
-    with torch.cuda.device(hidden.device):  # Triton launches on the present device
-        return kernels.gelu_rows(hidden, before)
 
 
 class Fp8Linear(QuantizedLinear):
@@ -72,7 +39,7 @@ class Fp8Linear(QuantizedLinear):
         super().__init__(linear, quantized, scales.flatten())
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Fp8Linear":
-        """Weights and scales move with the model, but are cast to no other dtype."""
+        """Weights and scales move with the model but keep their dtypes."""
         kept = {"weight": self.weight.data, "scale": self.scale.data}
         super()._apply(fn, recurse)
         for name, values in kept.items():
@@ -87,13 +54,13 @@ class Fp8Linear(QuantizedLinear):
         return self._product(rows, scales, inputs)
 
     def after_gelu(self, hidden: torch.Tensor, before: torch.Tensor | None = None) -> torch.Tensor:
-        """What `forward` makes of [before, gelu(hidden)]: [..., in] -> [..., out]."""
+        """`forward` of [before, gelu(hidden)]: [..., in] -> [..., out]."""
         first = None if before is None else before.reshape(-1, before.shape[-1])
         rows, scales = gelu_rows(hidden.reshape(-1, hidden.shape[-1]), first)
         return self._product(rows, scales, hidden)
 
     def _product(self, rows: torch.Tensor, scales: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-        outputs = torch._scaled_mm(  # it gives bfloat16 where scales are per row
+        outputs = torch._scaled_mm(  # with scales per row it returns bfloat16 only
             rows,
             self.weight.t(),
             scale_a=scales,
@@ -106,7 +73,7 @@ class Fp8Linear(QuantizedLinear):
 
 
 class Fp8FeedForward(FeedForward):
-    """diffusers' feed-forward whose second layer takes in the GELU."""
+    """diffusers' feed-forward, with the GELU fused into its second layer."""
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         first, _, last = self.net
@@ -115,7 +82,7 @@ class Fp8FeedForward(FeedForward):
 
 
 class Fp8SingleBlock(FluxSingleTransformerBlock):
-    """diffusers' single block whose last layer takes in the GELU and reads attention and MLP where they are."""
+    """diffusers' single block, with the GELU fused into its last layer, which reads attention and MLP in place."""
 
     def forward(
         self,
@@ -134,21 +101,21 @@ class Fp8SingleBlock(FluxSingleTransformerBlock):
         return joint[:, :context], joint[:, context:]
 
 
-_TAKE_GELU: dict[type[nn.Module], type[nn.Module]] = {
+_FUSED: dict[type[nn.Module], type[nn.Module]] = {
     FeedForward: Fp8FeedForward,
     FluxSingleTransformerBlock: Fp8SingleBlock,
 }
 
 
 def fp8_blocks(transformer: Any) -> QuantizeReport:
-    """Make every attention and MLP layer of a transformer's blocks fp8, in place: see `quantize_blocks`.
+    """Make every attention and MLP layer of a transformer's blocks fp8, in place; see `quantize_blocks`.
 
-    What surrounds those layers is done in fewer passes over memory then, as it takes a larger part of the time.
+    The work between those layers then takes a larger share of the time, so it is fused into fewer passes over memory.
     """
     report = quantize_blocks(transformer, Fp8Linear)
     rotate_in_one_pass(transformer)
     for part in transformer.modules():
-        fused = _TAKE_GELU.get(type(part))
+        fused = _FUSED.get(type(part))
         if fused is not None and isinstance(_last_layer(part), Fp8Linear):
             part.__class__ = fused  # the same parts under the same names
     return report

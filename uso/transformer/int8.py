@@ -1,8 +1,8 @@
-"""int8 matrix products for the transformer's blocks: `--speed fast` (on some cards `uso.transformer.fp8` instead).
+"""int8 matrix products for the transformer's blocks: `--speed fast` (some cards use `uso.transformer.fp8` instead).
 
 A linear layer becomes `Int8Linear`: int8 weights with one scale per output channel, activations rounded to int8 at run
-time with one scale per token, products summed exactly in int32, then scaled and biased in float32. It loads nothing
-and decides nothing: the folded weights come from a transformer that is loaded, and who calls it chose the level.
+time with one scale per token, exact sums in int32, then scale and bias in float32. The weights come from a loaded
+transformer with its LoRA already folded in; the caller decides when to use it.
 """
 
 import logging
@@ -14,36 +14,34 @@ import torch
 from torch import nn
 
 from uso.transformer.modulation import modulation_owners
+from uso.transformer.operators import TINY
 
 logger = logging.getLogger(__name__)
 
 LARGEST = 127
 """int8 without -128, so that the range is symmetric."""
 
-TINY = 1e-12
-"""The least that a row's largest number counts as: a row of zeros is divided by it instead of by zero."""
-
 _CUDA_ROWS = 17
-"""`torch._int_mm` on CUDA takes no fewer rows."""
+"""The fewest rows that `torch._int_mm` takes on CUDA."""
 
 _CUDA_MULTIPLE = 16
-"""... and widths that are a multiple of 8; `torch._scaled_mm`, which fp8 runs in, of this."""
+"""Widths must be a multiple of this for fp8 (`torch._scaled_mm`), and of 8 for int8 (`torch._int_mm`)."""
 
 _BLOCKS = ("transformer_blocks.", "single_transformer_blocks.")
 
 _CUDA_CAPABILITY = (7, 5)
-"""Turing, the first cards that multiply int8 in their tensor cores through cuBLAS."""
+"""Turing: the first cards whose tensor cores multiply int8 through cuBLAS."""
 
 
 def can_quantize(device: torch.device | str) -> str | None:
-    """Why int8 products do not run on a device, in a sentence; None if they do."""
+    """Why a device cannot run int8 products, in a sentence; None if it can."""
     device = torch.device(device)
     if device.type == "cpu":
         return None
     if device.type != "cuda":
         return f"int8 matrix products need a CUDA device (or a CPU); this is {device.type}."
     if torch.version.hip is not None:
-        return "int8 matrix products were never tried on this kind of card (ROCm)."
+        return "int8 matrix products have not been tested on this kind of card (ROCm)."
     capability = torch.cuda.get_device_capability(device)
     if capability < _CUDA_CAPABILITY:
         found, needed = (".".join(map(str, version)) for version in (capability, _CUDA_CAPABILITY))
@@ -54,19 +52,19 @@ def can_quantize(device: torch.device | str) -> str | None:
 
 
 def row_scales(values: torch.Tensor) -> torch.Tensor:
-    """float32 [M, K] -> [M, 1]: what int8's range stands for in each row."""
+    """float32 [M, K] -> [M, 1]: the value of one int8 step in each row."""
     return values.abs().amax(dim=1, keepdim=True).clamp_min(TINY) / LARGEST
 
 
 def quantize_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """[M, K] -> int8 [M, K] and float32 scales [M, 1], so that `scale * quantized` is within half a scale of a row."""
+    """[M, K] -> int8 [M, K] and float32 scales [M, 1]; `scale * quantized` is within half a scale of each value."""
     values = rows.float()
     scales = row_scales(values)
     return (values / scales).round().clamp(-LARGEST, LARGEST).to(torch.int8), scales
 
 
 class QuantizedLinear(nn.Module):
-    """What is left of a linear layer whose weights became `weight`, [out, in], and `scale`, [out]; its bias stays."""
+    """A linear layer whose weights are a quantized `weight`, [out, in], and a `scale`, [out]; the bias stays."""
 
     weight: nn.Parameter
     scale: nn.Parameter
@@ -87,8 +85,8 @@ class QuantizedLinear(nn.Module):
 class Int8Linear(QuantizedLinear):
     """A linear layer whose product runs in int8.
 
-    Scales have the dtype of the weights they stand for: rounded to it before the weights are divided by them, so that
-    nothing is lost, and a cast of the whole model changes no number.
+    Scales have the dtype of the original weights. They are rounded to it before the weights are divided by them, so
+    casting the whole model changes no number.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -101,7 +99,7 @@ class Int8Linear(QuantizedLinear):
         """[..., in] -> [..., out], in the dtype of the inputs."""
         rows, row_scales = quantize_rows(inputs.reshape(-1, self.in_features))
         count = rows.shape[0]
-        if count < _CUDA_ROWS:  # the same on every device; rows of zeros change no other row
+        if count < _CUDA_ROWS:  # on every device alike; rows of zeros affect no other row
             rows = nn.functional.pad(rows, (0, 0, 0, _CUDA_ROWS - count))
         sums = torch._int_mm(rows, self.weight.t())[:count]
         outputs = sums.float() * row_scales * self.scale.float()
@@ -117,7 +115,7 @@ class QuantizeReport:
     layers: int
     """Linear layers that changed."""
     kept: tuple[str, ...]
-    """Those of the blocks that did not, by name: their widths do not suit the products of int8 and fp8."""
+    """Names of layers in the blocks that did not change, because their widths suit neither int8 nor fp8 products."""
     bytes_before: int
     bytes_after: int
     """Of the layers that changed."""
@@ -125,14 +123,14 @@ class QuantizeReport:
 
 @torch.no_grad()
 def quantize_blocks(transformer: Any, layer_class: Callable[[nn.Linear], nn.Module] = Int8Linear) -> QuantizeReport:
-    """Make every attention and MLP layer of a transformer's blocks int8 (or another), in place and one after another.
+    """Replace every attention and MLP layer of a transformer's blocks by `layer_class`, in place, one after another.
 
-    To be called after LoRA weights are folded, and before blocks are compiled or streamed. Modulation, the projections
-    into and out of the transformer and all norms stay as they are. Works on any device, `meta` too.
+    Call it after the LoRA is folded in and before blocks are compiled or streamed. Modulation, norms, and the
+    projections into and out of the transformer stay as they are. Works on any device, including `meta`.
 
     Args:
         transformer: diffusers' `FluxTransformer2DModel`; it can no longer be saved as a stock one afterwards.
-        layer_class: what a layer becomes.
+        layer_class: makes the new layer from a linear one.
     """
     modulation = {id(owner.linear) for owner in modulation_owners(transformer)}
     found: list[tuple[str, nn.Module, str, nn.Linear]] = []
@@ -153,7 +151,7 @@ def quantize_blocks(transformer: Any, layer_class: Callable[[nn.Linear], nn.Modu
             layers, before, after = layers + 1, before + _bytes(layer), after + _bytes(replacement)
     report = QuantizeReport(layers, tuple(kept), before, after)
     logger.info(
-        "%d layers of the blocks are quantized now: %.1f GiB instead of %.1f.", layers, after / 2**30, before / 2**30
+        "%d layers of the blocks are quantized: %.1f GiB instead of %.1f.", layers, after / 2**30, before / 2**30
     )
     return report
 

@@ -1,18 +1,17 @@
-"""Triton kernels behind `fp8.gelu_rows` and `attention.rotated`. Imported on a CUDA device alone."""
+"""Triton kernels of the operators in `uso.transformer.operators`. Imported on CUDA only."""
 
 import torch
 import triton
 import triton.language as tl
 
-from uso.transformer.fp8 import FP8
-
+_FP8 = torch.float8_e4m3fn
 _ROW_WARPS = 8
 _HEAD_WARPS = 4
 
 
 @triton.jit
 def _gelu(values):  # type: ignore[no-untyped-def] # Triton reads annotations, here and below
-    """The tanh form, by the card's own tanh. Rounding to float8 hides its error but in numbers near zero."""
+    """The tanh form with the card's own tanh. Rounding to float8 hides its error, except near zero."""
     inner = 0.7978845608028654 * (values + 0.044715 * values * values * values)
     tanh = tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [inner], dtype=tl.float32, is_pure=True, pack=1)
     return 0.5 * values * (1.0 + tanh)
@@ -33,7 +32,7 @@ def _gelu_rows(  # type: ignore[no-untyped-def]
     HEAD_BLOCK: tl.constexpr,
     TAIL_BLOCK: tl.constexpr,
 ):
-    """A row of hidden is HEAD_BLOCK numbers and a tail. 448 and 1e-12 are the bounds of `fp8.py`."""
+    """A row of hidden is HEAD_BLOCK numbers and a tail. 448 and 1e-12 are `LARGEST` and `TINY` of `operators.py`."""
     row = tl.program_id(0).to(tl.int64)
     hidden += row * hidden_stride
     places = tl.arange(0, HEAD_BLOCK)
@@ -59,11 +58,11 @@ def _gelu_rows(  # type: ignore[no-untyped-def]
 
 
 def gelu_rows(hidden: torch.Tensor, before: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """See `uso.transformer.fp8.gelu_rows`; a row at a time, each number read once."""
+    """`operators.gelu_rows`, one row per program; each number is read once."""
     hidden, first = _rows(hidden), None if before is None else _rows(before)
     rows, width = hidden.shape
     before_width = 0 if first is None else first.shape[1]
-    quantized = torch.empty(rows, before_width + width, dtype=FP8, device=hidden.device)
+    quantized = torch.empty(rows, before_width + width, dtype=_FP8, device=hidden.device)
     scales = torch.empty(rows, 1, dtype=torch.float32, device=hidden.device)
     head = 2 ** (width.bit_length() - 1)
     _gelu_rows[(rows,)](
@@ -85,7 +84,7 @@ def gelu_rows(hidden: torch.Tensor, before: torch.Tensor | None) -> tuple[torch.
 
 
 def _rows(values: torch.Tensor) -> torch.Tensor:
-    """The same with the numbers of each row side by side."""
+    """The same values, contiguous within each row."""
     return values if values.stride(-1) == 1 else values.contiguous()
 
 
@@ -121,7 +120,7 @@ def _rotated(  # type: ignore[no-untyped-def]
         weight = tl.load(picture_weight + sizes).to(tl.float32)
     values = values * tl.rsqrt(tl.sum(values * values, axis=1) / SIZE + eps)[:, None] * weight[None, :]
     left, right = tl.split(tl.reshape(values, (HEADS, SIZE // 2, 2)))
-    pairs = token * SIZE + 2 * tl.arange(0, SIZE // 2)  # both numbers of a pair turn by one angle
+    pairs = token * SIZE + 2 * tl.arange(0, SIZE // 2)  # both numbers of a pair share one angle
     cosine, sine = tl.load(cosines + pairs)[None, :], tl.load(sines + pairs)[None, :]
     turned = tl.join(left * cosine - right * sine, right * cosine + left * sine)
     place = outputs + number.to(tl.int64) * width + places
@@ -137,7 +136,7 @@ def rotated(
     sines: torch.Tensor,
     eps: float,
 ) -> torch.Tensor:
-    """See `uso.transformer.attention.rotated`; each number read once and written once."""
+    """`operators.rotated`; each number is read once and written once."""
     picture = picture.contiguous()
     first = None if context is None else context.contiguous()
     batch, tokens, width = picture.shape

@@ -1,9 +1,9 @@
-"""The modulation table: what the transformer's modulation layers give at every step, computed before denoising.
+"""The modulation table: outputs of the transformer's modulation layers for every step, computed before denoising.
 
 The layers `norm1.linear`, `norm1_context.linear` (double blocks), `norm.linear` (single blocks) and `norm_out.linear`
-depend on timestep, guidance and the pooled prompt alone, so their outputs for all steps fit a small table (53 MB for 25
-steps of FLUX) and their weights (6 GiB of FLUX's 22) need not be on the device while the blocks run. Rows are computed
-one by one, as the blocks would: the numbers are bitwise the same for one image at a time.
+depend only on timestep, guidance and the pooled prompt. Their outputs for all steps fit a small table (53 MB for 25
+steps of FLUX), and their weights (6 GiB of FLUX's 22) can leave the device while the blocks run. Rows are computed one
+by one, as the blocks would, so the numbers for a single image are bitwise the same.
 """
 
 from typing import Any, cast
@@ -13,13 +13,13 @@ from torch import nn
 
 
 class ModulationRow(nn.Module):
-    """Stands where a modulation layer was, and gives its part of the present row."""
+    """Takes the place of a modulation layer and returns its part of the current row."""
 
     def __init__(self, out_features: int) -> None:
         super().__init__()
         self.out_features = out_features
         self.row: torch.Tensor | None = None
-        """[B, out_features], a view of the present row of all layers."""
+        """[B, out_features], a view of the current row of all layers."""
 
     def forward(self, _: torch.Tensor) -> torch.Tensor:
         if self.row is None:
@@ -28,7 +28,7 @@ class ModulationRow(nn.Module):
 
 
 class RowByRow(nn.Module):
-    """A modulation layer that is given all steps at once and computes them one by one, as the blocks would."""
+    """A modulation layer that takes all steps at once and computes them one by one, as the blocks would."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class RowByRow(nn.Module):
 
 
 class EmbeddedTime(nn.Module):
-    """Stands where the time embedding was: nothing reads it once the modulation layers are rows."""
+    """Takes the place of the time embedding, which nothing reads once the modulation layers are rows."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class EmbeddedTime(nn.Module):
 
 
 def modulation_owners(transformer: Any) -> list[nn.Module]:
-    """The modules whose `linear` is a modulation layer, in the order in which they run."""
+    """The modules whose `linear` is a modulation layer, in running order."""
     owners: list[nn.Module] = []
     for block in transformer.transformer_blocks:
         owners += [block.norm1, block.norm1_context]
@@ -63,7 +63,7 @@ class Modulation:
     """The modulation layers of one transformer, taken out of it.
 
     Args:
-        transformer: diffusers' `FluxTransformer2DModel`, complete. From here on it runs from `set_row`.
+        transformer: a complete `FluxTransformer2DModel` of diffusers. From now on it needs `set_row` before each call.
     """
 
     def __init__(self, transformer: Any) -> None:
@@ -77,7 +77,7 @@ class Modulation:
 
     @property
     def width(self) -> int:
-        """Values of a row: the outputs of all layers."""
+        """Values in a row: the outputs of all layers."""
         return sum(slot.out_features for slot in self.slots)
 
     def take_out(self) -> None:
@@ -86,23 +86,23 @@ class Modulation:
         self.transformer.time_text_embed = EmbeddedTime(self.transformer.inner_dim)
 
     def put_back(self) -> None:
-        """Make the transformer stock again (for saving it)."""
+        """Make the transformer stock again, to save it."""
         for owner, layer in zip(self.owners, self.layers, strict=True):
             owner.linear = layer.linear
         self.transformer.time_text_embed = self.embedding
 
     def embed(self, sigmas: torch.Tensor, guidance: torch.Tensor | None, pooled: torch.Tensor) -> list[torch.Tensor]:
-        """What the modulation layers read, for each noise level: [B, hidden], in the transformer's dtype.
+        """The modulation layers' input for each noise level: [B, hidden], in the transformer's dtype.
 
         Args:
             sigmas: [steps], or [steps, B] where each picture has its own, float32.
-            guidance: [B] or None, as `Conditioning` has it.
+            guidance: [B] or None, as in `Conditioning`.
             pooled: [B, pooled_dim], in the transformer's dtype.
         """
         batch = pooled.shape[0]
         embedded = []
         for sigma in sigmas:
-            # As FluxTransformer2DModel.forward has it: cast first, then scale.
+            # As in FluxTransformer2DModel.forward: cast first, then scale.
             times = [sigma.expand(batch).to(pooled.dtype) * 1000]
             if guidance is not None:
                 times.append(guidance.to(pooled.dtype) * 1000)
@@ -121,10 +121,10 @@ class Modulation:
         return table
 
     def set_row(self, row: torch.Tensor) -> None:
-        """Make one row of a table, [B, width], the present one. Its place in memory stays the same from row to row."""
+        """Make one row of a table, [B, width], the current one. Rows are copied to the same place in memory."""
         present = self._present
         if present is not None and present.is_inference() and not torch.is_inference_mode_enabled():
-            present = None  # made in inference mode, and not to be written outside
+            present = None  # made in inference mode, so it cannot be written outside
         if present is None or present.shape != row.shape or present.dtype != row.dtype or present.device != row.device:
             present = self._present = torch.empty_like(row)
             start = 0
@@ -134,10 +134,10 @@ class Modulation:
         present.copy_(row)
 
     def hold_row(self, row: torch.Tensor) -> None:
-        """Make the row itself, [B, width], the present one, for a pass that gradients go back through.
+        """Make the row itself, [B, width], the current one, for a pass with gradients.
 
-        It may carry gradients, and it stays what it is until the next row: blocks that are run again on the way back
-        read it a second time.
+        The row may carry gradients. It is not copied, so blocks that are recomputed in the backward pass read the same
+        row again.
         """
         self._present = None
         start = 0

@@ -1,8 +1,8 @@
-"""Released weights files -> diffusers and transformers modules: strict, streamed tensor by tensor, LoRA folded.
+"""Released weights files -> diffusers and transformers modules: strict, tensor by tensor, with the LoRA folded in.
 
-Modules are built on the meta device and each parameter is read, folded, cast and placed by itself, so that the host
-never holds more than the final weights and one tensor. Nothing is downloaded here, and nothing is filled in: a missing,
-surplus, misshapen or truncated tensor stops the load.
+Modules are built on the meta device. Each parameter is read, folded, cast and placed by itself, so the host never holds
+more than the final weights and one tensor. Nothing is downloaded or filled in: a missing, surplus, misshapen or
+truncated tensor stops the load.
 """
 
 import logging
@@ -41,14 +41,14 @@ from uso.weights.tensor_files import TensorFiles, check_shapes
 logger = logging.getLogger(__name__)
 
 Device = torch.device | str | Callable[[str], torch.device]
-"""Where a component goes; or, for each of its parameters by name, where that one goes."""
+"""Target of a whole component, or a function from a parameter's name to its target."""
 
 OnTensor = Callable[[int], None]
-"""Called with the bytes of each parameter that has been placed."""
+"""Called with the size in bytes of each parameter after it is placed."""
 
 
 class Lora:
-    """USO's LoRA, verified against a transformer: gives the change of any rows of a FLUX weight, in float32."""
+    """USO's LoRA, checked against a transformer. `change` computes what it adds to rows of a FLUX weight."""
 
     def __init__(self, files: TensorFiles, transformer: Any, scale: float) -> None:
         self.files = files
@@ -70,7 +70,7 @@ class Lora:
         check_shapes(files, expected)
 
     def change(self, source: str, start: int, stop: int) -> torch.Tensor | None:
-        """What the LoRA adds to rows [start, stop) of a FLUX tensor: float32, or None where it adds nothing."""
+        """What the LoRA adds to rows [start, stop) of a FLUX tensor, in float32; None if nothing."""
         module = self._modules.get(source)
         if module is None or start >= self.files.shapes[f"{module}.up.weight"][0]:
             return None
@@ -88,7 +88,7 @@ def _fill(
     lora: Lora | None = None,
     on_tensor: OnTensor | None = None,
 ) -> None:
-    """Put every parameter of a module that is on the meta device in its place."""
+    """Load every parameter of a module that is on the meta device."""
     shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
     names_of = _tied_names(module)
     parts = {name: part_of(name) for name in shapes}
@@ -122,7 +122,7 @@ def _read(
     lora_part: Part | None,
     shapes: Mapping[str, tuple[int, ...]],
 ) -> torch.Tensor:
-    """One parameter in its final dtype, the LoRA folded in float32, in memory of its own."""
+    """One parameter in its final dtype, the LoRA folded in in float32, in its own memory."""
     stored = files.rows(part.source, start, stop) if part.fused else files.whole(part.source)
     if not stored.dtype.is_floating_point:
         raise CheckpointError(f"{files.where(part.source)}: {part.source} holds {stored.dtype}, not floating point.")
@@ -137,7 +137,7 @@ def _read(
 
 
 def _tied_names(module: nn.Module) -> dict[str, list[str]]:
-    """For each parameter's first name, all the names it goes by (T5's embedding has two)."""
+    """For each parameter's first name, all of its names (T5's embedding has two)."""
     first: dict[int, str] = {}
     names: dict[str, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
@@ -160,7 +160,7 @@ def load_transformer(
     device: Device = "cpu",
     on_tensor: OnTensor | None = None,
 ) -> FluxTransformer2DModel:
-    """FLUX's transformer from a single file (FLUX's own names, with ComfyUI's prefix or without) or a diffusers folder.
+    """FLUX's transformer from a single file (FLUX's names, with or without ComfyUI's prefix) or a diffusers folder.
 
     Args:
         config: the `config.json` of `FluxTransformer2DModel`.
@@ -207,7 +207,7 @@ def load_context_embedder(
     device: Device = "cpu",
     on_tensor: OnTensor | None = None,
 ) -> ContextEmbedder:
-    """USO's style projector; all sizes come from the file. The text projection joins it in `USOPipeline`."""
+    """USO's style projector; sizes come from the file. `USOPipeline` adds the text projection."""
     with TensorFiles(paths) as files:
         pool = files.shapes.get("feature_embedder.high_embedding_linear.0.weight", (64, 729))
         projection = files.shapes.get("feature_embedder.high_projection.weight", (3072, 1152))
@@ -235,7 +235,7 @@ def load_text_encoder_2(config: Mapping[str, Any], paths: list[Path], **placing:
 
 
 def load_image_encoder(config: Mapping[str, Any], paths: list[Path], **placing: Any) -> SiglipVisionModel:
-    """The SigLIP vision model, by itself or out of a file that holds the text model too."""
+    """The SigLIP vision model, from a file of its own or one that holds the text model too."""
     with init_empty_weights():
         model = SiglipVisionModel(SiglipVisionConfig(**config))
     return _encoder(model, paths, "vision_model.", **placing)
@@ -256,7 +256,7 @@ def _encoder(
     with TensorFiles(paths) as probe:
         nested = bool(prefix) and any(name.startswith(prefix) for name in probe.shapes)
     with TensorFiles(paths, prefix=prefix if nested else "", only_prefixed=nested) as files:
-        # Old exports keep position ids, which are a buffer that the class makes itself.
+        # Old exports hold position ids, a buffer that the class creates itself.
         files.shapes.pop("embeddings.position_ids", None)
         if isinstance(model, T5EncoderModel):
             files.shapes.pop(_T5_SECOND_NAME, None)

@@ -1,4 +1,4 @@
-"""Which model, device, dtype and memory plan to use where `auto` was asked for, and why, in a sentence."""
+"""What `auto` means: which model, device, dtype and memory plan to use, and why, in a sentence."""
 
 import logging
 from collections.abc import Mapping
@@ -8,8 +8,9 @@ import torch
 from uso.config import MemoryPlan, ModelConfig, load_memory_plan, load_model_config, memory_names, with_local_files
 from uso.errors import ConfigError
 from uso.forecast.meta_model import MetaModel
-from uso.memory.residency import GIB, free_device_bytes
-from uso.weights.hub import files as hub
+from uso.memory.device import free_device_bytes
+from uso.memory.plan import GIB
+from uso.weights.hub.files import missing
 
 logger = logging.getLogger(__name__)
 
@@ -18,14 +19,14 @@ FALLBACK_MODEL = "demo"
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 WORKING_BYTES = 5 * GIB
-"""Room beside the weights that `full` wants for activations and the float32 decode at 1024 x 1024."""
+"""What plan `full` needs beside weights, for activations and the float32 decode at 1024 x 1024."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
     """`auto`: the first CUDA device, else MPS, else the CPU.
 
     Raises:
-        ConfigError: a device that is not there.
+        ConfigError: there is no such device.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -61,18 +62,18 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def choose_model(name: str, device: str = "auto", files: Mapping[str, str] | None = None) -> tuple[ModelConfig, str]:
-    """The model to run and, in a sentence, why. `auto` never downloads.
+    """The model to run, and the reason in a sentence.
 
-    `auto` is FLUX.1-dev where its weights are on this disk and a GPU can hold them, and the demo elsewhere.
+    `auto` is FLUX.1-dev if its weights are on this disk and a GPU can hold them, else the demo. It never downloads.
 
     Raises:
         ConfigError: no such model, component or device.
     """
     if name != "auto":
-        return with_local_files(load_model_config(name), dict(files or {})), f"{name} was asked for."
+        return with_local_files(load_model_config(name), dict(files or {})), f"{name} was requested."
     config = with_local_files(load_model_config(AUTO_MODEL), dict(files or {}))
     if device == "cpu":
-        reason: str | None = f"The processor was asked for, and {config.title} needs a GPU."
+        reason: str | None = f"The CPU was requested, and {config.title} needs a GPU."
     else:
         reason = _why_not(config, choose_device(device))
     if reason is None:
@@ -88,12 +89,12 @@ def _why_not(config: ModelConfig, device: torch.device) -> str | None:
     if device.type == "cpu":
         built = "" if torch.version.cuda or torch.version.hip else " (this PyTorch is built without CUDA)"
         return f"PyTorch finds no GPU here{built}, and {config.title} needs one."
-    absent = hub.missing(config)
+    absent = missing(config)
     if absent:
         return f"The weights of {config.title} are not on this disk ({', '.join(absent)} missing)."
     free = free_device_bytes(device) or 0
     needed: float
-    if device.type == "mps":  # all of it is there at once
+    if device.type == "mps":  # everything is resident at once
         needed = MetaModel.from_config(config, choose_dtype("auto", device)).weights().total + WORKING_BYTES
     else:
         needed = min(load_memory_plan(name).device_gib or float("inf") for name in memory_names()) * GIB
@@ -103,11 +104,11 @@ def _why_not(config: ModelConfig, device: torch.device) -> str | None:
 
 
 def choose_plan(name: str, device: torch.device, weight_bytes: int) -> MemoryPlan:
-    """`auto`: everything resident where weights and working memory fit, else the largest plan that the measured free
-    memory holds. Says what it picked and why.
+    """`auto`: everything resident if weights and working memory fit, else the largest plan that fits the free memory.
+    Logs the choice and the reason.
 
     Args:
-        weight_bytes: of all weights in the dtype that they are loaded in.
+        weight_bytes: size of all weights in the dtype they are loaded in.
 
     Raises:
         ConfigError: no such plan, or one that needs a CUDA device.

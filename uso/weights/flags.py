@@ -1,7 +1,7 @@
 """The flags that `app.py` and `python -m uso` share: which model, from which files, on which device.
 
-`add_model_flags` puts them into a parser, `check_model_flags` refuses wrong values before anything heavy is imported,
-`model_files` gives the files that replace components. Loads nothing, probes no device, imports no torch.
+`add_model_flags` adds them to a parser, `check_model_flags` refuses wrong values before anything heavy is imported, and
+`model_files` returns the files that replace components. Loads nothing, probes no device, imports no torch.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from uso.errors import ConfigError
 AUTO = "auto"
 DTYPES = (AUTO, "bfloat16", "float32")
 AUTO_FLAGS = ("model", "memory", "device", "dtype", "compile")
-"""Flags that may be `auto`, which is what they are where nothing was said."""
+"""Flags whose default is `auto`."""
 
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -34,7 +34,7 @@ def add_machine_flags(parser: argparse.ArgumentParser, *, several: bool = False)
     """Add `--memory`, `--device`, `--dtype`, `--speed` and `--compile`: how a model runs on this machine.
 
     Args:
-        several: `--memory` and `--speed` may be lists, separated by commas, which whoever reads them verifies.
+        several: `--memory` and `--speed` may be comma-separated lists, which the caller verifies.
     """
     group = parser.add_argument_group("machine")
     group.add_argument(
@@ -67,7 +67,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         "GPU can hold it and its weights are on the disk, else demo; it never downloads, a name does",
     )
     group.add_argument("--lora-scale", type=float, metavar="NUMBER", help="strength of USO's LoRA (1.0 as released)")
-    group.add_argument("--offline", action="store_true", help="use what is on the disk, ask nothing of the network")
+    group.add_argument("--offline", action="store_true", help="use what is on the disk; no network")
     add_machine_flags(parser)
     files = parser.add_argument_group("files instead of the model's own (safetensors, or folders)")
     for name in COMPONENT_NAMES:
@@ -75,18 +75,18 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def model_files(args: argparse.Namespace) -> dict[str, str]:
-    """The components that were given as paths: {"transformer": "/models/flux1-dev.safetensors", ...}."""
+    """Components given as paths: {"transformer": "/models/flux1-dev.safetensors", ...}."""
     return {name: path for name in COMPONENT_NAMES if (path := getattr(args, name)) is not None}
 
 
 def with_auto(args: argparse.Namespace) -> argparse.Namespace:
-    """The flags with `auto` for None, which a verb has for them that tells `auto` from nothing said."""
-    unsaid = [flag for flag in AUTO_FLAGS if getattr(args, flag) is None]
-    return argparse.Namespace(**(vars(args) | dict.fromkeys(unsaid, AUTO)))
+    """The flags with None replaced by `auto`, for verbs whose defaults are None to tell `auto` from no flag."""
+    omitted = [flag for flag in AUTO_FLAGS if getattr(args, flag) is None]
+    return argparse.Namespace(**(vars(args) | dict.fromkeys(omitted, AUTO)))
 
 
 def load_options(args: argparse.Namespace) -> dict[str, Any]:
-    """How the flags want a model loaded: arguments of `uso.weights.loading.load_pipeline`."""
+    """The flags as arguments of `uso.weights.loading.load_pipeline`."""
     return {
         "memory": args.memory,
         "device": args.device,
@@ -103,10 +103,10 @@ def check_model_flags(args: argparse.Namespace) -> ModelConfig | None:
     """Verify the values, before torch is imported.
 
     Returns:
-        The named model with its local files in place, or None for `auto`, which only a look at the device decides.
+        The named model with its local files, or None for `auto`, which depends on the device.
 
     Raises:
-        ConfigError: an unknown name, a file that is not there, a value out of range.
+        ConfigError: an unknown name, a missing file, a value out of range.
     """
     if args.memory != AUTO:
         load_memory_plan(args.memory)
@@ -115,7 +115,7 @@ def check_model_flags(args: argparse.Namespace) -> ModelConfig | None:
     if args.dtype not in DTYPES:
         raise ConfigError(f"There is no number type '{args.dtype}'. Choose one of: {', '.join(DTYPES)}.")
     if args.lora_scale is not None and not math.isfinite(args.lora_scale):
-        raise ConfigError(f"--lora-scale {args.lora_scale} is no number to scale by. 1.0 is the released strength.")
+        raise ConfigError(f"--lora-scale {args.lora_scale} is not a usable number. 1.0 is the released strength.")
     config = load_model_config("demo" if args.model == AUTO else args.model)
-    config = with_local_files(config, model_files(args))  # for auto too: a file that is not there is refused now
+    config = with_local_files(config, model_files(args))  # for auto too, so a missing file is refused now
     return None if args.model == AUTO else config

@@ -1,7 +1,7 @@
-"""Names and shapes of the released files against the names of the classes that hold them. Pure data and functions.
+"""How tensors in released files map to parameters of diffusers' modules. Pure data and functions.
 
-A layout says, for a parameter of a diffusers module, which tensor of a file it comes from: `Part`. Released FLUX files
-(`flux1-dev.safetensors`, `ae.safetensors`) fuse and name things their own way; sizes always come from the module.
+A layout gives, for each parameter of a module, the tensor of a file that it comes from: a `Part`. Released FLUX files
+(`flux1-dev.safetensors`, `ae.safetensors`) use their own names and fuse matrices; sizes always come from the module.
 """
 
 import re
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Part:
-    """Where one parameter comes from: a tensor of a file, or some of its rows."""
+    """The origin of one parameter: a tensor of a file, or some of its rows."""
 
     source: str
     index: int = 0
-    """Which of the parameters fused along dimension 0 this one is."""
+    """Position among the parameters that are fused along dimension 0."""
     fused: tuple[str, ...] = ()
-    """The parameters fused in the source, in order; empty where the parameter is the whole tensor."""
+    """The parameters fused in the source, in order; empty if the parameter is the whole tensor."""
     swap_halves: bool = False
     """FLUX's final modulation is (shift, scale), diffusers' is (scale, shift)."""
 
@@ -68,11 +68,11 @@ LORA_MODULES = {
     },
     "single_blocks": {"qkv_lora": "linear1", "proj_lora": "linear2"},
 }
-"""USO's LoRA modules and the FLUX weight each changes (`qkv_lora` of a single block: the first rows of `linear1`)."""
+"""USO's LoRA modules and the FLUX weight that each changes (`qkv_lora` of a single block: first rows of `linear1`)."""
 
 
 def _block_part(name: str, kind: str) -> Part:
-    """Part of a parameter inside a block; names without the block's prefix."""
+    """The part of a parameter inside a block; names lack the block's prefix."""
     plain, norms, fused = (
         (_DOUBLE, _DOUBLE_NORMS, _DOUBLE_FUSED) if kind == "double" else (_SINGLE, _SINGLE_NORMS, _SINGLE_FUSED)
     )
@@ -104,7 +104,7 @@ def flux_part(name: str) -> Part:
 
 
 def autoencoder_part(name: str, levels: int) -> Part:
-    """Where a parameter of `AutoencoderKL` with so many resolution levels is in `ae.safetensors`."""
+    """Where a parameter of an `AutoencoderKL` with `levels` resolution levels is in `ae.safetensors`."""
     source = re.sub(r"down_blocks\.(\d+)\.resnets\.(\d+)", r"down.\1.block.\2", name)
     source = re.sub(r"down_blocks\.(\d+)\.downsamplers\.0", r"down.\1.downsample", source)
     source = re.sub(
@@ -140,7 +140,7 @@ def lora_target(module: str) -> str:
     """The FLUX weight that a LoRA module (`double_blocks.3.processor.qkv_lora1`) changes.
 
     Raises:
-        KeyError: no module of USO's layout.
+        KeyError: USO's layout has no such module.
     """
     match = re.fullmatch(r"(double_blocks|single_blocks)\.(\d+)\.processor\.(\w+)", module)
     if match is None:
@@ -149,7 +149,7 @@ def lora_target(module: str) -> str:
 
 
 def lora_modules(double_blocks: int, single_blocks: int) -> list[str]:
-    """Every LoRA module that a transformer of so many blocks has."""
+    """All LoRA modules of a transformer with these numbers of blocks."""
     counts = {"double_blocks": double_blocks, "single_blocks": single_blocks}
     return [
         f"{kind}.{index}.processor.{module}"
@@ -160,7 +160,7 @@ def lora_modules(double_blocks: int, single_blocks: int) -> list[str]:
 
 
 def source_shapes(parts: Mapping[str, Part], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Each tensor that a file must hold and its shape, given the parameters' parts and shapes."""
+    """Name and shape of each tensor that a file must hold, from the parameters' parts and shapes."""
     expected = {}
     for name, part in parts.items():
         shape = shapes[name]

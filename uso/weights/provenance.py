@@ -1,4 +1,4 @@
-"""What every picture records of the model that made it, as JSON values. Nothing is loaded here."""
+"""What every picture records of the model that made it, as JSON values."""
 
 import platform
 from collections.abc import Mapping
@@ -10,21 +10,21 @@ import torch
 import transformers
 
 from uso.config import ComponentName, MemoryPlan, ModelConfig
-from uso.memory.residency import placement_record
+from uso.memory.device import placement_record
 from uso.version import __version__
-from uso.weights.hub import files
+from uso.weights.hub.files import Located
 
 
 def provenance(
     config: ModelConfig,
-    located: Mapping[ComponentName, files.Located],
+    located: Mapping[ComponentName, Located],
     lora_scale: float,
     dtype: torch.dtype,
     vae_dtype: torch.dtype,
     device: torch.device,
     plan: MemoryPlan,
 ) -> dict[str, Any]:
-    """What every picture records of the model that made it."""
+    """Model, files and revisions, LoRA scale, dtypes, device, plan and program versions."""
     return {
         "name": config.name,
         "title": config.title,

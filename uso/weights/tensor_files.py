@@ -1,6 +1,6 @@
-"""Safetensors files read as one, one tensor at a time, and held strictly to the shapes that are needed.
+"""Several safetensors files read as one, tensor by tensor, and checked strictly against the expected shapes.
 
-Knows nothing of models: which names and shapes are needed is the caller's business (`uso.weights.layouts`).
+Knows nothing of models: the caller says which names and shapes it expects (`uso.weights.layouts`).
 """
 
 import json
@@ -16,20 +16,20 @@ from safetensors import SafetensorError, safe_open
 from uso.errors import CheckpointError
 
 _LISTED = 3
-"""How many wrong keys a message names before it only counts them."""
+"""How many wrong keys a message names; the rest are counted."""
 
 _HEADER_LENGTH_BYTES = 8
 
 
 @dataclass
 class TensorFiles:
-    """Safetensors files read as one: shapes from their headers, tensors one at a time. Use as a context manager."""
+    """Several safetensors files read as one: shapes from headers, tensors one at a time. A context manager."""
 
     paths: list[Path]
     prefix: str = ""
-    """Taken off the keys that have it (files of larger models nest their parts)."""
+    """Removed from keys that have it; files of larger models nest their parts."""
     only_prefixed: bool = False
-    """Leave out keys without the prefix: they belong to other parts of the larger model."""
+    """Skip keys without the prefix, which belong to other parts of a larger model."""
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _homes: dict[str, tuple[Any, str, Path]] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
@@ -40,7 +40,7 @@ class TensorFiles:
             try:
                 handle = self._stack.enter_context(safe_open(path, framework="pt"))
             except (SafetensorError, OSError) as error:
-                raise CheckpointError(f"{path} is no safetensors file that can be read ({error}).") from error
+                raise CheckpointError(f"{path} is not a readable safetensors file ({error}).") from error
             for key in handle.keys():  # noqa: SIM118 - the handle is no mapping
                 if self.only_prefixed and not key.startswith(self.prefix):
                     continue
@@ -55,7 +55,7 @@ class TensorFiles:
         self._stack.close()
 
     def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
-        """Rows [start, stop) of a tensor, as the file has them."""
+        """Rows [start, stop) of a tensor, as stored."""
         handle, key, _ = self._homes[name]
         rows: torch.Tensor = handle.get_slice(key)[start:stop]
         return rows
@@ -70,7 +70,7 @@ class TensorFiles:
 
 
 def check_complete(path: Path) -> None:
-    """Refuse a safetensors file that was cut short, naming the first tensor that is not all there.
+    """Refuse a truncated safetensors file, naming the first incomplete tensor.
 
     Raises:
         CheckpointError: not safetensors, or fewer bytes than its header promises.
@@ -91,7 +91,7 @@ def check_complete(path: Path) -> None:
             if key != "__metadata__"
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is no safetensors file that can be read ({error}).") from error
+        raise CheckpointError(f"{path} is not a readable safetensors file ({error}).") from error
     for end, key, shape in entries:
         if end > size:
             raise CheckpointError(
@@ -101,10 +101,10 @@ def check_complete(path: Path) -> None:
 
 
 def check_shapes(files: TensorFiles, expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Compare what files hold with what is needed.
+    """Compare the tensors in files with the expected ones.
 
     Raises:
-        CheckpointError: with the file, the key and both shapes of what is missing, surplus or misshapen.
+        CheckpointError: gives file, key and both shapes of tensors that are missing, surplus or misshapen.
     """
     problems = []
     for name in expected.keys() - files.shapes.keys():
@@ -115,7 +115,7 @@ def check_shapes(files: TensorFiles, expected: Mapping[str, tuple[int, ...]]) ->
         )
     for name in expected.keys() & files.shapes.keys():
         found = files.shapes[name]
-        if found != expected[name] and found != (*expected[name], 1, 1):  # a 1 x 1 convolution that is used as linear
+        if found != expected[name] and found != (*expected[name], 1, 1):  # a 1 x 1 convolution used as a linear layer
             problems.append(f"{files.where(name)}: {name} has shape {list(found)}, expected {list(expected[name])}")
     if problems:
         problems.sort()

@@ -10,15 +10,15 @@ import torch
 from safetensors.torch import load_file
 
 from tests.support.tiny_parts import SIDE, shards, tiny
-from tools.demo.parts.command import train_part
 from tools.demo.parts.descriptor import FILE
 from tools.demo.shards.files import ROWS, make_files
 from tools.demo.shards.shards import Shards
 from tools.demo.shards.source import CONTENT, STYLE, ShardFeature, ShardFeatures
+from tools.demo.training.config import load_stage
+from tools.demo.verbs.part import train_part
 from tools.demo.world.triplets import Miniature
 from uso.config import load_model_config
 from uso.training.command import train
-from uso.training.config import load_training_config
 from uso.weights.loading import load_pipeline
 
 
@@ -62,7 +62,7 @@ def test_the_whole_chain(tmp_path: Path) -> None:
         common = [f"model={model}", f"data.rows={triplets}", f"data.resolution={SIDE}", f"data.content_size={SIDE}"]
         common += [f"data.cache={tmp_path / 'cache'}", f"output={tmp_path / folder}", "batch=2", "micro_batch=2"]
         common += ["tensorboard=false", "lora.rank=4", "optimizer.decay=constant", "compile=false"]
-        config = load_training_config(name, [*common, *overrides])
+        config = load_stage(name, [*common, *overrides])
         train(config, resume=resume, offline=True)
         return tmp_path / folder
 
@@ -74,7 +74,13 @@ def test_the_whole_chain(tmp_path: Path) -> None:
         pass
     reward = [f"start.projector={joint / 'projector.safetensors'}", f"start.lora={joint / 'dit_lora.safetensors'}"]
     reward += [f"reward.descriptor_weights={descriptor}", f"reward.held_out_weights={descriptor}"]
-    reward += ["reward.start_step=2", "reward.steps=3", "reward.last=2", "reward.samples=1", "guided.share=1.0"]
+    reward += [
+        "reward.start_step=2",
+        "reward.steps=3",
+        "reward.last=2",
+        "reward.samples=1",
+        "teacher_options.share=1.0",
+    ]
     reward += [f"validation.rows={tmp_path / 'validation' / ROWS}", "validation.every=4", "validation.steps=1"]
     whole = stage("reward-mini", "whole", "steps=4", *reward)
     stage("reward-mini", "parted", "steps=2", *reward)

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.tools.demo.world.test_world import needs_font
+from tests.support.drawn import needs_font
 from tools.demo.shards import shards as shards_module
 from tools.demo.shards.files import make_files
 from tools.demo.shards.shards import Shards, make_shards
 from tools.demo.world.triplets import Miniature, Sample, Triplet
 from uso.cli.main import main
 from uso.errors import ConfigError, RequestError
-from uso.images import open_image
 from uso.training.data.check import check_rows
 from uso.training.data.rows import Row, parse_row, read_rows, write_rows
 
@@ -281,41 +280,9 @@ def test_shards_of_before_a_number_existed_go_on(tmp_path: Path) -> None:
 # The command
 
 
-@needs_font
-def test_the_command_draws_checks_and_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Catches a verb that is not wired, or whose exit status says the opposite."""
-    folder, sheet = tmp_path / "data", tmp_path / "sheet.png"
-    assert main(["train.data", "make-miniature", str(folder), "--count", "3", "--size", "64"]) == 0
-    rows = folder / "rows.jsonl"
-    assert capsys.readouterr().out.split() == [str(rows)]
-    assert main(["train.data", "check", str(rows)]) == 0
-    assert "3 rows and 9 pictures: all can be used." in capsys.readouterr().out
-    assert main(["train.data", "check", str(rows), "--min-side", "65"]) == 1
-    assert "3 of 3 rows cannot be used:" in capsys.readouterr().out
-    assert main(["train.data", "sheet", str(sheet), "--of", "triplets", "--count", "2", "--size", "32"]) == 0
-    assert open_image(sheet.read_bytes()).height == 2 * (32 + 4 + 16)
-    strange = ["--strangers", "1", "--moved", "1", "--same-pose", "1"]
-    assert main(["train.data", "make-miniature", str(folder), "--count", "2", "--size", "64", *strange]) == 0
-    assert main(["train.data", "check", str(rows)]) == 0
-    assert all(row.stranger and row.same_pose for row in read_rows(rows))
-    two = ["--two-styles", "1"]
-    assert main(["train.data", "make-miniature", str(folder), "--count", "2", "--size", "64", *two]) == 0
-    assert all(len(row.styles) == 2 and row.params_2 for row in read_rows(rows))
-    assert main(["train.data", "sheet", str(sheet), "--of", "triplets", "--count", "2", "--size", "32", *two]) == 0
-    assert open_image(sheet.read_bytes()).width == 4 * (32 + 4) + 220
-    form = ["--form", "samples", "--part", "1/1"]
-    assert main(["train.data", "make-miniature", str(tmp_path / "shards"), "--count", "3", "--size", "32", *form]) == 0
-    assert len(Shards.open(tmp_path / "shards")) == 3
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["make-miniature", "x", "--count", "0"], "--count must be at least 1"),
-        (["make-miniature", "x", "--count", "1", "--split", "all"], "There is no split 'all'"),
-        (["make-miniature", "x", "--count", "9", "--form", "samples", "--part", "3/2"], "--part is '3/2'"),
-        (["make-miniature", "x", "--count", "9", "--part", "1/2"], "--part is for shards"),
-        (["sheet", "x.jpg"], "must end in .png"),
         (["check", "nothing.jsonl"], "could not be read"),
         (
             ["make", "x", "--output", "y", "--csd", "no.bin", "--experts", "none"],

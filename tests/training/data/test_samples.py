@@ -9,11 +9,11 @@ from accelerate import PartialState
 
 from tests.support.tiny_training import tiny_config, training_pipeline, write_rows
 from uso.errors import ConfigError
-from uso.training.command import assemble, read_rows
 from uso.training.data.check import check_rows
 from uso.training.data.features import FeatureCache
 from uso.training.data.samples import read_samples
 from uso.training.loop.pictures import Validation
+from uso.training.prepare import assemble, read_data
 
 
 def changed(rows: Path, number: int, **values: Any) -> None:
@@ -69,7 +69,7 @@ def test_validation_tells_what_a_picture_shows(tmp_path: Path) -> None:
     changed(rows, 0, prompt="", sentence="A house stands.")
     config = tiny_config(tmp_path, rows, validation={"every": 1, "count": 1})
     pipeline = training_pipeline()
-    validation = Validation(pipeline, config, read_rows(config)[1], FeatureCache(config.data.cache, pipeline))
+    validation = Validation(pipeline, config, read_data(config)[1], FeatureCache(config.data.cache, pipeline))
     told = {mode: request.prompt for mode, _, request, _ in validation.requests()}
     assert told == {"text": "A house stands.", "content": "A house stands.", "style": "A house stands."} | {
         "content_style": "A house stands.",
@@ -86,20 +86,20 @@ def test_a_projector_alone_learns_from_styles_alone(tmp_path: Path) -> None:
     changed(rows, 3, prompt="")
     options = {"validation": {"every": 1, "count": 3}}
     said: list[str] = []
-    samples, drawn = read_rows(tiny_config(tmp_path, rows, "stage1", **options), said.append)
-    assert [bool(sample.styles) for sample in samples] == [True] * 3
+    source, drawn = read_data(tiny_config(tmp_path, rows, "stage1", **options), said.append)
+    assert [bool(sample.styles) for sample in source.samples] == [True] * 3
     assert said[0].startswith("1 of 4 rows say nothing of what they show")
     assert said[1].startswith("1 of 4 samples have no style picture and are left out")
     assert said[2].startswith("validation.rows names no file") and len(said) == 3
     assert len(drawn) == 3 and drawn[2].content is None
-    samples, _ = read_rows(tiny_config(tmp_path, rows, "stage2", **options))
-    assert len(samples) == 4
-    assert read_rows(tiny_config(tmp_path, rows, "stage2"), said.append)[1] == [] and len(said) == 3
+    source, _ = read_data(tiny_config(tmp_path, rows, "stage2", **options))
+    assert len(source.samples) == 4
+    assert read_data(tiny_config(tmp_path, rows, "stage2"), said.append)[1] == [] and len(said) == 3
     for number in range(4):
         changed(rows, number, content=None)
-    assert len(read_rows(tiny_config(tmp_path, rows, "stage1", **options))[1]) == 3
+    assert len(read_data(tiny_config(tmp_path, rows, "stage1", **options))[1]) == 3
     with pytest.raises(ConfigError, match="no row has a content picture, and the run reads one"):
-        read_rows(tiny_config(tmp_path, rows, "stage2"))
+        read_data(tiny_config(tmp_path, rows, "stage2"))
 
 
 def test_nobody_encodes_before_all_have_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_nobody_encodes_before_all_have_looked(tmp_path: Path, monkeypatch: pyte
         waits.append(sum(path.is_file() for path in (tmp_path / "cache").rglob("*.safetensors")))
 
     monkeypatch.setattr(PartialState, "wait_for_everyone", wait)
-    samples, held_out = read_rows(config)
-    trainer = assemble(training_pipeline(), config, samples, held_out, PartialState(cpu=True))
+    source, held_out = read_data(config)
+    trainer = assemble(training_pipeline(), config, source, held_out, PartialState(cpu=True))
     trainer.batches.close()
     assert waits[0] == 0 < waits[1]

@@ -1,102 +1,10 @@
-"""The optimizer: Muon's directions and state."""
+"""The running mean of the weights, and the learning rate."""
 
 import pytest
 import torch
-from torch import nn
 
 from uso.training.config import OptimizerConfig
-from uso.training.loop import optimizer as module
-from uso.training.loop.optimizer import MuonAndAdamW, RunningMean, orthogonal, stacks
-
-
-@pytest.mark.parametrize("half", [False, True])
-def test_steps_of_matrices_are_orthogonal(half: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches a wrong coefficient: singular values would spread or blow up. Tall, wide, and nearly square matrices."""
-    monkeypatch.setattr("uso.training.loop.optimizer.multiplies_bfloat16", lambda device_type: half)
-    for shape in ((40, 12), (12, 40), (14, 12)):
-        values = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(0))))
-        assert float(values.min()) > 0.6 and float(values.max()) < 1.3
-    spread = torch.linalg.svdvals(torch.randn(40, 12, generator=torch.Generator().manual_seed(0)))
-    assert float(spread.max() / spread.min()) > 2  # what was put in was not
-
-
-def test_muon_goes_on_from_its_state_and_leaves_embeddings_and_vectors_alone() -> None:
-    """Catches a state that is lost or given to another parameter, and convolutions that are not taken for matrices."""
-
-    def optimizer_of(parameters: list[nn.Parameter]) -> MuonAndAdamW:
-        return MuonAndAdamW(parameters, OptimizerConfig(kind="muon", lr=0.1), embeddings=parameters[1:2])
-
-    def made() -> tuple[list[nn.Parameter], MuonAndAdamW]:
-        torch.manual_seed(0)
-        shapes = [(8, 4), (100, 4), (6,), (4, 3, 3, 3)]
-        parameters = [nn.Parameter(torch.randn(shape)) for shape in shapes]
-        return parameters, optimizer_of(parameters)
-
-    def step(parameters: list[nn.Parameter], optimizer: MuonAndAdamW, seed: int) -> None:
-        draw = torch.Generator().manual_seed(seed)
-        for parameter in parameters:
-            parameter.grad = torch.randn(parameter.shape, generator=draw)
-        optimizer.step()
-
-    whole, optimizer = made()
-    matrices, rest = (group["params"] for group in optimizer.param_groups)
-    assert [p.shape for p in matrices] == [(8, 4), (4, 3, 3, 3)] and [p.shape for p in rest] == [(100, 4), (6,)]
-    for seed in range(3):
-        step(whole, optimizer, seed)
-    parted, first = made()
-    step(parted, first, 0)
-    second = optimizer_of(parted)
-    second.load_state_dict(first.state_dict())
-    for seed in (1, 2):
-        step(parted, second, seed)
-    assert all(torch.equal(one, other) for one, other in zip(whole, parted, strict=True))
-    alone = MuonAndAdamW([nn.Parameter(torch.ones(2, 2))], OptimizerConfig(kind="muon", lr=0.1))
-    alone.load_state_dict(alone.state_dict())  # no vectors at all, as of a LoRA
-    forgetful, third = made()
-    step(forgetful, third, 0)
-    third = optimizer_of(forgetful)
-    for seed in (1, 2):
-        step(forgetful, third, seed)
-    assert not any(torch.equal(one, other) for one, other in zip(whole, forgetful, strict=True))
-
-
-@pytest.mark.parametrize("shape", [(40, 12), (12, 40), (14, 12), (12, 12)])
-def test_matrices_together_come_out_as_each_by_itself(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches a norm that is taken over all matrices, and a matrix that is mixed with its neighbour."""
-    monkeypatch.setattr(module, "multiplies_bfloat16", lambda device_type: False)
-    sizes = torch.tensor([1.0, 100.0, 0.01])[:, None, None]
-    matrices = sizes * torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
-    for found, matrix in zip(orthogonal(matrices), matrices, strict=True):
-        alone = orthogonal(matrix)
-        assert float((found - alone).norm() / alone.norm()) < 1e-4
-
-
-def test_a_step_of_stacks_is_that_of_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches a direction, or a momentum, that goes to another parameter of its shape, and stacks without bounds."""
-    monkeypatch.setattr(module, "multiplies_bfloat16", lambda device_type: False)
-    monkeypatch.setattr(module, "_STACKED", 100)
-    shapes = [(8, 4), (4, 3, 2, 2), (8, 4), (4, 12), (8, 2, 2, 1), (8, 4)]
-
-    def made() -> tuple[list[nn.Parameter], MuonAndAdamW]:
-        draw = torch.Generator().manual_seed(0)
-        parameters = [nn.Parameter(torch.randn(shape, generator=draw)) for shape in shapes]
-        return parameters, MuonAndAdamW(parameters, OptimizerConfig(kind="muon", lr=0.1, weight_decay=0.1))
-
-    (single, one_by_one), (stacked, together) = made(), made()
-    found = stacks(stacked)
-    assert [len(each) for each in found] == [3, 1, 2]
-    assert [{p.flatten(1).shape for p in each} for each in found] == [{(8, 4)}, {(8, 4)}, {(4, 12)}]
-    for seed in range(3):
-        draw = torch.Generator().manual_seed(seed)
-        for one, other in zip(single, stacked, strict=True):
-            one.grad = torch.randn(one.shape, generator=draw)
-            other.grad = one.grad.clone()
-        one_by_one.step()
-        with torch.no_grad():
-            for each in found:
-                together._step_together(each, 0.1)
-    assert all(torch.allclose(one, other, atol=1e-4) for one, other in zip(single, stacked, strict=True))
-    assert not torch.allclose(single[0], made()[0][0], atol=1e-2)
+from uso.training.loop.optimizer import RunningMean, learning_rate
 
 
 def test_the_running_mean_follows_every_parameter_by_its_name() -> None:
@@ -106,3 +14,25 @@ def test_the_running_mean_follows_every_parameter_by_its_name() -> None:
     mean = RunningMean(start, decay=0.9)
     mean.update(now, step=1000)
     assert all(torch.equal(mean.values[name], start[name].lerp(now[name], 1 - 0.9)) for name in start)
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    """Catches a first step at the full rate, and a cosine that ends anywhere but at 0."""
+    config = OptimizerConfig(lr=1.0, warm_up=4, decay="cosine")
+    rates = [learning_rate(config, step, 14) for step in range(15)]
+    assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert rates[9] == pytest.approx(0.5)
+    assert rates[14] == pytest.approx(0.0, abs=1e-9)
+    assert learning_rate(OptimizerConfig(lr=1.0), 10**6, 10) == 1.0
+
+
+def test_running_mean_follows_fast_at_first() -> None:
+    """Catches a mean that is still the drawn weights after a short run."""
+    weight = torch.zeros(1)
+    mean = RunningMean({"w": weight}, 0.999)
+    weight.fill_(1.0)
+    mean.update({"w": weight}, 0)
+    assert float(mean.values["w"]) == pytest.approx(0.9)
+    mean.values["w"].zero_()
+    mean.update({"w": weight}, 10**6)
+    assert float(mean.values["w"]) == pytest.approx(0.001)

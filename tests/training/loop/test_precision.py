@@ -9,9 +9,9 @@ import torch
 from diffusers import AutoencoderKL
 
 from tools.demo.parts.autoencoder import AutoencoderLoss, autoencoder_config
-from tools.demo.parts.config import load_part_config
 from tools.demo.shards.arrays import to_pixels
-from uso.training.loop.optimizer import orthogonal
+from tools.demo.training.config import load_part_config
+from tools.demo.training.muon import orthogonal
 from uso.training.loop.precision import (
     autocast,
     avoid_faulty_kernels,

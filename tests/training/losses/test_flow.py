@@ -9,6 +9,7 @@ import torch
 
 from tests.golden import BOUND, Case, relative_error
 from tests.support.tiny_training import tiny_batches, tiny_config, tiny_trainer, training_pipeline, write_rows
+from tools.demo.training.words import NAMED, Words
 from uso.pipeline.latents import pack
 from uso.pipeline.pipeline import USOPipeline
 from uso.pipeline.schedule import flux_mu
@@ -107,7 +108,9 @@ def gradients(
     Args:
         after: plants a pass without gradient between the loss and the way back.
     """
-    changes: dict[str, Any] = {"guided": {"share": guided}} if guided else {}
+    changes: dict[str, Any] = {}
+    if guided:
+        changes = {"teacher": "tools.demo.training.guided:Guided", "teacher_options": {"share": guided}}
     config = tiny_config(
         folder, write_rows(folder / "rows"), "joint", dropout={}, gradient_checkpointing=checkpointing, **changes
     )
@@ -117,8 +120,8 @@ def gradients(
     batch = trainer.batches.take()
     trainer.batches.close()
     if words:
-        batch = replace(batch, named=(0.5 * batch.prompt_embeds, 0.5 * batch.pooled))
-        trainer.config = config.model_copy(update={"words": 1.0})
+        batch = replace(batch, prompts={NAMED: (0.5 * batch.prompt_embeds, 0.5 * batch.pooled)})
+        trainer.teacher = Words(config.model_copy(update={"learns": ("projector",), "reads": ("style",)}))
     loss = trainer.flow_loss(batch)
     if after:
         with torch.no_grad():

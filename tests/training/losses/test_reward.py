@@ -21,7 +21,7 @@ from uso.pipeline.latents import image_to_tensor, pack, unpack
 from uso.pipeline.schedule import schedule_sigmas
 from uso.training.data.features import FeatureCache
 from uso.training.loop.trainer import Judges, Trainer
-from uso.training.losses.reward import StyleReward, StyleScore, find_descriptor, load_descriptor
+from uso.training.losses.reward import StyleReward, StyleScore, load_descriptor
 from uso.training.losses.seeds import generator
 
 CPU = torch.device("cpu")
@@ -50,7 +50,13 @@ def judge() -> StyleScore:
 
 
 def reward_config(**changes: Any) -> dict[str, Any]:
-    return {"descriptor": "tests.test_training_reward:mean_colour", "steps": 6, "last": 3, "weight": 1.0, **changes}
+    return {
+        "descriptor": "tests.training.losses.test_reward:mean_colour",
+        "steps": 6,
+        "last": 3,
+        "weight": 1.0,
+        **changes,
+    }
 
 
 def rewarded(folder: Path, stage: str = "joint", **changes: Any) -> Trainer:
@@ -206,11 +212,15 @@ def test_decode_size_keeps_the_picture(tmp_path: Path) -> None:
 
 def test_descriptors_by_name() -> None:
     """Catches a wrong name that is found out after the weights were loaded, and a descriptor that learns."""
-    descriptor = load_descriptor("tests.test_training_reward:mean_colour", None, CPU)
+    descriptor = load_descriptor("tests.training.losses.test_reward:mean_colour", None, CPU)
     assert not any(parameter.requires_grad for parameter in descriptor.parameters())
-    for name in ("tests.test_training_reward", "tests.none:mean_colour", "tests.test_training_reward:None_"):
+    for name in (
+        "tests.training.losses.test_reward",
+        "tests.none:mean_colour",
+        "tests.training.losses.test_reward:None_",
+    ):
         with pytest.raises(ConfigError, match="was not found"):
-            find_descriptor(name)
+            load_descriptor(name, None, CPU)
 
 
 def test_held_out_scores_are_of_another_descriptor(tmp_path: Path) -> None:
@@ -222,7 +232,7 @@ def test_held_out_scores_are_of_another_descriptor(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, rows, validation={"every": 1, "steps": 1, "count": 1})
     pipeline = training_pipeline()
     samples = read_samples(rows, config.data, ("style", "content"))
-    cache = tiny_batches(pipeline, config).cache
+    cache = tiny_batches(pipeline, config).features
     assert isinstance(cache, FeatureCache)
     validation = Validation(pipeline, config, samples, cache)
     trainer = Trainer(pipeline, config, tiny_batches(pipeline, config))

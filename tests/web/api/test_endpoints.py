@@ -1,6 +1,7 @@
 """What programs may call, over real sockets: the contract, the way of a job, refusals, calls that are malformed, tools.
 
-The pipeline is a script; the README's example and the command line run against the real program in test_remote.py.
+The pipeline is a script. The examples of README and docs run against the real program in `tests/test_readme.py`, the
+command line in `tests/cli/test_remote.py`.
 """
 
 import asyncio

@@ -7,7 +7,7 @@ import pytest
 
 from uso.config import ComponentName, ModelConfig, Source, load_model_config, with_local_files
 from uso.errors import CheckpointError, MissingWeightsError
-from uso.weights.hub import files
+from uso.weights.hub.files import Located, locate
 
 MIB = 1 << 20
 
@@ -23,8 +23,8 @@ def write(folder: Path, *names: str, data: bytes = b"weights") -> Path:
     return folder
 
 
-def local(path: Path, name: ComponentName = "text_encoder") -> files.Located:
-    return files.locate(model(**{name: Source(path=str(path))}), offline=True)[name]
+def local(path: Path, name: ComponentName = "text_encoder") -> Located:
+    return locate(model(**{name: Source(path=str(path))}), offline=True)[name]
 
 
 def test_local_file(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_local_file(tmp_path: Path) -> None:
     link = tmp_path / "my.safetensors"
     link.symlink_to(target)
     config = with_local_files(model(lora=Source(repo="lab/flux", path="x")), {"lora": str(link)})
-    located = files.locate(config, offline=True)["lora"]
+    located = locate(config, offline=True)["lora"]
     assert (located.path, located.files) == (link, (link,))
     assert located.origin == {"file": "my.safetensors", "bytes": 7, "fingerprint": located.origin["fingerprint"]}
     assert str(tmp_path) not in str(located.origin)
@@ -76,7 +76,7 @@ def test_local_sources_that_cannot_be_used(tmp_path: Path) -> None:
     """Pickles loaded, a guess between two files, an index that reaches out of its folder, missing parts ignored."""
     with pytest.raises(MissingWeightsError, match="text_encoder of tiny should be at .*gone.*--text-encoder"):
         local(tmp_path / "gone.safetensors")
-    with pytest.raises(CheckpointError, match="weights.bin is no .safetensors file"):
+    with pytest.raises(CheckpointError, match="weights.bin is not a .safetensors file"):
         local(write(tmp_path, "weights.bin") / "weights.bin")
     with pytest.raises(CheckpointError, match=r"holds several weights \(a.safetensors, b.safetensors\)"):
         local(write(tmp_path / "two", "a.safetensors", "b.safetensors"))

@@ -1,16 +1,14 @@
-"""Figures with their uncertainty, and the report on a model: a table for people, JSON values for programs."""
+"""The report on a model: a table for people, JSON values for programs."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from uso.evaluation.report import Figure, table
+
 Measure = Literal[
     "style", "either style", "both styles", "blend", "subject", "subject, kept", "subject, moved", "layout"
 ]
-
-_Z = 1.959964
-"""Deviations of a normal distribution that hold 95 % of it."""
 
 LEGEND = (
     "style, subject: share of pictures that the judge finds nearer to their own than to 9 others;\n"
@@ -26,16 +24,6 @@ LEGEND = (
 
 _WORDS = 2
 """Columns on the left of the table that hold words, not numbers."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A number and its 95 % interval, from `n` pictures."""
-
-    value: float
-    low: float
-    high: float
-    n: int
 
 
 @dataclass(frozen=True)
@@ -58,22 +46,6 @@ class Score:
     """Of shares, those of the last model's pictures of every style or subject, the lowest first; for programs."""
 
 
-def share(right: Sequence[bool]) -> Figure:
-    """How often it was right, with Wilson's interval (1927); at least one."""
-    n, value = len(right), sum(right) / len(right)
-    spread = _Z * math.sqrt(value * (1 - value) / n + (_Z / (2 * n)) ** 2)
-    middle, scale = value + _Z * _Z / (2 * n), 1 + _Z * _Z / n
-    return Figure(value, max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale), n)
-
-
-def mean(values: Sequence[float]) -> Figure:
-    """The mean, with the interval of its standard error; at least one value, which alone has no interval but itself."""
-    n, value = len(values), math.fsum(values) / len(values)
-    variance = math.fsum((each - value) ** 2 for each in values) / max(1, n - 1)
-    reach = _Z * math.sqrt(variance / n)
-    return Figure(value, value - reach, value + reach, n)
-
-
 def as_json(scores: Sequence[Score], settings: dict[str, Any]) -> dict[str, Any]:
     """Everything that was measured, and with which settings."""
     return {"settings": settings, "scores": [asdict(score) for score in scores]}
@@ -92,15 +64,7 @@ def as_text(scores: Sequence[Score]) -> str:
         own = "-" if score.reference is None else _shown(score.reference.value, score.measure)
         best = [_shown(figure.value, score.measure) for figure in (score.truth, score.decoded)]
         rows.append([score.condition, score.measure, str(score.truth.n), *figures, known, own, *best])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if place < _WORDS else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([*lines, "", LEGEND])
+    return "\n".join([table(rows, _WORDS), "", LEGEND])
 
 
 def _with_interval(figure: Figure, measure: Measure) -> list[str]:

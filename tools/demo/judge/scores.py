@@ -24,10 +24,11 @@ from tools.demo.judge.judge import (
     rivals,
 )
 from tools.demo.judge.material import CONDITIONS, Condition, Task, draw_task
-from tools.demo.judge.report import Figure, Measure, Score, mean, share
+from tools.demo.judge.report import Measure, Score
 from tools.demo.judge.structure import agreement, edge_map
 from tools.demo.world.brush import Array
 from tools.demo.world.triplets import Pixels
+from uso.evaluation.report import Figure, mean, share
 from uso.pipeline.pipeline import USOPipeline
 from uso.request import GenerationRequest
 

@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional
 
 from tools.demo.shards.arrays import Arrays, Held, Places, encoded, name_of
-from tools.demo.shards.prefetch import sent
 from tools.demo.shards.shards import Shards
 from tools.demo.shards.source import OnProgress, single_slots
+from tools.demo.training.prefetch import sent
 from uso.errors import ConfigError
 from uso.evaluation.metrics.csd import CSD
 from uso.pipeline.pipeline import USOPipeline

@@ -14,12 +14,12 @@ import torch
 from diffusers import AutoencoderKL
 
 from tools.demo.judge.structure import psnr as picture_psnr
-from tools.demo.parts.config import PartConfig
-from tools.demo.parts.loop import Loop, Losses
 from tools.demo.parts.model import DTYPE, read_config, refuse_other_sizes, write_config
 from tools.demo.parts.pictures import held_out, open_samples, pick, pixels_of
 from tools.demo.shards.arrays import to_bytes
-from tools.demo.shards.prefetch import Ahead, sent
+from tools.demo.training.config import PartConfig
+from tools.demo.training.loop import Loop, Losses
+from tools.demo.training.prefetch import Prefetcher, sent
 from uso.pipeline.latents import LATENT_CHANNELS
 from uso.training.loop.precision import autocast, compile_residuals
 from uso.training.losses.seeds import generator
@@ -142,7 +142,7 @@ def train_autoencoder(config: PartConfig, device: torch.device, resume: bool = F
         )
         return pixels, sent(noise, device)
 
-    batches = Ahead(read, device)
+    batches = Prefetcher(read, device)
 
     def losses(step: int) -> Losses:
         pixels, noise = batches.take(step)

@@ -19,8 +19,6 @@ from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from tools.demo.parts.alignment import Alignment, patches_of
 from tools.demo.parts.captions import CaptionedBatch, Captions, encode_words, report_encoded
-from tools.demo.parts.config import AlignmentConfig, PartConfig
-from tools.demo.parts.loop import Loop, Losses, refuse_other_run
 from tools.demo.parts.model import (
     DTYPE,
     read_config,
@@ -30,14 +28,16 @@ from tools.demo.parts.model import (
     write_pretrained,
 )
 from tools.demo.parts.words import load_clip_tokenizer, load_t5_tokenizer
-from tools.demo.shards.prefetch import Ahead
 from tools.demo.shards.shards import Shards
+from tools.demo.training.config import AlignmentConfig, PartConfig
+from tools.demo.training.loop import Loop, Losses, refuse_other_run
+from tools.demo.training.muon import embeddings_of
+from tools.demo.training.prefetch import Prefetcher
 from uso.errors import ConfigError
 from uso.evaluation.metrics.csd import load_csd
 from uso.pipeline.encoders import CLIP_LENGTH
 from uso.pipeline.pipeline import USOPipeline
 from uso.training.config import DataConfig, TrainingConfig
-from uso.training.loop.optimizer import embeddings_of
 from uso.training.loop.precision import autocast
 from uso.training.losses.network import flow_error
 from uso.training.model.export import released, write_safetensors
@@ -147,8 +147,9 @@ def alignment_of(config: AlignmentConfig, folder: Path, pipeline: USOPipeline, c
     """
     if not config.path.is_file():
         raise ConfigError(
-            f"The base is aligned with a descriptor, and there is none at {config.path}. Train it first (train.demo "
-            "reward-descriptor), name another (alignment.descriptor=FILE), or go without (alignment=null)."
+            f"The base is aligned with a descriptor, and there is none at {config.path}. Train it first "
+            "(python -m tools.demo part reward-descriptor), name another (alignment.descriptor=FILE), or go without "
+            "(alignment=null)."
         )
     descriptor = load_csd(config.path).to(pipeline.work_device)
     patches = patches_of(descriptor, captions.shards, folder, report_encoded)
@@ -195,7 +196,7 @@ def train_base(config: PartConfig, device: torch.device, resume: bool = False) -
         batch = captions.batch(step)
         return batch, None if alignment is None else alignment.wanted(batch.places)
 
-    batches = Ahead(read, device)
+    batches = Prefetcher(read, device)
 
     def losses(step: int) -> Losses:
         batch, wanted = batches.take(step)

@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 
-from tools.demo.parts.config import PartConfig
 from tools.demo.parts.pictures import pick
 from tools.demo.parts.words import clip_ids, t5_ids
-from tools.demo.shards.prefetch import sent
 from tools.demo.shards.shards import Shards
 from tools.demo.shards.source import CONTENT, TARGET, has_two_styles, latents_of, nameable
+from tools.demo.training.config import PartConfig
+from tools.demo.training.prefetch import sent
 from uso.pipeline.pipeline import USOPipeline
 from uso.terminal import say
 from uso.training.losses.flow import draw_levels

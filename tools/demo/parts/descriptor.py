@@ -1,7 +1,7 @@
 """A small descriptor of style and subject, shaped as CSD is, learned from the labels of drawn pictures.
 
 One is what the reward stage learns from, another, with other pictures and another seed, is the judge of
-`train.evaluate`; they never meet. The file is read by `uso.evaluation.metrics.csd.load_csd`.
+`python -m tools.demo evaluate`; they never meet. The file is read by `uso.evaluation.metrics.csd.load_csd`.
 
 `architecture`: `width` (a multiple of 64), `layers`, `image_size`, `patch_size`, `vector`. `data` may name several
 folders of shards, separated by commas.
@@ -15,12 +15,12 @@ from torch import nn
 from torch.nn import functional
 from transformers import CLIPVisionConfig
 
-from tools.demo.parts.config import PartConfig
-from tools.demo.parts.loop import Loop, Losses
 from tools.demo.parts.model import refuse_other_sizes, tower_sizes
 from tools.demo.parts.pictures import open_samples, pick
 from tools.demo.shards.arrays import to_pixels
-from tools.demo.shards.prefetch import Ahead, sent
+from tools.demo.training.config import PartConfig
+from tools.demo.training.loop import Loop, Losses
+from tools.demo.training.prefetch import Prefetcher, sent
 from uso.evaluation.metrics.csd import CSD, HEAD_WIDTH, load_csd, published_tensors
 from uso.training.loop.precision import autocast
 from uso.training.losses.seeds import generator
@@ -114,7 +114,7 @@ def train_descriptor(config: PartConfig, device: torch.device, resume: bool = Fa
         pixels = softened(to_pixels(pictures, device), config.seed, step).contiguous()
         return pixels, sent(style_of[numbers], device), sent(subject_of[numbers], device)
 
-    batches = Ahead(read, device)
+    batches = Prefetcher(read, device)
 
     def losses(step: int) -> Losses:
         pixels, style_numbers, subject_numbers = batches.take(step)

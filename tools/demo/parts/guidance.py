@@ -12,10 +12,10 @@ from torch import nn
 
 from tools.demo.parts.base import FILE, pipeline_of, refuse_other_base, transformer_parameters, write_transformer
 from tools.demo.parts.captions import Captions, Words, encode_words
-from tools.demo.parts.config import PartConfig
-from tools.demo.parts.loop import Loop, Losses, refuse_other_run
-from tools.demo.shards.prefetch import Ahead
 from tools.demo.shards.shards import Shards
+from tools.demo.training.config import PartConfig
+from tools.demo.training.loop import Loop, Losses, refuse_other_run
+from tools.demo.training.prefetch import Prefetcher
 from uso.errors import ConfigError
 from uso.pipeline.latents import pack
 from uso.pipeline.pipeline import USOPipeline
@@ -36,7 +36,9 @@ def train_guidance(config: PartConfig, device: torch.device, resume: bool = Fals
     shards = Shards.open(config.shards)
     refuse_other_run(config, resume)
     if config.fresh or not (config.model / FILE).is_file():
-        raise ConfigError("Guidance is learned from a base that is there. Train it first: train.demo base.")
+        raise ConfigError(
+            "Guidance is learned from a base that is there. Train it first: python -m tools.demo part base."
+        )
     refuse_other_base(config)
     pipeline = pipeline_of(config, device)
     captions = Captions(config, shards, pipeline)
@@ -48,7 +50,7 @@ def train_guidance(config: PartConfig, device: torch.device, resume: bool = Fals
     with torch.no_grad(), autocast(device.type, config.precision):
         no_words = encode_words(pipeline, captions.no_ids, captions.no_ids_2)
     side = captions.side
-    batches = Ahead(captions.batch, device)
+    batches = Prefetcher(captions.batch, device)
 
     def losses(step: int) -> Losses:
         batch = batches.take(step)

@@ -13,14 +13,14 @@ import torch
 from torch import nn
 from transformers import SiglipConfig, SiglipModel, SiglipTextConfig, SiglipVisionConfig, SiglipVisionModel
 
-from tools.demo.parts.config import PartConfig
-from tools.demo.parts.loop import Loop, Losses
 from tools.demo.parts.model import read_config, refuse_other_sizes, tower_sizes, write_config, write_pretrained
 from tools.demo.parts.pictures import open_samples, pick, pixels_of
 from tools.demo.parts.words import caption_ids, load_t5_tokenizer
-from tools.demo.shards.prefetch import Ahead, sent
+from tools.demo.training.config import PartConfig
+from tools.demo.training.loop import Loop, Losses
+from tools.demo.training.muon import embeddings_of
+from tools.demo.training.prefetch import Prefetcher, sent
 from uso.errors import ConfigError
-from uso.training.loop.optimizer import embeddings_of
 from uso.training.loop.precision import autocast
 from uso.transformer.context_embedder import STYLE_LAYERS
 from uso.weights.checkpoints import load_image_encoder
@@ -145,7 +145,7 @@ def train_image_encoder(config: PartConfig, device: torch.device, resume: bool =
             pixels = nn.functional.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
         return pixels.contiguous(), sent(ids[numbers], device)
 
-    batches = Ahead(read, device)
+    batches = Prefetcher(read, device)
 
     def losses(step: int) -> Losses:
         pixels, words = batches.take(step)

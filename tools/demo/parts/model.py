@@ -27,7 +27,7 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
     """
     path = folder / f"{name}.json"
     if not path.is_file():
-        raise ConfigError(f"{folder} holds no {name}.json. Train that part first: python -m uso train.demo")
+        raise ConfigError(f"{folder} holds no {name}.json. Train that part first: python -m tools.demo part")
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 

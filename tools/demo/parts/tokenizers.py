@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tools.demo.parts.config import PartConfig
+from tools.demo.training.config import PartConfig
 from tools.demo.world.scenes import (
     caption_words,
     compose,

@@ -30,7 +30,7 @@ def _present(model: Path, name: str) -> Path:
         ConfigError: it is not there.
     """
     if not (model / name / "tokenizer_config.json").is_file():
-        raise ConfigError(f"{model} holds no {name}. Train it first: python -m uso train.demo tokenizers")
+        raise ConfigError(f"{model} holds no {name}. Train it first: python -m tools.demo part tokenizers")
     return model / name
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from tools.demo.shards.prefetch import sent
 from tools.demo.shards.shards import Shards, mapped
+from tools.demo.training.prefetch import sent
 from uso.pipeline.encoders import exact_convolutions
 from uso.pipeline.latents import tensor_to_image
 

@@ -136,9 +136,7 @@ class Shards:
     def open(cls, folder: Path) -> "Shards":
         path = folder / _DEFINITION
         if not path.is_file():
-            raise ConfigError(
-                f"{folder} holds no shards of drawn data. Make some: python -m uso train.data make-miniature"
-            )
+            raise ConfigError(f"{folder} holds no shards of drawn data. Make some: python -m tools.demo data")
         found = _read_definition(folder)
         shards = cls(folder, found["kind"], found["count"], found["shard"])
         missing = [

@@ -1,10 +1,11 @@
-"""Training samples out of shards of drawn triplets, as `uso.training.data.samples` makes them out of files.
+"""Training samples from shards of drawn triplets, as `uso.training.data.samples` makes them from files.
 
-Features are arrays on disk, made in batches. Shards are square and of one size, and are not cropped.
+Configs name it `tools.demo.shards.source:open_samples`. Features are arrays on disk, encoded in batches. Pictures are
+square and of one size, and are not cropped.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from PIL import Image
 
 from tools.demo.shards.arrays import Arrays, can_hold, encoded, name_of, to_bytes
 from tools.demo.shards.shards import Shards
+from tools.demo.training.words import NAMED
 from tools.demo.world.scenes import instruction
 from tools.demo.world.styles import STYLES
 from uso.errors import ConfigError
@@ -22,8 +24,11 @@ from uso.pipeline.encoders import image_features
 from uso.pipeline.pipeline import USOPipeline
 from uso.training.config import TrainingConfig
 from uso.training.data.buckets import Shape
-from uso.training.data.features import SampleFeatures
+from uso.training.data.features import FeatureCache
+from uso.training.data.samples import SampleFeatures
+from uso.training.data.source import Notify, OnProgress, RowSource, SampleSource, TrainingSample, rows_path
 from uso.training.loop.precision import autocast, compile_residuals
+from uso.training.losses.teacher import extra_prompts
 from uso.training.model.load import visiting
 from uso.transformer.context_embedder import STYLE_LAYERS
 
@@ -31,23 +36,21 @@ CONTENT, STYLE, TARGET, STYLE_2 = 0, 1, 2, 3
 """Places of a triplet's pictures; the last one only where some triplets have two styles."""
 
 STYLE_ONLY, TEXT_ONLY = 4, 8
-"""Where content is read, one triplet in so many is also learned without it."""
+"""Where content is read, one triplet in so many is also trained without it."""
 
 INSTRUCTED = 2
-"""Where content is read, one triplet in so many that keep their layout is also learned from an instruction."""
+"""Where content is read, one triplet in so many that keep their layout is also trained with an instruction."""
 
 UNNAMED = 2
-"""Where content is read, one pair of triplets in so many is told without the subject's name where its layout is moved:
-who it is must then be seen, as with subjects whose names no model has learned."""
+"""Where content is read, one pair of triplets in so many with a moved layout has a prompt without the subject's name.
+The network must then look at the content picture, as it must for subjects whose names no model has learned."""
 
 NAMELESS = ("subject", "thing", "figure", "object")
-"""Words that stand for the name."""
+"""Words that replace the name."""
 
 Text = Literal["prompt", "unnamed", "sentence", "caption", "instruction"]
-"""What is said of a triplet: told to the network; that, without the subject's name; what the target shows; that, and in
-which styles; that style alone."""
-
-OnProgress = Callable[[int, int], None]
+"""Texts of a triplet: its prompt; the prompt without the subject's name; what the target shows; that, with its styles;
+an instruction that names the style alone."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,8 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
     triplets by style and words, some by words that name the style, and some by their content and an instruction that
     does. Where content is not read, words always say what the target shows, and no words can say it of a stranger.
 
-    Triplets with two styles are read with both, or, where `data.max_styles` is 1, not at all. No instruction and no
-    words that a projector learns from (`words`) are theirs: a base is taught no such words.
+    Triplets with two styles are read with both, or, where `data.max_styles` is 1, not at all. They have no instruction
+    and no prompt for the teacher `Words`: a base is taught no such words.
 
     Raises:
         ConfigError: the shards hold no triplets, none that the run can use, or pictures of another size than its own.
@@ -109,18 +112,18 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
     def sample(index: int, text: Text, content: bool, style: bool) -> ShardSample:
         two = has_two_styles(shards.words[index])
         slots = ((STYLE, STYLE_2) if two else (STYLE,)) if style else ()
-        named = bool(config.words) and not two
+        named = reads_named and not two
         features = SampleFeatures(
-            prompt=ShardFeature("prompt", prompt=said(shards.words[index], text)),
+            prompt=ShardFeature("prompt", prompt=text_of(shards.words[index], text)),
             target=ShardFeature("latents", index, TARGET),
             content=ShardFeature("latents", index, CONTENT) if content else None,
             styles=tuple(ShardFeature("style", index, slot) for slot in slots),
-            named=ShardFeature("prompt", prompt=said(shards.words[index], "caption")) if named else None,
+            prompts={NAMED: ShardFeature("prompt", prompt=text_of(shards.words[index], "caption"))} if named else {},
         )
         shape = Shape((side, side), (side, side) if content else None, len(slots))
         return ShardSample(shards, features, shape, tuple(ShardPicture(shards, index, slot) for slot in slots))
 
-    reads_style = "style" in config.reads
+    reads_style, reads_named = "style" in config.reads, NAMED in extra_prompts(config)
     unread = set(unread_styles(shards, config))
     usable = range(len(shards)) if "content" in config.reads else nameable(shards)
     read = [index for index in usable if index not in unread]
@@ -134,8 +137,8 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
         plain, two = "style" not in words["labels"], has_two_styles(words)
         alone = plain and index % 2 == 0
         moved, known = words["labels"]["layout"] == "moved", not _strange(words)
-        told: Text = "unnamed" if moved and index // 2 % UNNAMED == 0 else "prompt"
-        samples.append(sample(index, told, True, reads_style and not alone))
+        text: Text = "unnamed" if moved and index // 2 % UNNAMED == 0 else "prompt"
+        samples.append(sample(index, text, True, reads_style and not alone))
         if index % STYLE_ONLY == 0 and reads_style and known:
             samples.append(sample(index, "sentence", False, True))
         if index % TEXT_ONLY == 1 and known:
@@ -178,7 +181,7 @@ def _strange(words: dict[str, Any]) -> bool:
 _PHRASES = {style.name: style.phrase for style in STYLES}
 
 
-def said(words: dict[str, Any], text: Text) -> str:
+def text_of(words: dict[str, Any], text: Text) -> str:
     """A text of a triplet; plain ones and those in two styles have no instruction."""
     labels = words["labels"]
     if text == "instruction":
@@ -189,14 +192,57 @@ def said(words: dict[str, Any], text: Text) -> str:
     return str(words[text])
 
 
+class ShardSource:
+    """Shards of drawn triplets as the samples of a run.
+
+    Raises:
+        ConfigError: there are no shards that the run can use, or its validation has no file of rows.
+    """
+
+    def __init__(self, config: TrainingConfig, notify: Notify) -> None:
+        self.config = config
+        self.shards = Shards.open(rows_path(config.data.rows))
+        self.samples: Sequence[TrainingSample] = shard_samples(self.shards, config)
+        if unread := unread_styles(self.shards, config):
+            notify(
+                f"{len(unread)} of {len(self.shards)} triplets have two styles and are left out. Read: "
+                "data.max_styles=2."
+            )
+        if config.validation.every is not None and config.validation.rows is None:
+            raise ConfigError("validation.rows must name a file of rows where data.rows is a folder of shards.")
+
+    def cached(self) -> list[Any]:
+        """Nothing: shards have arrays of their own."""
+        return []
+
+    def features(self, pipeline: USOPipeline, cache: FeatureCache, on_progress: OnProgress) -> "ShardFeatures":
+        return ShardFeatures(
+            pipeline,
+            self.shards,
+            cache.folder,
+            self.config.reads,
+            named=NAMED in extra_prompts(self.config),
+            compile=self.config.compile,
+            on_progress=on_progress,
+        )
+
+
+def open_samples(config: TrainingConfig, notify: Notify) -> SampleSource:
+    """Shards where `data.rows` is a folder, else rows."""
+    is_folder = rows_path(config.data.rows).is_dir()
+    return ShardSource(config, notify) if is_folder else RowSource(config, notify)
+
+
 class ShardFeatures:
-    """Features of one folder of shards by one pipeline's encoders; encodes what is not there yet.
+    """Features of one folder of shards by one pipeline's encoders; encodes what is missing.
 
     Args:
         folder: where arrays are kept.
         reads: conditions whose features are needed; prompts and targets always are.
         named: prompts that name the style are needed too.
     """
+
+    empty_prompt = ShardFeature("prompt")
 
     def __init__(
         self,
@@ -215,10 +261,10 @@ class ShardFeatures:
         self.styles, self.style_slots = None, style_slots(shards)
         if "style" in reads:
             self.styles = style_features_of(pipeline, shards, folder, on_progress=on_progress).near(device, count)
-        told: tuple[Text, ...] = ("sentence", "caption") if named else ("sentence",)
+        kinds: tuple[Text, ...] = ("sentence", "caption") if named else ("sentence",)
         if "content" in reads:
-            told = ("prompt", "unnamed", "sentence", "caption")
-        texts = ["", *(said(words, text) for words in shards.words for text in told)]
+            kinds = ("prompt", "unnamed", "sentence", "caption")
+        texts = ["", *(text_of(words, kind) for words in shards.words for kind in kinds)]
         if "content" in reads:
             texts += [instruction(phrase) for phrase in _PHRASES.values()]
         self._rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}

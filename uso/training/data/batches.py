@@ -1,27 +1,25 @@
-"""Batches in the order of a run: samples' cached features stacked, one batch read ahead, and the place to go on from.
+"""Batches in the order of a run: samples' features stacked, the next batch prefetched, and the position to resume from.
 
 Draws no noise and knows no network.
 """
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
 
-from tools.demo.shards.source import ShardFeature, ShardFeatures, ShardPicture, ShardSample
 from uso.config import Strict
 from uso.errors import ConfigError
-from uso.pipeline.cache import Remembered
 from uso.training.config import TrainingConfig
 from uso.training.data.buckets import Draw, epoch_batches
-from uso.training.data.features import KEPT, Feature, FeatureCache, SampleFeatures
-from uso.training.data.samples import Sample
+from uso.training.data.source import EMPTY, FeatureStore, StylePicture, TrainingSample
+from uso.training.losses.teacher import extra_prompts
 from uso.transformer.context_embedder import STYLE_LAYERS
 
-_CPU = torch.device("cpu")
+Prompts = tuple[torch.Tensor, torch.Tensor]
+"""Of a batch: T5 features [B, L, text_dim] and CLIP vectors [B, pooled_dim]."""
 
 
 class Position(Strict):
@@ -33,7 +31,7 @@ class Position(Strict):
     taken: int = 0
     """... of the whole run: what random draws go by."""
     samples: int = 0
-    """How many there are in an epoch; 0 where nobody counted."""
+    """How many there are in an epoch; 0 if unknown."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +50,10 @@ class TrainingBatch:
     """For each style picture of a sample, what the projector reads: [B, image_tokens, image_dim] by layer."""
     content: torch.Tensor | None
     """Content references, [B, 16, h, w], float32."""
-    style_pictures: tuple[tuple[Path | ShardPicture, ...], ...]
+    style_pictures: tuple[tuple[StylePicture, ...], ...]
     """Of each sample, the style pictures themselves."""
-    named: tuple[torch.Tensor, torch.Tensor] | None = None
-    """Where the run learns from them, prompts that name the style: as `prompt_embeds` and `pooled`."""
-    silent: tuple[torch.Tensor, torch.Tensor] | None = None
-    """Where the run learns guidance, the empty prompt for each sample: likewise."""
+    prompts: dict[str, Prompts] = field(default_factory=dict)
+    """More prompts of each sample by name, for the run's teacher."""
 
     @property
     def size(self) -> int:
@@ -84,8 +80,7 @@ class TrainingBatch:
             styles=tuple({layer: tensor[:count] for layer, tensor in style.items()} for style in self.styles),
             content=None if self.content is None else self.content[:count],
             style_pictures=self.style_pictures[:count],
-            named=None if self.named is None else (self.named[0][:count], self.named[1][:count]),
-            silent=None if self.silent is None else (self.silent[0][:count], self.silent[1][:count]),
+            prompts={name: (embeds[:count], pooled[:count]) for name, (embeds, pooled) in self.prompts.items()},
         )
 
 
@@ -106,38 +101,30 @@ class Batches:
     """The micro-batches of one process, without end.
 
     Args:
-        rank, processes: which of so many processes this is; each takes every so manieth batch.
+        rank, processes: the number of this process and how many there are; the batches are dealt out in turn.
     """
 
     def __init__(
         self,
-        samples: Sequence[Sample | ShardSample],
-        cache: FeatureCache | ShardFeatures,
+        samples: Sequence[TrainingSample],
+        features: FeatureStore,
         config: TrainingConfig,
         rank: int = 0,
         processes: int = 1,
     ) -> None:
         self.samples = samples
-        self.features = [
-            sample.features if isinstance(sample, ShardSample) else SampleFeatures.of(sample) for sample in samples
-        ]
-        self.empty_prompt = ShardFeature("prompt") if isinstance(cache, ShardFeatures) else Feature("prompt")
-        self.cache = cache
+        self.features = features
+        self.extra_prompts = extra_prompts(config)
         self.config = config
         self.rank, self.processes = rank, processes
         self._position = Position(samples=len(samples))
-        self._remembered = Remembered(int(config.data.memory_gib * 2**30))
         self._epoch: tuple[int, list[list[Draw]]] | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="batches")
-        self._ahead: tuple[Position, Future[TrainingBatch]] | None = None
-
-    def all_features(self) -> list[Any]:
-        """Everything that has to be in the cache."""
-        return [self.empty_prompt, *(feature for features in self.features for feature in features.all())]
+        self._next: tuple[Position, Future[TrainingBatch]] | None = None
 
     @property
     def position(self) -> Position:
-        """Of the batch that comes next; set it to go on from there, or, if too little is left, from the next epoch."""
+        """Of the batch that comes next. Setting it resumes there, or in the next epoch if too few batches are left."""
         return self._position
 
     @position.setter
@@ -147,12 +134,12 @@ class Batches:
     def take(self) -> TrainingBatch:
         """The next batch."""
         position = self._position
-        if self._ahead is not None and self._ahead[0] == position:
-            batch = self._ahead[1].result()
+        if self._next is not None and self._next[0] == position:
+            batch = self._next[1].result()
         else:
             batch = self._reader.submit(self._read, position).result()
         self._position = self._after(position)
-        self._ahead = (self._position, self._reader.submit(self._read, self._position))
+        self._next = (self._position, self._reader.submit(self._read, self._position))
         return batch
 
     def close(self) -> None:
@@ -163,7 +150,7 @@ class Batches:
         return self._begun(position.model_copy(update={"index": index, "taken": taken}))
 
     def _begun(self, position: Position) -> Position:
-        """The position itself, or the next epoch's first one where too few batches are left for every process."""
+        """The position itself, or the next epoch's first one if too few batches are left for every process."""
         if position.index + self.processes > len(self._batches(position.epoch)):
             return position.model_copy(update={"epoch": position.epoch + 1, "index": 0})
         return position
@@ -192,46 +179,34 @@ class Batches:
         return self.collate(draws, position.taken + self.rank)
 
     def collate(self, draws: list[Draw], number: int) -> TrainingBatch:
-        """Stack the features of samples that are alike in number of tokens."""
-        chosen = [self.features[draw.index] for draw in draws]
-        prompts = self._stacked(
-            [features.prompt if draw.text else self.empty_prompt for features, draw in zip(chosen, draws, strict=True)]
+        """Stack the features of samples that have equally many tokens."""
+        chosen = [self.samples[draw.index].features for draw in draws]
+        empty, stacked = self.features.empty_prompt, self.features.stacked
+        embeds, pooled = self._prompts(
+            [features.prompt if draw.text else empty for features, draw in zip(chosen, draws, strict=True)]
         )
         with_style, with_content = draws[0].style, draws[0].content
         slots = list(zip(*(features.styles for features in chosen), strict=True)) if with_style else []
-        content = self._stacked([features.content for features in chosen])["latents"] if with_content else None
+        content = stacked([features.content for features in chosen])["latents"] if with_content else None
+        prompts = {
+            name: self._prompts([empty if name == EMPTY else features.prompts[name] for features in chosen])
+            for name in self.extra_prompts
+            if name == EMPTY or name in chosen[0].prompts
+        }
         return TrainingBatch(
             number=number,
-            latents=self._stacked([features.target for features in chosen])["latents"],
-            prompt_embeds=prompts["prompt_embeds"],
-            pooled=prompts["pooled"],
+            latents=stacked([features.target for features in chosen])["latents"],
+            prompt_embeds=embeds,
+            pooled=pooled,
             styles=tuple(
                 {layer: states[str(layer)] for layer in STYLE_LAYERS.values()}
-                for states in (self._stacked(slot) for slot in slots)
+                for states in (stacked(slot) for slot in slots)
             ),
             content=content,
-            style_pictures=tuple(self.samples[draw.index].styles if with_style else () for draw in draws),
-            named=None if chosen[0].named is None else self._prompts([features.named for features in chosen]),
-            silent=self._prompts([self.empty_prompt] * len(chosen)) if self.config.guided.share > 0 else None,
+            style_pictures=tuple(tuple(self.samples[draw.index].styles) if with_style else () for draw in draws),
+            prompts=prompts,
         )
 
-    def _prompts(self, features: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        prompts = self._stacked(features)
-        return prompts["prompt_embeds"], prompts["pooled"]
-
-    def _stacked(self, features: Sequence[Any]) -> dict[str, torch.Tensor]:
-        """Features of one kind by name, [B, ...] each."""
-        if isinstance(self.cache, ShardFeatures):
-            return self.cache.stacked(features)
-        loaded = [self._load(self.cache, feature) for feature in features]
-        return {key: torch.stack([tensors[key] for tensors in loaded]) for key in loaded[0]}
-
-    def _load(self, cache: FeatureCache, feature: Feature) -> dict[str, torch.Tensor]:
-        """From memory, or from the cache's file."""
-        keys = KEPT[feature.kind]
-
-        def read() -> tuple[torch.Tensor, ...]:
-            tensors = cache.load(feature)
-            return tuple(tensors[key] for key in keys)
-
-        return dict(zip(keys, self._remembered.get(feature, _CPU, read), strict=True))
+    def _prompts(self, features: Sequence[Any]) -> Prompts:
+        found = self.features.stacked(features)
+        return found["prompt_embeds"], found["pooled"]

@@ -1,18 +1,17 @@
-"""What frozen encoders make of prompts and pictures, kept on disk: encoded once, read at every step.
+"""Features of prompts and pictures from the frozen encoders, kept on disk: encoded once, read at every step.
 
-A feature is known by its source's content, by what was done to it, and by the weights that did it; so a changed
-picture, size or encoder is a new feature, and an interrupted run goes on with what is there. Targets are the
-autoencoder's posterior means, as references are in use.
+A feature's key is its source's content, the crop, and the encoder's weights. A changed picture, size or encoder makes a
+new feature, and an interrupted run continues with the files that exist. Targets are the autoencoder's posterior means,
+as references are in inference.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,13 +21,12 @@ from torch import nn
 from uso.config import ROOT, from_home
 from uso.errors import CheckpointError, ConfigError, USOError
 from uso.images import open_image
+from uso.pipeline.cache import Remembered
 from uso.pipeline.pipeline import USOPipeline
-from uso.training.data.buckets import Size, crop_and_scale
-from uso.training.data.samples import Sample
+from uso.training.data.buckets import crop_and_scale
+from uso.training.data.samples import Feature, Kind
 from uso.training.model.export import write_safetensors
 from uso.transformer.context_embedder import STYLE_LAYERS
-
-Kind = Literal["prompt", "latents", "style"]
 
 ENCODERS: dict[Kind, tuple[str, ...]] = {
     "prompt": ("text_encoder", "text_encoder_2"),
@@ -44,25 +42,10 @@ KEPT: dict[Kind, tuple[str, ...]] = {
 }
 """The tensors of each kind, by name; a style's are hidden states by their number."""
 
-_READ_BYTES = 2**22
+_CPU = torch.device("cpu")
 
 _LISTED = 5
 """How many damaged pictures a message names before it only counts them."""
-
-
-@dataclass(frozen=True)
-class Feature:
-    """Something to encode: a prompt, or a picture's file, cropped and scaled to a size or left as it is."""
-
-    kind: Kind
-    prompt: str = ""
-    path: Path | None = None
-    size: Size | None = None
-
-    @cached_property
-    def content(self) -> str:
-        """The source's SHA-256."""
-        return hashlib.sha256(self.prompt.encode()).hexdigest() if self.path is None else file_sha256(self.path)
 
 
 def check_pictures(features: Iterable[Feature], workers: int = 2) -> None:
@@ -87,53 +70,20 @@ def _fault(path: Path) -> str:
     return ""
 
 
-@cache
-def file_sha256(path: Path) -> str:
-    """Of a file's bytes; a file is read once per process."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class SampleFeatures:
-    """The features of one sample: `Feature`s, or what another source of features calls by the same names."""
-
-    prompt: Any
-    target: Any
-    content: Any | None
-    styles: tuple[Any, ...]
-    named: Any | None = None
-    """A prompt that names the style too, where the run learns from one (`TrainingConfig.words`)."""
-
-    @classmethod
-    def of(cls, sample: Sample) -> "SampleFeatures":
-        content = None
-        if sample.content is not None:
-            content = Feature("latents", path=sample.content, size=sample.shape.content)
-        return cls(
-            prompt=Feature("prompt", prompt=sample.prompt),
-            target=Feature("latents", path=sample.target, size=sample.shape.target),
-            content=content,
-            styles=tuple(Feature("style", path=path) for path in sample.styles),
-        )
-
-    def all(self) -> list[Any]:
-        return [self.prompt, self.target, *([self.content] if self.content else []), *self.styles]
-
-
 class FeatureCache:
     """Features of one pipeline's encoders, in a folder.
 
     Args:
-        folder: relative paths start at the program's root; made if it is not there.
+        folder: relative paths start at the program's root; made if it does not exist.
+        memory_gib: host memory for features that `stacked` has read.
     """
 
-    def __init__(self, folder: Path | str, pipeline: USOPipeline) -> None:
+    empty_prompt = Feature("prompt")
+
+    def __init__(self, folder: Path | str, pipeline: USOPipeline, memory_gib: float = 0.0) -> None:
         self.folder = ROOT / from_home(folder)
         self.pipeline = pipeline
+        self._remembered = Remembered(int(memory_gib * 2**30))
         self._weights = {kind: _fingerprint(pipeline, names) for kind, names in ENCODERS.items()}
 
     def path(self, feature: Feature) -> Path:
@@ -151,11 +101,11 @@ class FeatureCache:
         return sorted(absent.values(), key=lambda feature: kinds.index(feature.kind))
 
     def encode(self, features: Sequence[Feature], on_progress: Callable[[int, int], None] | None = None) -> None:
-        """Encode features and keep them; can be stopped at any moment and called again.
+        """Encode features and write them; may be interrupted and called again.
 
         Args:
             features: of `missing`.
-            on_progress: told how many are done, of how many.
+            on_progress: called with how many are done, of how many.
         """
         for number, feature in enumerate(features, start=1):
             write_safetensors(self.path(feature), self._compute(feature))
@@ -175,6 +125,17 @@ class FeatureCache:
             raise CheckpointError(
                 f"The cached feature {path} cannot be read ({error}). Delete it and start again."
             ) from error
+
+    def stacked(self, features: Sequence[Feature]) -> dict[str, torch.Tensor]:
+        """Features of one kind by the names of their tensors, [B, ...] each, on the CPU; from memory, or from files."""
+        keys = KEPT[features[0].kind]
+
+        def read(feature: Feature) -> tuple[torch.Tensor, ...]:
+            tensors = self.load(feature)
+            return tuple(tensors[key] for key in keys)
+
+        found = [self._remembered.get(feature, _CPU, partial(read, feature)) for feature in features]
+        return {key: torch.stack(tensors) for key, tensors in zip(keys, zip(*found, strict=True), strict=True)}
 
     def _compute(self, feature: Feature) -> dict[str, torch.Tensor]:
         pipeline = self.pipeline

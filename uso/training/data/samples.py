@@ -1,13 +1,15 @@
-"""Training samples: a JSON-lines file becomes `Sample`s whose pictures are there, and whose sizes are known.
+"""Training samples: a JSON-lines file becomes `Sample`s whose pictures exist and whose sizes are known.
 
-Reads file heads, not pixels. A thorough look at rows (labels, duplicates, damaged pictures) is the checker's business.
+Reads file heads, not pixels. `check.py` looks at labels, duplicates and damaged pictures.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from uso.config import ROOT, from_home
 from uso.errors import ConfigError, ImageError, RequestError
@@ -16,8 +18,52 @@ from uso.training.config import Condition, DataConfig
 from uso.training.data.buckets import Shape, Size, bucket_sizes, content_sizes, nearest_bucket
 from uso.training.data.rows import numbered_lines
 
+Kind = Literal["prompt", "latents", "style"]
+
 _LISTED = 5
 """How many wrong rows a message names before it only counts them."""
+
+_READ_BYTES = 2**22
+
+
+@dataclass(frozen=True)
+class Feature:
+    """Something to encode: a prompt, or a picture's file, cropped and scaled to a size or left as it is."""
+
+    kind: Kind
+    prompt: str = ""
+    path: Path | None = None
+    size: Size | None = None
+
+    @cached_property
+    def content(self) -> str:
+        """The source's SHA-256."""
+        return hashlib.sha256(self.prompt.encode()).hexdigest() if self.path is None else file_sha256(self.path)
+
+
+@cache
+def file_sha256(path: Path) -> str:
+    """Of a file's bytes; a file is read once per process."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class SampleFeatures:
+    """The features of one sample: `Feature`s, or the equivalent of another source of samples."""
+
+    prompt: Any
+    target: Any
+    content: Any | None
+    styles: tuple[Any, ...]
+    prompts: dict[str, Any] = field(default_factory=dict)
+    """More prompts by name, for a teacher that reads them."""
+
+    def all(self) -> list[Any]:
+        return [self.prompt, self.target, *([self.content] if self.content else []), *self.styles]
 
 
 @dataclass(frozen=True)
@@ -25,13 +71,25 @@ class Sample:
     """One row, its paths made absolute."""
 
     prompt: str
-    """What the network is told."""
+    """What the network reads."""
     sentence: str
-    """What the target shows; the prompt where nobody wrote it down."""
+    """What the target shows; the prompt if the row has none."""
     target: Path
     content: Path | None
     styles: tuple[Path, ...]
     shape: Shape
+
+    @cached_property
+    def features(self) -> SampleFeatures:
+        content = None
+        if self.content is not None:
+            content = Feature("latents", path=self.content, size=self.shape.content)
+        return SampleFeatures(
+            prompt=Feature("prompt", prompt=self.prompt),
+            target=Feature("latents", path=self.target, size=self.shape.target),
+            content=content,
+            styles=tuple(Feature("style", path=path) for path in self.styles),
+        )
 
 
 def rows_path(rows: str) -> Path:
@@ -45,10 +103,10 @@ def read_samples(
 
     Args:
         path: JSON lines, `{"prompt", "content", "styles": [...], "target"}`; other keys are labels.
-        reads: conditions that are read; the pictures of others are not looked at. Where content is not read, a row's
-            `sentence`, if it has one, is its prompt: an empty prompt says that the content's layout is kept.
-        key: of the config, that names the file.
-        first: only so many rows, to look at and not to learn from: those may lack what is read.
+        reads: conditions that are read; pictures of others are ignored. Where content is not read, a row's
+            `sentence`, if it has one, is its prompt: an empty prompt would mean that the content's layout is kept.
+        key: the config's key that names the file.
+        first: only the first so many rows, for validation: those may lack a condition.
 
     Raises:
         ConfigError: the file or pictures are missing; names the rows.

@@ -16,8 +16,8 @@ from uso.pipeline.latents import image_to_tensor
 from uso.pipeline.pipeline import USOPipeline
 from uso.request import GenerationRequest, GenerationResult
 from uso.training.config import TrainingConfig
-from uso.training.data.features import Feature, FeatureCache
-from uso.training.data.samples import Sample
+from uso.training.data.features import FeatureCache
+from uso.training.data.samples import Feature, Sample
 from uso.training.losses.reward import StyleScore
 
 MODES: dict[str, tuple[bool, bool, int]] = {

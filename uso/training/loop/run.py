@@ -4,11 +4,16 @@ What is learned, and on what, is a subclass's business. A run that goes on from 
 piece does, if every random draw goes by the number of the step (`uso.training.losses.seeds`).
 """
 
+import logging
 import math
+import signal
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +23,8 @@ from uso.training.config import RunConfig
 from uso.training.loop import checkpoint
 from uso.training.loop.log import Journal, duration
 from uso.training.loop.optimizer import RunningMean, learning_rate, make_optimizer
+
+logger = logging.getLogger(__name__)
 
 
 class Stopped(Exception):
@@ -29,17 +36,20 @@ class Run:
 
     Args:
         parameters: what learns, by name; float32.
-        embeddings: which of them are tables (`embeddings_of`).
+        optimizer: of these parameters; by default the one that the config names.
     """
 
     config: RunConfig
 
     def __init__(
-        self, config: RunConfig, parameters: Mapping[str, nn.Parameter], embeddings: Iterable[nn.Parameter] = ()
+        self,
+        config: RunConfig,
+        parameters: Mapping[str, nn.Parameter],
+        optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
         self.config = config
         self.parameters = dict(parameters)
-        self.optimizer = make_optimizer(config.optimizer, self.parameters.values(), embeddings)
+        self.optimizer = optimizer or make_optimizer(config.optimizer, self.parameters.values())
         self.mean = None if config.ema is None else RunningMean(self.parameters, config.ema)
         self.progress = checkpoint.Progress()
         self.stopping = False
@@ -142,3 +152,25 @@ class Run:
             self.after(journal, last)
         if saved != self.progress.step:
             self.save()
+
+
+@contextmanager
+def stopped_by_signals(run: Run) -> Iterator[None]:
+    """Inside, Ctrl-C or SIGTERM ends the run soon, with a checkpoint of the last step; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[int, Any] = {}
+
+    def stop(number: int, _: Any) -> None:
+        run.stopping = True
+        signal.signal(number, before[number])
+        logger.warning("The run ends soon, with a checkpoint of the last whole step. Once more to end it now.")
+
+    for one in (signal.SIGINT, signal.SIGTERM):
+        before[one] = signal.signal(one, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

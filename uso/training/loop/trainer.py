@@ -27,10 +27,10 @@ from uso.training.loop.pictures import Validation, style_scores
 from uso.training.loop.precision import autocast
 from uso.training.loop.run import Run, Stopped
 from uso.training.losses.flow import draw_levels, noised, target_velocity
-from uso.training.losses.guided import guided
 from uso.training.losses.network import conditioning_of, predict
 from uso.training.losses.reward import StyleReward, StyleScore
 from uso.training.losses.seeds import generator
+from uso.training.losses.teacher import Targets, make_teacher
 from uso.training.model.export import FILES, write_safetensors
 from uso.training.model.learners import Learners
 from uso.transformer.compile import uncompiled
@@ -83,6 +83,7 @@ class Trainer(Run):
         self.judges = judges or Judges()
         self.validation = validation
         self.process = process or PartialState(cpu=pipeline.work_device.type == "cpu")
+        self.teacher = make_teacher(config)
         self.reward = None
         if self.judges.learned is not None:
             self.reward = StyleReward(pipeline, config.reward, self.judges.learned, config.seed)
@@ -106,29 +107,23 @@ class Trainer(Run):
     def flow_loss(self, batch: TrainingBatch) -> torch.Tensor:
         """The mean squared error of the velocity at levels drawn for this micro-batch: a scalar, float32.
 
-        Where the run learns from words that name the style, the error against their answer is added; where it learns
-        guidance, some micro-batches are told a scale and what it does.
+        The targets are the data's, or those of the run's teacher.
         """
         draw = generator(self.config.seed, "flow", batch.number)
         device = batch.latents.device
         levels = draw_levels(self.config.flow, batch.size, batch.height, batch.width, draw).to(device)
         noise = torch.randn(batch.latents.shape, generator=draw).to(device)
         tokens = pack(noised(batch.latents, noise, levels))
-        wanted = pack(target_velocity(batch.latents, noise))
-        scales = answer = None
-        with self.autocast(), torch.no_grad():  # closed before what learns: its casts would have no gradient
-            if (learned := guided(batch, self.config.guided, self.config.seed)) is not None:
-                scales, untold = learned
-                change = self._velocity(batch, tokens, levels) - self._velocity(untold, tokens, levels)
-                wanted = wanted.to(change) + (scales.to(change) - 1)[:, None, None] * change
-            if batch.named is not None:
-                embeds, pooled = batch.named
-                told = replace(batch, prompt_embeds=embeds, pooled=pooled, styles=(), content=None)
-                answer = self._velocity(told, tokens, levels)
-        with self.autocast():  # last: blocks that run again on the way back read the modulation of the last pass
-            velocity = self._velocity(batch, tokens, levels, scales)
-            flow = mse_loss(velocity, wanted.to(velocity))
-        return flow if answer is None else flow + self.config.words * mse_loss(velocity, answer)
+        targets = Targets(pack(target_velocity(batch.latents, noise)))
+        if self.teacher is not None:
+            with self.autocast(), torch.no_grad():  # closed before what learns: its casts would have no gradient
+                targets = self.teacher.targets(batch, targets.velocity, lambda one: self._velocity(one, tokens, levels))
+        with self.autocast():  # last: blocks recomputed in the backward pass read the modulation of the last pass
+            velocity = self._velocity(batch, tokens, levels, targets.guidance)
+            flow = mse_loss(velocity, targets.velocity.to(velocity))
+        if targets.second is None:
+            return flow
+        return flow + targets.weight * mse_loss(velocity, targets.second)
 
     def _velocity(
         self, batch: TrainingBatch, tokens: torch.Tensor, levels: torch.Tensor, scales: torch.Tensor | None = None

@@ -6,7 +6,6 @@ between the descriptor's vectors of the picture and of its style reference. The 
 [B, 3, H, W] in [-1, 1] to unit vectors [B, D]; it stays frozen.
 """
 
-import importlib
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tools.demo.shards.source import ShardPicture
 from uso.config import ROOT
-from uso.errors import ConfigError
 from uso.images import open_image
 from uso.pipeline.latents import CELL, LATENT_CHANNELS, image_to_tensor, pack, unpack
 from uso.pipeline.pipeline import USOPipeline
@@ -24,28 +21,20 @@ from uso.pipeline.schedule import schedule_sigmas
 from uso.pipeline.stages import Conditioning
 from uso.training.config import RewardConfig
 from uso.training.data.batches import TrainingBatch
+from uso.training.data.source import StylePicture
 from uso.training.losses.flow import clean_estimate
 from uso.training.losses.network import conditioning_of, predict
 from uso.training.losses.seeds import generator
+from uso.training.plugins import find
 
 
-def find_descriptor(name: str) -> Any:
-    """The function that makes a descriptor, by `module:function`; loads no weights.
+def load_descriptor(name: str, weights: str | None, device: torch.device) -> nn.Module:
+    """A frozen descriptor; the function is given the path of its weights, or None.
 
     Raises:
         ConfigError: there is no such function.
     """
-    module, colon, function = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        wanted = "" if colon else " Write module:function."
-        raise ConfigError(f"The descriptor '{name}' was not found ({error}).{wanted}") from error
-
-
-def load_descriptor(name: str, weights: str | None, device: torch.device) -> nn.Module:
-    """A frozen descriptor; the function is given the path of its weights, or None."""
-    descriptor: nn.Module = find_descriptor(name)(str(ROOT / weights) if weights else None)
+    descriptor: nn.Module = find("descriptor", name)(str(ROOT / weights) if weights else None)
     return descriptor.to(device).eval().requires_grad_(False)
 
 
@@ -55,9 +44,9 @@ class StyleScore:
     def __init__(self, descriptor: nn.Module, device: torch.device) -> None:
         self.descriptor = descriptor
         self.device = device
-        self._vectors: dict[Path | ShardPicture, torch.Tensor] = {}
+        self._vectors: dict[StylePicture, torch.Tensor] = {}
 
-    def score(self, pixels: torch.Tensor, references: tuple[tuple[Path | ShardPicture, ...], ...]) -> torch.Tensor:
+    def score(self, pixels: torch.Tensor, references: tuple[tuple[StylePicture, ...], ...]) -> torch.Tensor:
         """Cosines: [B]; the mean over the references of a picture that has several.
 
         Args:
@@ -69,9 +58,9 @@ class StyleScore:
         return (vectors * styles.to(vectors)).sum(dim=-1)
 
     @torch.no_grad()
-    def _vector(self, source: Path | ShardPicture) -> torch.Tensor:
+    def _vector(self, source: StylePicture) -> torch.Tensor:
         if source not in self._vectors:
-            image = source.open() if isinstance(source, ShardPicture) else open_image(source.read_bytes(), source.name)
+            image = open_image(source.read_bytes(), source.name) if isinstance(source, Path) else source.open()
             self._vectors[source] = self.descriptor(image_to_tensor(image).to(self.device))[0]
         return self._vectors[source]
 

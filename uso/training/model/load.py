@@ -19,10 +19,12 @@ from uso.memory.plan import GIB
 from uso.memory.residency import Residency
 from uso.pipeline.pipeline import USOPipeline
 from uso.training.config import TrainingConfig
-from uso.training.data.features import ENCODERS, Feature, FeatureCache
+from uso.training.data.features import ENCODERS, FeatureCache
+from uso.training.data.samples import Feature
 from uso.training.model.int8 import quantize_base
-from uso.weights.hub import files
-from uso.weights.loading import Loader, alone_in_process, everything_on
+from uso.weights.assembly import Loader, everything_on
+from uso.weights.hub.files import locate
+from uso.weights.loading import alone_in_process
 from uso.weights.provenance import provenance
 
 logger = logging.getLogger(__name__)
@@ -34,18 +36,13 @@ def training_model(config: TrainingConfig) -> ModelConfig:
     """The model as the run begins with it: USO's own two files are those of `start`, or none.
 
     Raises:
-        ConfigError: no such model, a guidance scale where it takes none, or larger ones than it allows.
+        ConfigError: no such model, or a guidance scale where it takes none.
     """
     model = load_model_config(config.model)
     if not model.guidance and config.guidance is not None:
         raise ConfigError(f"{model.name} takes no guidance scale. Set guidance=null.")
     if model.guidance and config.guidance is None:
         raise ConfigError(f"{model.name} needs a guidance scale. Set guidance=1.0.")
-    if config.guided.share > 0 and config.guided.most > model.limits.max_guidance:
-        raise ConfigError(
-            f"{model.name} allows guidance scales up to {model.limits.max_guidance:g}, and guided.most is "
-            f"{config.guided.most:g}. Set guided.most={model.limits.max_guidance:g} or less."
-        )
     components = {name: source for name, source in model.components.items() if name not in ("lora", "projector")}
     if config.start.projector is not None:
         components["projector"] = Source(path=config.start.projector)
@@ -84,9 +81,8 @@ def load_for_training(
     model = training_model(config)
     dtype = weights_dtype(config)
     with alone_in_process(report):
-        located = files.locate(model, offline=offline, download=not offline, on_progress=on_progress)
-        stored = sum(file.stat().st_size for component in located.values() for file in component.files)
-        loader = Loader(model, located, dtype, report, stored)
+        located = locate(model, offline=offline, download=not offline, on_progress=on_progress)
+        loader = Loader(model, located, dtype, report)
         pipeline = loader.pipeline(model.lora_scale, everything_on(_HOST))
     plan = load_memory_plan("full")
     pipeline.residency = Residency(plan, device)

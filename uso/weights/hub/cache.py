@@ -1,7 +1,7 @@
-"""Which files a component is made of, and where they lie on this disk: in folders, or in the Hub's cache.
+"""Which files make up a component, and where they are on this disk: in folders or in the Hub's cache.
 
-Reads names, sizes and index files; fetches nothing and loads no weights. The layout of the cache (`blobs`, `refs`,
-`snapshots`) is the documented one of huggingface_hub, which all its other users share.
+Reads names, sizes and index files; fetches nothing and loads no weights. The cache has huggingface_hub's documented
+layout (`blobs`, `refs`, `snapshots`) and is shared with its other users.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ INDEX = ".safetensors.index.json"
 TOKENIZERS: frozenset[ComponentName] = frozenset({"tokenizer", "tokenizer_2"})
 TOKENIZER_SUFFIXES = (".json", ".txt", ".model")
 STANDARD_NAMES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
-"""What transformers and diffusers call a component's weights; decides where a folder holds several files."""
+"""What transformers and diffusers call a component's weights; these win if a folder holds several files."""
 
 SAMPLES = 64
 SAMPLE_BYTES = 64 * 1024
-"""A fingerprint reads 4 MiB of a file: seconds less than all 24 GB, and a retrained file differs everywhere."""
+"""A fingerprint reads 4 MiB of a file, which is much faster than all 24 GB; a retrained file differs everywhere."""
 
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.safetensors")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -36,33 +36,33 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class Hub:
-    """A Hub, and the folder that keeps what came from it; by default as HF_ENDPOINT, HF_HOME, HF_TOKEN and
-    HF_HUB_OFFLINE say (huggingface_hub reads all but the token when it is imported)."""
+    """A Hub and its cache folder. Defaults come from HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE;
+    huggingface_hub reads all of them but the token when it is imported."""
 
     endpoint: str = field(default_factory=lambda: constants.ENDPOINT)
     cache: Path = field(default_factory=lambda: from_home(constants.HF_HUB_CACHE).resolve())
     token: str | bool | None = field(default=None, repr=False)
-    """None: HF_TOKEN, or what `hf auth login` stored; False: none."""
+    """None: HF_TOKEN or the token stored by `hf auth login`; False: no token."""
     offline: bool = field(default_factory=lambda: constants.HF_HUB_OFFLINE)
 
     def folder(self, repo: str) -> Path:
-        """What the cache holds of a repository.
+        """The cache folder of a repository.
 
         Raises:
-            ConfigError: `repo` is no name of one.
+            ConfigError: `repo` is not a repository's name.
         """
         try:
             return self.cache / repo_folder_name(repo_id=repo, repo_type="model")
         except HFValidationError as error:
             raise ConfigError(
-                f"'{repo}' is no name of a repository (OWNER/NAME). Correct `repo` in the model's configuration."
+                f"'{repo}' is not a repository name (OWNER/NAME). Correct `repo` in the model's configuration."
             ) from error
 
     def snapshot(self, repo: str, commit: str) -> Path:
         return self.folder(repo) / "snapshots" / commit
 
     def known_commit(self, repo: str, revision: str) -> str | None:
-        """The commit that `revision` meant when it was last fetched; None if it never was."""
+        """The commit that `revision` pointed to when it was last fetched; None if it never was."""
         if COMMIT.fullmatch(revision):
             return revision
         try:
@@ -74,7 +74,7 @@ class Hub:
 
 @dataclass(frozen=True)
 class Found:
-    """A component's files: those that are here, and the names of those that are not."""
+    """A component's files on this disk, and the names of missing ones."""
 
     path: Path
     files: tuple[Path, ...]
@@ -85,7 +85,7 @@ def find(name: ComponentName, source: Source, hub: Hub) -> Found:
     """Look for a component on this disk.
 
     Raises:
-        CheckpointError: what is there is no safetensors file, is ambiguous, or has a damaged index.
+        CheckpointError: the files are not safetensors, are ambiguous, or have a damaged index.
     """
     if source.repo is None:
         return _find_local(name, source)
@@ -105,7 +105,7 @@ def find(name: ComponentName, source: Source, hub: Hub) -> Found:
 
 
 def split_path(name: ComponentName, source: Source) -> tuple[str, str]:
-    """The folder of a Hub source ("" is the root), and the file in it, "" where the folder itself is meant."""
+    """Folder and file name of a Hub source; "" is the root folder, and no file if the source is the folder itself."""
     if name not in TOKENIZERS and source.path.endswith(WEIGHTS):
         folder, _, file = source.path.rpartition("/")
         return folder, file
@@ -121,12 +121,12 @@ def _find_local(name: ComponentName, source: Source) -> Found:
     if name in TOKENIZERS:
         raise CheckpointError(f"{name}: {source.path} is a file; name the folder that holds the tokenizer's files.")
     if not path.name.endswith(WEIGHTS):
-        raise CheckpointError(f"{name}: {source.path} is no .safetensors file, and no other kind is loaded.")
+        raise CheckpointError(f"{name}: {source.path} is not a .safetensors file, and no other kind is loaded.")
     return Found(path, (path,))
 
 
 def _find_in_folder(name: ComponentName, folder: Path, sizes: Mapping[str, int | None]) -> Found:
-    """`sizes`: the names that belong into the folder, with their sizes where the Hub has told them."""
+    """`sizes`: the names that belong in the folder, with their sizes if known from the Hub."""
     if name in TOKENIZERS:
         names = tokenizer_names(sizes)
         if not _is_tokenizer(names):
@@ -143,7 +143,7 @@ def _find_in_folder(name: ComponentName, folder: Path, sizes: Mapping[str, int |
 
 
 def _present(folder: Path, names: Iterable[str], sizes: Mapping[str, int | None]) -> Found:
-    """Those of `names` that are in `folder`, whole where a size is known."""
+    """Which of `names` are in `folder`, and complete if their size is known."""
     here = {name: (folder / name).stat().st_size for name in names if (folder / name).is_file()}
     absent = [name for name in names if name not in here or sizes.get(name) not in (None, here[name])]
     return Found(folder, tuple(folder / name for name in here if name not in absent), tuple(absent))
@@ -154,9 +154,9 @@ def _names_in(folder: Path) -> list[str]:
 
 
 def _listed_sizes(repo: str, commit: str, folder: str, hub: Hub) -> dict[str, int | None] | None:
-    """Name and size of every file that the repository has in `folder`, as the cache remembers; None if it does not.
+    """Name and size of every file in a repository's `folder`, from the cache's stored listing; None if there is none.
 
-    With this an interrupted download is known to be incomplete without asking the Hub.
+    With it, an interrupted download is recognised as incomplete without the network.
     """
     try:
         tree = get_cached_repo_tree(repo, revision=commit, cache_dir=hub.cache)
@@ -166,33 +166,33 @@ def _listed_sizes(repo: str, commit: str, folder: str, hub: Hub) -> dict[str, in
 
 
 def name_in(folder: str, path: str) -> str | None:
-    """The name of a repository's file if it lies directly in `folder` ("" is the root), else None."""
+    """The name of a repository's file if it is directly in `folder` ("" is the root), else None."""
     parent, _, name = path.rpartition("/")
     return name if parent == folder else None
 
 
 def tokenizer_names(names: Iterable[str]) -> list[str]:
-    """Of a folder's names, those of a tokenizer."""
+    """The names in a folder that belong to a tokenizer."""
     return sorted(name for name in names if name.endswith(TOKENIZER_SUFFIXES) and not name.endswith(INDEX))
 
 
 def _is_tokenizer(names: list[str]) -> bool:
-    """Whether there is a vocabulary among the files."""
+    """Whether the files include a vocabulary."""
     if "tokenizer.json" in names or {"vocab.json", "merges.txt"} <= set(names):
         return True
     return any(name.endswith(".model") for name in names)
 
 
 def choose_weights(names: Collection[str], where: str) -> tuple[list[str], str | None]:
-    """Of a folder's names, those of its weights, and the index file if they come in parts.
+    """The names of the weights in a folder, and of their index file if they are split.
 
-    Variants (`model.fp16.safetensors`) give way to the file without a suffix.
+    Variants (`model.fp16.safetensors`) give way to the plain file.
 
     Args:
-        where: what to call the folder in a refusal.
+        where: the folder's name in messages.
 
     Raises:
-        CheckpointError: several files, and nothing says which one counts.
+        CheckpointError: there are several files, and nothing says which one to use.
     """
     whole = [name for name in names if name.endswith(WEIGHTS) and not _SHARD.fullmatch(name)]
     indexes = _plain([name for name in names if name.endswith(INDEX)], INDEX)
@@ -212,15 +212,15 @@ def choose_weights(names: Collection[str], where: str) -> tuple[list[str], str |
 
 
 def _plain(names: list[str], suffix: str) -> list[str]:
-    """The names without a variant's dot before the suffix, if there are any; else all."""
+    """The names without a variant's dot before the suffix; all names if every one has it."""
     return [name for name in names if "." not in name.removesuffix(suffix)] or names
 
 
 def _indexed(index: Path) -> list[str]:
-    """The files that an index names, in order.
+    """The files named in an index, sorted.
 
     Raises:
-        CheckpointError: it cannot be read, or names files outside its folder.
+        CheckpointError: the index cannot be read, or names files outside its folder.
     """
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
@@ -233,7 +233,7 @@ def _indexed(index: Path) -> list[str]:
 
 
 def local_origin(found: Found) -> dict[str, Any]:
-    """What a picture records of local files: base name, bytes and fingerprint, never where they were."""
+    """What a picture records of local files: base name, size and fingerprint, never their folder."""
     return {
         "file": found.path.name,
         "bytes": sum(path.stat().st_size for path in found.files),
@@ -242,12 +242,11 @@ def local_origin(found: Found) -> dict[str, Any]:
 
 
 def fingerprint(files: Iterable[Path]) -> str:
-    """A SHA-256 that tells weights apart without reading all of them.
+    """A SHA-256 that tells weights apart without reading them whole.
 
-    It covers, of each file in the order of the names: name where there are several, size, the safetensors header
-    (every key, type and shape), and 64 slices of 64 KiB spread evenly from the first byte to the last; files up to 4
-    MiB are read whole. It finds another training, another conversion, a truncated file; it is no proof against
-    somebody who wants to deceive it.
+    For each file, sorted by name, it covers the name (if there are several), the size, the safetensors header (every
+    key, type and shape), and 64 slices of 64 KiB spread evenly over the file; files up to 4 MiB are read whole. It
+    detects another training, another conversion or a truncated file, but not deliberate deception.
     """
     digest = hashlib.sha256()
     paths = sorted(files, key=lambda path: path.name)

@@ -1,4 +1,4 @@
-"""What failures of the Hub, the network and the disk mean, in sentences with a remedy. Fetches nothing itself."""
+"""Failures of the Hub, the network and the disk, as sentences with a remedy."""
 
 import errno
 from collections.abc import Iterator
@@ -22,13 +22,13 @@ from uso.weights.hub.cache import Hub
 
 @contextmanager
 def plain_errors(repo: str, revision: str, hub: Hub, command: str) -> Iterator[None]:
-    """Say in a sentence what went wrong with a repository.
+    """Turn what goes wrong with a repository into a sentence.
 
     Args:
-        command: what to run (again) when the cause is gone.
+        command: the command to run once the cause is gone.
 
     Raises:
-        MissingWeightsError: in place of what huggingface_hub, the network or the disk raised.
+        MissingWeightsError: replaces errors of huggingface_hub, the network or the disk.
     """
     try:
         yield
@@ -38,7 +38,7 @@ def plain_errors(repo: str, revision: str, hub: Hub, command: str) -> Iterator[N
 
 
 def beneath(error: BaseException) -> BaseException | None:
-    """The failure of the Hub or of the network that another library's error came from; None where it is another's."""
+    """The failure of Hub or network that caused another library's error; None if there is none."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, HfHubHTTPError | OfflineModeIsEnabled | httpx2.HTTPError):
@@ -48,8 +48,8 @@ def beneath(error: BaseException) -> BaseException | None:
 
 
 def explained(error: BaseException, repo: str, revision: str, hub: Hub, command: str) -> str:
-    """One failure in a sentence; arguments as `plain_errors` takes them."""
-    # The order counts: many of these errors are OSErrors as well.
+    """One failure as a sentence; arguments as in `plain_errors`."""
+    # The order matters: many of these errors are OSErrors too.
     if isinstance(error, HfHubHTTPError):
         return _refusal(error, repo, revision, hub, command)
     if isinstance(error, OfflineModeIsEnabled):
@@ -65,7 +65,7 @@ def explained(error: BaseException, repo: str, revision: str, hub: Hub, command:
 
 
 def _refusal(error: HfHubHTTPError, repo: str, revision: str, hub: Hub, command: str) -> str:
-    """What an answer of the Hub means, and what to do."""
+    """What a refusal by the Hub means, and what to do."""
     has_token = bool(get_token() if hub.token is None else hub.token)
     token = "the access token in use does not open it" if has_token else "no access token is set"
     if isinstance(error, GatedRepoError):
@@ -85,8 +85,8 @@ def _refusal(error: HfHubHTTPError, repo: str, revision: str, hub: Hub, command:
     status = error.response.status_code
     if status == 401:
         return f"{hub.endpoint} does not accept the access token. Set HF_TOKEN to one that is valid, or to none."
-    said = error.server_message or error.response.reason_phrase
-    return f"{hub.endpoint} refused {repo} with status {status} ({said}). Try `{command}` again later."
+    reason = error.server_message or error.response.reason_phrase
+    return f"{hub.endpoint} refused {repo} with status {status} ({reason}). Try `{command}` again later."
 
 
 def _disk_trouble(error: OSError, hub: Hub, command: str) -> str:

@@ -1,9 +1,8 @@
-"""Where a model's files are, and fetching them from the Hugging Face Hub: `locate`, `missing`, `plan_download`,
-`download`.
+"""A model's files on this disk and on the Hugging Face Hub: `locate`, `missing`, `plan_download`, `download`.
 
-Only safetensors weights and tokenizer files are ever asked for. What lies in the cache is used as it is, without a
-network: a revision like `main` means the commit it meant when it was last fetched, until `download` looks again.
-Reads no weights into memory, imports no torch.
+Only safetensors weights and tokenizer files are ever fetched. Cached files are used as they are, without the network: a
+revision like `main` stands for the commit that was last fetched, until `download` checks again. Reads no weights into
+memory, imports no torch.
 """
 
 import logging
@@ -27,16 +26,8 @@ from uso.weights.hub.cache import (
     tokenizer_names,
 )
 from uso.weights.hub.errors import plain_errors
-from uso.weights.hub.transfer import (
-    Meter,
-    OnProgress,
-    RemoteFile,
-    check_access,
-    fetch,
-    list_files,
-    publish,
-    verify_file,
-)
+from uso.weights.hub.listing import RemoteFile, check_access, list_files
+from uso.weights.hub.transfer import Meter, OnProgress, fetch, publish, verify_file
 
 logger = logging.getLogger(__name__)
 
@@ -49,16 +40,16 @@ class Located:
 
     name: ComponentName
     path: Path
-    """The file, or the folder."""
+    """The component's file or folder."""
     files: tuple[Path, ...]
-    """Its safetensors files, in the order of their names, or its tokenizer files."""
+    """Its safetensors files, sorted by name, or its tokenizer files."""
     origin: dict[str, Any]
-    """For the record in every picture: repository, revision, commit and path; or base name, bytes and fingerprint."""
+    """For every picture's record: repository, revision, commit and path; or base name, size and fingerprint."""
 
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """All files of a model that come from the Hub, and how much of them is still to fetch."""
+    """All files of a model that come from the Hub, and how much of them is already here."""
 
     files: tuple[RemoteFile, ...]
     bytes_here: int
@@ -76,18 +67,18 @@ class DownloadPlan:
 
 
 def command(config: ModelConfig) -> str:
-    """What a person types to fetch a model."""
+    """The command that fetches a model."""
     return f"python -m uso download --model {config.name}"
 
 
 def size_text(count: int) -> str:
-    """Bytes as people say them: "23.8 GB", "12.4 MB", "0.7 kB"."""
+    """Bytes in readable units: "23.8 GB", "12.4 MB", "0.7 kB"."""
     unit, name = next(((size, name) for size, name in UNITS if count >= size), UNITS[-1])
     return f"{count / unit:.1f} {name}"
 
 
 def missing(config: ModelConfig, *, hub: Hub | None = None) -> list[ComponentName]:
-    """The components that are not, or not wholly, on this disk. Asks no network."""
+    """The components that are not, or not completely, on this disk. Does not use the network."""
     hub = hub or Hub()
     return [name for name, found in _found(config, hub).items() if found.absent]
 
@@ -100,16 +91,16 @@ def locate(
     on_progress: OnProgress | None = None,
     hub: Hub | None = None,
 ) -> dict[ComponentName, Located]:
-    """Find all files of a model; without a network where they are all on this disk.
+    """Find all files of a model, without the network if they are all on this disk.
 
     Args:
-        offline: never fetch (HF_HUB_OFFLINE=1 says the same).
-        download: fetch what is not here.
-        on_progress: told a stage and the share of the bytes that is here, 0 to 1, while fetching.
+        offline: never fetch, as with HF_HUB_OFFLINE=1.
+        download: fetch missing files.
+        on_progress: called while fetching with a stage and the share of bytes that is here, 0 to 1.
 
     Raises:
-        MissingWeightsError: files that are not here and may not or cannot be fetched; names them and the remedy.
-        CheckpointError: files that are damaged, or no safetensors.
+        MissingWeightsError: files are missing and may not or cannot be fetched; names them and the remedy.
+        CheckpointError: files are damaged or not safetensors.
     """
     hub = hub or Hub()
     absent = {name: found for name, found in _found(config, hub).items() if found.absent}
@@ -126,7 +117,7 @@ def locate(
 
 
 def plan_download(config: ModelConfig, *, hub: Hub | None = None) -> DownloadPlan:
-    """Ask the Hub which files a model needs and how large they are, and whether they may be fetched.
+    """Ask the Hub which files a model needs, how large they are, and whether access is granted.
 
     Raises:
         MissingWeightsError: no connection, a gated or unknown repository, an unknown revision, or no such files.
@@ -158,15 +149,15 @@ def download(
     verify: bool = True,
     hub: Hub | None = None,
 ) -> dict[ComponentName, Located]:
-    """Fetch what a plan says is not here. What arrives is always verified, before it enters the cache.
+    """Fetch the missing files of a plan. Everything is verified before it enters the cache.
 
     Args:
-        on_progress: told a stage and the share of the bytes that is here, 0 to 1.
-        verify: also verify what was in the cache before.
+        on_progress: called with a stage and the share of bytes that is here, 0 to 1.
+        verify: also verify files that were already in the cache.
 
     Raises:
-        MissingWeightsError: too little space on the disk, or the download failed; what has arrived is kept.
-        CheckpointError: a damaged file, which has been removed from the cache.
+        MissingWeightsError: too little disk space, or the download failed; received bytes are kept.
+        CheckpointError: a file is damaged; it has been removed from the cache.
     """
     hub = hub or Hub()
     before = [file for file in plan.files if file.whole(hub)]
@@ -204,7 +195,7 @@ def _origin(source: Source, found: Found, hub: Hub) -> dict[str, Any]:
 
 
 def _refuse_missing_paths(config: ModelConfig, absent: dict[ComponentName, Found]) -> None:
-    """Refuse sources on this machine that are not there, or not whole: no download helps."""
+    """Refuse local sources that are missing or incomplete, which no download can fix."""
     for name, found in absent.items():
         source = config.components[name]
         if source.repo is not None:
@@ -220,7 +211,7 @@ def _refuse_missing_paths(config: ModelConfig, absent: dict[ComponentName, Found
 
 
 def _not_here(config: ModelConfig, absent: dict[ComponentName, Found], offline: bool) -> str:
-    """Name every missing component and file, and the command that fetches them."""
+    """A message that names every missing component and file, and the command that fetches them."""
     by_repository: dict[str, list[str]] = {}
     for name, found in absent.items():
         source = config.components[name]
@@ -236,7 +227,7 @@ def _not_here(config: ModelConfig, absent: dict[ComponentName, Found], offline: 
 
 
 def _needed(name: ComponentName, source: Source, listing: Iterable[RemoteFile]) -> list[RemoteFile]:
-    """Of a repository's files, those that a component is made of.
+    """The files of a repository that make up a component.
 
     Raises:
         MissingWeightsError: there are none.
@@ -267,7 +258,7 @@ def _download(config: ModelConfig, plan: DownloadPlan, on_progress: OnProgress |
             for file in absent:
                 with plain_errors(file.repo, file.revision, hub, command(config)):
                     fetch(file, hub, meter)
-                    meter.moved(plan.bytes_here_now(hub) - meter.done)  # twins come as one; another process may help
+                    meter.moved(plan.bytes_here_now(hub) - meter.done)  # equal files arrive together; others may help
     for repo, revision in dict.fromkeys((file.repo, file.revision) for file in plan.files):
         files = [file for file in plan.files if (file.repo, file.revision) == (repo, revision)]
         with plain_errors(repo, revision, hub, command(config)):
@@ -275,7 +266,7 @@ def _download(config: ModelConfig, plan: DownloadPlan, on_progress: OnProgress |
 
 
 def _check_space(plan: DownloadPlan, hub: Hub) -> None:
-    """Refuse a download that cannot fit, before it starts."""
+    """Refuse a download that does not fit the disk, before it starts."""
     needed = plan.total_bytes - plan.bytes_here_now(hub)
     folder = next(path for path in (hub.cache, *hub.cache.parents) if path.is_dir())
     free = shutil.disk_usage(folder).free

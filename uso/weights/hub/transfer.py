@@ -1,119 +1,51 @@
-"""Ask a Hub what a repository holds, and bring files of it into the cache: resumed, verified, one process at a time.
+"""Bring files of a repository into the cache: resumed, verified, one process at a time.
 
-huggingface_hub 2.4 downloads to a file with a random name, which it deletes on failure and never finds again when it
-was killed; with Xet it writes such a file out of order. So the bytes are received here, over plain HTTP (which serves
-files stored in Xet as well), into a partial file with a lasting name, under huggingface_hub's own lock. Which files
-those are is decided in `uso.weights.hub.files`; what failures mean is said in `uso.weights.hub.errors`.
+huggingface_hub 2.4 downloads to a file with a random name. It deletes that file on failure and never finds it again
+after being killed; with Xet it writes the file out of order. So this module receives the bytes itself, over plain HTTP
+(which serves files stored in Xet too), into a partial file with a lasting name, under huggingface_hub's own lock.
 """
 
 import hashlib
 import logging
 import os
-import re
 import shutil
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import httpx2
-from huggingface_hub import HfApi, constants, get_hf_file_metadata, get_session, hf_hub_url, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub import constants, get_session, hf_hub_url, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import are_symlinks_supported
 from huggingface_hub.utils import WeakFileLock, build_hf_headers, hf_raise_for_status, tqdm
 
 from uso.errors import CheckpointError
-from uso.weights.hub.cache import COMMIT, Hub
+from uso.weights.hub.cache import Hub
+from uso.weights.hub.listing import RemoteFile, size_of
 
 logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[str, float], None]
 
 CHUNK = 1 << 20
-"""Bytes written at a time; what a broken connection costs at most."""
+"""Bytes written at a time, and the most that a broken connection costs."""
 
 FRUITLESS = 5
-"""Connections in a row that may bring nothing before the download is given up."""
+"""Connections in a row without progress before the download fails."""
 
 LONGEST_WAIT = 8.0
-"""Seconds between two connections at most; the first is made after one."""
+"""The longest wait between two connections, in seconds; waits start at one second."""
 
 BUSY = (408, 429, 500, 502, 503, 504)
-"""HTTP answers that another attempt may change."""
-
-_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file of a repository at one commit."""
-
-    repo: str
-    revision: str
-    commit: str
-    path: str
-    size: int
-    digest: str
-    """SHA-256 of the content (LFS files), or git's SHA-1 of the blob; also its name in the cache."""
-
-    @property
-    def name(self) -> str:
-        return self.path.rpartition("/")[2]
-
-    def pointer(self, hub: Hub) -> Path:
-        return hub.snapshot(self.repo, self.commit) / self.path
-
-    def blob(self, hub: Hub) -> Path:
-        return hub.folder(self.repo) / "blobs" / self.digest
-
-    def partial(self, hub: Hub) -> Path:
-        return hub.folder(self.repo) / "blobs" / f"{self.digest}.uso.incomplete"
-
-    def whole(self, hub: Hub) -> Path | None:
-        """Where it lies complete, if it does."""
-        places = (self.pointer(hub), self.blob(hub))
-        return next((path for path in places if size_of(path) == self.size), None)
-
-    def bytes_here(self, hub: Hub) -> int:
-        """How much of it need not be fetched again."""
-        if self.whole(hub):
-            return self.size
-        arrived = size_of(self.partial(hub)) or 0
-        return arrived if arrived <= self.size else 0
-
-
-def list_files(repo: str, revision: str, hub: Hub) -> list[RemoteFile]:
-    """Every file of a repository, at the commit that the revision means now."""
-    if hub.offline:
-        raise OfflineModeIsEnabled
-    hub.folder(repo)  # refuses what is no name of a repository, in words
-    api = HfApi(endpoint=hub.endpoint, token=hub.token)
-    info = api.model_info(repo, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-    if info.sha is None or not COMMIT.fullmatch(info.sha):
-        raise ValueError("it names no commit")
-    files = []
-    for entry in info.siblings or ():
-        digest = entry.lfs.sha256 if entry.lfs else entry.blob_id
-        size = entry.lfs.size if entry.lfs else entry.size
-        if size is None or digest is None or not _DIGEST.fullmatch(digest):
-            raise ValueError(f"it gives no size or hash of {entry.rfilename}")
-        files.append(RemoteFile(repo, revision, info.sha, entry.rfilename, size, digest))
-    return files
-
-
-def check_access(files: list[RemoteFile], hub: Hub) -> None:
-    """Ask for the head of the first file: a gated repository lists its files to everybody, and hands out none."""
-    for file in files[:1]:
-        url = hf_hub_url(file.repo, file.path, revision=file.commit, endpoint=hub.endpoint)
-        get_hf_file_metadata(url, token=hub.token, endpoint=hub.endpoint)
+"""HTTP statuses that are worth another attempt."""
 
 
 class Meter:
-    """How far a download is: tells `on_progress`, and draws a bar where there is a terminal."""
+    """Progress of a download: calls `on_progress`, and draws a bar on a terminal."""
 
     def __init__(self, total: int, done: int, on_progress: OnProgress | None) -> None:
         self.total = total
@@ -136,7 +68,7 @@ class Meter:
         self.moved(0)
 
     def moved(self, count: int) -> None:
-        """`count` more bytes; negative where some turned out useless."""
+        """Count `count` more bytes; negative if some have to be fetched again."""
         self.done += count
         self.bar.update(count)
         if self.on_progress is not None:
@@ -144,13 +76,13 @@ class Meter:
 
 
 def fetch(file: RemoteFile, hub: Hub, meter: Meter) -> None:
-    """Receive what is missing of a file, verify it, and put it among the cache's blobs.
+    """Receive the rest of a file, verify it, and move it to the cache's blobs.
 
-    Another process that fetches the same file is waited for, and what it got is used.
+    If another process is fetching the same file, wait for it and use its result.
 
     Raises:
-        CheckpointError: what arrived is damaged; it has been removed.
-        Exception: what the network or the disk raised; what has arrived is kept.
+        CheckpointError: the received file is damaged; it has been removed.
+        Exception: any error of network or disk; received bytes are kept.
     """
     partial, blob = file.partial(hub), file.blob(hub)
     meter.stage(f"Downloading {file.name}")
@@ -167,7 +99,7 @@ def fetch(file: RemoteFile, hub: Hub, meter: Meter) -> None:
 
 
 def receive(file: RemoteFile, partial: Path, hub: Hub, meter: Meter) -> None:
-    """Append to `partial` until it has the file's size, over as many connections as that takes."""
+    """Append to `partial` until it has the file's size, over as many connections as needed."""
     fruitless = 0
     with partial.open("ab") as target:
         if _length(target) > file.size:
@@ -197,17 +129,17 @@ def _length(target: BinaryIO) -> int:
 
 
 def _one_connection(file: RemoteFile, target: BinaryIO, hub: Hub, meter: Meter) -> None:
-    """Append what one connection brings, from where `target` ends."""
+    """Append what one connection brings, starting at the end of `target`."""
     start = _length(target)
     url = hf_hub_url(file.repo, file.path, revision=file.commit, endpoint=hub.endpoint)
-    # Always asked of the Hub itself: the address that it redirects to expires, sooner than a slow line needs.
+    # Always from the Hub's own address: the one it redirects to may expire before a slow download ends.
     headers = build_hf_headers(token=hub.token, headers={"Accept-Encoding": "identity"})
     if start:
         headers["Range"] = f"bytes={start}-"
     with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
         hf_raise_for_status(response)
         if start and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            target.truncate(0)  # the server sends the file from its beginning
+            target.truncate(0)  # the server sends the whole file
             meter.moved(-start)
         for chunk in response.iter_bytes(CHUNK):
             target.write(chunk)
@@ -222,14 +154,14 @@ def _lock(hub: Hub, repo: str, name: str) -> Path:
 
 
 def publish(files: list[RemoteFile], hub: Hub) -> None:
-    """Give blobs that are here their names in a snapshot; then the revision its commit, last, so that an interrupted
-    download leaves the snapshot before it in force.
+    """Link blobs into a snapshot under their names, then point the revision to its commit. The revision comes last, so
+    an interrupted download leaves the previous snapshot in force.
 
     Args:
-        files: all of one repository, revision and commit.
+        files: all from one repository, revision and commit.
     """
     repo, revision, commit = files[0].repo, files[0].revision, files[0].commit
-    with WeakFileLock(_lock(hub, repo, "names")):  # what another process has moved is not stale any more
+    with WeakFileLock(_lock(hub, repo, "names")):  # files that another process has moved are no longer stale
         stale = [file for file in files if size_of(file.pointer(hub)) != file.size]
         for file in stale:
             file.pointer(hub).unlink(missing_ok=True)
@@ -246,7 +178,7 @@ def publish(files: list[RemoteFile], hub: Hub) -> None:
             tqdm_class=_NoBar,
         )
     for file in stale:
-        if size_of(file.pointer(hub)) != file.size:  # snapshot_download may warn where it could not ask
+        if size_of(file.pointer(hub)) != file.size:  # snapshot_download may only warn when it fails to ask
             raise EOFError(f"{hub.endpoint} did not list the files again")
     if hub.known_commit(repo, revision) != commit:
         reference = hub.folder(repo) / "refs" / revision
@@ -257,8 +189,8 @@ def publish(files: list[RemoteFile], hub: Hub) -> None:
 
 
 def _move(files: list[RemoteFile], hub: Hub) -> None:
-    """Give blobs their names where a disk has no symbolic links: huggingface_hub would copy them, and need their space
-    twice. One that has several names is copied to all but the last."""
+    """Move blobs to their names on a disk without symbolic links, where huggingface_hub would copy them and need twice
+    the space. A blob with several names is copied to all but the last."""
     left = Counter(file.blob(hub) for file in files)
     for file in files:
         blob, pointer = file.blob(hub), file.pointer(hub)
@@ -276,10 +208,10 @@ class _NoBar(tqdm):
 
 
 def verify_file(file: RemoteFile, hub: Hub, meter: Meter) -> None:
-    """Read a file of the cache again.
+    """Verify a file of the cache.
 
     Raises:
-        CheckpointError: it is damaged; it has been removed.
+        CheckpointError: the file is damaged; it has been removed.
     """
     pointer = file.pointer(hub)
     meter.stage(f"Verifying {file.name}")
@@ -290,7 +222,7 @@ def verify_file(file: RemoteFile, hub: Hub, meter: Meter) -> None:
 
 
 def is_intact(path: Path, file: RemoteFile, on_read: Callable[[int], None] = lambda count: None) -> bool:
-    """Whether `path` has the size and the hash that the Hub promised."""
+    """Whether `path` has the size and hash that the Hub lists."""
     if size_of(path) != file.size:
         return False
     is_sha256 = len(file.digest) == hashlib.sha256().digest_size * 2
@@ -307,10 +239,3 @@ def damaged(file: RemoteFile) -> CheckpointError:
         f"{file.path} of {file.repo} is damaged: it is not the {file.size} bytes with the hash {file.digest[:12]}... "
         "that the Hub promised. It was removed from the cache; run the command again to fetch it anew."
     )
-
-
-def size_of(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None

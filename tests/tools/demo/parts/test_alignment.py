@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from tests.support.tiny_parts import shards, tiny
 from tests.support.tiny_training import training_pipeline
 from tools.demo.parts.alignment import Alignment
-from tools.demo.parts.command import train_part
-from tools.demo.parts.config import PartConfig, load_part_config
 from tools.demo.shards.arrays import Arrays
+from tools.demo.training.config import PartConfig, load_part_config
+from tools.demo.verbs.part import train_part
 from uso.errors import ConfigError
 from uso.pipeline.latents import pack
 from uso.training.losses.network import predict

@@ -10,18 +10,19 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests.support.tiny_parts import shards, tiny
+from tools.demo.__main__ import main
 from tools.demo.parts.autoencoder import AutoencoderLoss, autoencoder_config, measure_scale, psnr
 from tools.demo.parts.base import quiet_start
 from tools.demo.parts.captions import caption_of
-from tools.demo.parts.command import train_part
-from tools.demo.parts.config import load_part_config
 from tools.demo.parts.descriptor import FILE, new_descriptor, softened
 from tools.demo.parts.guidance import guided_velocity
 from tools.demo.parts.image_encoder import vision_config
-from tools.demo.parts.loop import Loop
 from tools.demo.parts.tokenizers import sentences
 from tools.demo.shards.source import CONTENT, TARGET
-from uso.cli.main import REFUSED, main
+from tools.demo.training.config import load_part_config
+from tools.demo.training.loop import Loop
+from tools.demo.verbs.part import train_part
+from uso.cli.main import REFUSED
 from uso.errors import ConfigError
 from uso.evaluation.metrics.csd import load_csd, published_tensors
 from uso.training.model.export import write_safetensors
@@ -76,7 +77,7 @@ def test_checkpoints_are_not_written_over(tmp_path: Path, samples: Path) -> None
 def test_reading_ahead_changes_no_number(tmp_path: Path, samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a draw that goes by the order of reading, in a run that goes on too; and a device that must stay."""
     import tools.demo.parts.descriptor as part
-    from tools.demo.shards.prefetch import Ahead
+    from tools.demo.training.prefetch import Prefetcher
 
     def run(folder: Path, *overrides: str) -> dict[str, torch.Tensor]:
         for number, stop in enumerate((2, 4)):
@@ -86,7 +87,7 @@ def test_reading_ahead_changes_no_number(tmp_path: Path, samples: Path, monkeypa
         return load_file(folder / "reward-descriptor" / FILE)
 
     here = run(tmp_path / "here", "device=cpu")
-    monkeypatch.setattr(part, "Ahead", lambda read, device: Ahead(read, torch.device("cuda")))
+    monkeypatch.setattr(part, "Prefetcher", lambda read, device: Prefetcher(read, torch.device("cuda")))
     ahead = run(tmp_path / "ahead", "device=cpu:0")
     assert all(torch.equal(here[name], ahead[name]) for name in here)
 
@@ -118,7 +119,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
     ids=["part", "key", "key below", "data", "base", "device", "device name", "option", "unknown option"],
 )
 def test_refusals(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
-    assert main(["train.demo", *arguments]) == REFUSED
+    assert main(["part", *arguments]) == REFUSED
     assert said in capsys.readouterr().err
 
 

@@ -22,18 +22,20 @@ from tools.demo.shards.source import (
     ShardFeatures,
     ShardPicture,
     ShardSample,
-    said,
     shard_samples,
     style_features_of,
+    text_of,
 )
+from tools.demo.training.config import load_stage
+from tools.demo.training.words import NAMED
 from tools.demo.world.triplets import Miniature
 from uso.errors import ConfigError
 from uso.pipeline.pipeline import USOPipeline
-from uso.training.command import read_rows
-from uso.training.config import DropoutConfig, TrainingConfig, load_training_config
+from uso.training.config import DropoutConfig, TrainingConfig
 from uso.training.data.batches import Batches
 from uso.training.data.buckets import Draw, Shape, epoch_batches
 from uso.training.losses.reward import StyleScore
+from uso.training.prepare import read_data
 
 SIDE = 32
 COUNT = 16
@@ -61,7 +63,7 @@ def in_two_styles(shards: Shards) -> set[int]:
 
 
 def run(name: str, *overrides: str) -> TrainingConfig:
-    return load_training_config(name, [f"data.resolution={SIDE}", f"data.content_size={SIDE}", *overrides])
+    return load_stage(name, [f"data.resolution={SIDE}", f"data.content_size={SIDE}", *overrides])
 
 
 def way(sample: ShardSample) -> tuple[bool, bool]:
@@ -91,7 +93,7 @@ def test_every_way_of_use_is_learned(shards: Shards) -> None:
         if way(sample) == (True, False) and "style" in words["labels"]:
             assert words["labels"]["layout"] == "kept"  # nothing says where the subject would go
             phrase = words["caption"].split(" of ")[0]
-            assert told == said(words, "instruction") == f"Transform the style into {phrase}."
+            assert told == text_of(words, "instruction") == f"Transform the style into {phrase}."
             instructed += 1
             continue
         labels = words["labels"]
@@ -166,7 +168,7 @@ def test_triplets_with_two_styles_are_read_with_both(mixed: Shards, name: str) -
         told = sample.features.prompt.prompt
         if index in two and styles == 0:  # words must name both
             assert told == mixed.words[index]["caption"] and " and " in told.split(" of ")[0]
-        assert sample.features.named is None or index not in two
+        assert NAMED not in sample.features.prompts or index not in two
     ways = {way(sample) for sample in samples if sample.features.target.index in two}
     assert ways == ({(False, True)} if name == "stage1-mini" else {(True, True), (False, True), (False, False)})
 
@@ -179,11 +181,11 @@ def test_a_run_that_reads_one_style_leaves_those_with_two_out(mixed: Shards, nam
     assert one == [sample for sample in both if sample.features.target.index not in two]
     reports: list[str] = []
     folder = f"data.rows={mixed.folder}"
-    read_rows(run(name, folder, "data.max_styles=1"), reports.append)
+    read_data(run(name, folder, "data.max_styles=1"), reports.append)
     assert f"{len(two)} of {len(mixed)} triplets have two styles and are left out. Read: data.max_styles=2." in reports
     assert not any("two styles" in line for line in reports[1:])
     reports.clear()
-    read_rows(run(name, folder, "data.max_styles=2"), reports.append)
+    read_data(run(name, folder, "data.max_styles=2"), reports.append)
     assert not any("two styles" in line for line in reports)
 
 

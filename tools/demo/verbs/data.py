@@ -1,0 +1,111 @@
+"""The verb `data`: draw training data."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from uso.errors import ConfigError
+from uso.training.make.command import meter
+
+SPLITS = "train, seen, new-subjects, new-styles, new-both"
+
+
+def add_parser(verbs: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "data",
+        help="draw training data",
+        description="Draw samples of the miniature data: subjects x places x styles. The same numbers give the same "
+        "pictures. An interrupted call continues where it stopped.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("--count", type=int, required=True, metavar="N", help="how many samples")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="number of the first one (0)")
+    parser.add_argument(
+        "--form",
+        choices=("files", "triplets", "samples"),
+        default="files",
+        help="files: PNG and rows.jsonl (the default); triplets, samples: shards of raw bytes, which read fastest; "
+        "samples are single captioned pictures",
+    )
+    parser.add_argument("--moved", type=float, default=0.5, metavar="SHARE", help="of triplets in a new layout (0.5)")
+    parser.add_argument("--plain", type=float, default=0.2, metavar="SHARE", help="of samples without a style (0.2)")
+    parser.add_argument(
+        "--plain-triplets", type=float, default=0.0, metavar="SHARE", help="of triplets that are plain throughout (0)"
+    )
+    parser.add_argument(
+        "--strangers",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of triplets, with subjects that a base model is not taught (0)",
+    )
+    parser.add_argument(
+        "--same-pose",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of moved triplets, with the subject's pose and size kept in the new place (0)",
+    )
+    parser.add_argument("--part", default="1/1", metavar="K/N", help="of shards, make the K-th of N shares (1/1)")
+    add_drawing_flags(parser)
+    return parser
+
+
+def add_drawing_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags that say what is drawn; the contact sheet has them too."""
+    parser.add_argument("--size", type=int, default=128, metavar="PIXELS", help="side of the pictures (128)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, other pictures (0)")
+    parser.add_argument("--split", default="train", metavar="NAME", help=f"{SPLITS} (train)")
+    parser.add_argument(
+        "--two-styles",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of triplets with a style, with two style images and a target in both their styles (0); runs read them "
+        "with data.max_styles=2",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    import cv2
+
+    from tools.demo.shards.files import ROWS, make_files
+    from tools.demo.shards.shards import make_shards
+    from tools.demo.world.triplets import Miniature
+
+    cv2.setNumThreads(1)  # on pictures this small its threads only get in each other's way
+    if args.count < 1 or args.first < 0:
+        raise ConfigError("--count must be at least 1, and --first at least 0.")
+    data = Miniature(
+        seed=args.seed,
+        size=args.size,
+        split=args.split,
+        moved=args.moved,
+        plain=args.plain,
+        plain_triplets=args.plain_triplets,
+        strangers=args.strangers,
+        same_pose=args.same_pose,
+        two_styles=args.two_styles,
+    )
+    part, parts = _part(args.part)
+    if args.form == "files":
+        if parts > 1:
+            raise ConfigError("--part is for shards: choose --form triplets or --form samples.")
+        work = make_files(args.folder, data, args.count, args.first)
+    else:
+        work = make_shards(args.folder, data, args.form, args.count, args.first, part, parts)
+    show = meter("drawn")
+    for done in work:
+        show(done, args.count // parts)
+    print(args.folder / ROWS if args.form == "files" else args.folder)
+    return 0
+
+
+def _part(text: str) -> tuple[int, int]:
+    """(which from 0, of how many) from "1/2"."""
+    first, _, second = text.partition("/")
+    if not (first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second)):
+        raise ConfigError(f"--part is {text!r}; K/N with K from 1 to N is needed, for example 1/2.")
+    return int(first) - 1, int(second)

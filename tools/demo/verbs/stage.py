@@ -1,0 +1,29 @@
+"""The verb `stage`: train projector and LoRA of the demo model, by the program's own trainer.
+
+A stage is a config in `tools/demo/configs/stages/`. It plugs the shards, the optimizer and the teachers of the demo
+into `uso.training` by their names.
+"""
+
+import argparse
+from typing import Any
+
+from tools.demo.training.config import STAGES_FOLDER, load_stage
+from uso.training.command import add_train_flags, run_train
+from uso.training.config_files import config_names
+
+
+def add_parser(verbs: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "stage",
+        help="train projector and LoRA",
+        description="Train a stage of the demo model. Several GPUs: accelerate launch -m tools.demo stage STAGE.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("config", metavar="STAGE", help=f"{', '.join(config_names(STAGES_FOLDER))}; or a YAML file")
+    add_train_flags(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    return run_train(load_stage(args.config, args.overrides), args, print)

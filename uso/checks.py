@@ -1,0 +1,97 @@
+"""Single values of a request, verified: each check returns the value, or refuses it and says what is allowed."""
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+from uso.config import ModelConfig, Schedule
+from uso.errors import RequestError
+from uso.images import TOKEN_SIZE
+
+MAX_PROMPT_CHARACTERS = 10_000
+MAX_SHOWN = 80
+"""The most characters of a wrong value that an error message quotes."""
+MAX_MU = 10.0
+"""Largest absolute schedule shift mu; FLUX's own rule stays between 0.45 and 1.3."""
+
+
+def shown(value: object) -> str:
+    """A value as quoted in an error message, shortened if it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not print numbers of more than 4300 digits
+        return "a number too long to write out"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a finite number, including NumPy's; true and false are not."""
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, Integral) or (isinstance(value, Real) and math.isfinite(value))
+
+
+def check_whole(label: str, value: Any, minimum: int, maximum: int) -> int:
+    if not is_number(value) or value != int(value) or not minimum <= value <= maximum:
+        raise RequestError(f"{label} is {shown(value)}; a whole number from {minimum} to {maximum} is allowed.")
+    return int(value)
+
+
+def check_switch(label: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise RequestError(f"{label} is {shown(value)}; true or false is allowed.")
+    return value
+
+
+def check_side(label: str, value: Any, config: ModelConfig, kept: bool) -> int:
+    if kept:  # from keep_input_size, which allows a wider range for long shapes
+        return int(value)
+    minimum, maximum = config.limits.min_size, config.limits.max_size
+    side = check_whole(label, value, minimum, maximum)
+    if side % TOKEN_SIZE:
+        raise RequestError(f"{label} is {side}; it must be a multiple of {TOKEN_SIZE} from {minimum} to {maximum}.")
+    return side
+
+
+def check_prompt(prompt: Any) -> str:
+    if not isinstance(prompt, str):
+        raise RequestError(f"The prompt must be text, not {type(prompt).__name__}. An empty one is allowed.")
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
+        raise RequestError(
+            f"The prompt has {len(prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are read. Shorten it."
+        )
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RequestError("The prompt holds half of a character (a lone surrogate). Type it again.") from error
+    if "\x00" in prompt:
+        raise RequestError("The prompt holds a NUL character. Remove it.")
+    return prompt
+
+
+def check_guidance(value: Any, config: ModelConfig) -> float | None:
+    if not config.guidance:
+        if value is not None:
+            raise RequestError(f"{config.title} takes no guidance scale. Leave it out.")
+        return None
+    if value is None:
+        return config.defaults.guidance_scale
+    minimum, maximum = config.limits.min_guidance, config.limits.max_guidance
+    if not is_number(value) or not minimum <= value <= maximum:
+        raise RequestError(f"Guidance is {shown(value)}; a number from {minimum:g} to {maximum:g} is allowed.")
+    return float(value)
+
+
+def check_schedule(schedule: Any) -> Schedule:
+    """`uso`, `flux`, or a number for mu.
+
+    Raises:
+        RequestError: it is none of these.
+    """
+    if schedule == "uso" or schedule == "flux":
+        return "uso" if schedule == "uso" else "flux"
+    if is_number(schedule) and abs(schedule) <= MAX_MU:
+        return float(schedule)
+    raise RequestError(
+        f"Schedule is {shown(schedule)}; 'uso', 'flux' or a number for mu from {-MAX_MU:g} to {MAX_MU:g} is allowed."
+    )

@@ -1,0 +1,38 @@
+"""The verb `bench`: measure this machine, one line of JSON per run."""
+
+import argparse
+import json
+from typing import Any
+
+from uso.config import model_names
+from uso.weights.flags import add_machine_flags
+
+
+def add_parser(verbs: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "bench",
+        help="measure this machine",
+        description="Time one request stage by stage, on random weights of full size (reduced on a CPU), and print one "
+        "line of JSON per run. --memory and --speed may name several, separated by commas, to be run side by side.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--model", default="flux-dev", metavar="NAME", help=f"{', '.join(model_names())} (flux-dev)")
+    parser.add_argument("--mode", default="content+style", help="text, content, style, content+style, content+styles")
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the square picture (1024; on a CPU 256)")
+    parser.add_argument("--content-size", type=int, metavar="PIXELS", help="side of the reference (half the picture's)")
+    parser.add_argument("--steps", type=int, metavar="N", help="denoising steps (25; on a CPU 4)")
+    parser.add_argument("--baseline", action="store_true", help="measure the plain way too, and the ratio")
+    parser.add_argument("--warm-up", type=int, default=1, metavar="N", help="short runs before the one that counts (1)")
+    parser.add_argument("--cap-gib", metavar="GIB", help="let CUDA allocate no more; plan: what each plan says")
+    parser.add_argument("--real-weights", action="store_true", help="load the model instead of drawing numbers")
+    add_machine_flags(parser, several=True)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    from uso.bench.measure import measure
+
+    for line in measure(args):
+        print(json.dumps(line), flush=True)
+    return 0

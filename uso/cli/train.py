@@ -1,0 +1,29 @@
+"""The verb `train`: run a training stage, forecast it, or time its steps."""
+
+import argparse
+from typing import Any
+
+
+def add_parser(verbs: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "train",
+        help="train projector and LoRA",
+        description="Run a training stage of configs/training/ or a YAML file of your own; several GPUs: accelerate "
+        "launch -m uso train CONFIG. The result is written in the released layout, with every checkpoint.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("config", metavar="CONFIG", help="a name (see configs/training/) or a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as optimizer.lr=1e-4 data.rows=FILE")
+    parser.add_argument("--dry-run", action="store_true", help="forecast memory and time, load nothing")
+    parser.add_argument("--bench", type=int, metavar="N", help="time N steps on random weights (on a CPU reduced)")
+    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint, if there is one")
+    parser.add_argument("--offline", action="store_true", help="use the weights on the disk, fetch none")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    from uso.training.command import run_train
+    from uso.training.config import load_training_config
+
+    return run_train(load_training_config(args.config, args.overrides), args, print)

@@ -1,0 +1,23 @@
+"""What a config names by `module:function`: a reward's descriptor, and data, teachers and optimizers of one's own."""
+
+import importlib
+from typing import Any
+
+from uso.errors import ConfigError
+
+
+def find(what: str, name: str) -> Any:
+    """The function, or class, called `module:function`.
+
+    Args:
+        what: it is, for the message.
+
+    Raises:
+        ConfigError: there is no such function.
+    """
+    module, colon, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        wanted = "" if colon else " Write module:function."
+        raise ConfigError(f"The {what} '{name}' was not found ({error}).{wanted}") from error
