@@ -47,8 +47,8 @@ def to_srgb(
     layered = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")  # no way leads there from La
     alpha = layered.getchannel("A")
     if profile is not None:
-        grey = image.mode in ("1", "L", "LA", "La")
-        layered = _converted(layered.convert("L" if grey else "RGB"), profile)
+        plain = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+        layered = _converted(layered.convert(plain), profile)
     return _on_white(layered, alpha)
 
 

@@ -72,7 +72,11 @@ def prepare(data: bytes) -> ImageData:
 
 def padded(data: bytes) -> bytes:
     """What `prepare` made, with bytes before its end that only a decoder reads that lacks some."""
-    return data.removesuffix(END) + bytes(range(1, 255)) * 8 + END
+    last = max(data.rfind(bytes((0xFF, marker)), data.rindex(b"\xff\xda")) for marker in range(0xD0, 0xD8))
+    following = data[last + 1] + 1 if last > 0 else 0xD0
+    filling = bytes(range(1, 255)) * 8
+    restarts = b"".join(bytes((0xFF, 0xD0 | marker & 7)) + filling for marker in range(following, following + 2))
+    return data.removesuffix(END) + filling + restarts + END
 
 
 def scans_in(data: bytes) -> int:
@@ -116,13 +120,17 @@ def _segment(data: bytes, at: int, marker: int, seen: _Seen) -> int:
         seen.profile[body[12]] = body[13:]
     elif marker in _FRAMES:
         _frame(body, marker, seen)
-    if marker in _FRAMES | _TABLES or (marker == _ADOBE and body[:5] == b"Adobe") or (marker == _APP0 and _jfif(body)):
+    if marker in _FRAMES | _TABLES or (marker == _APP0 and _is_jfif(body)) or (marker == _ADOBE and _is_adobe(body)):
         seen.kept.append(bytes((0xFF, marker)) + data[at:end])
     return end
 
 
-def _jfif(body: bytes) -> bool:
+def _is_jfif(body: bytes) -> bool:
     return body[:5] == b"JFIF\0" and len(body) >= 14
+
+
+def _is_adobe(body: bytes) -> bool:
+    return body[:5] == b"Adobe" and len(body) >= 12
 
 
 def _frame(body: bytes, marker: int, seen: _Seen) -> None:

@@ -19,8 +19,8 @@ long."""
 MIN_BLOCK = 8
 """Least sum of a code block's exponents: 256 pixels. Of 4 x 4 they take three times as long; encoders write 64 x 64."""
 
-MIN_PRECINCT = 5
-"""Least exponent of a precinct's side, at all resolutions but the coarsest: 32 pixels."""
+MAX_PRECINCTS = 262_144
+"""Most precincts of all resolutions and components; 64 x 64 pixels each at 24 megapixels are 105,000."""
 
 MAX_LAYERS = 256
 MAX_COMPONENTS = 4
@@ -113,13 +113,17 @@ def _check(stream: bytes) -> tuple[int, int]:
             at = max(next_tile, at + 2)
             continue
         if marker in (_CODING, _COMPONENT):
-            _check_coding(stream[at + 4 : at + 2 + length], marker)
+            _check_coding(stream[at + 4 : at + 2 + length], marker, width * height * components)
         at += 2 + length
     return width, height
 
 
-def _check_coding(body: bytes, marker: int) -> None:
-    """Refuse code blocks, precincts and layers that only cost time."""
+def _check_coding(body: bytes, marker: int, samples: int) -> None:
+    """Refuse code blocks, precincts and layers that only cost time.
+
+    Args:
+        samples: pixels times components.
+    """
     if marker == _CODING:
         own, (layers,), rest = body[0], struct.unpack_from(">H", body, 2), body[5:]
         if layers > MAX_LAYERS:
@@ -131,6 +135,8 @@ def _check_coding(body: bytes, marker: int) -> None:
     levels, wide, high = rest[0], (rest[1] & 15) + 2, (rest[2] & 15) + 2
     if wide + high < MIN_BLOCK:
         raise too_dear(f"it is a JPEG 2000 with code blocks of {1 << wide} x {1 << high} pixels")
-    sides = [side for pair in rest[5 : 6 + levels] for side in (pair & 15, pair >> 4)] if own & 1 else []
-    if any(side < MIN_PRECINCT for side in sides[2:]):
-        raise too_dear("it is a JPEG 2000 with precincts of less than 32 pixels")
+    precincts = 0.0
+    for level, pair in enumerate(rest[5 : 6 + levels] if own & 1 else b""):
+        precincts += samples / (4 ** (levels - level) * (1 << (pair & 15) + (pair >> 4)))
+    if precincts > MAX_PRECINCTS:
+        raise too_dear(f"it is a JPEG 2000 of more than {MAX_PRECINCTS} precincts")

@@ -47,7 +47,7 @@ _RAW_COMPRESSION = {32767, 34713, 65535}
 
 class _Entry(NamedTuple):
     kind: int
-    count: int
+    number: int
     at: int
     """Where the values are."""
     raw: bytes
@@ -85,11 +85,11 @@ class _File:
             return entries, 0
 
     def values(self, entry: _Entry | None, default: Sequence[int] = ()) -> tuple[int, ...]:
-        if entry is None or entry.kind not in _WHOLE or not entry.count:
+        if entry is None or entry.kind not in _WHOLE or not entry.number:
             return tuple(default)
-        if entry.count > MAX_PARTS:
+        if entry.number > MAX_PARTS:
             raise too_dear(f"it is a TIFF of more than {MAX_PARTS} strips or tiles")
-        return self.numbers(_WHOLE[entry.kind], entry.at, entry.count)
+        return self.numbers(_WHOLE[entry.kind], entry.at, entry.number)
 
 
 def prepare(data: bytes) -> ImageData:
@@ -120,7 +120,7 @@ def prepare(data: bytes) -> ImageData:
         "TIFF",
         _rewritten(file, entries, inverted),
         turned if 1 <= turned <= 8 else 1,
-        data[profile.at : profile.at + profile.count] if profile and profile.count <= MAX_PROFILE else None,
+        data[profile.at : profile.at + profile.number] if profile and profile.number <= MAX_PROFILE else None,
         white=4095 if first[_BITS] == (12,) else 65535,
         inverted=inverted,
     )
@@ -149,7 +149,7 @@ def _directories(file: _File, first: dict[int, _Entry], following: int) -> Itera
     while True:
         yield entries
         below = entries.get(_DIRECTORIES)
-        if below is not None and below.count <= MAX_DIRECTORIES:
+        if below is not None and below.number <= MAX_DIRECTORIES:
             waiting += file.values(below)
         while waiting and waiting[0] in seen:
             waiting.pop(0)
@@ -202,7 +202,7 @@ def _check_work(file: _File, first: dict[int, tuple[int, ...]]) -> None:
 def _rewritten(file: _File, entries: dict[int, _Entry], inverted: bool) -> bytes:
     """The file with a last directory that its header names; where 16-bit 0 is white, Pillow is not told."""
     kept = dict(sorted((tag, entry.raw) for tag, entry in entries.items() if tag in _KEPT))
-    if sum(_SIZES[entries[tag].kind] * entries[tag].count for tag in kept if entries[tag].kind < 19) > len(file.data):
+    if sum(_SIZES[entries[tag].kind] * entries[tag].number for tag in kept if entries[tag].kind < 19) > len(file.data):
         raise damaged("its directory is damaged")
     if inverted:
         (black_is_zero,) = (struct.pack(f"{file.order}H", 1),)

@@ -159,12 +159,14 @@ def _stored(pictures: Path, sha256: str) -> ReferenceImage | None:
 def _put(image: ReferenceImage, name: str) -> str | None:
     """A file where uploads are, byte for byte, under a name that says nothing but what the image is called."""
     try:
-        ending = kind_of(image.data).lower() or "img"
+        ending = kind_of(image.data).lower()
+        if not ending:
+            return None
         folder = Path(get_upload_folder()) / uuid.uuid4().hex
         folder.mkdir(parents=True)
         path = folder / f"{output.slug(Path(name).stem)}.{ending}"
         path.write_bytes(image.data)
-    except Exception:  # it is no picture any more, or the disk is full
+    except OSError:  # the disk is full, say
         return None
     return str(path)
 
