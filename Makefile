@@ -12,7 +12,7 @@ WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); [ $$n -gt 4 ] && echo 4 || e
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint format examples stress-load stress-kill stress-hostile stress-start clean
+.PHONY: help run test test-all all-tests lint style types format examples stress-load stress-kill stress-hostile stress-start clean
 
 help:
 	@echo "make run         the page at http://127.0.0.1:7860 (flags: ARGS=\"...\")"
@@ -31,14 +31,22 @@ run: $(VENV)/ready
 test: $(VENV)/ready-dev
 	$(PYTEST) -m "not slow" $(ARGS)
 
-test-all: lint
+# mypy runs beside the tests, which leave a processor idle now and then.
+test-all: style
+	@$(MAKE) --no-print-directory --jobs=2 types all-tests
+
+all-tests: $(VENV)/ready-dev
 	$(PYTEST) $(ARGS)
 
-lint: $(VENV)/ready-dev
+lint: style types
+
+style: $(VENV)/ready-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
 	@if [ -x $(VENV)/bin/hadolint ]; then echo $(VENV)/bin/hadolint Dockerfile; $(VENV)/bin/hadolint Dockerfile; fi
+
+types: $(VENV)/ready-dev
+	$(VENV)/bin/mypy
 
 format: $(VENV)/ready-dev
 	$(VENV)/bin/ruff check --fix .

@@ -13,24 +13,23 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from uso.config import ModelConfig, load_model_config, with_local_files
+from uso.config import ModelConfig, load_model_config
 from uso.errors import ConfigError, USOError
 from uso.output import check_folder
-from uso.web.flags import add_server_flags, server_settings, worker_devices
 from uso.web.jobs.safety import Safety, load_safety
 from uso.web.server.port import address, listen, reserve
-from uso.web.settings import ServerSettings
-from uso.weights.flags import AUTO, add_model_flags, check_model_flags, load_options, model_files
+from uso.web.settings import ServerSettings, add_server_flags, server_settings, worker_devices
+from uso.weights.flags import AUTO, AUTO_MODEL, add_model_flags, check_model_flags, load_options, named_files, own_files
 
 if TYPE_CHECKING:
     from uso.pipeline.pipeline import USOPipeline
     from uso.web.jobs.job import OnProgress
-    from uso.web.server.starting import Site
+    from uso.web.server.starting import BuiltApp
 
 logger = logging.getLogger("uso")
 
 REFUSED = 2
-"""Exit status where a flag is wrong; argparse's own."""
+"""Exit status where a flag is wrong, as argparse's."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -68,7 +67,7 @@ def main() -> int:
 
 
 def check_system() -> None:
-    """Refuse a system whose file locks the page does not know.
+    """Refuse a system without the file locks that the page needs.
 
     Raises:
         ConfigError: this is Windows.
@@ -88,12 +87,12 @@ def serve(args: argparse.Namespace, named: ModelConfig | None, settings: ServerS
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
     from uso.web.server.process import Server
-    from uso.web.server.starting import Front
+    from uso.web.server.starting import StartingApp
     from uso.web.store import uploads
 
     folder = uploads.private_uploads()
-    front = Front(lambda: build(args, named, settings, safety, listener), hold=settings.bind_when_ready)
-    Server(front, grace=settings.grace, uploads=folder).run(sockets=[listener])
+    starting = StartingApp(lambda: build(args, named, settings, safety, listener), hold=settings.bind_when_ready)
+    Server(starting, grace=settings.grace, uploads=folder).run(sockets=[listener])
 
 
 def build(
@@ -102,43 +101,45 @@ def build(
     settings: ServerSettings,
     safety: Safety,
     listener: socket.socket,
-) -> "Site":
-    """The page; called in a thread of its own, where the seconds of importing Gradio hold no answer up."""
-    config, reason = (named, f"It was asked for by --model {args.model}.") if named else automatic_model(args)
+) -> "BuiltApp":
+    """The page. Called in a thread of its own, so that the seconds of importing Gradio delay no answer."""
+    config, reason = (named, f"Chosen with --model {args.model}.") if named else automatic_model(args)
     logger.info("%s. %s", config.title, reason)
 
     from uso.web.api.calls import Calls
     from uso.web.jobs.queue import JobQueue
     from uso.web.page.layout import build_page
-    from uso.web.server.app import build_site
+    from uso.web.server.app import built_app
     from uso.web.server.metrics import Metrics
+    from uso.web.store.recovery import open_ledger
 
     devices = worker_devices(args)
-    telemetry = Metrics(settings.log_prompts)
+    metrics = Metrics(settings.log_prompts)
     loads = [partial(load, args, config, device, len(devices) == 1) for device in devices]
-    queue = JobQueue(loads, settings, safety=safety, on_over=telemetry.job_over)
-    telemetry.watch(lambda: queue.status)
-    page = build_page(Calls(config, queue, telemetry), reason)
-    return build_site(queue, page, telemetry, own_url=lambda: address(listener))
+    ledger = open_ledger(settings.output)
+    queue = JobQueue(loads, settings, ledger, safety=safety, on_over=metrics.job_over)
+    metrics.watch(lambda: queue.status)
+    page = build_page(Calls(config, queue, ledger, metrics.refused), reason)
+    return built_app(queue, ledger, page, metrics, own_url=lambda: address(listener))
 
 
 def automatic_model(args: argparse.Namespace) -> tuple[ModelConfig, str]:
-    """What `auto` means here, and why. torch is asked about the device only if there are weights to run on it."""
+    """What `auto` means here, and why. torch is imported only if there are weights to run."""
     from uso.weights.hub.files import missing
 
-    wanted = with_local_files(load_model_config("flux-dev"), model_files(args))
+    wanted = own_files(load_model_config(AUTO_MODEL), args)
     absent = missing(wanted)
     if absent:
         return load_model_config("demo"), f"The weights of {wanted.title} are not on this disk."
     from uso.weights.choices import choose_model
 
-    return choose_model(AUTO, device=worker_devices(args)[0], files=model_files(args))
+    return choose_model(AUTO, worker_devices(args)[0], named_files(args), lambda model: own_files(model, args))
 
 
 def load(
     args: argparse.Namespace, config: ModelConfig, device: str, alone: bool, on_progress: "OnProgress"
 ) -> "USOPipeline":
-    """The pipeline; called in a worker's thread, where the seconds of importing torch hold nobody up.
+    """The pipeline. Called in a worker's thread, so that the seconds of importing torch delay no answer.
 
     Args:
         alone: it is the only worker.

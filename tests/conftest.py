@@ -1,6 +1,7 @@
 """Fixtures shared by the tests: pictures to give, the golden case, and the demo model loaded once."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,16 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 # What the program keeps between runs (fitted previews, compiled kernels): not in the home of whoever runs the tests.
 os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / "uso-tests-cache")
 
+# A shell's background job ignores Ctrl-C, and what it starts inherits that: tests send that signal and mean it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 TESTS = Path(__file__).resolve().parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first, so that no worker begins one when the others have finished."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def draw_picture(width: int, height: int, seed: int = 0) -> Image.Image:

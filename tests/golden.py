@@ -30,8 +30,7 @@ from uso.pipeline.pipeline import USOPipeline
 from uso.pipeline.schedule import set_schedule
 from uso.pipeline.stages import Conditioning
 from uso.weights import checkpoints
-from uso.weights.layouts import COMFY_PREFIX
-from uso.weights.tensor_files import TensorFiles
+from uso.weights.formats.tensor_files import TensorFiles
 
 BOUND = 1e-5
 IMAGE_BOUND = 1e-4
@@ -97,7 +96,7 @@ class Case:
         }
 
     def _has_guidance(self) -> bool:
-        with TensorFiles([self.folder / "flux1.safetensors"], prefix=COMFY_PREFIX) as files:
+        with TensorFiles([self.folder / "flux1.safetensors"]) as files:
             return "guidance_in.in_layer.weight" in files.shapes
 
     def autoencoder_config(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
 
 
@@ -68,7 +68,7 @@ def test_the_page_is_built_without_torch(tmp_path: Path) -> None:
         (["--memory", "typo"], "There is no memory plan 'typo'."),
         (["--device", "typo"], "There is no device 'typo'."),
         (["--dtype", "typo"], "There is no number type 'typo'."),
-        (["--lora-scale", "nan"], "--lora-scale nan is no number"),
+        (["--lora-scale", "nan"], "--lora-scale nan is not a usable number"),
         (["--text-encoder-2", "typo"], "--text-encoder-2 typo: there is no such file"),
         (["--output", "taken"], "Pictures cannot be written to taken"),
         (["--port", "65536"], "--port is 65536; 0 to 65535 is allowed"),

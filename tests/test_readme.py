@@ -15,6 +15,7 @@ import pytest
 
 from app import parser as page_parser
 from tests.support.running import program
+from tools.demo.__main__ import parser as demo_parser
 from uso.cli.main import _parser as command_parser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,11 +79,25 @@ def options(parser: argparse.ArgumentParser) -> set[str]:
     return {option for action in parser._actions for option in action.option_strings}
 
 
-def verbs() -> dict[str, argparse.ArgumentParser]:
-    for action in command_parser()._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return dict(action.choices)
-    raise AssertionError("the command line has no verbs")
+def verbs(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The verbs of a parser, if it has any."""
+    found = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return {name: verb for action in found for name, verb in action.choices.items()}
+
+
+def flags_of(parser: argparse.ArgumentParser) -> set[str]:
+    """The flags of a parser and of all its verbs."""
+    return options(parser).union(*map(flags_of, verbs(parser).values()))
+
+
+def check(parser: argparse.ArgumentParser, command: list[str], line: str) -> None:
+    """Hold what follows a program's name, `VERB --flag ...`, against its parser."""
+    if command and not command[0].startswith("-") and verbs(parser):
+        if command[0] != "VERB":
+            assert command[0] in verbs(parser), line
+            check(verbs(parser)[command[0]], command[1:], line)
+        return
+    assert flags_in(command) <= options(parser), line
 
 
 def flags_in(command: list[str]) -> set[str]:
@@ -153,26 +168,18 @@ def anchors(text: str) -> set[str]:
 @each_page
 def test_commands_exist(name: str) -> None:
     """Catches a verb, a flag or a tool that was renamed or removed."""
-    known = verbs()
-    everything = options(page_parser()).union(*map(options, known.values()))
+    programs = {"uso": command_parser(), "tools.demo": demo_parser()}
+    known = flags_of(page_parser()).union(*map(flags_of, programs.values()))
     for command in commands(text_of(name)):
-        line = " ".join(command)
-        rest = after(command, "-m", "uso")
-        if rest:
-            if rest[0].startswith("-"):
-                assert flags_in(rest) <= options(command_parser()), line
-            elif rest[0] != "VERB":
-                assert rest[0] in known, f"{name}: {line}"
-                assert flags_in(rest) <= options(known[rest[0]]), f"{name}: {line}"
-        for start in ("app.py", "ARGS"):
-            rest = after(command, start)
-            if rest is not None and "pytest" not in line and command[:2] != ["make", "test"]:
-                assert flags_in(rest) <= options(page_parser()), f"{name}: {line}"
-        if command and command[0].startswith("--"):
-            assert FLAG.match(command[0])[0] in everything | {"--help"}, f"{name}: {line}"  # type: ignore[index]
-        rest = after(command, "-m")
-        if rest and rest[0].startswith("tools"):
-            assert importlib.util.find_spec(rest[0]), f"{name}: {line}"
+        line = f"{name}: {' '.join(command)}"
+        for module, parser in programs.items():
+            check(parser, after(command, "-m", module) or [], line)
+        page = after(command, "app.py") or (after(command, "ARGS") if command[:2] == ["make", "run"] else None)
+        check(page_parser(), page or [], line)
+        assert not command or not command[0].startswith("--") or flags_in(command[:1]) <= known, line
+        module_named = after(command, "-m")
+        if module_named and module_named[0].startswith("tools"):
+            assert importlib.util.find_spec(module_named[0]), line
 
 
 @each_page

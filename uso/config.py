@@ -72,6 +72,19 @@ class Source(Strict):
         return ROOT / from_home(self.path)  # unresolved: in a cache, links end in .safetensors, their targets do not
 
 
+class LoraFile(Strict):
+    """A LoRA of a person's own, folded beside USO's when the model loads."""
+
+    path: str
+    """Relative paths start at the program's root."""
+    strength: float = 1.0
+    """What its changes are multiplied by; 1 is as trained."""
+
+    @property
+    def local_path(self) -> Path:
+        return ROOT / from_home(self.path)
+
+
 class Limits(Strict):
     """The ranges that requests must keep to; the page shows them."""
 
@@ -120,6 +133,9 @@ class ModelConfig(Strict):
     max_sequence_length: int
     """Length to which T5 prompts are padded, in tokens."""
     lora_scale: float = 1.0
+    weights: tuple[str, ...] = ()
+    """Folders in which components are looked for by content; see `uso.weights.finder`."""
+    added_loras: tuple[LoraFile, ...] = ()
     experimental: bool = False
     examples: ExampleSet = "photographs"
     """The examples that suit the model: subjects and words it was trained on."""

@@ -44,16 +44,16 @@ def _rename_new(source: Path, target: Path) -> None:
             raise
 
 
-def write_over(path: Path, data: bytes) -> None:
+def write_over(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Write `data` as `path`, replacing what is there."""
-    temporary = _write_part(path.parent, lambda file: file.write(data))
+    temporary = _write_part(path.parent, lambda file: file.write(data), mode)
     try:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _write_part(folder: Path, write: Callable[[BinaryIO], object]) -> Path:
+def _write_part(folder: Path, write: Callable[[BinaryIO], object], mode: int = 0o644) -> Path:
     """Write a complete, hidden file in `folder`; removed if writing fails."""
     descriptor, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=folder)
     try:
@@ -61,7 +61,7 @@ def _write_part(folder: Path, write: Callable[[BinaryIO], object]) -> Path:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
+        os.chmod(name, mode)
     except BaseException:
         os.unlink(name)
         raise

@@ -47,9 +47,9 @@ def slug(text: str) -> str:
     return words[:_MAX_SLUG].strip("-") or "picture"
 
 
-def file_stem(request: GenerationRequest, now: datetime | None = None) -> str:
+def file_stem(request: GenerationRequest) -> str:
     """`20260131-235959_seed42_a-red-fox`: time, seed, and a slug of the prompt."""
-    moment = (now or datetime.now()).strftime("%Y%m%d-%H%M%S")
+    moment = datetime.now().strftime("%Y%m%d-%H%M%S")
     return f"{moment}_seed{request.seed}_{slug(request.prompt)}"
 
 

@@ -1,6 +1,6 @@
 """`generate --server`: what is sent, shown, kept and refused.
 
-The server is in this process with a script for its model; the slow tests have the real program.
+The server is in this process with a script for its model; the real program is in test_remote_program.py.
 """
 
 import os
@@ -12,60 +12,22 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 import pytest
 from huggingface_hub import constants
 
+from tests.support.commands import Ran, request_of
 from tests.support.offered import Offered, offered
-from tests.support.running import program
 from tests.support.scripted import Script, until
-from uso import output
-from uso.cli.main import main
-from uso.cli.remote_server import RemoteServer
 from uso.config import ROOT
-from uso.errors import USOError
 from uso.request import ReferenceImage
 from uso.web.access.accounts import put_account
 
+pytestmark = pytest.mark.usefixtures("nobodys_machine")
+
 SMALL = ("--width", "128", "--height", "128", "--steps", "2")
-
-
-class Ran(NamedTuple):
-    status: int
-    out: list[str]
-    err: str
-
-    @property
-    def pictures(self) -> list[Path]:
-        return [Path(line) for line in self.out]
-
-
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server's uploads in a folder of their own, and nobody's login or proxy; what the client sets ends."""
-    monkeypatch.setenv("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
-    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.delenv("USO_SERVER_LOGIN", raising=False)
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-
-
-@pytest.fixture
-def uso(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """`uso(server, ...)` runs `generate --server URL` in an empty folder."""
-
-    def run(server: Any, *argv: object) -> Ran:
-        capsys.readouterr()
-        status = main(["generate", "--server", getattr(server, "url", server), *map(str, argv)])
-        captured = capsys.readouterr()
-        return Ran(status, captured.out.splitlines(), captured.err)
-
-    return run
 
 
 @pytest.fixture
@@ -79,21 +41,17 @@ def server(tmp_path: Path, script: Script) -> Generator[Offered, None, None]:
         yield made
 
 
-def request_of(path: Path) -> dict[str, Any]:
-    return dict(output.read(path).record["request"])
-
-
 # Making pictures.
 
 
 def test_pictures_are_the_servers_files_and_their_references_are_kept(
-    uso: Callable[..., Ran], server: Offered, picture_file: Callable[..., Path]
+    remote: Callable[..., Ran], server: Offered, picture_file: Callable[..., Path]
 ) -> None:
     """Catches a picture that is encoded again and loses its record, an image sent as another, and a picture that cannot
     be repeated because its references stayed on the server."""
     who, how, too = (picture_file(f"{name}.png", seed=seed) for seed, name in enumerate(("who", "how (1)", "too")))
     images = ("--content", who, "--style", how, "--style", too)
-    ran = uso(server, *SMALL, *images, "--prompt", "a fox & 狐", "--seed", 40, "--images", 3, "--guidance", 2)
+    ran = remote(server, *SMALL, *images, "--prompt", "a fox & 狐", "--seed", 40, "--images", 3, "--guidance", 2)
     assert (ran.status, ran.err) == (0, "")
     theirs = {path.read_bytes() for path in server.settings.output.glob("*.png")}
     assert {path.read_bytes() for path in ran.pictures} == theirs and len(theirs) == 3
@@ -108,37 +66,37 @@ def test_pictures_are_the_servers_files_and_their_references_are_kept(
 
 
 def test_a_picture_is_repeated_with_its_recorded_references(
-    uso: Callable[..., Ran], server: Offered, picture_file: Callable[..., Path]
+    remote: Callable[..., Ran], server: Offered, picture_file: Callable[..., Path]
 ) -> None:
     """Catches a repetition that leaves out what the record has, and one that differs without a word."""
     who = picture_file("who.png", 200, 150)
-    (first,) = uso(server, "--content", who, "--keep-size", "--steps", 2, "--prompt", "fox").pictures
+    (first,) = remote(server, "--content", who, "--keep-size", "--steps", 2, "--prompt", "fox").pictures
     who.unlink()
-    ran = uso(server, "--from", first, "--output", "again")
+    ran = remote(server, "--from", first, "--output", "again")
     assert (ran.status, ran.err) == (0, "") and request_of(ran.pictures[0]) == request_of(first)
-    (changed,) = uso(server, "--from", first, "--seed", 3, "--output", "again").pictures
+    (changed,) = remote(server, "--from", first, "--seed", 3, "--output", "again").pictures
     assert request_of(changed) == request_of(first) | {"seed": 3}
     Script.provenance = {"name": "script", "device": "cpu", "dtype": "bfloat16"}
     try:
         with offered(server.settings.output.parent / "other", Script()) as other:
-            ran = uso(other, "--from", first, "--output", "again")
+            ran = remote(other, "--from", first, "--output", "again")
     finally:
         Script.provenance = {"name": "script", "device": "cpu"}
     assert "not promised: dtype was None, is bfloat16." in ran.err
 
 
-def test_output_names_a_file_that_is_not_there_yet(uso: Callable[..., Ran], server: Offered, script: Script) -> None:
+def test_output_names_a_file_that_is_not_there_yet(remote: Callable[..., Ran], server: Offered, script: Script) -> None:
     """Catches a picture of somebody's that is overwritten, and a refusal that comes after the server has worked."""
-    assert uso(server, *SMALL, "--output", "new/fox.png").out == ["new/fox.png"]
+    assert remote(server, *SMALL, "--output", "new/fox.png").out == ["new/fox.png"]
     seen = len(script.seen)
-    ran = uso(server, *SMALL, "--output", "new/fox.png")
+    ran = remote(server, *SMALL, "--output", "new/fox.png")
     assert ran.status == 2 and "new/fox.png exists already, and nothing is overwritten." in ran.err
-    assert "cannot hold several pictures" in uso(server, *SMALL, "--images", 2, "--output", "two.png").err
+    assert "cannot hold several pictures" in remote(server, *SMALL, "--images", 2, "--output", "two.png").err
     assert len(script.seen) == seen
 
 
 def test_a_terminal_sees_who_is_ahead_and_the_steps(
-    uso: Callable[..., Ran], server: Offered, script: Script, monkeypatch: pytest.MonkeyPatch
+    remote: Callable[..., Ran], server: Offered, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a command that waits for minutes without a word."""
     script.steps = Script(free=False).steps
@@ -148,15 +106,21 @@ def test_a_terminal_sees_who_is_ahead_and_the_steps(
     until(first.outputs)
     until(lambda: server.queue.status.running == 1)
 
+    def shown() -> str:
+        captured: Any = sys.stderr
+        text: str = captured.getvalue()
+        return text
+
     def release() -> None:
-        until(lambda: server.queue.status.waiting == 1)
-        for wanted in (1, 2, 3):
-            threading.Event().wait(0.6)  # longer than the server and the command take to look again
-            script.steps.release(1)
-            assert wanted
+        until(lambda: "ahead of yours" in shown())
+        script.steps.release(1)
+        threading.Event().wait(0.6)  # what comes faster may be drawn as one
+        script.steps.release(1)
+        until(lambda: "1/2" in shown())
+        script.steps.release(1)
 
     threading.Thread(target=release, daemon=True).start()
-    ran = uso(server, *SMALL)
+    ran = remote(server, *SMALL)
     client.close()
     assert ran.status == 0
     assert "One picture is ahead of yours." in ran.err and "denoise" in ran.err and "1/2" in ran.err
@@ -164,7 +128,7 @@ def test_a_terminal_sees_who_is_ahead_and_the_steps(
 
 @pytest.mark.parametrize("state", ["running", "queued"])
 def test_ctrl_c_stops_the_job_on_the_server(
-    uso: Callable[..., Ran], server: Offered, script: Script, state: str
+    remote: Callable[..., Ran], server: Offered, script: Script, state: str
 ) -> None:
     """Catches a command that goes away and lets the server work for nobody."""
     script.steps = Script(free=False).steps
@@ -176,7 +140,7 @@ def test_ctrl_c_stops_the_job_on_the_server(
 
     def interrupt() -> None:
         def found() -> bool:
-            jobs = [job for job in server.queue.roll._open.values() if job.request.prompt == "ours"]
+            jobs = [job for job in server.queue._open.values() if job.request.prompt == "ours"]
             ours.extend(job.id for job in jobs if job.status.state == state)
             return bool(ours)
 
@@ -188,25 +152,25 @@ def test_ctrl_c_stops_the_job_on_the_server(
         script.steps.release(5)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    ran = uso(server, *SMALL, "--prompt", "ours")
+    ran = remote(server, *SMALL, "--prompt", "ours")
     assert (ran.status, ran.out) == (130, [])
     assert ran.err == "The server stops it.\nStopped. Pictures that were finished are kept.\n"
-    until(lambda: server.queue.outcome(ours[0]).state == "cancelled")  # type: ignore[union-attr]
+    until(lambda: server.queue.find(ours[0]).status.state == "cancelled")  # type: ignore[union-attr]
 
 
 # Refusals.
 
 
-def test_the_servers_refusal_is_shown(uso: Callable[..., Ran], server: Offered, tmp_path: Path) -> None:
+def test_the_servers_refusal_is_shown(remote: Callable[..., Ran], server: Offered, tmp_path: Path) -> None:
     """Catches a limit of another model than the server's, and words around its sentence."""
-    ran = uso(server, "--width", 1000)
+    ran = remote(server, "--width", 1000)
     assert (ran.status, ran.out) == (2, [])
     assert ran.err == "Width is 1000; a whole number from 128 to 384 is allowed.\n"
     junk = tmp_path / "junk.png"
     junk.write_text("no picture")
-    assert uso(server, "--style", junk).err.startswith("junk.png is not a picture this program can read")
+    assert remote(server, "--style", junk).err.startswith("junk.png is not a picture this program can read")
     junk.write_bytes(os.urandom(1_200_000))
-    ran = uso(server, "--style", junk)
+    ran = remote(server, "--style", junk)
     assert ran.status == 2 and ran.err.startswith("The file is larger than 1 MB.")
 
 
@@ -229,11 +193,11 @@ def test_the_servers_refusal_is_shown(uso: Callable[..., Ran], server: Offered, 
     ],
 )
 def test_what_cannot_be_sent_is_refused_before_anybody_is_asked(
-    uso: Callable[..., Ran], picture_file: Callable[..., Path], flags: tuple[object, ...], sentence: str
+    remote: Callable[..., Ran], picture_file: Callable[..., Path], flags: tuple[object, ...], sentence: str
 ) -> None:
     """Catches a flag that is dropped in silence: the picture would be another one."""
     Path("a.png").write_bytes(picture_file("b.png").read_bytes())
-    ran = uso("http://127.0.0.1:1", *flags)
+    ran = remote("http://127.0.0.1:1", *flags)
     assert (ran.status, ran.out) == (2, []) and ran.err.startswith(sentence) and ran.err.count("\n") == 1
 
 
@@ -250,9 +214,9 @@ def test_what_cannot_be_sent_is_refused_before_anybody_is_asked(
         ("", "--server  is not the address of a server."),
     ],
 )
-def test_a_server_that_is_not_there_is_said(uso: Callable[..., Ran], url: str, sentence: str) -> None:
+def test_a_server_that_is_not_there_is_said(remote: Callable[..., Ran], url: str, sentence: str) -> None:
     """Catches a traceback, and a name that is looked up on the Hugging Face Hub."""
-    ran = uso(url)
+    ran = remote(url)
     assert ran.status == 2 and ran.err.startswith(sentence) and ran.err.count("\n") == 1
 
 
@@ -306,37 +270,37 @@ def answering(status: int, body: bytes = b"{}", **headers: str) -> Iterator[str]
     ],
 )
 def test_another_server_or_one_that_cannot_work_is_said(
-    uso: Callable[..., Ran], answer: dict[str, Any], sentence: str
+    remote: Callable[..., Ran], answer: dict[str, Any], sentence: str
 ) -> None:
     """Catches a wait for something that will never come, and somebody else's page taken for an answer."""
     with answering(**answer) as url:
-        ran = uso(url)
+        ran = remote(url)
     assert ran.status == 2 and re.match(sentence, ran.err), ran.err
 
 
 def test_a_login_is_taken_from_the_environment(
-    uso: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    remote: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a password that is asked for on the command line, one that is wrong without a word, and a download or an
     upload that is not logged in."""
     accounts = tmp_path / "accounts"
     put_account(accounts, "alice", "correct horse")
     with offered(tmp_path / "server", Script(), accounts=accounts) as server:
-        ran = uso(server, *SMALL)
+        ran = remote(server, *SMALL)
         assert ran.status == 2 and "requires a login. Set USO_SERVER_LOGIN=name:password." in ran.err
         monkeypatch.setenv("USO_SERVER_LOGIN", "alice")
-        assert uso(server, *SMALL).err == "USO_SERVER_LOGIN has the form name:password.\n"
+        assert remote(server, *SMALL).err == "USO_SERVER_LOGIN has the form name:password.\n"
         monkeypatch.setenv("USO_SERVER_LOGIN", "alice:wrong horse")
-        ran = uso(server, *SMALL)
+        ran = remote(server, *SMALL)
         assert ran.status == 2 and ran.err == "The name or the password is wrong. It was taken from USO_SERVER_LOGIN.\n"
         monkeypatch.setenv("USO_SERVER_LOGIN", "alice:correct horse")
         style = tmp_path / "ink.png"
         style.write_bytes((ROOT / "assets/examples/woodcut.jpg").read_bytes())
-        assert uso(server, *SMALL, "--style", style).status == 0
+        assert remote(server, *SMALL, "--style", style).status == 0
 
 
 def test_nobody_is_told_of_a_hugging_face_account(
-    uso: Callable[..., Ran], server: Offered, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    remote: Callable[..., Ran], server: Offered, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Catches the client's default: to send the token that lies on this machine to whatever server is asked."""
     token = tmp_path / "token"
@@ -351,34 +315,5 @@ def test_nobody_is_told_of_a_hugging_face_account(
         return send(client, request, **options)
 
     monkeypatch.setattr(httpx.Client, "send", watched)
-    assert uso(server, *SMALL).status == 0
+    assert remote(server, *SMALL).status == 0
     assert seen and not [line for line in seen if "hf_secret" in line or not line.startswith(server.url)]
-
-
-# The real program.
-
-
-@pytest.mark.slow
-def test_a_server_that_is_killed_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Catches a command that waits for ever for a server that is gone, and a traceback of the client's."""
-    with program(tmp_path) as running:
-        running.wait_until("ready")
-        with RemoteServer(f"http://127.0.0.1:{running.port}") as server, pytest.raises(USOError) as broken:
-            server.picture({"num_inference_steps": 50}, lambda details: running.process.kill())
-    assert re.match(r"The connection to http://127.0.0.1:\d+ broke. A picture", str(broken.value))
-    assert capsys.readouterr().err == ""
-
-
-@pytest.mark.slow
-def test_the_command_line_and_a_server_make_the_same_picture(tmp_path: Path, uso: Callable[..., Ran]) -> None:
-    """Catches a default, or a value, that is not the same on both ways; a request that comes before the model waits."""
-    values = ("--prompt", "a fox", "--style", ROOT / "assets/examples/woodcut.jpg", "--steps", 2, "--seed", 7)
-    with program(tmp_path) as running:
-        running.wait_until_listening()
-        ran = uso(f"http://127.0.0.1:{running.port}", *values)
-    assert ran.status == 0, ran.err
-    theirs = ran.pictures[0]
-    assert main(["generate", "--model", "demo", "--device", "cpu", *map(str, values), "--output", "own"]) == 0
-    (ours,) = Path("own").glob("*.png")
-    assert request_of(ours) == request_of(theirs)
-    assert output.read(ours).model["components"] == output.read(theirs).model["components"]

@@ -1,7 +1,7 @@
 """The forecast: the figures that the plans promise, through the real verb, and a forecast against a real request."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import fields, replace
 from typing import Any
 
@@ -20,6 +20,26 @@ from uso.memory.sizes import weights_of
 from uso.request import GenerationRequest
 
 FLUX_BLOCKS = 57
+
+
+MODELS: dict[tuple[str, torch.dtype], MetaModel] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_model_of_a_kind() -> Generator[None, None, None]:
+    """Traces are remembered by the model, which the verb would build anew for each call."""
+    build = MetaModel.from_config
+
+    def kept(config: ModelConfig, dtype: torch.dtype) -> MetaModel:
+        key = (config.name, dtype)
+        if key not in MODELS:
+            MODELS[key] = build(config, dtype)
+        return MODELS[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MetaModel, "from_config", kept)
+        yield
+    MODELS.clear()
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +149,7 @@ def test_a_few_blocks_stand_for_all(demo: tuple[MetaModel, ModelConfig], monkeyp
     few = model.activations(shape_of(256))
     assert len(model.pipeline.transformer.single_transformer_blocks) == blocks > 2  # the model is whole again
     monkeypatch.setattr(meta_model, "TRACED_BLOCKS", 1000)
+    MODELS.clear()
     assert MetaModel.from_config(config, torch.float32).activations(shape_of(256)) == few
 
 

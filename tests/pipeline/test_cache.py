@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import torch
 
-from uso.pipeline.cache import Remembered, Tensors
+from uso.pipeline.cache import TensorCache, Tensors
 
 CPU = torch.device("cpu")
 
 
 def test_computes_once_and_returns_the_same() -> None:
-    remembered = Remembered(1000)
+    remembered = TensorCache(1000)
     calls = []
 
     def compute() -> Tensors:
@@ -25,14 +25,14 @@ def test_computes_once_and_returns_the_same() -> None:
 
 def test_a_change_outside_does_not_change_what_is_kept() -> None:
     """The planted bug would be to keep the caller's own tensor."""
-    remembered = Remembered(1000)
+    remembered = TensorCache(1000)
     first = remembered.get("a", CPU, lambda: (torch.ones(3),))[0]
     first.zero_()
     assert torch.equal(remembered.get("a", CPU, lambda: (torch.zeros(3),))[0], torch.ones(3))
 
 
 def test_the_longest_unused_go_first() -> None:
-    remembered = Remembered(3 * 40)
+    remembered = TensorCache(3 * 40)
     for key in "abc":
         remembered.get(key, CPU, lambda: (torch.zeros(10),))
     remembered.get("a", CPU, lambda: (torch.zeros(10),))
@@ -47,7 +47,7 @@ def test_the_longest_unused_go_first() -> None:
 
 
 def test_what_is_larger_than_all_of_it_is_not_kept() -> None:
-    remembered = Remembered(10)
+    remembered = TensorCache(10)
     remembered.get("a", CPU, lambda: (torch.zeros(100),))
     assert len(remembered) == 0 and remembered.bytes == 0
 

@@ -10,15 +10,15 @@ import gradio as gr
 from fastapi import FastAPI
 from gradio_client import Client
 
-from tests.support.scripted import until
+from tests.support.scripted import ledger_of, queue_of, until
 from tests.support.served import served
 from uso.config import load_model_config
 from uso.web.access.identity import Relay
 from uso.web.access.stack import guarded
 from uso.web.api.calls import Calls
-from uso.web.api.mcp import fit_tools
 from uso.web.jobs.job import Pipeline
 from uso.web.jobs.queue import JobQueue
+from uso.web.page.gradio_fit import fit_tools
 from uso.web.page.layout import build_page
 from uso.web.settings import ServerSettings
 
@@ -41,7 +41,7 @@ def offered(folder: Path, pipeline: Pipeline, *, mcp: bool = False, **settings: 
     """A server of the demo's configuration that keeps its pictures in `folder`, with its model ready."""
     (folder / "outputs").mkdir(parents=True, exist_ok=True)
     chosen = ServerSettings(output=folder / "outputs", mcp=mcp, **settings)
-    queue = JobQueue(lambda on_progress: pipeline, chosen)
+    queue = queue_of(lambda on_progress: pipeline, chosen)
     relay, found = Relay(), list[str]()
     app = asyncio.run(_app(queue, relay, mcp, lambda: found[0]))
     with served(guarded(app, chosen, relay=relay)) as url:
@@ -50,7 +50,7 @@ def offered(folder: Path, pipeline: Pipeline, *, mcp: bool = False, **settings: 
         yield Offered(url, queue, chosen)
         queue.close()
     queue.join(0.0)
-    queue.ledger.close()
+    ledger_of(queue).close()
 
 
 async def _app(queue: JobQueue, relay: Relay, mcp: bool, own_url: Callable[[], str]) -> FastAPI:
@@ -67,7 +67,7 @@ async def _app(queue: JobQueue, relay: Relay, mcp: bool, own_url: Callable[[], s
     async def readyz() -> dict[str, Any]:
         return {"status": queue.status.state, "error": queue.status.error or None}
 
-    page = build_page(Calls(load_model_config("demo"), queue), "Because of the test.")
+    page = build_page(Calls(load_model_config("demo"), queue, ledger_of(queue)), "Because of the test.")
     page.queue(default_concurrency_limit=None, api_open=False)
     page.has_launched = True
     mounted: FastAPI = gr.mount_gradio_app(

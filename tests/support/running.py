@@ -1,5 +1,6 @@
 """The real program in a process of its own, for tests that need all of it: `python app.py --model demo`."""
 
+import atexit
 import http.client
 import json
 import os
@@ -8,16 +9,67 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.support.scripted import until
 from uso.config import ROOT
 
-LONG = 120.0
+LONG = 240.0
 """Seconds until a test gives up on something that takes imports, a model or a browser."""
+
+
+_REAPER = """
+import os, signal, sys
+groups = set()
+for line in sys.stdin:
+    number = int(line)
+    groups.add(number) if number > 0 else groups.discard(-number)
+for group in groups:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except OSError:
+        pass
+"""
+"""Reads each group's number when it starts, and the number's negative when it has ended; kills the rest at the end of
+its input."""
+
+
+@cache
+def _reaper() -> subprocess.Popen[bytes]:
+    made = subprocess.Popen([sys.executable, "-S", "-c", _REAPER], stdin=subprocess.PIPE, start_new_session=True)
+    atexit.register(made.communicate)
+    return made
+
+
+def _tell_reaper(number: int) -> None:
+    pipe = _reaper().stdin
+    assert pipe is not None
+    pipe.write(b"%d\n" % number)
+    pipe.flush()
+
+
+class Started(subprocess.Popen[bytes]):
+    """A process, in a group of its own, that does not outlive this one, however this one ends."""
+
+    def __init__(self, command: Sequence[str], **options: Any) -> None:
+        super().__init__(command, start_new_session=True, **options)
+        _tell_reaper(self.pid)
+
+    def end(self) -> None:
+        """Terminate it; kill what is left of its group."""
+        if self.poll() is None:
+            self.terminate()
+        try:
+            self.wait(timeout=LONG)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self.wait()
+            _tell_reaper(-self.pid)
 
 
 PERSON = {"Accept": "text/html"}
@@ -72,13 +124,17 @@ class Program:
         self._log = folder / "log"
         base = ["app.py", "--model", "demo", "--device", "cpu", "--port", str(self.port), "--output", str(self.outputs)]
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
+            self.process = Started(
                 [sys.executable, *base, *flags],
                 cwd=ROOT,
                 env=os.environ | {"TMPDIR": str(self.scratch)} | environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     def log(self) -> str:
         return self._log.read_text(encoding="utf-8")
@@ -94,12 +150,18 @@ class Program:
         until(lambda: listens(self.port) or self.process.poll() is not None, LONG)
         assert self.process.poll() is None, self.log()
 
+    def wait_until_built(self) -> None:
+        """Until the page is there, with or without a model."""
+        until(lambda: "USO is at" in self.log() or self.process.poll() is not None, LONG)
+        assert self.process.poll() is None, self.log()
+
     def wait_until(self, *states: str) -> None:
         self.wait_until_listening()
         until(lambda: self.state() in states, LONG)
 
     def pictures(self) -> list[Path]:
-        return sorted(self.outputs.glob("*.png"))
+        """In the order in which they were made."""
+        return sorted(self.outputs.glob("*.png"), key=lambda path: path.stat().st_mtime_ns)
 
     def signal(self, number: int = signal.SIGTERM) -> int:
         """Send it, and wait for the end; the exit status."""
@@ -107,12 +169,7 @@ class Program:
         return self.process.wait(timeout=LONG)
 
     def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-        try:
-            self.process.wait(timeout=60)
-        finally:
-            self.process.kill()
+        self.process.end()
 
 
 @contextmanager

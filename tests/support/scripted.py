@@ -1,23 +1,32 @@
-"""A pipeline that does what a test tells it, step by step: real events and real pictures, but no model behind them.
+"""A pipeline that takes its steps when a test says so: real events and real pictures without a model.
 
-For tests of the engine and the page, which must not depend on how fast a model happens to be.
+For tests of the queue and the page, which must not depend on how fast a model is. With it: the queue over it, two
+people, and waiting for an event.
 """
 
 import threading
 import time
-from collections.abc import Callable, Generator
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, cast
 
 from PIL import Image
 
 from uso.request import GenerationRequest, GenerationResult, Progress
+from uso.web.access.identity import Asker
+from uso.web.jobs.job import Job, Load
+from uso.web.jobs.queue import JobQueue
+from uso.web.settings import ServerSettings
+from uso.web.store.ledger import Ledger
+from uso.web.store.recovery import open_ledger
 
-PATIENCE = 20.0
-"""Seconds until a test gives up on an event that should have come at once."""
+PATIENCE = 120.0
+"""Seconds until a test gives up on an event: long, for a loaded machine delays what comes at once on an idle one."""
+
+ANN, BEN = Asker("at:1", "browser:ann", None), Asker("at:2", "browser:ben", None)
 
 
 class Script:
-    """A pipeline that takes each step when `steps` is released, and notes what it was asked."""
+    """A pipeline that takes a step whenever `steps` is released, and notes its requests."""
 
     provenance: dict[str, Any] = {"name": "script", "device": "cpu"}  # noqa: RUF012
 
@@ -68,6 +77,29 @@ class Script:
             height=request.height,
             seconds=seconds,
         )
+
+
+def queue_of(loads: Load | Sequence[Load], settings: ServerSettings, **options: Any) -> JobQueue:
+    """A queue over the ledger of its output folder; not started."""
+    return JobQueue(loads, settings, open_ledger(settings.output), **options)
+
+
+def submit(queue: JobQueue, request: GenerationRequest, asker: Asker) -> Job:
+    """Admit and submit a request at once, as `Calls` does around the reading of its images."""
+    place = queue.admit(asker)
+    try:
+        return queue.submit(request, place)
+    finally:
+        queue.release(place)
+
+
+def ledger_of(queue: JobQueue) -> Ledger:
+    """The ledger of a queue that `queue_of` made."""
+    return cast(Ledger, queue._records)
+
+
+def states(*jobs: Job) -> list[str]:
+    return [job.status.state for job in jobs]
 
 
 def until(condition: Callable[[], Any], patience: float = PATIENCE) -> None:

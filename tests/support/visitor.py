@@ -1,11 +1,16 @@
-"""Somebody in front of the page, as Gradio hands them to a handler: a real request with a browser's cookie."""
+"""Somebody in front of the page, as Gradio gives them to a handler: a real request with a browser's cookie."""
 
 from dataclasses import replace
+from typing import Any
 
 import gradio as gr
 from starlette.requests import Request
 
+from tests.support.scripted import submit, until
+from uso.request import GenerationRequest
 from uso.web.access.identity import BROWSER_COOKIE, asker_of, remember
+from uso.web.jobs.job import Job, Picture
+from uso.web.page.events import Events
 
 ANN, BEN = "a" * 43, "b" * 43
 """Keys of two browsers."""
@@ -18,3 +23,12 @@ def visitor(key: str | None = ANN, session: str = "tab", local: bool = False) ->
     if local:
         remember(scope, replace(asker_of(Request(scope)), local=True))
     return gr.Request(Request(scope), session_hash=session)
+
+
+def made(events: Events, key: str | None = ANN, **values: Any) -> tuple[Job, Picture]:
+    """A picture that the owner of a browser has made."""
+    request = GenerationRequest.create(events.config, **{"num_inference_steps": 2, **values})
+    job = submit(events.queue, request, asker_of(visitor(key)))
+    until(lambda: job.status.over and job.ended_at)
+    assert job.status.state == "done", job.status.error
+    return job, job.status.pictures[-1]

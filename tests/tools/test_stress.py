@@ -2,16 +2,14 @@
 
 import random
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.web.store.test_ledger import job_of, kept
+from tests.support.kept import kept, new_job
 from tools.stress import verify
 from tools.stress.calls import Call
 from tools.stress.hostile import hostile
@@ -22,9 +20,7 @@ from tools.stress.verify import Entry, Line
 from tools.stress.watch import by_sentence, too_much
 from tools.stress.wire import Answer
 from uso.web.jobs.fair_queue import FairQueue
-from uso.web.store.ledger import Ledger
-
-__all__ = ["job_of"]  # a fixture
+from uso.web.store.recovery import open_ledger
 
 
 def line(job: str, accepted: float, started: float | None, ended: float, worker: int | None = 0) -> Line:
@@ -104,10 +100,10 @@ def test_jobs_without_an_end_or_with_two_are_seen() -> None:
     assert len(verify.told_once([done, replace(failed, state="cancelled")], told)) == 1
 
 
-def test_a_torn_a_lost_and_a_second_picture_are_seen(tmp_path: Path, job_of: Callable[..., Any]) -> None:
+def test_a_torn_a_lost_and_a_second_picture_are_seen(tmp_path: Path) -> None:
     """Catches a check that only counts files."""
-    ledger = Ledger(tmp_path)
-    first, second = (kept(ledger, job_of(), tmp_path).path for _ in range(2))
+    ledger = open_ledger(tmp_path)
+    first, second = (kept(ledger, new_job(), tmp_path).path for _ in range(2))
     ledger.close()
     entries = verify.read_ledger(tmp_path)
     assert len(entries) == 2 and verify.ends(entries) == [] == verify.whole_pictures(tmp_path, entries)

@@ -12,6 +12,7 @@ from uso.cli.main import REFUSED, main
 from uso.training import bench
 from uso.training.config import load_training_config
 from uso.training.forecast import dry_run
+from uso.training.loop.precision import multiplies_bfloat16
 from uso.training.loop.trainer import Trainer
 from uso.training.prepare import processes_on
 
@@ -58,7 +59,8 @@ def test_a_line_says_what_was_run(
     """Catches a stage that cannot be measured, and figures of another run than was asked for."""
     line = measured(capsys, "--bench", "2", stage, *overrides)
     config = load_training_config(stage, overrides)
-    assert (line["run"], line["learns"], line["base"]) == (stage, list(config.learns), config.base)
+    base = config.base if multiplies_bfloat16("cpu") or config.base != "bfloat16" else "float32"
+    assert (line["run"], line["learns"], line["base"]) == (stage, list(config.learns), base)
     assert line["reduced"] is True and line["steps"] == 2 and line["batch"] == line["micro_batch"] == config.micro_batch
     assert list(line["tokens"].values()) == tokens
     assert line["content_size"] == (64 if "content" in config.reads else None)
@@ -113,6 +115,19 @@ def test_the_demo_model_is_not_reduced() -> None:
     assert bench.reduced(config, CPU) == (config, None)
     flux = load_training_config("stage1")
     assert bench.reduced(flux, torch.device("cuda")) == (flux, None)
+
+
+@pytest.mark.parametrize(
+    ("multiplies", "base", "measured"),
+    [(True, "bfloat16", "bfloat16"), (False, "bfloat16", "float32"), (False, "int8", "int8")],
+)
+def test_bfloat16_is_measured_where_it_is_not_imitated(
+    monkeypatch: pytest.MonkeyPatch, multiplies: bool, base: str, measured: str
+) -> None:
+    """Catches minutes for a step on a processor without instructions for bfloat16."""
+    monkeypatch.setattr(bench, "multiplies_bfloat16", lambda _: multiplies)
+    config, _ = bench.reduced(load_training_config("stage1", [f"base={base}"]), CPU)
+    assert config.base == measured
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,8 @@ from uso.training.loop.log import duration
 from uso.training.loop.optimizer import check_optimizer
 from uso.training.loop.run import stopped_by_signals
 from uso.training.loop.trainer import Trainer
-from uso.training.losses.network import conditioning_of, predict
-from uso.training.model.learners import Learners
+from uso.training.losses.flow import conditioning_of, predict
+from uso.training.model.adapters import Learners
 
 GIB = 2**30
 

@@ -145,11 +145,11 @@ import sys
 from pathlib import Path
 import torch
 from torch._dynamo.utils import counters
-from tests.tiny_flux import tiny_steps, tiny_transformer
-from uso import speed
+from tests.support.tiny_flux import tiny_steps, tiny_transformer
+from uso.transformer.compile import compile_blocks
 transformer = tiny_transformer()
 eager = tiny_steps(transformer)
-speed.compile_blocks(transformer, Path(sys.argv[1]))
+compile_blocks(transformer, Path(sys.argv[1]))
 first = tiny_steps(transformer)
 tiny_steps(transformer, height=6)
 assert torch.equal(tiny_steps(transformer), first), "the picture depends on the request before it"

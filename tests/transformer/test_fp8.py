@@ -11,7 +11,6 @@ from tests.support.tiny_flux import tiny_request, tiny_steps, tiny_transformer
 from tests.support.tiny_training import training_pipeline
 from uso.config import load_memory_plan
 from uso.memory.residency import Residency
-from uso.memory.streaming import BlockStream
 from uso.transformer import fp8, int8
 from uso.transformer.compile import _SAME_EVERYWHERE, _inductor_options, speed_error
 from uso.transformer.fp8 import Fp8FeedForward, Fp8Linear, Fp8SingleBlock, fp8_blocks, gelu_rows, prefers_fp8
@@ -175,15 +174,6 @@ def test_widths_that_do_not_suit_stay_as_they_are() -> None:
     )
     assert not isinstance(block, Fp8SingleBlock)
     assert isinstance(transformer.single_transformer_blocks[1], Fp8SingleBlock)
-
-
-def test_streamed_weights_give_the_same_bits() -> None:
-    transformer = tiny_transformer(torch.bfloat16)
-    fp8_blocks(transformer)
-    resident = tiny_steps(transformer)
-    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
-    BlockStream(blocks, torch.device("cpu"), slots=2, permanent=1)
-    assert torch.equal(tiny_steps(transformer), resident)
 
 
 def test_kernels_are_not_chosen_by_timing() -> None:

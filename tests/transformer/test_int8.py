@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from tests.support.tiny_flux import tiny_request, tiny_steps, tiny_transformer
 from uso.memory.streaming import BlockStream
 from uso.transformer import int8
 from uso.transformer.compile import speed_error
+from uso.transformer.fp8 import fp8_blocks
 from uso.transformer.int8 import LARGEST, Int8Linear, can_quantize, quantize_blocks, quantize_rows
 
 LINEAR_ERROR = 0.02
@@ -161,10 +163,11 @@ def test_a_whole_transformer_is_close() -> None:
     assert 1e-4 < error < 0.05
 
 
-def test_streamed_weights_give_the_same_bits() -> None:
-    """int8 weights, their scales and biases travel together."""
+@pytest.mark.parametrize("reduce", [quantize_blocks, fp8_blocks])
+def test_streamed_weights_give_the_same_bits(reduce: Callable[[Any], object]) -> None:
+    """Reduced weights, their scales and biases travel together."""
     transformer = tiny_transformer(torch.bfloat16)
-    quantize_blocks(transformer)
+    reduce(transformer)
     resident = tiny_steps(transformer)
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
     BlockStream(blocks, torch.device("cpu"), slots=2, permanent=1)

@@ -26,7 +26,7 @@ from tools.stress import callers, verify
 from tools.stress.browsers import Browsers
 from tools.stress.sender import call, hear
 from tools.stress.watch import Watch, by_sentence, too_much
-from uso.web.server.app import MAX_SESSIONS
+from uso.web.page.gradio_fit import MAX_SESSIONS
 
 FLAGS = ("--device", "auto", "--devices", "cpu,cpu", "--orphan-grace", "3")
 GREEDY_SHARE = 5

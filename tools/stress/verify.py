@@ -18,9 +18,9 @@ from typing import Any
 
 from uso import output
 from uso.errors import OutputError
-from uso.web.jobs.job import NAME_LETTERS
+from uso.web.jobs.job import NAME_LETTERS, digest
 from uso.web.store import uploads
-from uso.web.store.ledger import FOLDER, digest
+from uso.web.store.ledger import FOLDER
 
 ENDS = ("done", "cancelled", "failed")
 

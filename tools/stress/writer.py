@@ -11,8 +11,9 @@ from PIL import Image
 from uso.config import load_model_config
 from uso.request import GenerationRequest, GenerationResult
 from uso.web.access.identity import Asker
-from uso.web.jobs.job import Job, Picture
-from uso.web.store.ledger import Ledger, served
+from uso.web.jobs.job import Job
+from uso.web.jobs.worker import save_picture
+from uso.web.store.recovery import open_ledger
 
 READY = "ready"
 MODEL = {"name": "writer", "device": "none"}
@@ -25,7 +26,7 @@ def write(pictures: Path, announce: Connection) -> None:
         pictures: the output folder.
         announce: is told `READY`, then the id of each job whose picture is there.
     """
-    config, ledger = load_model_config("demo"), Ledger(pictures)
+    config, ledger = load_model_config("demo"), open_ledger(pictures)
     image = Image.effect_mandelbrot((256, 256), (-2, -1.5, 1, 1.5), 40).convert("RGB")
     announce.send(READY)
     while True:
@@ -35,8 +36,7 @@ def write(pictures: Path, announce: Connection) -> None:
         result = GenerationResult(
             image=image, request=request, model=MODEL, timings={"denoise": 0.1}, peak_memory_gib=None
         )
-        path = served(job, result, pictures)
-        picture = Picture(id=job.id, path=path, width=256, height=256, seed=1, num_inference_steps=8, seconds=0.1)
+        picture = save_picture(job, result, pictures)
         ledger.keep(job, picture, image)
         announce.send(job.id)
         job.reach(state="done", pictures=(picture,))

@@ -17,7 +17,7 @@ from uso.pipeline.latents import draw_noise, pack, picture_ids, unpack
 from uso.pipeline.pipeline import USOPipeline
 from uso.pipeline.schedule import schedule_sigmas
 from uso.transformer.compile import uncompiled
-from uso.weights.layouts import flux_part, lora_target
+from uso.weights.formats.layouts import flux_part, lora_target
 
 LORA_RANK = 128
 

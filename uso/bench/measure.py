@@ -25,6 +25,9 @@ from uso.pipeline.pipeline import USOPipeline
 from uso.transformer.compile import speed_error
 from uso.version import __version__
 from uso.weights.choices import choose_device, choose_dtype, choose_plan
+from uso.weights.finder import with_weights
+from uso.weights.flags import added_loras, weights_folders
+from uso.weights.hub.cache import Hub
 from uso.weights.loading import load_pipeline, tune
 
 CPU_CHANGES: dict[str, dict[str, Any]] = {
@@ -56,7 +59,7 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     Raises:
         ConfigError: flags that do not go together.
     """
-    config = load_model_config(args.model)
+    config = _config(args)
     if args.mode not in MODES:
         raise ConfigError(f"There is no mode '{args.mode}'. Choose one of: {', '.join(MODES)}.")
     _check_numbers(args)
@@ -138,6 +141,21 @@ def _empty(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def _config(args: argparse.Namespace) -> ModelConfig:
+    """The model to measure; files of one's own count with real weights alone.
+
+    Raises:
+        ConfigError: files are named, and random numbers are to be measured.
+    """
+    config = load_model_config(args.model)
+    if not args.real_weights and (args.weights or args.add_lora):
+        raise ConfigError("--weights and --add-lora name files, and random numbers are measured. Add --real-weights.")
+    folders = weights_folders(args) if args.real_weights else []
+    if folders:
+        config, _ = with_weights(config, folders, Hub().cache)
+    return config.model_copy(update={"added_loras": added_loras(args)})
 
 
 def _check_numbers(args: argparse.Namespace) -> None:

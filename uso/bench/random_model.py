@@ -22,7 +22,6 @@ def random_pipeline(
     fill_device: torch.device | str | None = None,
     changes: dict[str, dict[str, Any]] | None = None,
     without: Collection[str] = (),
-    seed: int = 0,
 ) -> USOPipeline:
     """A pipeline of a model's architecture with random weights and no tokenizers (prompts are given as embeddings).
 
@@ -34,7 +33,7 @@ def random_pipeline(
     """
     pipeline = empty_pipeline(config, dtype, changes)
     pipeline.register_modules(**dict.fromkeys(without))
-    draw = torch.Generator(fill_device or device).manual_seed(seed)
+    draw = torch.Generator(fill_device or device).manual_seed(0)
     with pipeline.exchanged.stock():
         for module in pipeline.components.values():
             if isinstance(module, nn.Module):

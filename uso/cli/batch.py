@@ -167,6 +167,8 @@ def read_jobs(path: Path, config: ModelConfig, args: argparse.Namespace) -> list
         args.dtype,
         args.speed or SPEEDS[0],
     ]
+    if config.added_loras:
+        identity.append(config.model_dump(mode="json", include={"added_loras"}))
     opened = functools.lru_cache(_CACHED_REFERENCES)(ReferenceImage.from_path)
     entries = _entries(path)
     jobs: list[Job] = []

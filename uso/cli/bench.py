@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from uso.config import model_names
-from uso.weights.flags import add_machine_flags
+from uso.weights.flags import add_machine_flags, add_weights_flag
 
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
@@ -26,6 +26,10 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     parser.add_argument("--warm-up", type=int, default=1, metavar="N", help="short runs before the one that counts (1)")
     parser.add_argument("--cap-gib", metavar="GIB", help="let CUDA allocate no more; plan: what each plan says")
     parser.add_argument("--real-weights", action="store_true", help="load the model instead of drawing numbers")
+    add_weights_flag(parser)
+    parser.add_argument(
+        "--add-lora", action="append", metavar="FILE[:STRENGTH]", help="with --real-weights: a LoRA beside USO's"
+    )
     add_machine_flags(parser, several=True)
     return parser
 

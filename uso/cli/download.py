@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from uso.cli import INTERRUPTED
 from uso.config import ModelConfig, load_model_config, model_names
+from uso.weights.flags import add_weights_flag, weights_folders
 
 if TYPE_CHECKING:
     from uso.weights.hub.cache import Hub
@@ -19,14 +20,20 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     )
     parser.set_defaults(run=run)
     parser.add_argument("--model", required=True, metavar="NAME", help=", ".join(model_names()))
+    add_weights_flag(parser)
     parser.add_argument("--dry-run", action="store_true", help="only print what there is to fetch")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     config = load_model_config(args.model)
+    if folders := weights_folders(args):
+        from uso.weights.finder import with_weights
+        from uso.weights.hub.cache import Hub
+
+        config, _ = with_weights(config, folders, Hub().cache)
     if all(source.repo is None for source in config.components.values()):
-        print(f"{config.title} needs nothing from the network: its files are named as local paths.")
+        print(f"{config.title} needs nothing from the network: all its files are on this disk.")
         return 0
     return run_download(config, print, dry_run=args.dry_run)
 

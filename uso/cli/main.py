@@ -11,10 +11,23 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from uso.cli import FAILED, INTERRUPTED, REFUSED, account, bench, download, generate, info, memory, models, train
+from uso.cli import (
+    FAILED,
+    INTERRUPTED,
+    REFUSED,
+    account,
+    bench,
+    download,
+    generate,
+    info,
+    inspect,
+    memory,
+    models,
+    train,
+    train_data,
+)
 from uso.errors import USOError
 from uso.terminal import log_to_terminal, on_terminal, say
-from uso.training.make.command import add_train_data
 from uso.version import __version__
 
 
@@ -54,11 +67,12 @@ def _parser() -> argparse.ArgumentParser:
         generate.add_parser,
         info.add_parser,
         models.add_parser,
+        inspect.add_parser,
         download.add_parser,
         memory.add_parser,
         bench.add_parser,
         train.add_parser,
-        add_train_data,
+        train_data.add_parser,
         account.add_parser,
     ):
         verb = add_parser(verbs)

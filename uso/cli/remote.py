@@ -31,6 +31,8 @@ NOT_SENT: dict[str, Any] = {
     "tiled_decode": None,
     "model": AUTO,
     "lora_scale": None,
+    "weights": None,
+    "add_lora": None,
     "offline": False,
     "memory": AUTO,
     "device": AUTO,

@@ -15,7 +15,7 @@ from uso.config import SPEEDS, ModelConfig, from_home, model_names
 from uso.errors import ConfigError, OutputError, RequestError
 from uso.request import GenerationRequest, GenerationResult, ReferenceImage
 from uso.terminal import loading_bar, print_path, say, step_bar
-from uso.weights.flags import AUTO, check_model_flags, load_options, model_files
+from uso.weights.flags import AUTO, check_model_flags, load_options, named_files, own_files, weights_folders
 
 if TYPE_CHECKING:
     from uso.pipeline.pipeline import USOPipeline
@@ -59,7 +59,7 @@ def chosen_config(args: argparse.Namespace) -> ModelConfig:
         return config
     from uso.weights.choices import choose_model
 
-    config, reason = choose_model(args.model, device=args.device, files=model_files(args))
+    config, reason = choose_model(args.model, args.device, named_files(args), lambda model: own_files(model, args))
     say(reason)
     return config
 
@@ -124,12 +124,33 @@ def recorded_flags(args: argparse.Namespace, picture: output.SavedPicture) -> di
     scale = picture.model.get("lora_scale")
     if args.lora_scale is None and isinstance(scale, int | float):
         filled["lora_scale"] = float(scale)
+    if args.add_lora is None and picture.model.get("added_loras"):
+        filled["add_lora"] = [_found_lora(record, args) for record in picture.model["added_loras"]]
     if "model" in filled and filled["model"] not in model_names():
         raise ConfigError(
             f"The picture was made with a model called '{filled['model']}', which does not come with the program. Name "
             "its file: --model FILE.yaml."
         )
     return filled
+
+
+def _found_lora(record: dict[str, Any], args: argparse.Namespace) -> str:
+    """A recorded LoRA as `--add-lora` takes it, found in the folders of `--weights` by name and fingerprint.
+
+    Raises:
+        ConfigError: it is in none of them.
+    """
+    from uso.weights.hub.cache import fingerprint
+
+    name, strength = str(record["file"]), record["strength"]
+    for folder in weights_folders(args):
+        for path in from_home(folder).rglob(name):
+            if fingerprint([path]) == record["fingerprint"]:
+                return f"{path}:{strength}"
+    raise ConfigError(
+        f"The picture was made with the LoRA {name} at strength {strength:g}. Give the file, --add-lora "
+        f"{name}:{strength:g}, or the folder that holds it, --weights FOLDER."
+    )
 
 
 def repeated_values(

@@ -14,12 +14,17 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     )
     parser.set_defaults(run=run)
     parser.add_argument("config", metavar="CONFIG", help="a name (see configs/training/) or a YAML file")
+    add_flags(parser)
+    return parser
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What follows the config's name; the stages of `tools.demo` have them too."""
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as optimizer.lr=1e-4 data.rows=FILE")
     parser.add_argument("--dry-run", action="store_true", help="forecast memory and time, load nothing")
     parser.add_argument("--bench", type=int, metavar="N", help="time N steps on random weights (on a CPU reduced)")
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint, if there is one")
     parser.add_argument("--offline", action="store_true", help="use the weights on the disk, fetch none")
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ from transformers import (
     T5Config,
     T5EncoderModel,
 )
+from transformers.initialization import no_init_weights
 
 from uso.config import ModelConfig, architecture_file, read_component_config
 from uso.pipeline.pipeline import USOPipeline
@@ -39,18 +40,15 @@ def empty_pipeline(
     def values(name: str) -> dict[str, Any]:
         return read_component_config(architecture_file(config, name)) | (changes or {}).get(name, {})
 
-    vision, flux = SiglipVisionConfig(**values("image_encoder")), values("transformer")
-    with init_empty_weights():
-        transformer = FluxTransformer2DModel.from_config(flux)
+    vision = SiglipVisionConfig(**values("image_encoder"))
+    with init_empty_weights(), no_init_weights():  # else random numbers are drawn for the shapes, for seconds
+        transformer = FluxTransformer2DModel.from_config(values("transformer"))
         vae = AutoencoderKL.from_config(values("vae"))
         text_encoder = CLIPTextModel(CLIPTextConfig(**values("text_encoder")))
         text_encoder_2 = T5EncoderModel(T5Config(**values("text_encoder_2")))
         image_encoder = SiglipVisionModel(vision)
-        context_embedder = ContextEmbedder(
-            image_tokens=(vision.image_size // vision.patch_size) ** 2,
-            image_dim=vision.hidden_size,
-            hidden_size=flux["num_attention_heads"] * flux["attention_head_dim"],
-            style_tokens=values("projector")["style_tokens"],
+        context_embedder = ContextEmbedder.for_networks(
+            values("image_encoder"), values("transformer"), values("projector")["style_tokens"]
         )
     text_encoder_2.encoder.embed_tokens.weight = text_encoder_2.shared.weight
     for module in (transformer, text_encoder, text_encoder_2, image_encoder, context_embedder):

@@ -26,7 +26,7 @@ from uso.images import TOKEN_SIZE, fitted_size
 from uso.memory.plan import Activations, Weights
 from uso.memory.residency import Residency
 from uso.memory.sizes import weights_of
-from uso.pipeline.cache import Remembered, Tensors
+from uso.pipeline.cache import TensorCache, Tensors
 from uso.pipeline.encoders import CLIP_LENGTH
 from uso.pipeline.latents import CELL, LATENT_CHANNELS, pack, unpack
 from uso.pipeline.pipeline import USOPipeline
@@ -70,14 +70,14 @@ class RequestShape:
         )
 
     @classmethod
-    def worst(cls, config: ModelConfig, contents: int = 1, styles: int = 2) -> "RequestShape":
-        """The largest request within a model's limits for that many references: largest squares, most steps."""
+    def worst(cls, config: ModelConfig) -> "RequestShape":
+        """The largest request within a model's limits: largest squares, one content, two styles, most steps."""
         side, content_side = config.limits.max_size, config.limits.max_content_size // TOKEN_SIZE * TOKEN_SIZE
         return cls(
             height=side,
             width=side,
-            content_sizes=((content_side, content_side),) * contents,
-            num_styles=styles,
+            content_sizes=((content_side, content_side),),
+            num_styles=2,
             num_inference_steps=config.limits.max_steps,
         )
 
@@ -89,7 +89,7 @@ def _fitted(content: ReferenceImage, long_side: int) -> tuple[int, int]:
     return height, width
 
 
-class _Forgetful(Remembered):
+class _Forgetful(TensorCache):
     """A cache that keeps nothing, so that everything runs each time."""
 
     def __init__(self) -> None:
@@ -109,6 +109,7 @@ class MetaModel:
         self._weights = weights_of(pipeline)
         self.parameters = list(_parameters(pipeline))
         self._traced = lru_cache(REMEMBERED_SHAPES)(self._trace)
+        self._encoded: dict[Hashable, tuple[list[tuple[torch.Size, torch.dtype]], int]] = {}
 
     @classmethod
     def from_config(
@@ -151,7 +152,7 @@ class MetaModel:
 
     @contextmanager
     def _shortened(self) -> Iterator[None]:
-        """While inside, only the first `TRACED_BLOCKS` repeated parts run; the modulation table keeps its width."""
+        """While inside, repeated parts run only `TRACED_BLOCKS` times; the modulation table keeps its width."""
         pipeline = self.pipeline
         repeated: list[tuple[Any, str]] = [
             (pipeline.transformer, "transformer_blocks"),
@@ -161,11 +162,14 @@ class MetaModel:
             (pipeline.text_encoder_2.encoder, "block"),
         ]
         whole = [getattr(owner, name) for owner, name in repeated]
+        embedding = pipeline.exchanged.modulation.embedding
         try:
             for (owner, name), blocks in zip(repeated, whole, strict=True):
                 setattr(owner, name, blocks[:TRACED_BLOCKS])
+            pipeline.exchanged.modulation.embedding = _Repeated(embedding)
             yield
         finally:
+            pipeline.exchanged.modulation.embedding = embedding
             for (owner, name), blocks in zip(repeated, whole, strict=True):
                 setattr(owner, name, blocks)
 
@@ -175,11 +179,12 @@ class MetaModel:
         def ids(length: int) -> torch.Tensor:
             return torch.zeros(1, length, dtype=torch.long, device=META)
 
-        pooled = pipeline.text_encoder(ids(CLIP_LENGTH)).pooler_output
-        features = pipeline.text_encoder_2(ids(pipeline.model_config.max_sequence_length)).last_hidden_state
-        peaks["text"] = live.take_peak()
-        styles = self._styles(shape.num_styles)
-        peaks["style"] = live.take_peak()
+        def encoded_text() -> list[torch.Tensor]:
+            pooled = pipeline.text_encoder(ids(CLIP_LENGTH)).pooler_output
+            return [pooled, pipeline.text_encoder_2(ids(pipeline.model_config.max_sequence_length)).last_hidden_state]
+
+        (pooled, features), peaks["text"] = self._once("text", encoded_text, live)
+        styles, peaks["style"] = self._once(shape.num_styles, lambda: self._styles(shape.num_styles), live)
         latents = [
             pipeline.encode_reference(Image.new("RGB", (width, height))) for height, width in shape.content_sizes
         ]
@@ -199,6 +204,20 @@ class MetaModel:
         assembled = live.take_peak()
         peaks.update({stage: max(peak, assembled) for stage, peak in peaks.items()})
         return conditioning
+
+    def _once(
+        self, what: Hashable, encode: Callable[[], list[torch.Tensor]], live: LiveMemory
+    ) -> tuple[list[torch.Tensor], int]:
+        """What the encoders make, and the peak while they do: alike for every shape, so they run for the first."""
+        if what not in self._encoded:
+            made = encode()
+            peak = live.take_peak()
+            self._encoded[what] = [(tensor.shape, tensor.dtype) for tensor in made], peak
+            return made, peak
+        kinds, peak = self._encoded[what]
+        made = [torch.empty(shape, dtype=dtype, device=META) for shape, dtype in kinds]
+        live.take_peak()
+        return made, peak
 
     def _styles(self, count: int) -> list[torch.Tensor]:
         """The tokens of `count` styles. Only the last is encoded, while the tokens of the others are alive."""
@@ -230,6 +249,23 @@ class MetaModel:
         del denoised
         peaks["denoise"] = live.take_peak()
         return latents
+
+
+class _Repeated(nn.Module):
+    """A module that is run `TRACED_BLOCKS` times; later calls only allocate what it returns, alike each time."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.calls = 0
+
+    def forward(self, *values: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if self.calls <= TRACED_BLOCKS:
+            made: torch.Tensor = self.module(*values)
+            self.kind = made.shape, made.dtype
+            return made
+        return torch.empty(self.kind[0], dtype=self.kind[1], device=META)
 
 
 def _parameters(pipeline: USOPipeline) -> Iterator[torch.Tensor]:

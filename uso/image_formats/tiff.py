@@ -31,6 +31,7 @@ _STRIPS, _ORIENTATION, _SAMPLES, _STRIP_ROWS, _STRIP_BYTES, _PLANAR = 273, 274, 
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _DIRECTORIES = 322, 323, 324, 325, 330
 _XMP, _PROFILE, _DNG = 700, 34675, 50706
 
+_SUBFILES = {_SUBFILE, _OLD_SUBFILE}
 _KEPT = {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325}
 _KEPT |= {332, 338, 339, 347, 529, 530, 531, 532}
 """Entries that decoding needs; the last eight say what samples, alpha, JPEG tables and YCbCr are."""
@@ -103,7 +104,7 @@ def prepare(data: bytes) -> ImageData:
     try:
         (start,) = file.numbers("Q", 8) if file.big else file.numbers("I", 4)
         entries, following = file.directory(start)
-        first = {tag: file.values(entry) for tag, entry in entries.items() if tag in _KEPT | {_SUBFILE, _OLD_SUBFILE}}
+        first = {tag: file.values(entry, (0,)) for tag, entry in entries.items() if tag in _KEPT | _SUBFILES}
         _refuse_raw(file, entries, following)
         if first.get(_SUBFILE, (0,))[0] & 1 or first.get(_OLD_SUBFILE, (0,))[0] == 2:
             raise Refusal(
@@ -115,13 +116,14 @@ def prepare(data: bytes) -> ImageData:
         profile = entries.get(_PROFILE)
     except struct.error as error:
         raise cut() from error
-    inverted = first[_PHOTOMETRIC][0] == 0 and set(first[_BITS]) == {16} if _PHOTOMETRIC in first else False
+    bits = first.get(_BITS) or (1,)
+    inverted = set(bits) == {16} and first.get(_PHOTOMETRIC, (1,))[0] == 0
     return ImageData(
         "TIFF",
         _rewritten(file, entries, inverted),
         turned if 1 <= turned <= 8 else 1,
         data[profile.at : profile.at + profile.number] if profile and profile.number <= MAX_PROFILE else None,
-        white=4095 if first[_BITS] == (12,) else 65535,
+        white=4095 if bits == (12,) else 65535,
         inverted=inverted,
     )
 
@@ -165,10 +167,8 @@ def _directories(file: _File, first: dict[int, _Entry], following: int) -> Itera
 
 def _check_work(file: _File, first: dict[int, tuple[int, ...]]) -> None:
     """Refuse what is no picture, and what would be decoded more than once."""
-    if not all(first.get(tag) for tag in (_WIDTH, _HEIGHT, _BITS)):
-        first.setdefault(_BITS, (1,))
-        if not (first.get(_WIDTH) and first.get(_HEIGHT)):
-            raise damaged("its directory says no size")
+    if not all(first.get(tag, (0,))[0] for tag in (_WIDTH, _HEIGHT)):
+        raise damaged("its directory says no size")
     compression = first.get(_COMPRESSION, (1,))[0]
     if compression not in _COMPRESSIONS:
         raise Refusal(f"is a TIFF of a compression that is not read (number {compression}). Save it as PNG or JPEG.")

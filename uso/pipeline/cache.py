@@ -8,7 +8,7 @@ import torch
 Tensors = tuple[torch.Tensor, ...]
 
 
-class Remembered:
+class TensorCache:
     """Tensors by key, in host memory; the least recently used go first once `limit` bytes are exceeded.
 
     Cached tensors are bit for bit what was computed.

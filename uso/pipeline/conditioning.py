@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from uso.images import fit_reference
-from uso.pipeline.cache import Remembered
+from uso.pipeline.cache import TensorCache
 from uso.pipeline.encoders import Encoders
 from uso.pipeline.latents import picture_ids
 from uso.pipeline.stages import Conditioning
@@ -18,7 +18,7 @@ from uso.request import GenerationRequest, ReferenceImage
 class Conditions(Encoders):
     """The part of `USOPipeline` before denoising."""
 
-    remembered: Remembered
+    remembered: TensorCache
 
     @torch.inference_mode()
     def condition(self, request: GenerationRequest) -> Conditioning:

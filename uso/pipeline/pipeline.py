@@ -18,7 +18,7 @@ from uso.config import ModelConfig, load_memory_plan, load_model_config
 from uso.errors import ConfigError, DeviceError, USOError
 from uso.memory.device import answers, dtype_name, is_out_of_memory, placement_record
 from uso.memory.residency import Residency
-from uso.pipeline.cache import Remembered
+from uso.pipeline.cache import TensorCache
 from uso.pipeline.denoising import Denoising
 from uso.pipeline.latents import draw_noise, tensor_to_image, unpack
 from uso.pipeline.pacing import Pacer, marks_of
@@ -75,7 +75,7 @@ class USOPipeline(Denoising, DiffusionPipeline):
         self.provenance: dict[str, Any] = {"name": self.model_config.name}
         self.residency = Residency(load_memory_plan("full"), "cpu")
         self.exchanged = ExchangedTransformer(transformer, context_embedder)
-        self.remembered = Remembered(REMEMBERED_BYTES)
+        self.remembered = TensorCache(REMEMBERED_BYTES)
         self.preview_map: PreviewMap | None = None
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:

@@ -1,9 +1,12 @@
-"""The projector and the LoRA are learned here.
+"""Training of the projector and the LoRA.
 
 config.py         what a run is: a YAML file of configs/training/
-command.py        the verb `train`
+config_files.py   YAML files with overrides
+command.py        what the verb `train` runs
+prepare.py        checks, data and features before the first step
+plugins.py        what a config names by module:function
 data/             rows become batches
-model/            what learns, what is frozen, files in and out
+model/            what learns, what is frozen, export
 losses/           flow, guidance, style reward
 loop/             steps, checkpoints, logs, validation pictures
 forecast.py activations.py    memory and time from shapes, `--dry-run`

@@ -16,7 +16,7 @@ from uso.pipeline.pipeline import USOPipeline
 from uso.training.config import TrainingConfig
 from uso.training.data.batches import TrainingBatch
 from uso.training.data.buckets import Size
-from uso.training.losses.network import conditioning_of, predict
+from uso.training.losses.flow import conditioning_of, predict
 from uso.training.losses.teacher import extra_prompts
 from uso.training.model.adapters import AdaptedLinear, LoraPair
 from uso.transformer.context_embedder import STYLE_LAYERS

@@ -1,8 +1,8 @@
 """Training steps on random weights: the figures behind `python -m uso train CONFIG --bench N`.
 
-The run's own model, network and steps at full size (reduced on a CPU); drawn are weights, features and style pictures,
-so nothing is fetched and no files of the run are read. No results, checkpoints or logs are written. The reward has a
-random CSD of the published size, whatever descriptor is named, and runs where `reward.start_step` is 0.
+The run's own model and steps at full size (reduced on a CPU). Weights, features and style pictures are random: nothing
+is fetched, no files of the run are read, and no results are written. The reward has a random CSD of the published size,
+whatever descriptor is named, and runs where `reward.start_step` is 0.
 """
 
 import json
@@ -68,7 +68,7 @@ class DrawnBatches:
     """Micro-batches of a run's largest shape, without end: latents are new each time, features the same again.
 
     Args:
-        rank, processes: which of so many processes this is.
+        rank, processes: the number of this process, and how many there are.
     """
 
     def __init__(self, pipeline: USOPipeline, config: TrainingConfig, rank: int = 0, processes: int = 1) -> None:
@@ -122,7 +122,7 @@ def run_bench(config: TrainingConfig, steps: int, out: Callable[[str], None]) ->
 
 
 def measure(config: TrainingConfig, steps: int) -> dict[str, Any]:
-    """Take so many steps, after one to warm up: the values of one JSON line.
+    """Time some steps, after one to warm up: the values of one JSON line.
 
     Raises:
         ConfigError: the run is refused.
@@ -225,7 +225,7 @@ def _descriptor(device: torch.device) -> CSD:
 
 
 def timed(trainer: Trainer, steps: int) -> tuple[list[float], list[dict[str, float]]]:
-    """Seconds and values of so many steps, the device waited for after each."""
+    """Seconds and values of each step; the device finishes each before the next."""
     clock = Clock(trainer.pipeline.work_device)
     seconds, values = [], []
     for _ in range(steps):

@@ -1,4 +1,4 @@
-"""The verb `train`: what can be refused is refused, then weights load, features are encoded, and the run begins.
+"""What the verb `train` runs: checks, then weights load, features are encoded, and training begins.
 
 `accelerate launch -m uso train ...` starts several processes. Each loads the model, and they share the rest.
 """
@@ -14,15 +14,6 @@ from uso.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from uso.training.loop.trainer import Trainer
-
-
-def add_train_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of a verb that trains, after the name of its config."""
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as optimizer.lr=1e-4 data.rows=FILE")
-    parser.add_argument("--dry-run", action="store_true", help="forecast memory and time, load nothing")
-    parser.add_argument("--bench", type=int, metavar="N", help="time N steps on random weights (on a CPU reduced)")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint, or begin")
-    parser.add_argument("--offline", action="store_true", help="use the weights on the disk, fetch none")
 
 
 def run_train(config: TrainingConfig, args: argparse.Namespace, out: Callable[[str], None]) -> int:

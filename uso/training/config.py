@@ -83,11 +83,11 @@ class RewardConfig(Strict):
     """Step S: before it the weight is 0, and nothing of the reward runs."""
     weight: float = Field(default=1.0, ge=0)
     every: int = Field(default=1, ge=1)
-    """One in so many steps has the reward loss."""
+    """Steps from one reward loss to the next."""
     steps: int = Field(default=25, ge=1)
-    """Of the inference schedule that is rolled out; the paper does not say, the authors' UMO has 25."""
+    """Of the inference schedule that is rolled out. The paper is silent; the authors' UMO has 25."""
     last: int = Field(default=10, ge=1)
-    """The step with gradients is drawn from the last so many."""
+    """The step with gradients is drawn from this many last ones."""
     schedule: Schedule = "uso"
     guidance: float | None = None
     """Guidance scale of the roll-out; the model's default if null."""
@@ -136,7 +136,7 @@ class LoraConfig(Strict):
 
 
 class KeepConfig(Strict):
-    """Checkpoints, from which a run goes on."""
+    """Checkpoints, from which a run resumes."""
 
     every: int = Field(default=500, ge=1)
     last: int = Field(default=2, ge=1)
@@ -181,7 +181,7 @@ class RunConfig(Strict):
     tensorboard: bool = True
     log_every: int = Field(default=10, ge=1)
     stop_after_minutes: float | None = Field(default=None, gt=0)
-    """End a run early, with a checkpoint to go on from; null to run to the last step."""
+    """End a run early, with a checkpoint to resume from; null to run to the last step."""
     checkpoint: KeepConfig = KeepConfig()
 
     @property

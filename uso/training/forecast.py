@@ -22,8 +22,8 @@ from uso.training.data.buckets import Size, bucket_sizes, content_sizes
 from uso.training.loop.log import duration
 from uso.training.loop.optimizer import state_bytes
 from uso.training.losses.teacher import make_teacher
+from uso.training.model.adapters import Learners
 from uso.training.model.int8 import quantize_base
-from uso.training.model.learners import Learners
 from uso.training.model.load import training_model
 
 _FLOAT32 = 4
@@ -82,6 +82,7 @@ def dry_run(config: TrainingConfig, changes: dict[str, dict[str, Any]] | None = 
     target, content = largest(config)
     batch = example_batch(pipeline, config, target, content, config.micro_batch)
     flow = activations(pipeline, batch, config, config.gradient_checkpointing)
+    stored = activations(pipeline, batch, config, checkpointing=False) if config.gradient_checkpointing else flow
     with_reward = config.reward.descriptor is not None
     reward = 0
     if with_reward:
@@ -105,7 +106,7 @@ def dry_run(config: TrainingConfig, changes: dict[str, dict[str, Any]] | None = 
         optimizer=state_bytes(config.optimizer) * count,
         mean=0 if config.ema is None else _FLOAT32 * count,
         activations=flow,
-        activations_stored=activations(pipeline, batch, config, checkpointing=False),
+        activations_stored=stored,
         reward_activations=reward,
         flops=(forward * passes + answers) * config.batch,
         reward_flops=round(forward * (mean_steps + passes) * samples) if with_reward else 0,
@@ -160,7 +161,7 @@ def as_text(config: TrainingConfig, found: DryRun) -> str:
         f"once, {config.batch} a step.",
         "",
         "Device memory of one process, in GiB:",
-        line("frozen weights", found.frozen, "text encoders are let go"),
+        line("frozen weights", found.frozen, "text encoders are freed"),
         line("learned weights", found.learned),
         line("gradients", found.gradients),
         line("optimizer", found.optimizer, config.optimizer.kind),

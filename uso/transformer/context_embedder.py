@@ -55,6 +55,18 @@ class ContextEmbedder(ModelMixin, ConfigMixin):
         )
         self.text_projection: nn.Module | None = None
 
+    @classmethod
+    def for_networks(
+        cls, image_encoder: Mapping[str, Any], transformer: Mapping[str, Any], style_tokens: int
+    ) -> "ContextEmbedder":
+        """A new one with sizes from the configs of an image encoder and a transformer."""
+        return cls(
+            image_tokens=(image_encoder["image_size"] // image_encoder["patch_size"]) ** 2,
+            image_dim=image_encoder["hidden_size"],
+            style_tokens=style_tokens,
+            hidden_size=transformer["num_attention_heads"] * transformer["attention_head_dim"],
+        )
+
     def style_tokens(self, hidden_states: Sequence[Any] | Mapping[int, Any]) -> torch.Tensor:
         """The image encoder's hidden states -> [B, 3 * style_tokens, hidden_size].
 

@@ -1,18 +1,34 @@
 """Located files become a `USOPipeline`: loaded one component after another, then checked against each other."""
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
-from transformers import CLIPTokenizer, SiglipImageProcessorPil, T5TokenizerFast
+from accelerate import init_empty_weights
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    SiglipImageProcessorPil,
+    T5Config,
+    T5EncoderModel,
+    T5TokenizerFast,
+)
 
 from uso.config import ComponentName, ModelConfig, architecture_file, read_component_config
 from uso.errors import CheckpointError, ConfigError, MissingWeightsError
 from uso.pipeline.pipeline import USOPipeline
 from uso.transformer.context_embedder import ContextEmbedder
 from uso.weights import checkpoints
+from uso.weights.finder import tokenizer_kind
+from uso.weights.formats.headers import check_finished, read_headers
+from uso.weights.formats.kinds import TITLES, other_autoencoder
+from uso.weights.formats.loras import AddedLora, Targets, added_lora, parameter_shapes
+from uso.weights.formats.tensor_files import TensorFiles
+from uso.weights.hub.cache import STANDARD_NAMES
 from uso.weights.hub.files import Located
 from uso.weights.hub.transfer import OnProgress
 
@@ -22,6 +38,8 @@ VAE_DTYPE = torch.float32
 _TOWERS: dict[ComponentName, str] = {"text_encoder": "text_config", "image_encoder": "vision_config"}
 """Key under which the config of a full CLIP or SigLIP holds that of the tower used here."""
 
+
+TOKENIZER_NAMES: tuple[ComponentName, ...] = ("tokenizer", "tokenizer_2")
 
 PlaceOf = Callable[[str], torch.device]
 """The device that a parameter is loaded to, by `component.parameter` name."""
@@ -49,53 +67,86 @@ class Loader:
         self.done = 0
 
     def pipeline(self, lora_scale: float, device: PlaceOf) -> USOPipeline:
+        """Load everything.
+
+        Raises:
+            CheckpointError, ConfigError: a file is refused, or files do not belong together.
+        """
+        with ExitStack() as stack:
+            return self._pipeline(lora_scale, device, self._added_loras(stack))
+
+    def _added_loras(self, stack: ExitStack) -> list[AddedLora]:
+        """The LoRAs that the model names beside USO's, open as long as the stack is."""
+        if not self.config.added_loras:
+            return []
+        with init_empty_weights():
+            modules = (
+                FluxTransformer2DModel.from_config(self.architecture("transformer")),
+                CLIPTextModel(CLIPTextConfig(**self.architecture("text_encoder"))),
+                T5EncoderModel(T5Config(**self.architecture("text_encoder_2"))),
+            )
+        targets = Targets(*(parameter_shapes(module) for module in modules))
+        found = []
+        for lora in self.config.added_loras:
+            check_finished(read_headers([lora.local_path]))
+            files = stack.enter_context(TensorFiles([lora.local_path]))
+            found.append(added_lora(files, targets, lora.strength))
+        return found
+
+    def _pipeline(self, lora_scale: float, device: PlaceOf, added: list[AddedLora]) -> USOPipeline:
+        self._check_tokenizers()
         transformer = checkpoints.load_transformer(
             self.architecture("transformer"),
             self.weights("transformer"),
             lora=self.weights("lora") if "lora" in self.located else None,
             lora_scale=lora_scale,
+            added=added,
             **self.placing("transformer", device),
         )
         context = self.context_embedder(device)
         text_encoder_2 = checkpoints.load_text_encoder_2(
             self.architecture("text_encoder_2"),
             self.weights("text_encoder_2"),
+            added=added,
             **self.placing("text_encoder_2", device),
         )
         text_encoder = checkpoints.load_text_encoder(
-            self.architecture("text_encoder"), self.weights("text_encoder"), **self.placing("text_encoder", device)
+            self.architecture("text_encoder"),
+            self.weights("text_encoder"),
+            added=added,
+            **self.placing("text_encoder", device),
         )
         image_encoder = checkpoints.load_image_encoder(
             self.architecture("image_encoder"), self.weights("image_encoder"), **self.placing("image_encoder", device)
         )
         placing = self.placing("vae", device) | {"dtype": VAE_DTYPE}
         vae = checkpoints.load_autoencoder(self.architecture("vae"), self.weights("vae"), **placing)
-        _check_fit(self.config, transformer, context, text_encoder, text_encoder_2, image_encoder)
+        _check_fit(self.config, transformer, context, text_encoder, text_encoder_2, image_encoder, vae)
+        tokenizer = CLIPTokenizer.from_pretrained(self.located["tokenizer"].path)
+        tokenizer_2 = T5TokenizerFast.from_pretrained(self.located["tokenizer_2"].path)
+        _check_vocabulary("tokenizer", tokenizer, text_encoder)
+        _check_vocabulary("tokenizer_2", tokenizer_2, text_encoder_2)
         return USOPipeline(
             transformer=transformer,
             vae=vae,
             text_encoder=text_encoder,
-            tokenizer=CLIPTokenizer.from_pretrained(self.located["tokenizer"].path),
+            tokenizer=tokenizer,
             text_encoder_2=text_encoder_2,
-            tokenizer_2=T5TokenizerFast.from_pretrained(self.located["tokenizer_2"].path),
+            tokenizer_2=tokenizer_2,
             image_encoder=image_encoder,
             image_processor=self.image_processor(),
             context_embedder=context,
             scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False),
-            model=self.config.model_dump(mode="json", exclude={"components"}),
+            model=self.config.model_dump(mode="json", exclude={"components", "weights", "added_loras"}),
         )
 
     def context_embedder(self, place_of: PlaceOf) -> ContextEmbedder:
         """The projector from its file; without a file, a new, untrained one."""
         if "projector" in self.located:
             return checkpoints.load_context_embedder(self.weights("projector"), **self.placing("projector", place_of))
-        vision, flux = self.architecture("image_encoder"), self.architecture("transformer")
         style_tokens = read_component_config(architecture_file(self.config, "projector"))["style_tokens"]
-        embedder = ContextEmbedder(
-            image_tokens=(vision["image_size"] // vision["patch_size"]) ** 2,
-            image_dim=vision["hidden_size"],
-            style_tokens=style_tokens,
-            hidden_size=flux["num_attention_heads"] * flux["attention_head_dim"],
+        embedder = ContextEmbedder.for_networks(
+            self.architecture("image_encoder"), self.architecture("transformer"), style_tokens
         )
         for parameter in embedder.parameters():
             parameter.data = parameter.data.to(place_of("projector.levels"), self.dtype)
@@ -122,18 +173,39 @@ class Loader:
         }
 
     def weights(self, name: ComponentName) -> list[Path]:
-        files = [file for file in self.located[name].files if file.suffix == ".safetensors"]
+        files = [file for file in self.located[name].files if file.suffix != ".json"]
         if not files:
-            raise MissingWeightsError(f"{self.located[name].path} holds no .safetensors file for {name}.")
+            raise MissingWeightsError(f"{self.located[name].path} holds no weights for {name}.")
         return files
+
+    def _check_tokenizers(self) -> None:
+        """Refuse tokenizers in each other's place, and those that lack their vocabulary."""
+        for name in TOKENIZER_NAMES:
+            if name not in self.located:
+                continue
+            path = self.located[name].path
+            kind = tokenizer_kind(path)
+            if kind is not None and kind != name:
+                flag = f"--{kind.replace('_', '-')}"
+                raise CheckpointError(f"{path} is {TITLES[kind]}, not {TITLES[name]}. Its flag is {flag}.")
+            if name == "tokenizer_2" and not (path / "tokenizer.json").is_file():
+                raise CheckpointError(
+                    f"{path} holds spiece.model alone, which is not read. Put tokenizer.json beside it: it is in the "
+                    "folder tokenizer_2 of FLUX.1-dev."
+                )
 
     def architecture(self, name: ComponentName) -> dict[str, Any]:
         """A component's config: the file beside its weights, or else the one that ships with the program.
 
         From a config for both towers of CLIP or SigLIP, the part for this component.
         """
-        beside = self.located[name].path / "config.json"
-        values = read_component_config(beside if beside.is_file() else architecture_file(self.config, name))
+        path = self.located[name].path
+        beside = (path if path.is_dir() else path.parent) / "config.json"
+        values = read_component_config(architecture_file(self.config, name))
+        if beside.is_file() and (path.is_dir() or path.name in STANDARD_NAMES):
+            own = read_component_config(beside)
+            _check_class(beside, name, own, values)
+            values = own if path.is_dir() else values
         part = _TOWERS.get(name)
         return values if part is None else dict(values.get(part, values))
 
@@ -142,12 +214,40 @@ class Loader:
         return SiglipImageProcessorPil.from_dict(values)
 
 
+_CLASSES: dict[str, tuple[str, ...]] = {
+    "transformer": ("FluxTransformer2DModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel", "CLIPModel", "CLIPTextModelWithProjection"),
+    "text_encoder_2": ("T5EncoderModel", "T5ForConditionalGeneration", "T5Model"),
+    "image_encoder": ("SiglipVisionModel", "SiglipModel"),
+}
+
+
+def _check_class(path: Path, name: ComponentName, values: dict[str, Any], shipped: dict[str, Any]) -> None:
+    """Refuse a `config.json` of another class, or of an autoencoder with other latents, beside the weights."""
+    found = values.get("_class_name") or next(iter(values.get("architectures") or ()), None)
+    if found is not None and found not in _CLASSES.get(name, (found,)):
+        raise CheckpointError(f"{path} says that these weights are of {found}; {TITLES[name]} is needed here.")
+    keys = ("scaling_factor", "shift_factor")
+    if name == "vae" and any(values.get(key, shipped.get(key)) != shipped.get(key) for key in keys):
+        raise CheckpointError(f"{path.parent}: {other_autoencoder(values) or 'its latents are scaled otherwise.'}")
+
+
 def _stored_bytes(component: Located) -> int:
     return sum(file.stat().st_size for file in component.files)
 
 
+def _check_vocabulary(name: ComponentName, tokenizer: Any, encoder: Any) -> None:
+    """Refuse a tokenizer whose tokens the encoder does not have."""
+    if len(tokenizer) > encoder.config.vocab_size:
+        raise CheckpointError(
+            f"The tokenizers do not belong to these encoders: {TITLES[name]} has {len(tokenizer)} tokens, and its "
+            f"encoder knows {encoder.config.vocab_size}."
+        )
+
+
 def _check_fit(
-    config: ModelConfig, transformer: Any, context: ContextEmbedder, text: Any, text_2: Any, image: Any
+    config: ModelConfig, transformer: Any, context: ContextEmbedder, text: Any, text_2: Any, image: Any, vae: Any
 ) -> None:
     """Refuse files that load one by one but belong to different models."""
     vision = image.config
@@ -158,6 +258,7 @@ def _check_fit(
         ("the projector's image tokens", context.config.image_tokens, (vision.image_size // vision.patch_size) ** 2),
         ("T5's width", text_2.config.d_model, transformer.config.joint_attention_dim),
         ("CLIP's width", text.config.hidden_size, transformer.config.pooled_projection_dim),
+        ("the transformer's input channels", transformer.config.in_channels, 4 * vae.config.latent_channels),
     ):
         if found != expected:
             raise CheckpointError(

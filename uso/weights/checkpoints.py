@@ -6,8 +6,8 @@ truncated tensor stops the load.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,59 +23,54 @@ from transformers import (
     T5Config,
     T5EncoderModel,
 )
+from transformers.initialization import no_init_weights
 
+from uso.config import ComponentName
 from uso.errors import CheckpointError
 from uso.transformer.context_embedder import ContextEmbedder
-from uso.weights.layouts import (
-    COMFY_PREFIX,
-    Part,
-    autoencoder_part,
-    flux_part,
-    lora_modules,
-    lora_target,
-    projector_part,
-    source_shapes,
-)
-from uso.weights.tensor_files import TensorFiles, check_shapes
+from uso.weights.formats.headers import check_finished, read_headers
+from uso.weights.formats.kinds import Content, find, guidance
+from uso.weights.formats.layouts import Part, autoencoder_part, flux_part, gguf_t5_name, projector_part, source_shapes
+from uso.weights.formats.loras import AddedLora, Patches, total_change, uso_patches
+from uso.weights.formats.tensor_files import TensorFiles, check_shapes
 
 logger = logging.getLogger(__name__)
 
 Device = torch.device | str | Callable[[str], torch.device]
 """Target of a whole component, or a function from a parameter's name to its target."""
 
+AddedLoras = Sequence[AddedLora]
+
 OnTensor = Callable[[int], None]
 """Called with the size in bytes of each parameter after it is placed."""
 
 
-class Lora:
-    """USO's LoRA, checked against a transformer. `change` computes what it adds to rows of a FLUX weight."""
+COARSE = ("fp8", "Q2", "Q3", "Q4", "nf4")
+"""Kinds that lose what can be seen: said in one line when such a file is loaded."""
 
-    def __init__(self, files: TensorFiles, transformer: Any, scale: float) -> None:
-        self.files = files
-        self.scale = scale
-        self._modules: dict[str, str] = {}
-        shapes = {name: tuple(parameter.shape) for name, parameter in transformer.named_parameters()}
-        parts = {name: flux_part(name) for name in shapes}
-        weights = source_shapes(parts, shapes)
-        expected: dict[str, tuple[int, ...]] = {}
-        for module in lora_modules(len(transformer.transformer_blocks), len(transformer.single_transformer_blocks)):
-            target = lora_target(module)
-            rows, columns = weights[target]
-            if target.endswith("linear1.weight"):
-                rows = 3 * columns  # only query, key and value of the fused matrix
-            rank = files.shapes.get(f"{module}.down.weight", (0,))[0]
-            expected[f"{module}.down.weight"] = (rank, columns)
-            expected[f"{module}.up.weight"] = (rows, rank)
-            self._modules[target] = module
-        check_shapes(files, expected)
 
-    def change(self, source: str, start: int, stop: int) -> torch.Tensor | None:
-        """What the LoRA adds to rows [start, stop) of a FLUX tensor, in float32; None if nothing."""
-        module = self._modules.get(source)
-        if module is None or start >= self.files.shapes[f"{module}.up.weight"][0]:
-            return None
-        up = self.files.rows(f"{module}.up.weight", start, stop).float()
-        return self.scale * (up @ self.files.whole(f"{module}.down.weight").float())
+@contextmanager
+def component_files(paths: list[Path], component: ComponentName) -> Iterator[tuple[TensorFiles, Content]]:
+    """A component's tensors, out of files of its own or of files that hold more.
+
+    Raises:
+        CheckpointError: it is not in there; says what the files are instead.
+    """
+    header = read_headers(paths)
+    content, reason = find(header, component)
+    if content is None:
+        raise CheckpointError(f"{paths[0].parent / reason}")
+    check_finished(header)
+    if content.storage.startswith(COARSE) and "scaled" not in content.storage:
+        logger.warning(
+            "%s stores its weights as %s: pictures differ visibly from those of bf16.", paths[0].name, content.storage
+        )
+    prefix = content.prefix + {"text_encoder": "text_model.", "image_encoder": "vision_model."}.get(component, "")
+    if content.layout == "bare":
+        prefix = content.prefix
+    rename = gguf_t5_name if content.layout == "gguf" else None
+    with TensorFiles(paths, prefix=prefix, only_prefixed=bool(prefix), rename=rename) as files:
+        yield files, content
 
 
 def _fill(
@@ -85,7 +80,7 @@ def _fill(
     *,
     dtype: torch.dtype,
     device: Device,
-    lora: Lora | None = None,
+    patches: Sequence[Patches] = (),
     on_tensor: OnTensor | None = None,
 ) -> None:
     """Load every parameter of a module that is on the meta device."""
@@ -97,9 +92,7 @@ def _fill(
         part = parts[name]
         start = sum(shapes[other][0] for other in part.fused[: part.index])
         stop = start + shape[0] if part.fused else files.shapes[part.source][0]
-        tensor = _read(
-            files, part, start, stop, dtype, lora, lora_part=flux_part(name) if lora else None, shapes=shapes
-        )
+        tensor = _read(files, part, start, stop, dtype, total_change(patches, name))
         where = device(name) if callable(device) else device
         placed = nn.Parameter(tensor.reshape(shape).to(where), requires_grad=False)
         for tied in names_of[name]:
@@ -113,26 +106,21 @@ def _fill(
 
 
 def _read(
-    files: TensorFiles,
-    part: Part,
-    start: int,
-    stop: int,
-    dtype: torch.dtype,
-    lora: Lora | None,
-    lora_part: Part | None,
-    shapes: Mapping[str, tuple[int, ...]],
+    files: TensorFiles, part: Part, start: int, stop: int, dtype: torch.dtype, change: torch.Tensor | None
 ) -> torch.Tensor:
-    """One parameter in its final dtype, the LoRA folded in in float32, in its own memory."""
+    """One parameter in its final dtype, LoRAs folded in float32, in memory of its own."""
     stored = files.rows(part.source, start, stop) if part.fused else files.whole(part.source)
     if not stored.dtype.is_floating_point:
         raise CheckpointError(f"{files.where(part.source)}: {part.source} holds {stored.dtype}, not floating point.")
-    if lora is not None and lora_part is not None:
-        first = sum(shapes[other][0] for other in lora_part.fused[: lora_part.index])
-        change = lora.change(lora_part.source, first, first + stored.shape[0])
-        if change is not None:
-            return change.add_(stored.float()).to(dtype)
+    if not torch.isfinite(stored.sum(dtype=torch.float32)) and not torch.isfinite(stored).all():
+        raise CheckpointError(
+            f"{files.where(part.source)}: {part.source} holds NaN or infinite numbers. The file is damaged: fetch it "
+            "again."
+        )
     if part.swap_halves:
-        return torch.cat(stored.chunk(2)[::-1]).to(dtype)
+        stored = torch.cat(stored.chunk(2)[::-1])
+    if change is not None:
+        return change.add_(stored.float().reshape(change.shape)).to(dtype)
     return stored.to(dtype, copy=True)
 
 
@@ -156,6 +144,7 @@ def load_transformer(
     *,
     lora: list[Path] | None = None,
     lora_scale: float = 1.0,
+    added: AddedLoras = (),
     dtype: torch.dtype = torch.bfloat16,
     device: Device = "cpu",
     on_tensor: OnTensor | None = None,
@@ -166,6 +155,7 @@ def load_transformer(
         config: the `config.json` of `FluxTransformer2DModel`.
         paths: its safetensors files.
         lora: USO's `dit_lora.safetensors`, folded as `W + lora_scale * up @ down` in float32.
+        added: LoRAs of a person's own, folded beside it.
 
     Raises:
         CheckpointError: naming file, key and shapes.
@@ -173,12 +163,32 @@ def load_transformer(
     with init_empty_weights():
         transformer = FluxTransformer2DModel.from_config(dict(config))
     with ExitStack() as stack:
-        files = stack.enter_context(TensorFiles(paths, prefix=COMFY_PREFIX))
-        folded = Lora(stack.enter_context(TensorFiles(lora)), transformer, lora_scale) if lora else None
-        stock = any(name.startswith("transformer_blocks.") for name in files.shapes)
-        part_of = Part if stock else flux_part
-        _fill(transformer, files, part_of, dtype=dtype, device=device, lora=folded, on_tensor=on_tensor)
+        files, content = stack.enter_context(component_files(paths, "transformer"))
+        _check_guidance(paths[0], content, transformer.config.guidance_embeds)
+        part_of = Part if content.layout == "diffusers" else flux_part
+        check_shapes(files, source_shapes(*_parts(transformer, part_of)))  # before a LoRA is blamed
+        patches: list[Patches] = []
+        if lora:
+            own, _ = stack.enter_context(component_files(lora, "lora"))
+            patches.append(uso_patches(own, transformer, lora_scale))
+        patches += [found for each in added if (found := each.of("transformer")) is not None]
+        _fill(transformer, files, part_of, dtype=dtype, device=device, patches=patches, on_tensor=on_tensor)
     return transformer.eval()
+
+
+def _parts(module: nn.Module, part_of: Callable[[str], Part]) -> tuple[dict[str, Part], dict[str, tuple[int, ...]]]:
+    shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    return {name: part_of(name) for name in shapes}, shapes
+
+
+def _check_guidance(path: Path, content: Content, wanted: bool) -> None:
+    found = guidance(content)
+    if found is not None and found != wanted:
+        model = "flux-dev" if found else "flux-schnell"
+        raise CheckpointError(
+            f"{path} is {content.title}, which {'takes' if found else 'takes no'} guidance, and this model is of the "
+            f"other kind. Name the model: --model {model}."
+        )
 
 
 def load_autoencoder(
@@ -193,9 +203,8 @@ def load_autoencoder(
     with init_empty_weights():
         autoencoder = AutoencoderKL.from_config(dict(config))
     levels = len(autoencoder.config.block_out_channels)
-    with TensorFiles(paths) as files:
-        stock = any(name.startswith("encoder.down_blocks.") for name in files.shapes)
-        part_of = Part if stock else lambda name: autoencoder_part(name, levels)
+    with component_files(paths, "vae") as (files, content):
+        part_of = Part if content.layout == "diffusers" else lambda name: autoencoder_part(name, levels)
         _fill(autoencoder, files, part_of, dtype=dtype, device=device, on_tensor=on_tensor)
     return autoencoder.eval()
 
@@ -207,8 +216,8 @@ def load_context_embedder(
     device: Device = "cpu",
     on_tensor: OnTensor | None = None,
 ) -> ContextEmbedder:
-    """USO's style projector; sizes come from the file. `USOPipeline` adds the text projection."""
-    with TensorFiles(paths) as files:
+    """USO's style projector; all sizes come from the file. The text projection joins it in `USOPipeline`."""
+    with component_files(paths, "projector") as (files, _):
         pool = files.shapes.get("feature_embedder.high_embedding_linear.0.weight", (64, 729))
         projection = files.shapes.get("feature_embedder.high_projection.weight", (3072, 1152))
         with init_empty_weights():
@@ -219,46 +228,74 @@ def load_context_embedder(
     return embedder.eval()
 
 
-def load_text_encoder(config: Mapping[str, Any], paths: list[Path], **placing: Any) -> CLIPTextModel:
-    """The CLIP text model, from files with or without the `text_model.` prefix."""
-    with init_empty_weights():
+def load_text_encoder(
+    config: Mapping[str, Any], paths: list[Path], *, added: AddedLoras = (), **placing: Any
+) -> CLIPTextModel:
+    """The CLIP text model: by itself, beside CLIP's vision model, or out of an all-in-one file."""
+    with init_empty_weights(), no_init_weights():
         model = CLIPTextModel(CLIPTextConfig(**config))
-    return _encoder(model, paths, "text_model.", **placing)
+    return _encoder(model, paths, "text_encoder", added, **placing)
 
 
-def load_text_encoder_2(config: Mapping[str, Any], paths: list[Path], **placing: Any) -> T5EncoderModel:
-    """The T5 encoder. The embedding may be stored once, or under both of its names."""
-    with init_empty_weights():
+def load_text_encoder_2(
+    config: Mapping[str, Any], paths: list[Path], *, added: AddedLoras = (), **placing: Any
+) -> T5EncoderModel:
+    """The T5 encoder; a decoder beside it is left out. The embedding may be stored once, or under both its names."""
+    with init_empty_weights(), no_init_weights():
         model = T5EncoderModel(T5Config(**config))
     model.encoder.embed_tokens.weight = model.shared.weight
-    return _encoder(model, paths, "", **placing)
+    return _encoder(model, paths, "text_encoder_2", added, **placing)
 
 
 def load_image_encoder(config: Mapping[str, Any], paths: list[Path], **placing: Any) -> SiglipVisionModel:
     """The SigLIP vision model, from a file of its own or one that holds the text model too."""
-    with init_empty_weights():
+    with init_empty_weights(), no_init_weights():
         model = SiglipVisionModel(SiglipVisionConfig(**config))
-    return _encoder(model, paths, "vision_model.", **placing)
+    return _encoder(model, paths, "image_encoder", (), **placing)
 
 
 _T5_SECOND_NAME = "encoder.embed_tokens.weight"
+
+_UNUSED: dict[str, tuple[str, ...]] = {
+    "text_encoder": ("embeddings.position_ids", "logit_scale", "text_projection."),
+    "text_encoder_2": ("decoder.", "lm_head."),
+    "image_encoder": ("embeddings.position_ids",),
+}
+"""Beginnings of names that a file may hold beside an encoder: buffers that the class makes itself, other halves."""
 
 
 def _encoder(
     model: Any,
     paths: list[Path],
-    prefix: str,
+    component: ComponentName,
+    added: AddedLoras,
     *,
     dtype: torch.dtype = torch.bfloat16,
     device: Device = "cpu",
     on_tensor: OnTensor | None = None,
 ) -> Any:
-    with TensorFiles(paths) as probe:
-        nested = bool(prefix) and any(name.startswith(prefix) for name in probe.shapes)
-    with TensorFiles(paths, prefix=prefix if nested else "", only_prefixed=nested) as files:
-        # Old exports hold position ids, a buffer that the class creates itself.
-        files.shapes.pop("embeddings.position_ids", None)
-        if isinstance(model, T5EncoderModel):
-            files.shapes.pop(_T5_SECOND_NAME, None)
-        _fill(model, files, Part, dtype=dtype, device=device, on_tensor=on_tensor)
+    with component_files(paths, component) as (files, _):
+        files.drop(lambda name: name.startswith(_UNUSED[component]))
+        if "shared.weight" in files.shapes:
+            files.drop(lambda name: name == _T5_SECOND_NAME)
+        elif _T5_SECOND_NAME in files.shapes:
+            files.call(_T5_SECOND_NAME, "shared.weight")
+        if component == "image_encoder":
+            _check_image_size(paths[0], files, model)
+        patches = [found for each in added if (found := each.of(component)) is not None]
+        _fill(model, files, Part, dtype=dtype, device=device, patches=patches, on_tensor=on_tensor)
     return model.eval()
+
+
+def _check_image_size(path: Path, files: TensorFiles, model: Any) -> None:
+    """Refuse a SigLIP of another size by its size."""
+    positions = files.shapes.get("embeddings.position_embedding.weight", (0,))[0]
+    patches = files.shapes.get("embeddings.patch_embedding.weight", (0,))
+    own = model.config
+    wanted = (own.image_size // own.patch_size) ** 2
+    if len(patches) == 4 and (positions, patches[-1]) != (wanted, own.patch_size):
+        side = round(positions**0.5) * patches[-1]
+        raise CheckpointError(
+            f"{path} is a SigLIP for images of {side} x {side} pixels in patches of {patches[-1]}; this model reads "
+            f"{own.image_size} x {own.image_size} in patches of {own.patch_size}. Use siglip-so400m-patch14-384."
+        )

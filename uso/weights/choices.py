@@ -1,7 +1,7 @@
 """What `auto` means: which model, device, dtype and memory plan to use, and why, in a sentence."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -10,11 +10,11 @@ from uso.errors import ConfigError
 from uso.forecast.meta_model import MetaModel
 from uso.memory.device import free_device_bytes
 from uso.memory.plan import GIB
+from uso.weights.flags import AUTO_MODEL
 from uso.weights.hub.files import missing
 
 logger = logging.getLogger(__name__)
 
-AUTO_MODEL = "flux-dev"
 FALLBACK_MODEL = "demo"
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -61,17 +61,27 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-def choose_model(name: str, device: str = "auto", files: Mapping[str, str] | None = None) -> tuple[ModelConfig, str]:
+def choose_model(
+    name: str,
+    device: str = "auto",
+    files: Mapping[str, str] | None = None,
+    prepare: Callable[[ModelConfig], ModelConfig] | None = None,
+) -> tuple[ModelConfig, str]:
     """The model to run, and the reason in a sentence.
 
     `auto` is FLUX.1-dev if its weights are on this disk and a GPU can hold them, else the demo. It never downloads.
 
+    Args:
+        files: what a person named, which the demo has no use for.
+        prepare: puts the files that the flags name into a model; by default `files`, as components.
+
     Raises:
         ConfigError: no such model, component or device.
     """
+    prepare = prepare or (lambda config: with_local_files(config, dict(files or {})))
     if name != "auto":
-        return with_local_files(load_model_config(name), dict(files or {})), f"{name} was requested."
-    config = with_local_files(load_model_config(AUTO_MODEL), dict(files or {}))
+        return prepare(load_model_config(name)), f"{name} was requested."
+    config = prepare(load_model_config(AUTO_MODEL))
     if device == "cpu":
         reason: str | None = f"The CPU was requested, and {config.title} needs a GPU."
     else:

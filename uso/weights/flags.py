@@ -6,6 +6,7 @@
 
 import argparse
 import math
+import os
 import re
 from typing import Any
 
@@ -13,7 +14,9 @@ from uso.config import (
     COMPILES,
     COMPONENT_NAMES,
     SPEEDS,
+    LoraFile,
     ModelConfig,
+    from_home,
     load_memory_plan,
     load_model_config,
     memory_names,
@@ -23,6 +26,9 @@ from uso.config import (
 from uso.errors import ConfigError
 
 AUTO = "auto"
+AUTO_MODEL = "flux-dev"
+"""What `auto` takes where it can."""
+WEIGHTS_VARIABLE = "USO_WEIGHTS"
 DTYPES = (AUTO, "bfloat16", "float32")
 AUTO_FLAGS = ("model", "memory", "device", "dtype", "compile")
 """Flags whose default is `auto`."""
@@ -66,17 +72,93 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         help=f"auto, {', '.join(model_names())}, or a YAML file of your own. auto (the default) takes flux-dev where a "
         "GPU can hold it and its weights are on the disk, else demo; it never downloads, a name does",
     )
+    add_weights_flag(group)
     group.add_argument("--lora-scale", type=float, metavar="NUMBER", help="strength of USO's LoRA (1.0 as released)")
+    group.add_argument(
+        "--add-lora",
+        action="append",
+        metavar="FILE[:STRENGTH]",
+        help="a FLUX LoRA of your own, folded beside USO's; may be repeated (strength 1)",
+    )
     group.add_argument("--offline", action="store_true", help="use what is on the disk; no network")
     add_machine_flags(parser)
-    files = parser.add_argument_group("files instead of the model's own (safetensors, or folders)")
+    files = parser.add_argument_group("files instead of the model's own (safetensors, GGUF, or folders)")
     for name in COMPONENT_NAMES:
         files.add_argument(f"--{name.replace('_', '-')}", metavar="PATH")
+
+
+def add_weights_flag(group: argparse._ActionsContainer) -> None:
+    """Add `--weights`."""
+    group.add_argument(
+        "--weights",
+        action="append",
+        metavar="FOLDER",
+        help="a folder of weights, such as ComfyUI's models/: the model's parts are found in it by content; may be "
+        f"repeated (${WEIGHTS_VARIABLE} names folders too)",
+    )
+
+
+def weights_folders(args: argparse.Namespace) -> list[str]:
+    """The folders that `--weights`, or else `USO_WEIGHTS`, names."""
+    given: list[str] | None = getattr(args, "weights", None)
+    return given or [part for part in os.environ.get(WEIGHTS_VARIABLE, "").split(os.pathsep) if part]
+
+
+def added_loras(args: argparse.Namespace) -> tuple[LoraFile, ...]:
+    """What `--add-lora FILE[:STRENGTH]` says, in the order given.
+
+    Raises:
+        ConfigError: a file that is not there, or a strength that is no number.
+    """
+    found = []
+    for text in getattr(args, "add_lora", None) or ():
+        path, strength = text, 1.0
+        head, colon, tail = text.rpartition(":")
+        if colon and head and not from_home(text).exists():
+            path = head
+            try:
+                strength = float(tail)
+            except ValueError:
+                strength = math.nan
+        if not math.isfinite(strength):
+            raise ConfigError(f"--add-lora {text}: '{tail}' is no strength. Give FILE or FILE:NUMBER, such as x:0.8.")
+        if not from_home(path).is_file():
+            raise ConfigError(f"--add-lora {path}: there is no such file.")
+        found.append(LoraFile(path=str(from_home(path).absolute()), strength=strength))
+    return tuple(found)
+
+
+def own_files(config: ModelConfig, args: argparse.Namespace) -> ModelConfig:
+    """A model with the files that the flags name: folders first, then single components, and LoRAs beside them.
+
+    Raises:
+        ConfigError, CheckpointError: a file or folder is not there, or a file is not what its flag says.
+    """
+    from uso.weights.formats.kinds import check_file
+
+    files = model_files(args)
+    folders = weights_folders(args) or list(config.weights)
+    if folders:
+        from uso.weights.finder import with_weights
+        from uso.weights.hub.cache import Hub
+
+        config, _ = with_weights(config, folders, Hub().cache, named=files)
+    for name, path in files.items():
+        if from_home(path).is_file():
+            check_file(from_home(path), name)  # type: ignore[arg-type]
+    config = with_local_files(config, files)
+    loras = added_loras(args)
+    return config.model_copy(update={"added_loras": (*config.added_loras, *loras)}) if loras else config
 
 
 def model_files(args: argparse.Namespace) -> dict[str, str]:
     """Components given as paths: {"transformer": "/models/flux1-dev.safetensors", ...}."""
     return {name: path for name in COMPONENT_NAMES if (path := getattr(args, name)) is not None}
+
+
+def named_files(args: argparse.Namespace) -> dict[str, str]:
+    """The flags that name files, and what they name: `auto` does not leave these unused in silence."""
+    return model_files(args) | dict.fromkeys(("add_lora",) if getattr(args, "add_lora", None) else (), "")
 
 
 def with_auto(args: argparse.Namespace) -> argparse.Namespace:
@@ -116,6 +198,5 @@ def check_model_flags(args: argparse.Namespace) -> ModelConfig | None:
         raise ConfigError(f"There is no number type '{args.dtype}'. Choose one of: {', '.join(DTYPES)}.")
     if args.lora_scale is not None and not math.isfinite(args.lora_scale):
         raise ConfigError(f"--lora-scale {args.lora_scale} is not a usable number. 1.0 is the released strength.")
-    config = load_model_config("demo" if args.model == AUTO else args.model)
-    config = with_local_files(config, model_files(args))  # for auto too, so a missing file is refused now
+    config = own_files(load_model_config(AUTO_MODEL if args.model == AUTO else args.model), args)  # for auto too
     return None if args.model == AUTO else config

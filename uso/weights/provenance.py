@@ -9,10 +9,17 @@ import diffusers
 import torch
 import transformers
 
-from uso.config import ComponentName, MemoryPlan, ModelConfig
+from uso.config import ComponentName, LoraFile, MemoryPlan, ModelConfig
 from uso.memory.device import placement_record
 from uso.version import __version__
+from uso.weights.hub.cache import fingerprint
 from uso.weights.hub.files import Located
+
+
+def lora_record(lora: LoraFile) -> dict[str, Any]:
+    """An added LoRA as pictures record it; never where it was."""
+    path = lora.local_path
+    return {"file": path.name, "fingerprint": fingerprint([path]), "strength": lora.strength}
 
 
 def provenance(
@@ -29,6 +36,7 @@ def provenance(
         "name": config.name,
         "title": config.title,
         "lora_scale": lora_scale,
+        **({"added_loras": [lora_record(each) for each in config.added_loras]} if config.added_loras else {}),
         **placement_record(dtype, vae_dtype, device, plan),
         "components": {name: component.origin for name, component in located.items()},
         "versions": {

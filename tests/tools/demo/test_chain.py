@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from tests.support.tiny_parts import SIDE, shards, tiny
 from tools.demo.parts.descriptor import FILE
 from tools.demo.shards.files import ROWS, make_files
+from tools.demo.shards.samples import CONTENT, STYLE, ShardFeature
 from tools.demo.shards.shards import Shards
-from tools.demo.shards.source import CONTENT, STYLE, ShardFeature, ShardFeatures
+from tools.demo.shards.source import ShardFeatures
 from tools.demo.training.config import load_stage
 from tools.demo.verbs.part import train_part
 from tools.demo.world.triplets import Miniature

@@ -55,7 +55,7 @@ def test_a_target_in_two_styles_is_not_learned_from_one(tmp_path: Path) -> None:
     (style,) = json.loads(rows.read_text(encoding="utf-8").splitlines()[1])["styles"]
     changed(rows, 1, styles=[style, style], style_2="neon")
     one = tiny_config(tmp_path, rows).data.model_copy(update={"max_styles": 1})
-    with pytest.raises(ConfigError, match=r"row 2: its target wears two styles.*data\.max_styles=2"):
+    with pytest.raises(ConfigError, match=r"row 2: its target is in two styles.*data\.max_styles=2"):
         read_samples(rows, one, ("style",))
     assert [
         len(sample.styles) for sample in read_samples(rows, one.model_copy(update={"max_styles": 2}), ("style",))

@@ -14,10 +14,9 @@ from uso.pipeline.latents import pack
 from uso.pipeline.pipeline import USOPipeline
 from uso.pipeline.schedule import flux_mu
 from uso.training.config import FlowConfig
-from uso.training.losses.flow import clean_estimate, draw_levels, noised, target_velocity
-from uso.training.losses.network import conditioning_of, predict
+from uso.training.losses.flow import clean_estimate, conditioning_of, draw_levels, noised, predict, target_velocity
 from uso.training.losses.seeds import generator
-from uso.training.model.learners import Learners
+from uso.training.model.adapters import Learners
 
 Gradients = dict[str, torch.Tensor]
 

@@ -49,9 +49,12 @@ def judge() -> StyleScore:
     return StyleScore(MeanColour().requires_grad_(False), CPU)
 
 
+MEAN_COLOUR = f"{__name__}:mean_colour"
+
+
 def reward_config(**changes: Any) -> dict[str, Any]:
     return {
-        "descriptor": "tests.training.losses.test_reward:mean_colour",
+        "descriptor": MEAN_COLOUR,
         "steps": 6,
         "last": 3,
         "weight": 1.0,
@@ -212,7 +215,7 @@ def test_decode_size_keeps_the_picture(tmp_path: Path) -> None:
 
 def test_descriptors_by_name() -> None:
     """Catches a wrong name that is found out after the weights were loaded, and a descriptor that learns."""
-    descriptor = load_descriptor("tests.training.losses.test_reward:mean_colour", None, CPU)
+    descriptor = load_descriptor(MEAN_COLOUR, None, CPU)
     assert not any(parameter.requires_grad for parameter in descriptor.parameters())
     for name in (
         "tests.training.losses.test_reward",

@@ -16,12 +16,11 @@ from uso.errors import CheckpointError
 from uso.forecast.meta_model import MetaModel
 from uso.pipeline.latents import pack
 from uso.pipeline.pipeline import USOPipeline
-from uso.training.losses.network import conditioning_of, predict
+from uso.training.losses.flow import conditioning_of, predict
 from uso.training.losses.seeds import generator
-from uso.training.model.adapters import Lora
+from uso.training.model.adapters import Learners, Lora
 from uso.training.model.export import FILES, released, write_safetensors
 from uso.training.model.int8 import FrozenInt8Linear, quantize_base
-from uso.training.model.learners import Learners
 
 
 def shaken(learners: Learners) -> Learners:

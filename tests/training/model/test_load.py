@@ -8,7 +8,7 @@ import pytest
 from tests.support.tiny_training import (
     write_rows,
 )
-from uso.memory.residency import GIB
+from uso.memory.plan import GIB
 from uso.training.config import load_training_config
 from uso.training.model.load import host_refusal
 

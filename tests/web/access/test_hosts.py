@@ -1,5 +1,6 @@
 """By which names a server may be asked for, and which requests count as those of this very machine."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 
+from tests.support.behind import PROXY
 from uso.web.access.hosts import host_name, is_loopback
 from uso.web.access.identity import asker_of
 from uso.web.access.stack import guarded
@@ -128,3 +130,45 @@ def test_names_are_compared_without_ports() -> None:
     """Catches a port that makes a known name unknown."""
     assert [host_name(name) for name in ("A.b:80", "a.b:", "[::1]:7860", "a.b")] == ["a.b", "a.b", "[::1]", "a.b"]
     assert is_loopback("127.8.9.1") and is_loopback("::ffff:127.0.0.1") and not is_loopback("::2")
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "allowed"),
+    [
+        (None, "example.org", True),
+        ("http://example.org", "example.org", True),
+        ("https://example.org", "example.org:443", True),
+        ("http://EXAMPLE.org:80", "example.org", True),
+        ("http://localhost:7860", "localhost:7860", True),
+        ("http://localhost:7861", "localhost:7860", False),
+        ("https://evil.example", "example.org", False),
+        ("https://example.org.evil.example", "example.org", False),
+        ("null", "example.org", False),
+        ("http://[", "example.org", False),
+    ],
+)
+def test_other_sites_cannot_act_through_a_browser(client: TestClient, origin: str, host: str, allowed: bool) -> None:
+    """Catches a page elsewhere that makes pictures, or stops them, in a visitor's name."""
+    headers = {"host": host} | ({"origin": origin} if origin else {})
+    answer = client.post("/size", content=b"abc", headers=headers)
+    assert answer.status_code == (200 if allowed else 403)
+    assert allowed or "This came from another site" in answer.json()["detail"]
+
+
+def test_behind_a_proxy_the_outer_name_counts(guard: Callable[..., Any]) -> None:
+    """Catches a page that refuses its own visitors because the proxy calls the server by another name."""
+    headers = {"host": "app:7860", "origin": "https://example.org", "x-forwarded-host": "example.org"}
+    with TestClient(guard(trusted_proxies=("203.0.113.1",)), client=PROXY) as client:
+        assert client.post("/size", content=b"abc", headers=headers).json() == 3
+    with TestClient(guard(trusted_proxies=()), client=PROXY) as client:
+        assert client.post("/size", content=b"abc", headers=headers).status_code == 403
+
+
+def test_other_sites_cannot_read(client: TestClient, open_app: FastAPI) -> None:
+    """Gradio lets any site read its answers unless it is on localhost: catches that. Its own preflight is refused."""
+    headers = {"origin": "https://evil.example", "host": "example.org"}
+    with TestClient(open_app) as bare_client:
+        assert bare_client.get("/config", headers=headers).headers["access-control-allow-origin"] == headers["origin"]
+    assert "access-control-allow-origin" not in client.get("/config", headers=headers).headers
+    preflight = client.options("/gradio_api/upload", headers=headers | {"access-control-request-method": "POST"})
+    assert preflight.status_code == 403 and "access-control-allow-origin" not in preflight.headers

@@ -1,8 +1,11 @@
 """Who asks: persons, owners, the browser's cookie, and what the server says of itself to itself."""
 
 import asyncio
+import logging
 import pickle
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -10,6 +13,7 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 
+from tests.support.behind import PAGE
 from uso.web.access.identity import (
     BROWSER_COOKIE,
     Asker,
@@ -25,6 +29,8 @@ from uso.web.access.identity import (
     request_id_of,
     set_cookie,
 )
+from uso.web.access.stack import guarded
+from uso.web.settings import ServerSettings
 
 
 @pytest.mark.parametrize(
@@ -174,3 +180,50 @@ def test_the_server_speaks_for_others_to_itself_alone() -> None:
     assert Relay().asker(Relay.CALLER, sealed) is None
     for forged in ("", ".", sealed[:-1], sealed[1:], "é." + "0" * 64, "W10=." + "0" * 64, sealed + "\xe9"):
         assert relay.asker(Relay.CALLER, forged) is None
+
+
+def test_a_browser_gets_a_key_with_its_page(client: TestClient) -> None:
+    """Catches a history that starts anew with each visit, a program that is taken for a browser, a cached key."""
+    assert "set-cookie" not in client.get("/who").headers
+    assert client.get("/who").json()["owner"] is None
+    first = client.get("/", headers=PAGE)
+    assert re.fullmatch(
+        rf"{BROWSER_COOKIE}=[\w-]{{43}}; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax", first.headers["set-cookie"]
+    )
+    assert first.headers["cache-control"] == "no-store"
+    owner = client.get("/who").json()["owner"]
+    assert owner == asker_at(None, cookies=f"{BROWSER_COOKIE}={client.cookies[BROWSER_COOKIE]}").owner
+    key = client.cookies[BROWSER_COOKIE]
+    again = client.get("/", headers=PAGE).headers["set-cookie"]  # for another year: else all is gone after the first
+    assert f"={key}; " in again and "Max-Age=31536000" in again
+    client.cookies.clear()
+    assert "set-cookie" in client.get("/", headers={**PAGE, "cookie": f"{BROWSER_COOKIE}=name:alice"}).headers
+
+
+def test_the_cookie_fits_where_the_page_is(guard: Callable[..., Any]) -> None:
+    """Catches a cookie that other apps of the same host get, or that travels over plain HTTP."""
+    with TestClient(guard(root_path="/uso"), base_url="https://testserver") as client:
+        assert "Path=/uso; " in client.get("/", headers=PAGE).headers["set-cookie"]
+        assert client.get("/", headers=PAGE).headers["set-cookie"].endswith("; Secure")
+
+
+def test_keys_are_not_logged(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    """Catches a log from which histories can be opened."""
+    with caplog.at_level(logging.DEBUG, logger="uso"):
+        client.get("/", headers=PAGE)
+        client.get("/boom")
+    assert client.cookies[BROWSER_COOKIE] not in caplog.text
+
+
+def test_the_server_may_speak_for_its_callers(open_app: FastAPI, tmp_path: Path) -> None:
+    """Catches MCP callers that are all one person, and anybody else who claims to be the server."""
+    relay = Relay()
+    settings = ServerSettings(output=tmp_path, host="0.0.0.0", user_header="x-user", trusted_proxies=())
+    app = guarded(open_app, settings, relay=relay)
+    alice = asker_at(None, name="alice")
+    itself = relay.own_headers()
+    with TestClient(app) as client:
+        assert client.get("/who", headers={**itself, Relay.CALLER: relay.caller(alice)}).json()["name"] == "alice"
+        answer = client.get("/who", headers=itself).json()
+        assert answer["name"] == "server" and not {Relay.SELF, Relay.CALLER} & set(answer["headers"])
+        assert client.get("/who", headers=Relay().own_headers()).status_code == 401

@@ -1,16 +1,13 @@
-"""What programs may call, over real sockets: the contract, the way of a job, refusals, calls that are malformed, tools.
+"""The endpoints over real sockets: the contract, the way of a job, refusals, malformed calls. Tools are in test_mcp.py.
 
 The pipeline is a script. The examples of README and docs run against the real program in `tests/test_readme.py`, the
-command line in `tests/cli/test_remote.py`.
+command line in `tests/cli/test_remote_program.py`.
 """
 
-import asyncio
-import base64
 import json
 import re
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +15,12 @@ import httpx
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from mcp import ClientSession, types
-from mcp.client.streamable_http import streamable_http_client
 
 from tests.support.offered import Offered, offered
 from tests.support.scripted import PATIENCE, Script, until
-from tests.test_project_files import requirements
 from uso import output
 from uso.config import ROOT
-from uso.errors import ConfigError, MissingWeightsError
-from uso.request import ReferenceImage
-from uso.web.api import mcp
+from uso.errors import MissingWeightsError
 from uso.web.api.endpoints import NO_JOB
 
 CONTRACT = ROOT / "tests" / "contract.json"
@@ -67,16 +59,16 @@ def calling(server: Offered, **options: Any) -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def strict(uploads: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[Offered, None, None]:
-    """A server for calls that are refused at the door, all of them the same one."""
+    """A server for calls that are all refused before they are admitted."""
     with offered(tmp_path_factory.mktemp("strict"), Refusing()) as made:
         yield made
 
 
 class Refusing(Script):
-    """Is never asked."""
+    """Is never called."""
 
     def stream(self, request: Any) -> Any:
-        pytest.fail("a call that should have been refused was let in")
+        pytest.fail("a call that should have been refused was admitted")
 
 
 @pytest.fixture
@@ -85,8 +77,8 @@ def client(server: Offered) -> Generator[Client, None, None]:
         yield made
 
 
-def told(job: Any) -> list[dict[str, Any]]:
-    """The details that a job's caller has been told so far."""
+def answers(job: Any) -> list[dict[str, Any]]:
+    """The details that a job's caller has received so far."""
     return [details for _, details in job.outputs()]
 
 
@@ -94,7 +86,7 @@ def begun(client: Client, script: Script, **values: Any) -> tuple[Any, str]:
     """A job that has been taken, and its id."""
     job = client.submit(**FIRST | values, api_name="/generate")
     until(job.outputs)
-    return job, told(job)[0]["job"]
+    return job, answers(job)[0]["job"]
 
 
 def plain_call(server: Offered, endpoint: str, body: str) -> str:
@@ -111,7 +103,7 @@ def plain_call(server: Offered, endpoint: str, body: str) -> str:
 
 def test_the_contract_is_kept(server: Offered) -> None:
     """Catches a name, an order, a type, a default, a range or a description that changes under the programs that rely
-    on it, and a verb of the page that becomes public. A change on purpose is written into contract.json."""
+    on it, and an event of the page that becomes public. A change on purpose is written into contract.json."""
     info = httpx.get(f"{server.url}/gradio_api/info").json()
     assert info["unnamed_endpoints"] == {}
     found = {
@@ -147,7 +139,7 @@ def test_view_api_explains_the_parameters(client: Client) -> None:
 def test_the_last_answer_is_the_picture_byte_for_byte(
     client: Client, server: Offered, picture_file: Callable[..., Path]
 ) -> None:
-    """Catches a result that is not the last thing that was told, a picture that loses its record, an image that arrives
+    """Catches a result that is not the last answer, a picture that loses its record, an image that arrives
     as another parameter, and details that are not the picture's."""
     images = {"content_image": picture_file("who.png", seed=1), "extra_style_image": picture_file("how.png", seed=2)}
     given = {name: handle_file(str(path)) for name, path in images.items()}
@@ -179,7 +171,7 @@ def test_a_caller_has_the_id_at_once_and_then_every_change(server: Offered, scri
     with calling(server) as client:
         first, _ = begun(client, script)
         second, number = begun(client, script)
-        waiting = told(second)[0]
+        waiting = answers(second)[0]
         assert (waiting["state"], waiting["ahead"], waiting["message"]) == (
             "queued",
             1,
@@ -187,8 +179,8 @@ def test_a_caller_has_the_id_at_once_and_then_every_change(server: Offered, scri
         )
         assert waiting.keys() == {"job", "state", "message", "ahead", "seconds_to_start"}
         script.steps.release(3)
-        until(lambda: told(second)[-1].get("step") == 1)
-        running = told(second)[-1]
+        until(lambda: answers(second)[-1].get("step") == 1)
+        running = answers(second)[-1]
         assert (running["state"], running["stage"], running["num_steps"]) == ("running", "denoise", 2)
         assert running.keys() == {"job", "state", "message", "stage", "step", "num_steps", "seconds_left"}
         file, looked = client.predict(job=number, api_name="/status")
@@ -217,19 +209,19 @@ def test_a_finished_job_is_found_after_a_restart(tmp_path: Path, uploads: Path) 
 
 
 def test_cancel_stops_what_runs_and_what_waits(server: Offered, script: Script) -> None:
-    """Catches a cancel that stops another job, or that is told to have worked when the job was over."""
+    """Catches a cancel that stops another job, or that is reported to have worked when the job was over."""
     script.steps = Script(free=False).steps
     with calling(server) as client:
         running, first = begun(client, script, prompt="first")
         waiting, second = begun(client, script, prompt="second")
         until(lambda: server.queue.find(first).status.state == "running")  # type: ignore[union-attr]
-        said = client.predict(job=second, api_name="/cancel")
-        assert said == {"job": second, "state": "cancelled", "message": "Stopped.", "cancelled": True}
+        answer = client.predict(job=second, api_name="/cancel")
+        assert answer == {"job": second, "state": "cancelled", "message": "Stopped.", "cancelled": True}
         with pytest.raises(AppError, match="^The job was stopped.$"):
             waiting.result(timeout=PATIENCE)
-        said = client.predict(job=first, api_name="/cancel")
-        assert (said["state"], said["cancelled"]) == ("running", True)
-        assert said["message"] == "It stops after the step it is at."
+        answer = client.predict(job=first, api_name="/cancel")
+        assert (answer["state"], answer["cancelled"]) == ("running", True)
+        assert answer["message"] == "It stops after the current step."
         script.steps.release(1)
         with pytest.raises(AppError, match="^The job was stopped.$"):
             running.result(timeout=PATIENCE)
@@ -239,7 +231,7 @@ def test_cancel_stops_what_runs_and_what_waits(server: Offered, script: Script) 
 
 
 def test_what_the_server_stops_says_why(server: Offered, script: Script) -> None:
-    """Catches a program that is told nothing when the server goes down."""
+    """Catches a program that gets no reason when the server goes down."""
     script.steps = Script(free=False).steps
     with calling(server) as client:
         _, first = begun(client, script)
@@ -280,7 +272,7 @@ def test_a_refusal_is_the_sentence_alone(strict: Offered, values: dict[str, Any]
     ],
 )
 def test_a_failure_is_a_sentence(client: Client, script: Script, error: Exception, sentence: str) -> None:
-    """Catches a traceback, or a path of the server, in what a program is told."""
+    """Catches a traceback, or a path of the server, in a message to a program."""
     script.error = error
     with pytest.raises(AppError) as failed:
         client.predict(api_name="/generate")
@@ -321,117 +313,3 @@ def test_a_malformed_call_is_refused_in_a_sentence(strict: Offered, data: str) -
     for word in ("Traceback", " object at ", "pydantic", "/etc", "validation error", "handler"):
         assert word not in sentence
     assert strict.queue.status.running == strict.queue.status.waiting == 0
-
-
-# Tools for assistants.
-
-
-def with_tools(folder: Path, work: Callable[[ClientSession, Offered], Awaitable[None]], script: Script) -> None:
-    """Run something with an MCP client of a server."""
-
-    async def session(server: Offered) -> None:
-        async with (
-            streamable_http_client(f"{server.url}/gradio_api/mcp/") as (read, write, _),
-            ClientSession(read, write) as tools,
-        ):
-            await tools.initialize()
-            await work(tools, server)
-
-    with offered(folder, script, mcp=True) as server:
-        asyncio.run(session(server))
-
-
-def texts(result: types.CallToolResult) -> list[str]:
-    return [part.text for part in result.content if isinstance(part, types.TextContent)]
-
-
-def test_tools_explain_themselves(tmp_path: Path, script: Script) -> None:
-    """Catches a tool without a description or a range, one that asks for files in a way that is refused here, and a
-    verb of the page that becomes a tool."""
-
-    async def look(tools: ClientSession, server: Offered) -> None:
-        found = {tool.name: tool for tool in (await tools.list_tools()).tools}
-        assert list(found) == ["generate", "status", "cancel"]
-        generate = found["generate"]
-        assert str(generate.description).startswith("Make a picture from a sentence, a content image")
-        assert str(generate.description).endswith(mcp.IMAGES_SENTENCE) and "upload_file" not in str(
-            generate.description
-        )
-        schema = generate.inputSchema["properties"]
-        assert schema["width"]["description"] == "of the picture in pixels, a multiple of 16; 128 to 384."
-        assert (schema["content_image"]["type"], schema["content_image"]["format"]) == ("string", mcp.GIVE_A_DATA_URL)
-        assert all(parameter["description"] for tool in found.values() for parameter in schema.values())
-        assert found["cancel"].inputSchema["required"] == ["job"] and "required" not in generate.inputSchema
-
-    with_tools(tmp_path, look, script)
-
-
-def test_a_tool_gives_the_picture_and_says_how_far_it_is(
-    tmp_path: Path, script: Script, picture_file: Callable[..., Path]
-) -> None:
-    """Catches a picture that is only named, an image that does not arrive, details in Python's notation, and callers
-    who all count as one person: the server itself."""
-    style = picture_file("ink.png")
-    script.steps = Script(free=False).steps
-    awaited = ["Reading the prompt", "Step 1 of 2"]
-
-    async def listen(progress: float, total: float | None, message: str | None) -> None:
-        if awaited and awaited[0] in str(message):
-            awaited.pop(0)
-            script.steps.release(1)
-
-    async def make(tools: ClientSession, server: Offered) -> None:
-        image = "data:image/png;base64," + base64.b64encode(style.read_bytes()).decode()
-        result = await tools.call_tool("generate", {**FIRST, "style_image": image}, progress_callback=listen)
-        assert not result.isError, result
-        (shown,) = (part for part in result.content if isinstance(part, types.ImageContent))
-        assert shown.mimeType == "image/png" and base64.b64decode(shown.data).startswith(b"\x89PNG")
-        details = json.loads(texts(result)[-1])
-        saved = output.read(server.settings.output / details["file"]).record["request"]
-        assert [entry["sha256"] for entry in saved["style_images"]] == [ReferenceImage.from_path(style).sha256]
-        job = server.queue.find(details["job"])
-        assert job is not None and job.asker.person == "at:127.0.0.1"
-        assert not awaited
-        again = await tools.call_tool("status", {"job": details["job"]})
-        assert json.loads(texts(again)[-1]) == details
-        assert [part.type for part in again.content] == ["image", "text", "text"]
-        over = await tools.call_tool("cancel", {"job": details["job"]})
-        assert json.loads(texts(over)[0])["cancelled"] is False
-
-    with_tools(tmp_path, make, script)
-
-
-def test_tools_refuse_in_sentences(tmp_path: Path, script: Script) -> None:
-    """Catches an advice that does not hold here (to give an address), and words about Gradio's own page."""
-    calls: list[tuple[str, dict[str, Any], str]] = [
-        ("generate", {"width": 1000}, "Width is 1000; a whole number from 128 to 384 is allowed."),
-        ("generate", {"content_image": "cat.png"}, f"An image must be {mcp.GIVE_A_DATA_URL}"),
-        ("generate", {"style_image": "data:image/png;base64,abc"}, f"An image must be {mcp.GIVE_A_DATA_URL}"),
-        ("generate", {"colour": "red"}, "Input validation error: Additional properties are not allowed"),
-        ("status", {"job": "x"}, NO_JOB),
-    ]
-
-    async def ask(tools: ClientSession, server: Offered) -> None:
-        for tool, arguments, sentence in calls:
-            result = await tools.call_tool(tool, arguments)
-            assert result.isError and texts(result)[0].startswith(sentence)
-
-    with_tools(tmp_path, ask, script)
-
-
-@pytest.mark.parametrize("version", [None, "1.20.0", "2.3.0"])
-def test_tools_without_their_package_are_refused_with_the_command(
-    version: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Catches `--mcp` that starts a server without tools, and a command that installs what Gradio cannot use."""
-
-    def installed(name: str) -> str:
-        if version is None:
-            raise metadata.PackageNotFoundError(name)
-        return version
-
-    mcp.check_mcp()
-    monkeypatch.setattr(metadata, "version", installed)
-    with pytest.raises(ConfigError, match=re.escape(f"Run: pip install '{mcp.PACKAGE}'")):
-        mcp.check_mcp()
-    assert requirements("requirements-dev.txt")["mcp"] == mcp.PACKAGE.split("==")[1]

@@ -11,15 +11,18 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from tests.support.scripted import PATIENCE, Script, until
+from tests.support.scripted import PATIENCE, Script, ledger_of, queue_of, until
 from tests.support.served import served
 from uso.config import load_model_config
 from uso.web.api.calls import Calls
 from uso.web.api.endpoints import NO_JOB
 from uso.web.jobs.queue import JobQueue
+from uso.web.page.gradio_fit import MAX_SESSIONS
 from uso.web.page.layout import build_page
-from uso.web.server.app import MAX_SESSIONS, build_app
+from uso.web.server.app import build_app
 from uso.web.settings import ServerSettings
+
+pytestmark = pytest.mark.usefixtures("uploads")
 
 CALL = "/gradio_api/call"
 REQUEST = ["a fox", None, None, None, 128, 128, False, 2, 4.0, 128, 1]
@@ -43,7 +46,7 @@ class Site(NamedTuple):
 def site(folder: Path, script: Script) -> Generator[Site, None, None]:
     """The real application on a socket, unguarded, with room for a hundred jobs of one person."""
     settings = ServerSettings(output=folder, max_waiting_per_person=100, rate=0)
-    queue = JobQueue(lambda _: script, settings)
+    queue = queue_of(lambda _: script, settings)
     app, page = asyncio.run(_built(queue))
     with served(app) as url, httpx.Client(base_url=url) as client:
         until(lambda: queue.status.state == "ready")
@@ -57,16 +60,8 @@ def site(folder: Path, script: Script) -> Generator[Site, None, None]:
 
 async def _built(queue: JobQueue) -> tuple[FastAPI, gr.Blocks]:
     """In an event loop: Gradio makes one otherwise, and leaves it open."""
-    page = build_page(Calls(load_model_config("demo"), queue), "Because of the test.")
-    return build_app(queue, page), page
-
-
-@pytest.fixture(autouse=True)
-def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gradio's folder for what is uploaded; its table of all calls is off, as in `app.py` (its pandas code warns)."""
-    monkeypatch.setenv("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
-    (tmp_path / "uploads").mkdir()
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    page = build_page(Calls(load_model_config("demo"), queue, ledger_of(queue)), "Because of the test.")
+    return build_app(queue, ledger_of(queue), page), page
 
 
 def test_sessions_that_are_over_go(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The limits before the line: each refusal's sentence, and that what is allowed passes."""
+"""The limits before the queue: the sentence of each refusal, and that what is allowed passes."""
 
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,15 @@ class Clock:
         return self.now
 
 
-def door(tmp_path: Path, free: int = 10**12, **settings: Any) -> tuple[Admission, Clock]:
+def admission_of(tmp_path: Path, free: int = 10**12, **settings: Any) -> tuple[Admission, Clock]:
     clock = Clock()
     return Admission(ServerSettings(output=tmp_path, **settings), clock, lambda folder: free), clock
 
 
-def knock(door: Admission, person: str = "at:1", **about: Any) -> None:
-    door.check_disk()
-    door.check_line(**{"waiting": 0, "waiting_of_person": 0, "waiting_bytes": 0, "seconds": None, **about})
-    door.check_rate(person)
+def ask(admission: Admission, person: str = "at:1", **about: Any) -> None:
+    admission.check_disk()
+    admission.check_queue(**{"waiting": 0, "waiting_of_person": 0, "waiting_bytes": 0, "seconds": None, **about})
+    admission.check_rate(person)
 
 
 @pytest.mark.parametrize(
@@ -61,46 +61,46 @@ def test_full_lines_are_refused_in_words(
     tmp_path: Path, settings: Any, about: dict[str, Any], kind: str, sentence: str
 ) -> None:
     """Catches a limit that is off by one, or says nothing of what to do."""
-    closed, _ = door(tmp_path, **settings)
+    closed, _ = admission_of(tmp_path, **settings)
     with pytest.raises(LimitError) as caught:
-        knock(closed, **about)
+        ask(closed, **about)
     assert (str(caught.value), caught.value.kind) == (sentence, kind)
-    knock(closed, **{key: value - 1 for key, value in about.items() if key.startswith("waiting")})
+    ask(closed, **{key: value - 1 for key, value in about.items() if key.startswith("waiting")})
 
 
 def test_too_many_requests_in_a_minute(tmp_path: Path) -> None:
     """Catches a rate that counts everybody together, or never forgets."""
-    opened, clock = door(tmp_path, rate=3)
+    opened, clock = admission_of(tmp_path, rate=3)
     for _ in range(3):
         clock.now += 5
-        knock(opened)
+        ask(opened)
     with pytest.raises(LimitError, match="At most 3 requests a minute are taken from one person. Try again in 50 s."):
-        knock(opened)
-    knock(opened, "at:2")
+        ask(opened)
+    ask(opened, "at:2")
     clock.now += 50
-    knock(opened)
+    ask(opened)
     with pytest.raises(LimitError):
-        knock(opened)
+        ask(opened)
 
 
 def test_no_rate_where_none_is_set(tmp_path: Path) -> None:
     """Catches 0 taken as "none at all"."""
-    opened, _ = door(tmp_path, rate=0)
+    opened, _ = admission_of(tmp_path, rate=0)
     for _ in range(1000):
-        knock(opened)
+        ask(opened)
 
 
 def test_a_refused_request_is_not_counted(tmp_path: Path) -> None:
     """Catches a person who is shut out by asking again whether the line is free."""
-    opened, _ = door(tmp_path, rate=2, max_waiting=1)
+    opened, _ = admission_of(tmp_path, rate=2, max_waiting=1)
     for _ in range(5):
         with pytest.raises(LimitError, match="no more can wait here"):
-            knock(opened, waiting=1)
-    knock(opened)
+            ask(opened, waiting=1)
+    ask(opened)
 
 
 def test_a_full_disk_takes_no_more(tmp_path: Path) -> None:
     """Catches pictures that are made although they cannot be kept."""
-    full, _ = door(tmp_path, free=10**8, min_free_gb=0.5)
+    full, _ = admission_of(tmp_path, free=10**8, min_free_gb=0.5)
     with pytest.raises(LimitError, match="The server's disk is full"):
-        knock(full)
+        ask(full)

@@ -1,4 +1,4 @@
-"""The hook for a host's own filter: found, asked, and never passed over."""
+"""The hook for the owner's filter: it is found, applied, and never passed over."""
 
 import logging
 import sys
@@ -52,7 +52,7 @@ def test_without_a_filter_everything_passes() -> None:
     safety.check_picture("a dragon", Image.new("RGB", (8, 8)))
 
 
-def test_it_is_asked_for_the_prompt_and_for_the_picture(here: Path) -> None:
+def test_it_checks_the_prompt_and_the_picture(here: Path) -> None:
     """Catches a filter that sees only one of the two, or is given another prompt or picture."""
     safety = load_safety("myfilters:check")
     safety.check_prompt("a fox")

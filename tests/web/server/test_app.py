@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError, AuthenticationError
 from PIL import Image
 
-from tests.support.running import PERSON, Program, program
+from tests.support.running import LONG, PERSON, Program, Started, program
 from tests.support.scripted import until
 from uso import output
 from uso.config import ROOT
@@ -35,33 +35,45 @@ def log_lines(running: Program) -> list[dict[str, Any]]:
     return [json.loads(line) for line in re.findall(r"uso\.jobs: (\{.*\})", running.log())]
 
 
-def test_two_workers_make_the_same_pictures_behind_one_line(tmp_path: Path) -> None:
-    """Catches workers that share state: every picture is the one that a single worker makes, bit for bit."""
-    with program(tmp_path, "--devices", "cpu,cpu", "--device", "auto", "--rate", "0") as running:
+def done(running: Program) -> float:
+    """Jobs that are done, as the metrics count them."""
+    counted = re.search(rb'uso_jobs_total\{state="done"\} (\S+)', running.ask("/metrics").body)
+    return float(counted[1]) if counted else 0.0
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    flags = ("--devices", "cpu,cpu", "--device", "auto", "--rate", "0", "--orphan-grace", "0.3")
+    with program(tmp_path_factory.mktemp("workers"), *flags) as running:
         running.wait_until("ready")
-        until(lambda: b"uso_workers_ready 2.0" in running.ask("/metrics").body, 60)
-        people = [client(running, tmp_path, headers={"X-Forwarded-For": f"198.51.100.{n}"}) for n in range(3)]
-        jobs = [
-            person.submit(
-                prompt=f"fox {seed}", seed=seed, api_name="/generate", **(QUICK | {"num_inference_steps": 12})
-            )
-            for seed in range(2)
-            for person in people
-        ]
-        pictures: dict[int, set[bytes]] = {}
-        for job in jobs:
-            path, details = job.result(timeout=120)
-            with Image.open(path) as image:
-                pictures.setdefault(details["seed"], set()).add(image.tobytes())
-        assert {seed: len(different) for seed, different in pictures.items()} == {0: 1, 1: 1}
-        lines = log_lines(running)
-        assert len(lines) == 6 and {line["state"] for line in lines} == {"done"}
-        assert b'uso_jobs_total{state="done"} 6.0' in running.ask("/metrics").body
-        assert "fox" not in running.log().replace("_seed", "")
+        until(lambda: b"uso_workers_ready 2.0" in running.ask("/metrics").body)
+        yield running
+
+
+def test_two_workers_make_the_same_pictures_behind_one_line(two_workers: Program, tmp_path: Path) -> None:
+    """Catches workers that share state: every picture is the one that a single worker makes, bit for bit."""
+    running = two_workers
+    before, done_before = len(log_lines(running)), done(running)
+    people = [client(running, tmp_path, headers={"X-Forwarded-For": f"198.51.100.{n}"}) for n in range(3)]
+    jobs = [
+        person.submit(prompt=f"fox {seed}", seed=seed, api_name="/generate", **(QUICK | {"num_inference_steps": 12}))
+        for seed in range(2)
+        for person in people
+    ]
+    pictures: dict[int, set[bytes]] = {}
+    for job in jobs:
+        path, details = job.result(timeout=LONG)
+        with Image.open(path) as image:
+            pictures.setdefault(details["seed"], set()).add(image.tobytes())
+    assert {seed: len(different) for seed, different in pictures.items()} == {0: 1, 1: 1}
+    lines = log_lines(running)[before:]
+    assert len(lines) == 6 and {line["state"] for line in lines} == {"done"}
+    assert done(running) == done_before + 6
+    assert "fox" not in running.log().replace("_seed", "")
 
 
 def test_people_with_names(tmp_path: Path) -> None:
-    """Catches a door that is open for anything but the probes, and a password that is kept in the clear."""
+    """Catches a path beside the probes' that needs no login, and a password that is kept in the clear."""
     people = tmp_path / "people"
     subprocess.run(
         [sys.executable, "-m", "uso", "account", str(people), "ann"],
@@ -93,11 +105,11 @@ def test_people_with_names(tmp_path: Path) -> None:
 def test_a_proxy_names_people(tmp_path: Path) -> None:
     """Catches a name that anybody can give themselves, and a server that lets people in without one."""
     with program(tmp_path, "--auth-header", "X-Forwarded-User", "--trusted-proxies", "127.0.0.1") as running:
-        running.wait_until("ready")
+        running.wait_until_built()
         assert running.ask("/config").status == 401
         assert running.ask("/config", {"X-Forwarded-User": "ann"}).status == 200
     with program(tmp_path, "--auth-header", "X-Forwarded-User", "--trusted-proxies", "203.0.113.1") as running:
-        running.wait_until("ready")
+        running.wait_until_built()
         assert running.ask("/config", {"X-Forwarded-User": "ann"}).status == 401
 
 
@@ -105,62 +117,70 @@ FILTER = """
 def check(prompt, image):
     if image is None:
         return "no foxes here" if "fox" in prompt else None
-    return "it came out too small" if image.width < 144 else None
+    return "it came out too small" if "hare" in prompt and image.width < 144 else None
 """
 
 
-def test_a_filter_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches a filter that is asked too late, and a blocked picture that is on the disk."""
-    (tmp_path / "house_rules.py").write_text(FILTER)
-    with program(tmp_path, "--safety", "house_rules:check", "--log-prompts", PYTHONPATH=str(tmp_path)) as running:
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """A server with a filter and limits."""
+    folder = tmp_path_factory.mktemp("strict")
+    (folder / "house_rules.py").write_text(FILTER)
+    flags = ("--safety", "house_rules:check", "--log-prompts", "--rate", "3", "--max-megapixels", "0.1")
+    with program(folder, *flags, PYTHONPATH=str(folder)) as running:
         running.wait_until("ready")
-        caller = client(running, tmp_path)
-        with pytest.raises(AppError, match="Blocked by this server's filter: no foxes here"):
-            caller.predict(prompt="a fox", api_name="/generate", **QUICK)
-        with pytest.raises(AppError, match="Blocked by this server's filter: it came out too small"):
-            caller.predict(prompt="a hare", api_name="/generate", **QUICK)
-        assert running.pictures() == []
-        caller.predict(prompt="a hare", api_name="/generate", **(QUICK | {"width": 144}))
-        assert len(running.pictures()) == 1
-        assert [line["prompt"] for line in log_lines(running)] == ["a hare", "a hare"]  # asked for by --log-prompts
-        assert b'uso_refused_total{reason="Blocked"} 1.0' in running.ask("/metrics").body
+        yield running
 
 
-def test_limits_are_told_and_held(tmp_path: Path, picture_file: Callable[..., Path]) -> None:
+def test_a_filter_of_ones_own(strict: Program, tmp_path: Path) -> None:
+    """Catches a filter that is asked too late, and a blocked picture that is on the disk."""
+    running = strict
+    pictures, logged = running.pictures(), len(log_lines(running))
+    caller = client(running, tmp_path, headers={"X-Forwarded-For": "198.51.100.1"})
+    with pytest.raises(AppError, match="Blocked by this server's filter: no foxes here"):
+        caller.predict(prompt="a fox", api_name="/generate", **QUICK)
+    with pytest.raises(AppError, match="Blocked by this server's filter: it came out too small"):
+        caller.predict(prompt="a hare", api_name="/generate", **QUICK)
+    assert running.pictures() == pictures
+    caller.predict(prompt="a hare", api_name="/generate", **(QUICK | {"width": 144}))
+    assert len(running.pictures()) == len(pictures) + 1
+    prompts = [line["prompt"] for line in log_lines(running)[logged:]]
+    assert prompts == ["a hare", "a hare"]  # asked for by --log-prompts
+    assert b'uso_refused_total{reason="Blocked"} 1.0' in running.ask("/metrics").body
+
+
+def test_limits_are_told_and_held(strict: Program, tmp_path: Path, picture_file: Callable[..., Path]) -> None:
     """Catches flags that do not reach the door, and a request whose images are read before anybody counts it."""
     from gradio_client import handle_file
 
-    with program(tmp_path, "--rate", "3", "--max-megapixels", "0.1") as running:
-        running.wait_until("ready")
-        caller = client(running, tmp_path)
-        large = handle_file(picture_file("large.png", 400, 300))
-        with pytest.raises(AppError, match=r"400 x 300 pixels; at most 0.1 megapixels are accepted"):
-            caller.predict(prompt="", style_image=large, api_name="/generate", **QUICK)
-        for _ in range(2):
-            caller.predict(prompt="", api_name="/generate", **QUICK)
-        with pytest.raises(AppError, match="At most 3 requests a minute are taken from one person. Try again in"):
-            caller.predict(prompt="", api_name="/generate", **QUICK)
+    caller = client(strict, tmp_path, headers={"X-Forwarded-For": "198.51.100.2"})
+    large = handle_file(picture_file("large.png", 400, 300))
+    with pytest.raises(AppError, match=r"400 x 300 pixels; at most 0.1 megapixels are accepted"):
+        caller.predict(prompt="", style_image=large, api_name="/generate", **QUICK)
+    for _ in range(2):
+        caller.predict(prompt="", api_name="/generate", **QUICK)
+    with pytest.raises(AppError, match="At most 3 requests a minute are taken from one person. Try again in"):
+        caller.predict(prompt="", api_name="/generate", **QUICK)
 
 
-def test_a_program_that_has_gone_has_its_job_stopped(tmp_path: Path) -> None:
+def test_a_program_that_has_gone_has_its_job_stopped(two_workers: Program, tmp_path: Path) -> None:
     """Catches a job that is made for nobody, and Gradio not telling when a stream is cut off."""
-    with program(tmp_path, "--orphan-grace", "0.3") as running:
-        running.wait_until("ready")
-        code = (
-            "import sys, time; from gradio_client import Client\n"
-            f"client = Client('http://127.0.0.1:{running.port}', verbose=False, analytics_enabled=False)\n"
-            "job = client.submit(width=384, height=384, num_inference_steps=50, api_name='/generate')\n"
-            "while not job.outputs(): time.sleep(0.05)\n"
-            "print(job.outputs()[0][1]['job'], flush=True); time.sleep(600)\n"
-        )
-        others = [client(running, tmp_path, headers={"X-Forwarded-For": f"198.51.100.{n}"}) for n in range(3)]
-        before = [other.submit(width=384, height=384, num_inference_steps=50, api_name="/generate") for other in others]
-        until(lambda: all(job.outputs() for job in before), 60)
-        gone = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        assert gone.stdout is not None
-        job_id = gone.stdout.readline().strip()
-        gone.kill()
-        gone.wait()
-        gone.stdout.close()
-        until(lambda: client(running, tmp_path).predict(job=job_id, api_name="/status")[1]["state"] == "cancelled", 60)
-        assert {job.result(timeout=120)[1]["state"] for job in before} == {"done"}
+    running = two_workers
+    code = (
+        "import sys, time; from gradio_client import Client\n"
+        f"client = Client('http://127.0.0.1:{running.port}', verbose=False, analytics_enabled=False)\n"
+        "job = client.submit(width=384, height=384, num_inference_steps=50, api_name='/generate')\n"
+        "while not job.outputs(): time.sleep(0.05)\n"
+        "print(job.outputs()[0][1]['job'], flush=True); time.sleep(600)\n"
+    )
+    others = [client(running, tmp_path, headers={"X-Forwarded-For": f"198.51.100.{n}"}) for n in range(2)]
+    before = [other.submit(width=384, height=384, num_inference_steps=50, api_name="/generate") for other in others]
+    until(lambda: all(job.outputs() for job in before))
+    gone = Started([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT)
+    assert gone.stdout is not None
+    job_id = gone.stdout.readline().decode().strip()
+    gone.kill()
+    gone.end()
+    gone.stdout.close()
+    until(lambda: client(running, tmp_path).predict(job=job_id, api_name="/status")[1]["state"] == "cancelled")
+    assert {job.result(timeout=LONG)[1]["state"] for job in before} == {"done"}

@@ -51,7 +51,7 @@ def test_numbers_are_counted(demo_config: ModelConfig) -> None:
 
 @pytest.mark.parametrize("prompts", [False, True])
 def test_one_line_a_job(demo_config: ModelConfig, caplog: pytest.LogCaptureFixture, prompts: bool) -> None:
-    """Catches a log that tells what people asked for, from where, or under which id it can be had."""
+    """Catches a log that reveals prompts, addresses, or ids under which pictures can be had."""
     caplog.set_level(logging.INFO, "uso.jobs")
     job = over(demo_config, "failed")
     Metrics(log_prompts=prompts).job_over(job)

@@ -19,14 +19,12 @@ from typing import Any
 import psutil
 import pytest
 from gradio_client import Client, handle_file
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
+from tests.support.browsing import PATIENCE_MS, chromium, needs_chromium
 from tests.support.running import Program, program
-from tools.stress.browsers import CHROMIUM, FLAGS
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("servers")]
-
-PATIENCE_MS = 120_000
 
 HOOK = r'''
 """Writes down every connection, message and look-up of a name that is asked of the system."""
@@ -119,7 +117,7 @@ def test_the_hook_sees_a_connection(tmp_path: Path) -> None:
     assert "127.0.0.1" in (tmp_path / "sockets").read_text()
 
 
-@pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="there is no Chromium on this machine")
+@needs_chromium
 def test_nothing_asks_outside(tmp_path: Path, picture_file: Callable[..., Path]) -> None:
     """Catches statistics, fonts, look-ups of models and every other call home, of the server and of the page."""
     content, style = picture_file("content.png", 160, 128, 1), picture_file("style.png", 96, 96, 2)
@@ -146,8 +144,7 @@ def test_nothing_asks_outside(tmp_path: Path, picture_file: Callable[..., Path])
 def browse(url: str, content: Path, style: Path) -> list[str]:
     """Look at every corner of the page and make a picture from references; all that the browser asked for."""
     requests: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+    with chromium() as browser:
         context = browser.new_context()
         context.on("request", lambda request: requests.append(request.url))
         page = context.new_page()
@@ -167,5 +164,4 @@ def browse(url: str, content: Path, style: Path) -> list[str]:
             page.goto(url + view)
             expect(page.locator("#generate")).to_be_attached(timeout=PATIENCE_MS)
             page.wait_for_timeout(1500)
-        browser.close()
     return requests

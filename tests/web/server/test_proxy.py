@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,15 +19,16 @@ from typing import Any
 import pytest
 from gradio_client import Client
 from PIL import Image
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
-from tests.support.running import LONG, PERSON, Program, Stream, ask, free_port, listens, program
+from tests.support.browsing import chromium
+from tests.support.running import LONG, PERSON, Program, Started, Stream, ask, free_port, listens, program
 from tests.support.scripted import PATIENCE, until
+from tools.stress.browsers import CHROMIUM
 from uso.config import ROOT
 from uso.web.server.starting import STARTING_PAGE
 
 NGINX = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 pytestmark = [
     pytest.mark.slow,
@@ -79,17 +79,13 @@ def nginx(name: str, folder: Path, behind: int) -> Iterator[int]:
     (folder / "nginx.conf").write_text(MAIN.format(folder=folder, user=user), encoding="utf-8")
     log = folder / "nginx.log"
     command = [NGINX, "-c", str(folder / "nginx.conf"), "-p", str(folder), "-e", str(log), "-g", "daemon off;"]
-    running = subprocess.Popen(command)
+    running = Started(command)
     try:
         until(lambda: listens(port) or running.poll() is not None)
         assert running.poll() is None, log.read_text()
         yield port
     finally:
-        running.terminate()
-        try:
-            running.wait(timeout=30)
-        finally:
-            running.kill()
+        running.end()
 
 
 @pytest.fixture(scope="module")
@@ -119,12 +115,8 @@ def under_a_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None and not os.environ.get("CI"):
         pytest.skip("there is no Chromium on this machine")
-    assert CHROMIUM is not None, "CI is set, and there is no Chromium: install one"
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        made = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+    with chromium() as made:
         yield made
-        made.close()
 
 
 @pytest.mark.parametrize(("name", "start"), [("nginx.conf", "/"), ("nginx-subpath.conf", "/uso/")])

@@ -1,30 +1,18 @@
-"""From the first moment to the last: what answers before the page is built, and how the process ends.
-
-First `Front` around small applications, called as a server calls it; then the real program in a process.
-"""
+"""`StartingApp` around small applications, called as a server calls it: what answers first, and the end."""
 
 import asyncio
 import json
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
-from gradio_client import Client
 
-from tests.support.running import LONG, PERSON, Stream, free_port, listens, program
 from tests.support.scripted import PATIENCE, until
-from uso.config import ROOT
-from uso.errors import ConfigError, USOError
-from uso.web.server.port import listen, reserve
-from uso.web.server.starting import CLOSING, Front, Message, Site, starting_page
+from uso.errors import USOError
+from uso.web.server.starting import CLOSING, BuiltApp, Message, StartingApp, starting_page
 
 NAVIGATION = [(b"accept", b"text/html,application/xhtml+xml;q=0.9,*/*;q=0.8")]
 
@@ -32,12 +20,12 @@ NAVIGATION = [(b"accept", b"text/html,application/xhtml+xml;q=0.9,*/*;q=0.8")]
 class Visit:
     """What a server sees of one request."""
 
-    def __init__(self, front: Front, path: str, method: str = "GET", body: bytes = b"", headers: Any = ()) -> None:
+    def __init__(self, app: StartingApp, path: str, method: str = "GET", body: bytes = b"", headers: Any = ()) -> None:
         self.sent: list[Message] = []
         self.body_was_asked_for = False
         self._body = body
         scope = {"type": "http", "method": method, "path": path, "headers": list(headers), "state": {}}
-        self.task = asyncio.ensure_future(front(scope, self._receive, self._send))
+        self.task = asyncio.ensure_future(app(scope, self._receive, self._send))
 
     async def _receive(self) -> Message:
         self.body_was_asked_for = True
@@ -81,19 +69,19 @@ class Small:
 
 
 class Served:
-    """A `Front` between its lifespan's start and end; the building goes on when `build_on` is set."""
+    """A `StartingApp` between its lifespan's start and end; the building goes on when `build_on` is set."""
 
-    def __init__(self, result: Site | BaseException, hold: bool = False, built: bool = False) -> None:
+    def __init__(self, result: BuiltApp | BaseException, hold: bool = False, built: bool = False) -> None:
         self.build_on = threading.Event()
         if built:
             self.build_on.set()
         self.state: dict[str, Any] = {}
         self._result = result
-        self.front = Front(self._build, hold)
+        self.app = StartingApp(self._build, hold)
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self.outbox: asyncio.Queue[Message] = asyncio.Queue()
 
-    def _build(self) -> Site:
+    def _build(self) -> BuiltApp:
         assert self.build_on.wait(PATIENCE)
         if isinstance(self._result, BaseException):
             raise self._result
@@ -101,7 +89,7 @@ class Served:
 
     def begin(self) -> None:
         scope = {"type": "lifespan", "state": self.state}
-        self._life = asyncio.ensure_future(self.front(scope, self._inbox.get, self.outbox.put))
+        self._life = asyncio.ensure_future(self.app(scope, self._inbox.get, self.outbox.put))
         self._inbox.put_nowait({"type": "lifespan.startup"})
 
     async def begun(self) -> None:
@@ -113,11 +101,11 @@ class Served:
         await self._life
 
     def visit(self, path: str, method: str = "GET", body: bytes = b"", headers: Any = ()) -> Visit:
-        return Visit(self.front, path, method, body, headers)
+        return Visit(self.app, path, method, body, headers)
 
 
 @asynccontextmanager
-async def serving(result: Site | BaseException, built: bool = False) -> AsyncIterator[Served]:
+async def serving(result: BuiltApp | BaseException, built: bool = False) -> AsyncIterator[Served]:
     served = Served(result, built=built)
     served.begin()
     await served.begun()
@@ -137,22 +125,19 @@ async def soon(condition: Callable[[], Any]) -> None:
         await asyncio.sleep(0.005)
 
 
-# While the page is being built
-
-
 def test_health_and_readiness_are_answered_before_there_is_a_page() -> None:
     """Catches a port that is silent while Gradio is imported, and a /readyz in another form than the real one."""
 
     async def test() -> None:
-        async with serving(Site(app=Small())) as served:
+        async with serving(BuiltApp(app=Small())) as served:
             status, _, body = await served.visit("/healthz").answer()
             assert (status, json.loads(body)) == (200, {"status": "alive"})
             status, headers, body = await served.visit("/readyz").answer()
-            told = json.loads(body)
+            shown = json.loads(body)
             assert status == 503 and headers["cache-control"] == "no-store" and int(headers["retry-after"]) > 0
-            assert list(told) == ["status", "progress", "stage", "elapsed", "error"]
-            assert told.pop("elapsed") >= 0
-            assert told == {"status": "starting", "progress": 0.0, "stage": "importing the page", "error": None}
+            assert list(shown) == ["status", "progress", "stage", "elapsed", "error"]
+            assert shown.pop("elapsed") >= 0
+            assert shown == {"status": "starting", "progress": 0.0, "stage": "importing the page", "error": None}
             status, headers, body = await served.visit("/readyz", "HEAD").answer()
             assert (status, body) == (503, b"") and int(headers["content-length"]) > 0
 
@@ -163,13 +148,13 @@ def test_a_person_sees_the_starting_page_and_then_the_real_one() -> None:
     """Catches a browser that stares at nothing, and one that goes on seeing the starting page."""
 
     async def test() -> None:
-        async with serving(Site(app=Small())) as served:
+        async with serving(BuiltApp(app=Small())) as served:
             status, headers, body = await served.visit("/", headers=NAVIGATION).answer()
             assert (status, headers["content-type"]) == (503, "text/html; charset=utf-8")
             assert int(headers["retry-after"]) > 0 and headers["cache-control"] == "no-store"
             assert int(headers["content-length"]) == len(body) and body.decode() == starting_page()
             served.build_on.set()
-            assert await served.front.arrived()
+            assert await served.app.arrived()
             assert await served.visit("/", headers=NAVIGATION).answer() == (200, {}, b"real ")
 
     run(test)
@@ -180,7 +165,7 @@ def test_every_other_request_waits_and_then_goes_through() -> None:
 
     async def test() -> None:
         small = Small()
-        async with serving(Site(app=small)) as served:
+        async with serving(BuiltApp(app=small)) as served:
             waiting = [
                 served.visit("/gradio_api/upload", "POST", b"a picture"),
                 served.visit("/config"),
@@ -221,16 +206,16 @@ def test_a_page_that_cannot_be_built_says_so_everywhere(
             waiting = served.visit("/config")
             await served.visit("/healthz").answer()
             served.build_on.set()
-            assert not await served.front.arrived()
+            assert not await served.app.arrived()
             assert (await served.visit("/healthz").answer())[0] == 200
-            told = json.loads((await served.visit("/readyz").answer())[2])
-            assert told["status"] == "failed"
-            assert told["error"].startswith(f"The page could not be built. {sentence}")
+            shown = json.loads((await served.visit("/readyz").answer())[2])
+            assert shown["status"] == "failed"
+            assert shown["error"].startswith(f"The page could not be built. {sentence}")
             for visit in (waiting, served.visit("/gradio_api/call/generate", "POST", b"{}")):
                 status, _, body = await visit.answer()
-                assert (status, json.loads(body)) == (503, {"error": told["error"]})
+                assert (status, json.loads(body)) == (503, {"error": shown["error"]})
             status, _, body = await served.visit("/", headers=NAVIGATION).answer()
-            assert status == 503 and body.decode() == starting_page(told["error"])
+            assert status == 503 and body.decode() == starting_page(shown["error"])
             assert b"/secret" not in body and b"Traceback" not in body
 
     run(test)
@@ -238,7 +223,7 @@ def test_a_page_that_cannot_be_built_says_so_everywhere(
     assert ("Traceback" in caplog.text) == (not isinstance(error, USOError))
 
 
-def test_a_failed_page_is_told_on_the_page() -> None:
+def test_a_failed_page_is_shown_on_the_page() -> None:
     """Catches words of the page that changed, so that the error is put nowhere; and markup in it that runs."""
     plain, failed = starting_page(), starting_page("A <b>reason</b>.")
     assert 'data-state="starting"' in plain and 'data-state="starting"' not in failed
@@ -246,21 +231,18 @@ def test_a_failed_page_is_told_on_the_page() -> None:
     assert '<p id="error" role="alert">A &lt;b&gt;reason&lt;/b&gt;.</p>' in failed
 
 
-def test_a_lifespan_that_fails_is_told_too() -> None:
+def test_a_lifespan_that_fails_is_shown_too() -> None:
     """Catches an application that is served although it never started."""
 
     async def test() -> None:
         small = Small()
         small.broken = USOError("The folder is gone.")
-        async with serving(Site(app=small), built=True) as served:
-            assert not await served.front.arrived()
-            told = json.loads((await served.visit("/readyz").answer())[2])
-            assert told["error"] == "The page could not be built. The folder is gone."
+        async with serving(BuiltApp(app=small), built=True) as served:
+            assert not await served.app.arrived()
+            shown = json.loads((await served.visit("/readyz").answer())[2])
+            assert shown["error"] == "The page could not be built. The folder is gone."
 
     run(test)
-
-
-# The end
 
 
 def test_closing_while_the_page_is_being_built_tells_who_waits() -> None:
@@ -268,12 +250,12 @@ def test_closing_while_the_page_is_being_built_tells_who_waits() -> None:
 
     async def test() -> None:
         small, stops = Small(), []
-        served = Served(Site(app=small, stop=lambda: stops.append("stop")))
+        served = Served(BuiltApp(app=small, stop=lambda: stops.append("stop")))
         served.begin()
         await served.begun()
         waiting = served.visit("/config")
         await served.visit("/healthz").answer()
-        threading.Thread(target=served.front.close).start()  # from wherever the signal arrives
+        threading.Thread(target=served.app.close).start()  # from wherever the signal arrives
         status, headers, body = await waiting.answer()
         assert (status, json.loads(body)) == (503, {"error": CLOSING}) and int(headers["retry-after"]) > 0
         await served.end()
@@ -291,11 +273,11 @@ def test_a_lifespan_that_was_entered_is_left() -> None:
     async def test() -> None:
         small, stops = Small(), []
         small.may_start.clear()
-        served = Served(Site(app=small, stop=lambda: stops.append("stop")), built=True)
+        served = Served(BuiltApp(app=small, stop=lambda: stops.append("stop")), built=True)
         served.begin()
         await served.begun()
         await asyncio.sleep(0.05)
-        served.front.close()
+        served.app.close()
         ending = asyncio.ensure_future(served.end())
         await asyncio.sleep(0.05)
         assert not ending.done()
@@ -307,14 +289,14 @@ def test_a_lifespan_that_was_entered_is_left() -> None:
 
 
 def test_stop_is_called_once_and_before_the_end() -> None:
-    """Catches streams that are not told to end, so that an open tab keeps the process alive."""
+    """Catches streams that are not ended, so that an open tab keeps the process alive."""
 
     async def test() -> None:
         small = Small()
-        async with serving(Site(app=small, stop=lambda: small.events.append("stop")), built=True) as served:
-            await served.front.arrived()
-            served.front.close()
-            served.front.close()
+        async with serving(BuiltApp(app=small, stop=lambda: small.events.append("stop")), built=True) as served:
+            await served.app.arrived()
+            served.app.close()
+            served.app.close()
             await soon(lambda: "stop" in small.events)
             assert (await served.visit("/last").answer())[0] == 200  # what runs is still delivered
         assert small.events == ["startup", "stop", "/last", "shutdown"]
@@ -323,197 +305,26 @@ def test_stop_is_called_once_and_before_the_end() -> None:
 
 
 @pytest.mark.parametrize("how", ["ready", "failed", "closed"])
-def test_hold_keeps_the_door_shut_until_there_is_news(how: str) -> None:
+def test_hold_keeps_the_port_closed_until_there_is_news(how: str) -> None:
     """Catches a server that listens before the model is loaded, and one that never listens when it failed or ends."""
 
     async def test() -> None:
         news: list[str] = []
-        site = Site(app=Small(), settled=lambda: bool(news))
-        served = Served(USOError("No.") if how == "failed" else site, hold=True)
+        real = BuiltApp(app=Small(), settled=lambda: bool(news))
+        served = Served(USOError("No.") if how == "failed" else real, hold=True)
         served.begin()
         await asyncio.sleep(0.02)
         assert served.outbox.empty()
         served.build_on.set()
         if how != "failed":
-            await served.front.arrived()
+            await served.app.arrived()
             await asyncio.sleep(0.2)
             assert served.outbox.empty()
         if how == "ready":
             news.append("ready")
         elif how == "closed":
-            served.front.close()
+            served.app.close()
         await served.begun()
         await served.end()
 
     run(test)
-
-
-# The port
-
-
-def test_a_reserved_port_refuses_connections_until_it_listens() -> None:
-    """Catches `--bind-when-ready` that lets connections wait, so that a proxy waits too instead of saying so."""
-    with reserve("127.0.0.1", 0) as kept:
-        port = kept.getsockname()[1]
-        assert not listens(port)
-        for take in (reserve, listen):
-            with pytest.raises(ConfigError, match=f"{port} cannot be listened on \\(Address already in use\\)"):
-                take("127.0.0.1", port)
-        kept.listen()
-        assert listens(port)
-        with pytest.raises(ConfigError):
-            reserve("127.0.0.1", port)
-
-
-def test_a_restart_gets_its_port_although_connections_linger() -> None:
-    """Catches a server that cannot be started again for a minute after it has closed connections itself."""
-    for take in (listen, reserve):
-        with take("127.0.0.1", 0) as first:
-            first.listen()
-            port = first.getsockname()[1]
-            with socket.create_connection(("127.0.0.1", port)) as client:
-                first.accept()[0].close()  # the side that closes first keeps the port busy
-                assert client.recv(1) == b""
-        take("127.0.0.1", port).close()
-
-
-# How a process ends, with a small application in the place of the page
-
-SCRIPT = """
-import asyncio, sys
-from uso.web.boot import Front, Site
-from uso.web.port import listen
-from uso.web.process import Server
-
-stopped = asyncio.Event()
-
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        while True:
-            what = (await receive())["type"]
-            await send({"type": what + ".complete"})
-            if what.endswith("shutdown"):
-                return
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"first\\n", "more_body": True})
-    await stopped.wait()
-    await asyncio.sleep(1 if scope["path"] == "/short" else 10**6)
-    await send({"type": "http.response.body", "body": b"last\\n"})
-
-front = Front(lambda: Site(app=app, end=stopped.set))
-Server(front, grace=45.0).run(sockets=[listen("127.0.0.1", int(sys.argv[1]))])
-"""
-
-
-def small_process() -> tuple[subprocess.Popen[bytes], int]:
-    port = free_port()
-    started = subprocess.Popen([sys.executable, "-c", SCRIPT, str(port)], cwd=ROOT)
-    until(lambda: listens(port) or started.poll() is not None)
-    return started, port
-
-
-def test_a_stop_that_arrives_twice_at_once_is_one_stop() -> None:
-    """Catches `timeout`, which signals a process and its group, losing what it meant to let finish."""
-    started, port = small_process()
-    try:
-        stream = Stream(port, "/short")
-        until(lambda: stream.lines)
-        started.send_signal(signal.SIGTERM)
-        started.send_signal(signal.SIGTERM)
-        assert started.wait(LONG) == -signal.SIGTERM
-        assert stream.ended.wait(PATIENCE) and stream.lines == ["first\n", "last\n"]
-    finally:
-        started.kill()
-
-
-@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_stop_forces(second: signal.Signals) -> None:
-    """Catches a process that can only be killed with -9 where something in it does not end."""
-    started, port = small_process()
-    try:
-        stream = Stream(port, "/endless")
-        until(lambda: stream.lines)
-        started.send_signal(signal.SIGTERM)
-        with pytest.raises(subprocess.TimeoutExpired):
-            started.wait(1)  # it waits for the answer in flight
-        started.send_signal(second)
-        assert started.wait(PATIENCE) == -second
-        assert stream.ended.wait(PATIENCE) and stream.lines == ["first\n"]
-    finally:
-        started.kill()
-
-
-# The real program
-
-real = [pytest.mark.slow, pytest.mark.xdist_group("boot")]
-
-
-class TestRealProgram:
-    pytestmark = real
-
-    def test_it_answers_before_the_page_and_keeps_who_came_early(self, tmp_path: Path) -> None:
-        """Catches a heavy import in front of the port, and a first request that is refused."""
-        with program(tmp_path) as running:
-            running.wait_until_listening()
-            told = running.ask("/readyz").json()
-            assert (told["status"], told["stage"]) == ("starting", "importing the page")
-            assert running.ask("/", PERSON).status == 503
-            early = running.ask("/config")
-            assert early.status == 200 and "USO is at" in running.log()
-            assert running.ask("/", PERSON).status == 200
-            running.wait_until("ready")
-
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    @pytest.mark.parametrize("moment", ["importing", "loading", "idle"])
-    def test_a_signal_ends_it_at_any_moment(self, tmp_path: Path, moment: str, number: signal.Signals) -> None:
-        """Catches an import or a loading model that holds the end up or aborts in it, and folders left behind."""
-        with program(tmp_path) as running:
-            running.wait_until_listening()
-            if moment != "importing":
-                running.wait_until("loading" if moment == "loading" else "ready")
-                tab = Stream(running.port, "/gradio_api/heartbeat/somebody")
-                until(lambda: tab.lines)
-            status = running.signal(number)
-            assert moment == "importing" or tab.ended.wait(PATIENCE)
-            assert status == (-number if number == signal.SIGTERM else 0), running.log()
-            assert "Traceback" not in running.log() and "terminate called" not in running.log()
-            assert not list(running.scratch.glob("uso-page-*"))
-
-    def test_what_runs_is_finished_and_delivered(self, tmp_path: Path) -> None:
-        """Catches a picture that is lost because the server was told to stop."""
-        with program(tmp_path) as running:
-            running.wait_until("ready")
-            client = Client(f"http://127.0.0.1:{running.port}/", download_files=False, verbose=False)
-            job = client.submit("A fox", width=384, height=384, num_inference_steps=50, api_name="/generate")
-            until(lambda: job.outputs() and job.outputs()[-1][1]["state"] == "running", LONG)
-            assert running.signal() == -signal.SIGTERM
-            picture, _ = job.result(timeout=LONG)
-            assert picture and len(running.pictures()) == 1
-
-    def test_bind_when_ready_refuses_until_the_model_is_loaded(self, tmp_path: Path) -> None:
-        """Catches a port that is open, or taken by somebody else, before the model is there."""
-        with program(tmp_path, "--bind-when-ready") as running:
-            until(lambda: "Demo" in running.log(), LONG)
-            assert not listens(running.port)
-            with pytest.raises(ConfigError):
-                reserve("127.0.0.1", running.port)
-            running.wait_until_listening()
-            assert running.ask("/readyz").status == 200
-            assert running.signal() == -signal.SIGTERM
-
-    def test_bind_when_ready_tells_of_a_model_that_cannot_be_loaded(self, tmp_path: Path) -> None:
-        """Catches a container that starts again and again, and nobody is told why."""
-        (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
-        with program(tmp_path, "--bind-when-ready", "--vae", str(tmp_path / "broken.safetensors")) as running:
-            running.wait_until_listening()
-            answer = running.ask("/readyz")
-            assert answer.status == 503 and answer.json()["status"] == "failed"
-            assert answer.json()["error"]
-            assert running.ask("/", PERSON).status == 200
-
-    def test_sigterm_while_it_is_held_ends_it(self, tmp_path: Path) -> None:
-        """Catches a process that waits for its model before it listens to anybody."""
-        with program(tmp_path, "--bind-when-ready") as running:
-            until(lambda: "Demo" in running.log(), LONG)
-            assert running.signal() == -signal.SIGTERM
-            assert "USO is at" not in running.log()

@@ -1,4 +1,4 @@
-"""Pruning: what is too old or too much goes, nothing else does, and people are told."""
+"""Pruning: pictures that are too old or too much go, nothing else does, and a notice says so."""
 
 import os
 import time
@@ -9,27 +9,29 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.web.store.test_ledger import ANN, kept
+from tests.support.kept import kept
+from tests.support.scripted import ANN
 from uso.config import ModelConfig, load_model_config
 from uso.output import REFERENCES
 from uso.request import GenerationRequest, ReferenceImage
 from uso.web.jobs.job import Job
 from uso.web.settings import ServerSettings
-from uso.web.store.ledger import Ledger
-from uso.web.store.prune import DAY, prune, words
+from uso.web.store.history import ended_status, recent
+from uso.web.store.prune import DAY, forget_jobs, notice, prune
+from uso.web.store.recovery import open_ledger
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, demo_config: ModelConfig, picture: Callable[..., Image.Image]) -> Any:
+def stored(tmp_path: Path, demo_config: ModelConfig, picture: Callable[..., Image.Image]) -> Any:
     """(ledger, pictures): five pictures, made 4, 3, 2, 1 and 0 days ago, each with a reference; 0 and 3 share one."""
-    ledger, pictures, now = Ledger(tmp_path), [], time.time()
+    ledger, pictures, now = open_ledger(tmp_path), [], time.time()
     for index, age in enumerate((4, 3, 2, 1, 0)):
         reference = ReferenceImage.of(picture(64, 64, seed=index % 3))
         request = GenerationRequest.create(demo_config, width=128, height=160, style_images=[reference], seed=index)
         pictures.append(kept(ledger, Job(request, ANN), tmp_path))
         for path in (pictures[-1].path, tmp_path / REFERENCES / reference.sha256):
             os.utime(path, (now - age * DAY, now - age * DAY))
-        with ledger._transaction() as db:
+        with ledger.transaction() as db:
             db.execute("UPDATE pictures SET made = ? WHERE id = ?", (now - age * DAY, pictures[-1].id))
     yield ledger, pictures
     ledger.close()
@@ -39,29 +41,29 @@ def left(pictures: Any) -> list[int]:
     return [index for index, picture in enumerate(pictures) if picture.path.exists()]
 
 
-def test_off_unless_asked_for(shelf: Any, tmp_path: Path) -> None:
+def test_off_unless_asked_for(stored: Any, tmp_path: Path) -> None:
     """Catches a default that removes people's pictures."""
-    ledger, pictures = shelf
+    ledger, pictures = stored
     assert prune(ServerSettings(output=tmp_path), ledger) == 0 and left(pictures) == [0, 1, 2, 3, 4]
-    assert words(ServerSettings(output=tmp_path)) == ""
+    assert notice(ServerSettings(output=tmp_path)) == ""
 
 
-def test_by_age(shelf: Any, tmp_path: Path) -> None:
+def test_by_age(stored: Any, tmp_path: Path) -> None:
     """Catches an age in other units, and a reference that goes although a picture that is left was made with it."""
-    ledger, pictures = shelf
+    ledger, pictures = stored
     settings = ServerSettings(output=tmp_path, prune_days=1.5)
     references = sorted((tmp_path / REFERENCES).glob("*"), key=lambda path: path.stat().st_mtime)
     assert len(references) == 3
     assert prune(settings, ledger) == 3 and left(pictures) == [3, 4]
-    assert [found.picture for found in ledger.history("browser:ann", 9)] == [pictures[4], pictures[3]]
+    assert [found.picture for found in recent(ledger, "browser:ann", 9)] == [pictures[4], pictures[3]]
     # Picture 2's reference was last used 2 days ago; those of 0 and 1 were used again for 3 and 4.
     assert [path.exists() for path in references] == [False, True, True]
     assert prune(settings, ledger) == 0
 
 
-def test_by_size(shelf: Any, tmp_path: Path) -> None:
+def test_by_size(stored: Any, tmp_path: Path) -> None:
     """Catches the newest going first, more going than must, and one going that somebody is looking at."""
-    ledger, pictures = shelf
+    ledger, pictures = stored
     files = [*tmp_path.glob("*.png"), *(tmp_path / REFERENCES).glob("*")]
     everything = sum(path.stat().st_size for path in files)
     assert prune(ServerSettings(output=tmp_path, prune_gb=everything / 10**9), ledger) == 0
@@ -70,9 +72,9 @@ def test_by_size(shelf: Any, tmp_path: Path) -> None:
     assert prune(ServerSettings(output=tmp_path, prune_gb=0.0), ledger) == 3 and left(pictures) == [4]
 
 
-def test_other_files_stay_and_do_not_count(shelf: Any, tmp_path: Path) -> None:
-    """Catches a folder that is swept, and a large picture of the command line that pushes all of the server's out."""
-    ledger, pictures = shelf
+def test_other_files_stay_and_do_not_count(stored: Any, tmp_path: Path) -> None:
+    """Catches a folder that is emptied, and a large picture of the command line that pushes the server's out."""
+    ledger, pictures = stored
     everything = sum(picture.path.stat().st_size for picture in pictures) + 10**6
     mine = tmp_path / "mine.png"
     mine.write_bytes(b"x" * 10 * 10**6)
@@ -83,23 +85,23 @@ def test_other_files_stay_and_do_not_count(shelf: Any, tmp_path: Path) -> None:
     assert len(list((tmp_path / REFERENCES).glob("*"))) == 3  # it may have been made with any of them
 
 
-def test_jobs_without_pictures_are_forgotten(shelf: Any, tmp_path: Path) -> None:
+def test_jobs_without_pictures_are_forgotten(stored: Any, tmp_path: Path) -> None:
     """Catches a ledger that grows for ever with every job that was stopped."""
-    ledger, pictures = shelf
+    ledger, pictures = stored
     job = Job(GenerationRequest.create(load_model_config("demo"), seed=1), ANN)
     ledger.accepted(job)
     job.reach(state="cancelled")
     ledger.ended(job)
-    ledger.forget_jobs(before=time.time() - 60)
-    assert ledger.outcome(job.id) is not None
-    ledger.forget_jobs(before=time.time() + 60)
-    assert ledger.outcome(job.id) is None and len(ledger.history("browser:ann", 9)) == len(pictures)
+    forget_jobs(ledger, before=time.time() - 60)
+    assert ended_status(ledger, job.id) is not None
+    forget_jobs(ledger, before=time.time() + 60)
+    assert ended_status(ledger, job.id) is None and len(recent(ledger, "browser:ann", 9)) == len(pictures)
 
 
-def test_people_are_told(tmp_path: Path) -> None:
+def test_the_notice_says_what_is_removed(tmp_path: Path) -> None:
     """Catches rules that nobody knows of."""
-    said = words(ServerSettings(output=tmp_path, prune_days=7, prune_gb=20))
-    assert said == (
+    text = notice(ServerSettings(output=tmp_path, prune_days=7, prune_gb=20))
+    assert text == (
         "This server removes pictures after 7 days and oldest first when all together take more than 20 GB. "
         "Download what you want to keep."
     )

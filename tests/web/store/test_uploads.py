@@ -15,10 +15,10 @@ from uso.config import ROOT
 from uso.web.api.calls import handed_out
 from uso.web.jobs.job import Picture
 from uso.web.store.uploads import (
-    BROKEN_OFF_AGE,
     LEFT_AGE,
     MAX_AGE,
-    STRANGE_AGE,
+    NO_IMAGE_AGE,
+    PARTIAL_AGE,
     VARIABLE,
     private_uploads,
     remove,
@@ -48,7 +48,7 @@ def test_old_files_go_and_their_folders(tmp_path: Path) -> None:
 def test_uploads_that_were_broken_off_go_sooner(tmp_path: Path) -> None:
     """Catches parts of uploads that nobody will ever ask for."""
     part, whole = put(tmp_path / "tmpabc"), put(tmp_path / "hash" / "image.png")
-    assert sweep(tmp_path, time.time() + BROKEN_OFF_AGE + 60) == 1
+    assert sweep(tmp_path, time.time() + PARTIAL_AGE + 60) == 1
     assert not part.exists() and whole.exists()
 
 
@@ -59,13 +59,13 @@ def test_what_is_no_picture_goes_soon(tmp_path: Path, picture_file: Callable[...
         path.parent.mkdir(parents=True)
         shutil.copy(picture_file(path.name), path)
     strange = [put(tmp_path / "uploads" / "c" / "film.png", 5000, b""), put(tmp_path / "uploads" / "d" / "e.png", 0)]
-    assert sweep(tmp_path / "uploads", time.time() + STRANGE_AGE - 60) == 0
-    assert sweep(tmp_path / "uploads", time.time() + STRANGE_AGE + 60) == 2
+    assert sweep(tmp_path / "uploads", time.time() + NO_IMAGE_AGE - 60) == 0
+    assert sweep(tmp_path / "uploads", time.time() + NO_IMAGE_AGE + 60) == 2
     assert all(path.exists() for path in kept) and not any(path.exists() for path in strange)
 
 
 def test_its_size_is_all_files(tmp_path: Path) -> None:
-    """Catches a folder that looks smaller than it is because files lie deep, or in the making."""
+    """Catches a folder that looks smaller than it is because files lie deep, or are still being uploaded."""
     put(tmp_path / "part", 7)
     put(tmp_path / "a" / "b" / "image.png", 5)
     assert size_of(tmp_path) == 12

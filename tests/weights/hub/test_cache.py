@@ -76,7 +76,9 @@ def test_local_sources_that_cannot_be_used(tmp_path: Path) -> None:
     """Pickles loaded, a guess between two files, an index that reaches out of its folder, missing parts ignored."""
     with pytest.raises(MissingWeightsError, match="text_encoder of tiny should be at .*gone.*--text-encoder"):
         local(tmp_path / "gone.safetensors")
-    with pytest.raises(CheckpointError, match="weights.bin is not a .safetensors file"):
+    with pytest.raises(
+        CheckpointError, match="weights.bin is .*pickle|weights.bin is no safetensors|weights.bin is truncated"
+    ):
         local(write(tmp_path, "weights.bin") / "weights.bin")
     with pytest.raises(CheckpointError, match=r"holds several weights \(a.safetensors, b.safetensors\)"):
         local(write(tmp_path / "two", "a.safetensors", "b.safetensors"))

@@ -26,7 +26,7 @@ def draw(pipeline: USOPipeline, tasks: list[Task], request: GenerationRequest) -
         RequestError: a prompt is longer than the model reads.
     """
     pipeline.residency.begin(request)
-    told = {prompt: pipeline.encode_prompt(prompt) for prompt in dict.fromkeys(task.prompt for task in tasks)}
+    encoded = {prompt: pipeline.encode_prompt(prompt) for prompt in dict.fromkeys(task.prompt for task in tasks)}
     styles = [
         torch.cat([pipeline.encode_style(Image.fromarray(picture)) for picture in pictures])
         for pictures in (
@@ -41,8 +41,8 @@ def draw(pipeline: USOPipeline, tasks: list[Task], request: GenerationRequest) -
         if task.content is not None
     ]
     conditioning = pipeline.make_conditioning(
-        torch.cat([told[task.prompt][0] for task in tasks]),
-        torch.cat([told[task.prompt][1] for task in tasks]),
+        torch.cat([encoded[task.prompt][0] for task in tasks]),
+        torch.cat([encoded[task.prompt][1] for task in tasks]),
         style_tokens=styles,
         reference_latents=[torch.cat(contents)] if contents else [],
         height=request.height,

@@ -1,7 +1,7 @@
 """The judge: a descriptor's vectors of pictures, and whether they are nearest to what the pictures should show.
 
 The descriptor has CSD's form and was trained apart from the reward's. A style or subject is known by its prototype, the
-normalised mean of the vectors of drawn examples. How well a layout was kept is asked without it (`structure`).
+normalised mean of the vectors of drawn examples. `structure.py` measures the layout without it.
 """
 
 import math
@@ -76,8 +76,8 @@ class Judge:
 
     @cached_property
     def blends(self) -> Blends:
-        """Prototypes of every two styles at once, of half as many examples each; they take a minute where they are
-        first asked for."""
+        """Prototypes of every two styles at once, of half as many examples each; they take a minute when they are
+        first needed."""
         count = max(1, self.examples // 2)
         found: Blends = {}
         drawn = blend_examples(count, self.size)

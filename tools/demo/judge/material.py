@@ -1,6 +1,6 @@
 """What a model is measured on: tasks of seven conditions out of drawn pictures; examples of every style and subject.
 
-Each is a function of its numbers, drawn when it is asked for. No torch, no model.
+Each is a function of its numbers, drawn when it is needed. No torch, no model.
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ class Condition:
     content: bool = True
     style: bool = True
     two_styles: bool = False
-    """A second style image too, in another style; the picture should wear both."""
+    """A second style image too, in another style; the picture should be in both."""
 
 
 CONDITIONS = (
@@ -60,11 +60,11 @@ class Task:
     truth: Pixels
     subject: str
     style_name: str | None
-    """None where no style was asked for."""
+    """None where the task has no style."""
     kept: bool
     """The layout is that of the content image."""
     style_2: Pixels | None = None
-    """The second style image, and its style's name, where two were asked for."""
+    """The second style image, and its style's name, where the task has two."""
     style_name_2: str | None = None
 
 

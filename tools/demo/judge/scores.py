@@ -171,12 +171,12 @@ class Tally:
             for name in (*models, TRUTH, DECODED)
         }
         others = [*contents[1:], contents[0]]
-        strangers = [agreement(*pair) for pair in zip(self._edges[models[-1]], others, strict=True)]
+        unrelated = [agreement(*pair) for pair in zip(self._edges[models[-1]], others, strict=True)]
         return Score(
             condition=self.condition.name,
             measure="layout",
             models={name: figures[name] for name in models},
-            chance=mean(strangers).value if len(contents) > 1 else None,
+            chance=mean(unrelated).value if len(contents) > 1 else None,
             truth=figures[TRUTH],
             decoded=figures[DECODED],
         )

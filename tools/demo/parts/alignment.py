@@ -1,7 +1,7 @@
-"""Alignment: the base's inner tokens learn to foretell what a descriptor sees of the clean picture at their place.
+"""Alignment: the base's inner tokens learn to predict what a descriptor sees of the clean picture at their place.
 
-Small bases learn subjects from the flow loss late: most of it is texture. The descriptor knows them from labels, and
-says so at every noise level (representation alignment, arXiv 2410.06940). The reading head is thrown away.
+Small bases learn subjects from the flow loss late: most of it is texture. The descriptor knows them from labels, at
+every noise level (representation alignment, arXiv 2410.06940). The reading head is thrown away.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ READ_AT = 0.5
 """Share of the blocks after which tokens are read: the later ones are for detail."""
 
 _LAYER = -2
-"""The descriptor's hidden state that is foretold: what its last layer, which only sums up, reads."""
+"""The descriptor's hidden state that is predicted: what its last layer, which only sums up, reads."""
 
 _MEASURED = 512
 """Pictures from which mean and deviation of features are taken."""

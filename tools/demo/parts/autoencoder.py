@@ -25,7 +25,7 @@ from uso.training.loop.precision import autocast, compile_residuals
 from uso.training.losses.seeds import generator
 from uso.training.model.export import by_source, write_safetensors
 from uso.weights.checkpoints import load_autoencoder
-from uso.weights.layouts import autoencoder_part
+from uso.weights.formats.layouts import autoencoder_part
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """The base: FLUX's transformer and both text encoders, learned together from captioned pictures by the flow loss.
 
-It knows no references. Captions name the style. Text is left out now and then, and any guidance scale is told that the
-model allows, which means nothing yet: `guidance` gives it its meaning.
+It reads no references. Captions name the style. Text is dropped now and then, and the base is given any guidance scale
+that the model allows; the scale has no meaning until `guidance`.
 
 `architecture`: `transformer`, `text_encoder`, `text_encoder_2`: sizes by transformers' and diffusers' names, and
 `style_tokens`, for the projector that comes later.
@@ -39,7 +39,7 @@ from uso.pipeline.encoders import CLIP_LENGTH
 from uso.pipeline.pipeline import USOPipeline
 from uso.training.config import DataConfig, TrainingConfig
 from uso.training.loop.precision import autocast
-from uso.training.losses.network import flow_error
+from uso.training.losses.flow import flow_error
 from uso.training.model.export import released, write_safetensors
 from uso.training.model.load import bring_to_device, load_for_training
 from uso.transformer.compile import cache_folder, compile_blocks
@@ -137,7 +137,7 @@ def pipeline_of(config: PartConfig, device: torch.device) -> USOPipeline:
 
 
 def alignment_of(config: AlignmentConfig, folder: Path, pipeline: USOPipeline, captions: Captions) -> Alignment:
-    """What lets the base foretell the features of the run's pictures.
+    """What lets the base predict the features of the run's pictures.
 
     Args:
         folder: where features are kept.
@@ -207,8 +207,8 @@ def train_base(config: PartConfig, device: torch.device, resume: bool = False) -
             flow = flow_error(pipeline, conditioning, batch.latents, batch.noise, batch.levels)
             if alignment is None:
                 return {"loss": flow}
-            strange = alignment(wanted)
-        return {"loss": flow + alignment.weight * strange, "flow": flow, "alignment": strange}
+            aligned = alignment(wanted)
+        return {"loss": flow + alignment.weight * aligned, "flow": flow, "alignment": aligned}
 
     def export() -> None:
         write_transformer(config, flux)

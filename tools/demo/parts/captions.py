@@ -7,8 +7,9 @@ import torch
 
 from tools.demo.parts.pictures import pick
 from tools.demo.parts.words import clip_ids, t5_ids
+from tools.demo.shards.samples import CONTENT, TARGET, has_two_styles, nameable
 from tools.demo.shards.shards import Shards
-from tools.demo.shards.source import CONTENT, TARGET, has_two_styles, latents_of, nameable
+from tools.demo.shards.source import latents_of
 from tools.demo.training.config import PartConfig
 from tools.demo.training.prefetch import sent
 from uso.pipeline.pipeline import USOPipeline
@@ -36,7 +37,7 @@ class CaptionedBatch:
     ids_2: torch.Tensor
     """T5's, [B, length]; likewise."""
     scales: torch.Tensor
-    """Guidance scales that the model is told, [B], drawn evenly from those that it allows."""
+    """Guidance scales that the model is given, [B], drawn evenly from those that it allows."""
 
 
 class Captions:
@@ -82,15 +83,15 @@ class Captions:
 
 
 def encode_words(pipeline: USOPipeline, ids: torch.Tensor, ids_2: torch.Tensor) -> Words:
-    """Words as the transformer is told them, of ids on any device; gradients reach the encoders."""
+    """Words as the transformer reads them, of ids on any device; gradients reach the encoders."""
     ids, ids_2 = (each.to(pipeline.work_device) for each in (ids, ids_2))
     return pipeline.text_encoder_2(ids_2).last_hidden_state, pipeline.text_encoder(ids).pooler_output
 
 
 def captioned(shards: Shards) -> tuple[list[tuple[int, int]], list[str]]:
-    """(index, place in the arrays of latents) of each picture whose words were written down, and the words.
+    """(index, place in the arrays of latents) of each picture that has words, and the words.
 
-    Strangers are left out: they are there to be unknown to what is learned here.
+    Unnamed subjects (strangers) are left out: what is learned here must not know them.
 
     Raises:
         ConfigError: there are strangers alone.
@@ -111,7 +112,7 @@ def captioned(shards: Shards) -> tuple[list[tuple[int, int]], list[str]]:
 
 
 def caption_of(words: dict[str, Any], slot: int) -> str | None:
-    """The words that say what a picture of a row shows; None where nobody wrote them down.
+    """The words that describe a picture of a row; None if it has none.
 
     Targets in two styles are left out: mixing is for the projector and the LoRA to learn, not for the base.
     """
@@ -121,6 +122,6 @@ def caption_of(words: dict[str, Any], slot: int) -> str | None:
 
 
 def report_encoded(done: int, total: int) -> None:
-    """Say now and then how many samples are encoded."""
+    """Report now and then how many samples are encoded."""
     if done % 4096 < 512 or done == total:
         say(f"Encoded {done} of {total}.")

@@ -56,7 +56,7 @@ def new_descriptor(architecture: dict[str, Any], seed: int) -> CSD:
 
 
 class LabelLoss(nn.Module):
-    """How well vectors of pictures [B, 3, H, W] in [-1, 1] say their style and their subject: softmax of cosines."""
+    """How well vectors of pictures [B, 3, H, W] in [-1, 1] tell their style and their subject: softmax of cosines."""
 
     def __init__(self, model: CSD, styles: int, subjects: int, seed: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Guidance: the base learns to give, when it is told a scale, what two of its answers would give together.
+"""Guidance: the base, given a scale, learns to answer as two of its answers together would.
 
-It is its own teacher: the answer to the words is pushed away from that without, by the scale (guidance distillation,
-arXiv 2210.03142), as FLUX.1-dev was.
+It is its own teacher: the answer to the prompt is pushed away from the answer to none, by the scale (guidance
+distillation, arXiv 2210.03142), as in FLUX.1-dev.
 """
 
 import copy
@@ -20,8 +20,7 @@ from uso.errors import ConfigError
 from uso.pipeline.latents import pack
 from uso.pipeline.pipeline import USOPipeline
 from uso.training.loop.precision import autocast
-from uso.training.losses.flow import noised
-from uso.training.losses.network import predict
+from uso.training.losses.flow import noised, predict
 from uso.training.model.export import released, write_safetensors
 from uso.transformer.compile import cache_folder, compile_blocks
 from uso.weights.checkpoints import load_transformer
@@ -99,7 +98,7 @@ def guided_velocity(
         scales: [B]; 1 is the teacher's answer to the words, 0 that without.
         side: of the pictures, in pixels.
     """
-    told, untold = (
+    with_words, without = (
         predict(
             teacher,
             teacher.make_conditioning(
@@ -114,4 +113,4 @@ def guided_velocity(
         )
         for embeds, pooled in (words, no_words)
     )
-    return untold + scales[:, None, None] * (told - untold)
+    return without + scales[:, None, None] * (with_words - without)

@@ -32,13 +32,13 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
 
 
 def tower_sizes(tower: Any) -> dict[str, int]:
-    """What `architecture` says about a vision tower, out of its config."""
+    """The `architecture` of a vision tower, from its config."""
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size")
     return {name: int(getattr(tower, name)) for name in names}
 
 
 def refuse_other_sizes(what: str, wanted: Mapping[str, Any], present: Mapping[str, Any]) -> None:
-    """Refuse `architecture` of a part that is there with other sizes: a run goes on with what it finds.
+    """Refuse an `architecture` that differs from the existing part: a run continues with that part.
 
     Raises:
         ConfigError: which value differs.

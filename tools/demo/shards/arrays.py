@@ -1,6 +1,6 @@
 """What encoders make of shards, as arrays on disk: one file per shard, encoded once, mapped when read.
 
-An interrupted run goes on with the files that are there. They are known by the weights that made them and by what the
+An interrupted run continues with the existing files. Their names depend on the weights that made them and on what the
 pictures are; several processes may fill one folder.
 """
 

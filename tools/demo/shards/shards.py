@@ -44,7 +44,7 @@ def make_shards(
 ) -> Generator[int, None, None]:
     """Write samples `first` to `first + count`; yields how many this call has made after every shard.
 
-    Shards that are there are kept, so an interrupted run goes on where it was; a folder of whole shards may grow by a
+    Existing shards are kept, so an interrupted run continues; a folder of whole shards may grow by a
     later call with a larger `count`. `part` of `parts` processes makes every `parts`-th shard.
 
     Raises:
@@ -167,7 +167,7 @@ class Shards:
 
     @cached_property
     def definition(self) -> dict[str, Any]:
-        """The numbers that say what the shards hold: drawn anew with them, they are the same bytes."""
+        """The numbers that define the shards: drawn again with them, they are the same bytes."""
         return _read_definition(self.folder)
 
     @cached_property

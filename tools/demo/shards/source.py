@@ -1,195 +1,42 @@
-"""Training samples from shards of drawn triplets, as `uso.training.data.samples` makes them from files.
+"""Shards of drawn triplets as a run's data; configs name it `tools.demo.shards.source:open_samples`.
 
-Configs name it `tools.demo.shards.source:open_samples`. Features are arrays on disk, encoded in batches. Pictures are
-square and of one size, and are not cropped.
+Features are arrays on disk, encoded in batches.
 """
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
 from tools.demo.shards.arrays import Arrays, can_hold, encoded, name_of, to_bytes
+from tools.demo.shards.samples import (
+    CONTENT,
+    PHRASES,
+    STYLE,
+    STYLE_2,
+    TARGET,
+    ShardFeature,
+    Text,
+    shard_samples,
+    text_of,
+    unread_styles,
+)
 from tools.demo.shards.shards import Shards
 from tools.demo.training.words import NAMED
 from tools.demo.world.scenes import instruction
-from tools.demo.world.styles import STYLES
 from uso.errors import ConfigError
 from uso.pipeline.encoders import image_features
 from uso.pipeline.pipeline import USOPipeline
 from uso.training.config import TrainingConfig
-from uso.training.data.buckets import Shape
 from uso.training.data.features import FeatureCache
-from uso.training.data.samples import SampleFeatures
 from uso.training.data.source import Notify, OnProgress, RowSource, SampleSource, TrainingSample, rows_path
 from uso.training.loop.precision import autocast, compile_residuals
 from uso.training.losses.teacher import extra_prompts
 from uso.training.model.load import visiting
 from uso.transformer.context_embedder import STYLE_LAYERS
-
-CONTENT, STYLE, TARGET, STYLE_2 = 0, 1, 2, 3
-"""Places of a triplet's pictures; the last one only where some triplets have two styles."""
-
-STYLE_ONLY, TEXT_ONLY = 4, 8
-"""Where content is read, one triplet in so many is also trained without it."""
-
-INSTRUCTED = 2
-"""Where content is read, one triplet in so many that keep their layout is also trained with an instruction."""
-
-UNNAMED = 2
-"""Where content is read, one pair of triplets in so many with a moved layout has a prompt without the subject's name.
-The network must then look at the content picture, as it must for subjects whose names no model has learned."""
-
-NAMELESS = ("subject", "thing", "figure", "object")
-"""Words that replace the name."""
-
-Text = Literal["prompt", "unnamed", "sentence", "caption", "instruction"]
-"""Texts of a triplet: its prompt; the prompt without the subject's name; what the target shows; that, with its styles;
-an instruction that names the style alone."""
-
-
-@dataclass(frozen=True)
-class ShardPicture:
-    """One picture of a folder of shards."""
-
-    shards: Shards
-    index: int
-    slot: int
-
-    def __hash__(self) -> int:
-        return hash((self.shards.folder, self.index, self.slot))
-
-    def open(self) -> Image.Image:
-        return Image.fromarray(np.asarray(self.shards.pixels(self.index)[self.slot]))
-
-
-@dataclass(frozen=True)
-class ShardFeature:
-    """A feature of a triplet: of a picture by its number, of a prompt by its text."""
-
-    kind: Literal["prompt", "latents", "style"]
-    index: int = 0
-    slot: int = 0
-    prompt: str = ""
-
-
-@dataclass(frozen=True)
-class ShardSample:
-    """One triplet, with what the run reads of it."""
-
-    shards: Shards
-    features: SampleFeatures
-    shape: Shape
-    styles: tuple[ShardPicture, ...]
-
-
-def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
-    """Triplets of a folder, in the ways of use that the run reads; those of strangers only with their content.
-
-    Where content is read: subject and style, layout kept without words or moved by them, with the subject's name or
-    without; plain triplets without a style picture every other time (the subject alone); and, beside those, some
-    triplets by style and words, some by words that name the style, and some by their content and an instruction that
-    does. Where content is not read, words always say what the target shows, and no words can say it of a stranger.
-
-    Triplets with two styles are read with both, or, where `data.max_styles` is 1, not at all. They have no instruction
-    and no prompt for the teacher `Words`: a base is taught no such words.
-
-    Raises:
-        ConfigError: the shards hold no triplets, none that the run can use, or pictures of another size than its own.
-    """
-    if shards.kind != "triplets":
-        raise ConfigError(f"{shards.folder} holds {shards.kind}, and a run needs triplets. Make them: --form triplets.")
-    side = shards.pixels(0).shape[1]
-    for key, size in (("resolution", config.data.resolution), ("content_size", config.data.content_size)):
-        if size != side:
-            raise ConfigError(f"{shards.folder} holds pictures of {side} pixels. Set data.{key}={side}, not {size}.")
-
-    def sample(index: int, text: Text, content: bool, style: bool) -> ShardSample:
-        two = has_two_styles(shards.words[index])
-        slots = ((STYLE, STYLE_2) if two else (STYLE,)) if style else ()
-        named = reads_named and not two
-        features = SampleFeatures(
-            prompt=ShardFeature("prompt", prompt=text_of(shards.words[index], text)),
-            target=ShardFeature("latents", index, TARGET),
-            content=ShardFeature("latents", index, CONTENT) if content else None,
-            styles=tuple(ShardFeature("style", index, slot) for slot in slots),
-            prompts={NAMED: ShardFeature("prompt", prompt=text_of(shards.words[index], "caption"))} if named else {},
-        )
-        shape = Shape((side, side), (side, side) if content else None, len(slots))
-        return ShardSample(shards, features, shape, tuple(ShardPicture(shards, index, slot) for slot in slots))
-
-    reads_style, reads_named = "style" in config.reads, NAMED in extra_prompts(config)
-    unread = set(unread_styles(shards, config))
-    usable = range(len(shards)) if "content" in config.reads else nameable(shards)
-    read = [index for index in usable if index not in unread]
-    if not read:
-        raise ConfigError(f"{shards.folder} shows two styles throughout, and the run reads one. Set data.max_styles=2.")
-    if "content" not in config.reads:
-        return [sample(index, "sentence", False, reads_style) for index in read]
-    samples = []
-    for index in read:
-        words = shards.words[index]
-        plain, two = "style" not in words["labels"], has_two_styles(words)
-        alone = plain and index % 2 == 0
-        moved, known = words["labels"]["layout"] == "moved", not _strange(words)
-        text: Text = "unnamed" if moved and index // 2 % UNNAMED == 0 else "prompt"
-        samples.append(sample(index, text, True, reads_style and not alone))
-        if index % STYLE_ONLY == 0 and reads_style and known:
-            samples.append(sample(index, "sentence", False, True))
-        if index % TEXT_ONLY == 1 and known:
-            samples.append(sample(index, "caption", False, False))
-        if index % INSTRUCTED == 0 and not plain and not two and not moved:
-            samples.append(sample(index, "instruction", True, False))
-    return samples
-
-
-def unread_styles(shards: Shards, config: TrainingConfig) -> list[int]:
-    """Which triplets a run leaves out because they have more styles than it reads."""
-    if config.data.max_styles > 1:
-        return []
-    return [index for index, words in enumerate(shards.words) if has_two_styles(words)]
-
-
-def has_two_styles(words: dict[str, Any]) -> bool:
-    return "style_2" in words["labels"]
-
-
-def nameable(shards: Shards) -> list[int]:
-    """Which samples show a subject that words can name: for whatever learns without content images.
-
-    Raises:
-        ConfigError: there are none.
-    """
-    known = [index for index, words in enumerate(shards.words) if not _strange(words)]
-    if not known:
-        raise ConfigError(
-            f"{shards.folder} shows strangers alone, and a run without content images needs subjects that words can "
-            "name. Make others: --strangers 0.5 or less."
-        )
-    return known
-
-
-def _strange(words: dict[str, Any]) -> bool:
-    return bool(words["labels"].get("stranger"))
-
-
-_PHRASES = {style.name: style.phrase for style in STYLES}
-
-
-def text_of(words: dict[str, Any], text: Text) -> str:
-    """A text of a triplet; plain ones and those in two styles have no instruction."""
-    labels = words["labels"]
-    if text == "instruction":
-        return instruction(_PHRASES[labels["style"]])
-    if text == "unnamed":
-        word = NAMELESS[labels["index"] // (2 * UNNAMED) % len(NAMELESS)]
-        return str(words["prompt"]).replace(f"The {labels['subject']} ", f"The {word} ", 1)
-    return str(words[text])
 
 
 class ShardSource:
@@ -266,7 +113,7 @@ class ShardFeatures:
             kinds = ("prompt", "unnamed", "sentence", "caption")
         texts = ["", *(text_of(words, kind) for words in shards.words for kind in kinds)]
         if "content" in reads:
-            texts += [instruction(phrase) for phrase in _PHRASES.values()]
+            texts += [instruction(phrase) for phrase in PHRASES.values()]
         self._rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         self.prompts = _encoded_prompts(pipeline, list(self._rows))
 

@@ -40,10 +40,10 @@ class PartOptions(Strict):
 
 
 class AlignmentConfig(Strict):
-    """What a base learns to foretell beside the flow; see `tools.demo.parts.alignment`."""
+    """What a base learns to predict beside the flow; see `tools.demo.parts.alignment`."""
 
     descriptor: str
-    """File of the descriptor whose features are foretold."""
+    """File of the descriptor whose features are predicted."""
     weight: float = Field(default=0.5, gt=0)
     """Of that loss; the flow's has weight 1."""
 
@@ -67,9 +67,9 @@ class PartConfig(RunConfig):
     model_folder: str = "outputs/training/demo/model"
     """The model that is made, in the released layout: earlier parts are read there, and the result is written there."""
     fresh: bool = False
-    """Draw new weights of `architecture`; else the run goes on from what the model's folder holds, if it is there."""
+    """Draw new weights of `architecture`; else the run continues from the model folder's part, if there is one."""
     architecture: dict[str, Any] = Field(default_factory=dict)
-    """Sizes of a new part; each part's module says which."""
+    """Sizes of a new part; each part's module lists them."""
     data: str = "outputs/training/miniature/samples"
     """Shards of drawn samples (`python -m tools.demo data FOLDER --form samples`)."""
     alignment: AlignmentConfig | None = None
@@ -86,7 +86,7 @@ class PartConfig(RunConfig):
             has = f"has {', '.join(known)}" if known else "has none"
             raise ValueError(f"options.{name} is of another part; {self.part} {has}")
         if self.alignment is not None and self.part != "base":
-            raise ValueError(f"alignment is of the base; leave it out of {self.part}, or say alignment=null")
+            raise ValueError(f"alignment is of the base; leave it out of {self.part}, or set alignment=null")
         return self
 
     @property

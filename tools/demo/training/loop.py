@@ -30,7 +30,7 @@ FREE = {
     "device",
     "fresh",
 }
-"""Keys that may change when a run goes on."""
+"""Keys that may change when a run resumes."""
 
 
 class Loop(Run):
@@ -61,10 +61,10 @@ class Loop(Run):
         self.write = export
 
     def begin(self, resume: bool) -> None:
-        """Go on from the newest checkpoint if asked for and there is one.
+        """Resume from the newest checkpoint if `resume` is set and there is one.
 
         Raises:
-            ConfigError: there are checkpoints and nobody said to go on, or they are of another run.
+            ConfigError: there are checkpoints and `resume` is not set, or they are of another run.
         """
         refuse_other_run(self.config, resume)
         found = checkpoint.checkpoints(self.checkpoints)
@@ -98,10 +98,10 @@ class Loop(Run):
 
 
 def refuse_other_run(config: PartConfig, resume: bool) -> None:
-    """Refuse a run whose folder holds checkpoints that it does not go on from; before anything is written.
+    """Refuse a run whose folder holds checkpoints that it does not resume from, before anything is written.
 
     Raises:
-        ConfigError: there are checkpoints and nobody said to go on, or they are of another run.
+        ConfigError: there are checkpoints and `resume` is not set, or they are of another run.
     """
     found = checkpoint.checkpoints(config.folder / "checkpoints")
     if not found:

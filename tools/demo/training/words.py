@@ -18,7 +18,7 @@ from uso.training.data.batches import TrainingBatch
 from uso.training.losses.teacher import Targets
 
 NAMED = "named"
-"""The prompt that says what the target shows, and in which style."""
+"""The prompt that describes the target and names its style."""
 
 
 class WordsOptions(Strict):

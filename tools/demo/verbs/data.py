@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from uso.cli.train_data import meter
 from uso.errors import ConfigError
-from uso.training.make.command import meter
 
 SPLITS = "train, seen, new-subjects, new-styles, new-both"
 
@@ -54,7 +54,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
 
 
 def add_drawing_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags that say what is drawn; the contact sheet has them too."""
+    """Flags for what is drawn; the contact sheet has them too."""
     parser.add_argument("--size", type=int, default=128, metavar="PIXELS", help="side of the pictures (128)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, other pictures (0)")
     parser.add_argument("--split", default="train", metavar="NAME", help=f"{SPLITS} (train)")

@@ -8,7 +8,8 @@ import argparse
 from typing import Any
 
 from tools.demo.training.config import STAGES_FOLDER, load_stage
-from uso.training.command import add_train_flags, run_train
+from uso.cli import train
+from uso.training.command import run_train
 from uso.training.config_files import config_names
 
 
@@ -21,7 +22,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     )
     parser.set_defaults(run=run)
     parser.add_argument("config", metavar="STAGE", help=f"{', '.join(config_names(STAGES_FOLDER))}; or a YAML file")
-    add_train_flags(parser)
+    train.add_flags(parser)
     return parser
 
 

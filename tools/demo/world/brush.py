@@ -1,7 +1,7 @@
 """What scenes and styles are drawn with: noise, blur, edges, flow, colour ramps. numpy and OpenCV; no files, no state.
 
 Pictures are float32 [H, W, 3] in [0, 1], maps float32 [H, W]. Lengths are in pixels of a picture of `BASE` pixels;
-`unit` says how many real pixels that is, so that a style looks alike at every size. All randomness comes from the
+`unit` is that in real pixels, so that a style looks alike at every size. All randomness comes from the
 generator that is passed in.
 """
 

@@ -1,6 +1,6 @@
 """Where subjects are: backgrounds drawn by code, indoors and out, by day, at sunset, at night and in fog.
 
-A place gives a picture and says where the ground is. Subjects and captions are made elsewhere.
+A place gives a picture and the position of the ground. Subjects and captions are made elsewhere.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """A scene: one subject, posed and coloured, in a place at a time of day, perhaps with something beside it.
 
-`draw_scene` makes its plain picture and says where the subject is; `caption` says it in words. Styles come later.
+`draw_scene` makes its plain picture and the subject's mask; `caption` describes it. Styles come later.
 """
 
 import re

@@ -40,7 +40,7 @@ GLYPH_SIDE = 144
 class Subject:
     """Something with a name: `name` is one noun in the singular, `glyph` its emoji.
 
-    `tint` says how far its colours may turn, in turns of hue: things come in any colour, animals hardly.
+    `tint` is how far its colours may turn, in turns of hue: things come in any colour, animals hardly.
     """
 
     name: str

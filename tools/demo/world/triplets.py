@@ -1,4 +1,4 @@
-"""Samples of the drawn data: each a pure function of (seed, split, index), made when it is asked for.
+"""Samples of the drawn data: each a pure function of (seed, split, index), made when it is needed.
 
 A triplet is a content image (a subject in its plain look), a style image (another subject in a style) and a target (the
 first subject in that style, with the same parameters). Some have two style images in two styles, and a target that
@@ -27,7 +27,7 @@ from tools.demo.world.scenes import (
 )
 from tools.demo.world.styles import STYLES, Style, blended, draw_plain, draw_styled, paint
 from tools.demo.world.subjects import SUBJECTS, Subject
-from tools.demo.world.unnamed_subjects import STRANGERS
+from tools.demo.world.unnamed_subjects import UNNAMED_SUBJECTS
 from uso.errors import ConfigError
 
 Pixels = NDArray[np.uint8]
@@ -69,7 +69,7 @@ class Labels:
     """What a sample shows, for losses, evaluation and files; `params` are the style's numbers. `..._2`: where there are
     two styles, the second one's.
 
-    `stranger` says that the subject is one of `STRANGERS`, `same_pose` that it is in a new place as it was in the old.
+    `stranger`: the subject is one of `UNNAMED_SUBJECTS`; `same_pose`: it is in the new place as it was in the old.
     """
 
     split: str
@@ -98,8 +98,8 @@ class Labels:
 class Triplet:
     """`content`, `style`, `target`: [size, size, 3] bytes.
 
-    `prompt` is what the network is told: nothing where the layout is kept, else the target in words. `sentence` always
-    says what the target shows, `caption` in which styles too.
+    `prompt` is what the network reads: nothing where the layout is kept, else the target in words. `sentence` always
+    describes the target, and `caption` names its styles too.
     """
 
     content: Pixels
@@ -133,7 +133,7 @@ class Miniature:
         moved: share of triplets whose layout is moved.
         plain: share of single samples without style.
         plain_triplets: share of triplets whose style image and target are plain too: the subject, and nothing else.
-        strangers: share of triplets whose subjects are `STRANGERS`, for training alone.
+        strangers: share of triplets whose subjects are `UNNAMED_SUBJECTS`, for training alone.
         same_pose: share of the moved triplets whose subject keeps its pose and size in the new place.
         two_styles: share of the triplets that are not plain which have two style images, in two styles of which the
             target is a blend. Those with one are the same ones as without this share.
@@ -176,7 +176,7 @@ class Miniature:
         random = self._random("triplet", index)
         part = split(self.split)
         stranger = self.strangers > 0 and bool(random.random() < self.strangers)
-        subjects = STRANGERS if stranger else part.subjects
+        subjects = UNNAMED_SUBJECTS if stranger else part.subjects
         style = part.styles[int(random.integers(len(part.styles)))]
         params = style.draw(random)
         first, second = (subjects[int(number)] for number in random.choice(len(subjects), 2, replace=False))

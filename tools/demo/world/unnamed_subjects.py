@@ -1,4 +1,5 @@
-"""Subjects that a base model is not taught, for the stages that read a content image: whom to draw must be seen there.
+"""Subjects that a base model is not taught, for the stages that read a content image (`--strangers`). The network must
+look at that image to know what to draw.
 
 None of them shows what a held-out subject shows.
 """
@@ -24,7 +25,7 @@ def _name(glyph: str) -> str:
     return short[-1] if short else "thing"
 
 
-STRANGERS: tuple[Subject, ...] = (
+UNNAMED_SUBJECTS: tuple[Subject, ...] = (
     _of(
         "animal",
         0.03,

@@ -69,7 +69,7 @@ class TrainingBatch:
         return 8 * self.latents.shape[-1]
 
     def first(self, count: int | None) -> "TrainingBatch":
-        """A batch of the first so many samples; all for None."""
+        """A batch of the first `count` samples; all for None."""
         if count is None or count >= self.size:
             return self
         return replace(

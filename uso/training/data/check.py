@@ -12,7 +12,7 @@ from uso.images import open_image
 from uso.training.data.rows import Row, numbered_lines, parse_row
 
 MIN_SIDE = 64
-"""Least length of a picture's short side, in pixels, unless told otherwise."""
+"""Least length of a picture's short side, in pixels, by default."""
 
 MAX_PROMPT = 2000
 """Longest prompt, in characters; what T5 reads of 512 tokens is shorter than that."""

@@ -21,7 +21,7 @@ from torch import nn
 from uso.config import ROOT, from_home
 from uso.errors import CheckpointError, ConfigError, USOError
 from uso.images import open_image
-from uso.pipeline.cache import Remembered
+from uso.pipeline.cache import TensorCache
 from uso.pipeline.pipeline import USOPipeline
 from uso.training.data.buckets import crop_and_scale
 from uso.training.data.samples import Feature, Kind
@@ -83,7 +83,7 @@ class FeatureCache:
     def __init__(self, folder: Path | str, pipeline: USOPipeline, memory_gib: float = 0.0) -> None:
         self.folder = ROOT / from_home(folder)
         self.pipeline = pipeline
-        self._remembered = Remembered(int(memory_gib * 2**30))
+        self._remembered = TensorCache(int(memory_gib * 2**30))
         self._weights = {kind: _fingerprint(pipeline, names) for kind, names in ENCODERS.items()}
 
     def path(self, feature: Feature) -> Path:

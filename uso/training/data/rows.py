@@ -2,7 +2,7 @@
 
     {"prompt": "", "content": "a-content.png", "styles": ["a-style.png"], "target": "a.png", "layout": "kept"}
 
-Rows are read here as they are written; whether their pictures can be used is `check`'s business. Plain data, no torch.
+This module parses rows; `check.py` looks at their pictures. Plain data, no torch.
 """
 
 import json

@@ -106,7 +106,7 @@ def read_samples(
         reads: conditions that are read; pictures of others are ignored. Where content is not read, a row's
             `sentence`, if it has one, is its prompt: an empty prompt would mean that the content's layout is kept.
         key: the config's key that names the file.
-        first: only the first so many rows, for validation: those may lack a condition.
+        first: read only this many rows, for validation; they may lack a condition.
 
     Raises:
         ConfigError: the file or pictures are missing; names the rows.
@@ -160,7 +160,7 @@ def _sample(
         content_size = contents[targets.index(nearest_bucket(_size(content), targets))]
     kept = styles[: config.max_styles] if "style" in reads else []
     if kept and row.get("style_2") and len(kept) < 2:
-        raise ConfigError("its target wears two styles, and the run reads one. Set data.max_styles=2")
+        raise ConfigError("its target is in two styles, and the run reads one. Set data.max_styles=2")
     paths = tuple(_picture(folder, style, "styles") for style in kept)
     for style in paths:
         _size(style)

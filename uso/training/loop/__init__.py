@@ -1,8 +1,8 @@
 """A run: steps, and what is kept of it.
 
 trainer.py       losses, gradients, validation
-run.py           the loop itself: limits, checkpoints, stop
-optimizer.py     AdamW, 8-bit AdamW, Muon, running mean
+run.py           the loop itself: limits, checkpoints, signals
+optimizer.py     AdamW, 8-bit AdamW, learning rate, running mean
 precision.py     number formats, compiled blocks
 checkpoint.py    written and read
 log.py           metrics.jsonl, TensorBoard

@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped, in folders that are there wholly or not.
+"""Checkpoints: everything a run needs to resume as if it had never stopped. A folder is complete or absent.
 
 `state.safetensors` holds what learns, the optimizer's moments and the running mean, in float32; `state.json` the step,
 the place in the data, and the config. Random draws go by the place in the data (`seeds.py`), so that place is
@@ -31,7 +31,7 @@ FIXED = (
     *("model", "start", "learns", "reads", "lora", "dropout"),
     *("seed", "batch", "micro_batch", "base", "precision", "ema"),
 )
-"""Keys of a config that a run cannot change when it goes on; `data` neither, but for where the cache is."""
+"""Keys of a config that a resumed run cannot change; nor can it change `data`, except for the cache."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def read_record(checkpoint: Path) -> dict[str, Any]:
 
 
 def check_config(checkpoint: Path, config: TrainingConfig) -> None:
-    """Refuse to go on with a config under which the run would not be the same.
+    """Refuse to resume with a config under which the run would not be the same.
 
     Raises:
         ConfigError: names the key and both values.
@@ -129,7 +129,7 @@ def check_config(checkpoint: Path, config: TrainingConfig) -> None:
 
 
 def check_samples(checkpoint: Path, count: int) -> None:
-    """Refuse to go on among another number of samples: the order in which they are read would be another.
+    """Refuse to resume with another number of samples: their order would be another.
 
     Raises:
         ConfigError: names both numbers.

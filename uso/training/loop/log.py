@@ -1,4 +1,4 @@
-"""What a run says of itself: a line of JSON for every logged step, TensorBoard beside it, and a bar with the time left.
+"""The log of a run: a line of JSON for every logged step, TensorBoard, and a bar with the time left.
 
 `metrics.jsonl` is always written; TensorBoard is the default and can be switched off.
 """
@@ -36,7 +36,7 @@ class Journal:
 
     Args:
         folder: the run's.
-        begun: the step that the run goes on from; lines of later steps, which are made again, are taken out.
+        begun: the step that the run resumes from; lines of later steps, which are made again, are removed.
         steps: of the whole run.
     """
 
@@ -64,7 +64,7 @@ class Journal:
         self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers by name (`loss`, `validation/style`, ...) after so many steps."""
+        """Numbers by name (`loss`, `validation/style`, ...) after `step` steps."""
         self._lines.write(json.dumps({"step": step, **values}) + "\n")
         self._lines.flush()
         if self._board is not None:

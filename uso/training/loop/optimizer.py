@@ -65,7 +65,7 @@ def make_optimizer(config: OptimizerConfig, parameters: Iterable[torch.nn.Parame
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """Of a step counted from 0, in a run of so many."""
+    """Of a step counted from 0, in a run of `steps`."""
     if step < config.warm_up:
         return config.lr * (step + 1) / config.warm_up
     if config.decay == "constant":

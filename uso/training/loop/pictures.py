@@ -1,7 +1,7 @@
-"""Pictures of fixed seeds while a run goes on: every mode, made by `USOPipeline` as in use, from held-out rows.
+"""Validation pictures of fixed seeds: every mode, made by `USOPipeline` as in inference, from held-out rows.
 
-The style score of the modes that read a style is logged; where a reward is learned from, it shows whether the reward
-still means style.
+The style score of modes that read a style is logged. In a run with a reward it shows whether the reward still means
+style.
 """
 
 from collections.abc import Iterator
@@ -96,7 +96,7 @@ class Validation:
         )
 
     def draw(self, autocast: Any) -> Iterator[Drawn]:
-        """Make every picture. What the pipeline remembers from before is forgotten: what learns has changed since.
+        """Make every picture. The pipeline's cache is cleared first: the weights have changed.
 
         Args:
             autocast: makes the context that the network runs in.
@@ -104,8 +104,8 @@ class Validation:
         pipeline = self.pipeline
         pipeline.remembered.clear()
         for mode, number, request, styles in self.requests():
-            told = self.cache.load(Feature("prompt", prompt=request.prompt))
-            pipeline.remember_prompt(request.prompt, told["prompt_embeds"][None], told["pooled"][None])
+            kept = self.cache.load(Feature("prompt", prompt=request.prompt))
+            pipeline.remember_prompt(request.prompt, kept["prompt_embeds"][None], kept["pooled"][None])
             with autocast():  # what is remembered is bounded: earlier pictures may have pushed the prompt out
                 results = [event for event in pipeline.stream(request) if isinstance(event, GenerationResult)]
             yield Drawn(mode, number, results[0].image, styles)

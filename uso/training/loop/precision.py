@@ -1,4 +1,4 @@
-"""What makes training steps faster without changing what they compute; see `uso.transformer.compile` for the blocks."""
+"""Number formats and compiled blocks: faster steps that compute the same (blocks: `uso.transformer.compile`)."""
 
 import logging
 from functools import cache
@@ -52,7 +52,7 @@ def avoid_faulty_kernels(device: torch.device | str) -> None:
 
 
 def compiling(config: Run, device: torch.device | str) -> Run:
-    """A run as it can be had on a device: uncompiled where there is no compiler, which is said."""
+    """A run as a device can do it: uncompiled, with a warning, where there is no compiler."""
     if not config.compile:
         return config
     use_cache_folder(cache_folder())

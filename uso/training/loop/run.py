@@ -1,7 +1,7 @@
-"""What every run is made of: gradients to updates, updates to records and checkpoints, until the last step or a stop.
+"""The loop of every run: updates, records and checkpoints, until the last step or a stop.
 
-What is learned, and on what, is a subclass's business. A run that goes on from a checkpoint does what a run in one
-piece does, if every random draw goes by the number of the step (`uso.training.losses.seeds`).
+Subclasses compute the gradients. A resumed run computes what a run in one piece does, if every random draw goes by the
+number of the step (`uso.training.losses.seeds`).
 """
 
 import logging

@@ -1,7 +1,7 @@
 """The training loop: micro-batches to gradients, gradients to one update, updates to checkpoints and results.
 
-It is handed a pipeline that is loaded and features that are cached. Several processes share the batch, and their
-gradients are averaged once per update (`accelerate launch`).
+It is given a loaded pipeline and cached features. Several processes (`accelerate launch`) share the batch, and their
+gradients are averaged once per update.
 """
 
 import logging
@@ -26,13 +26,12 @@ from uso.training.loop.optimizer import showing
 from uso.training.loop.pictures import Validation, style_scores
 from uso.training.loop.precision import autocast
 from uso.training.loop.run import Run, Stopped
-from uso.training.losses.flow import draw_levels, noised, target_velocity
-from uso.training.losses.network import conditioning_of, predict
+from uso.training.losses.flow import conditioning_of, draw_levels, noised, predict, target_velocity
 from uso.training.losses.reward import StyleReward, StyleScore
 from uso.training.losses.seeds import generator
 from uso.training.losses.teacher import Targets, make_teacher
+from uso.training.model.adapters import Learners
 from uso.training.model.export import FILES, write_safetensors
-from uso.training.model.learners import Learners
 from uso.transformer.compile import uncompiled
 
 logger = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ class Trainer(Run):
     Args:
         pipeline: on its device, nothing of it learning yet; `Learners` freezes it and puts a LoRA in.
         batches: of this process; all features cached.
-        validation: pictures are made where there is one and `validation.every` says so.
+        validation: makes pictures every `validation.every` steps.
     """
 
     config: TrainingConfig
@@ -88,7 +87,7 @@ class Trainer(Run):
         if self.judges.learned is not None:
             self.reward = StyleReward(pipeline, config.reward, self.judges.learned, config.seed)
         self.accumulation = config.accumulation(self.process.num_processes)
-        # Norms keep float32 weights under autocast; torch says once that it does not fuse them.
+        # Norms keep float32 weights under autocast; torch warns once that it does not fuse them.
         warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
         if config.gradient_checkpointing:
             pipeline.transformer.enable_gradient_checkpointing()
@@ -137,12 +136,12 @@ class Trainer(Run):
     def update(self) -> dict[str, float]:
         """One step: gradients of `accumulation` micro-batches, clipped, and an update. Returns what to log.
 
-        A wish to stop is heard between micro-batches: a launcher of several processes waits for 30 seconds, and a step
-        may take longer.
+        The run can stop between micro-batches: a launcher of several processes waits for 30 seconds, and a step may
+        take longer.
 
         Raises:
             USOError: the loss is no number any more.
-            Stopped: such a wish was there.
+            Stopped: the run is to stop.
         """
         step = self.progress.step
         weight = 0.0 if self.reward is None else self.reward.config.weight_at(step)
@@ -201,7 +200,7 @@ class Trainer(Run):
             self.validate(journal)
 
     def must_stop(self, late: bool) -> bool:
-        """Whether any process wants to end: then all do."""
+        """Whether any process is to stop: then all do."""
         if self.process.num_processes == 1:
             return late or self.stopping
         wish = torch.tensor([float(late or self.stopping)], device=self.process.device)
@@ -221,7 +220,7 @@ class Trainer(Run):
             write_safetensors(self.config.folder / FILES[learner], tensors, record)
 
     def resume(self, checkpoint: Any) -> None:
-        """Go on from a checkpoint.
+        """Resume from a checkpoint.
 
         Raises:
             ConfigError, CheckpointError: it belongs to another run, or cannot be read.

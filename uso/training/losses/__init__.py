@@ -1,8 +1,7 @@
 """What a step minimises.
 
 flow.py       rectified flow
-network.py    the pipeline's stages on training batches
-guided.py     guidance that a run learns from itself
+teacher.py    targets from the network's own answers
 reward.py     style reward
 seeds.py      random numbers by purpose and place
 """

@@ -22,8 +22,7 @@ from uso.pipeline.stages import Conditioning
 from uso.training.config import RewardConfig
 from uso.training.data.batches import TrainingBatch
 from uso.training.data.source import StylePicture
-from uso.training.losses.flow import clean_estimate
-from uso.training.losses.network import conditioning_of, predict
+from uso.training.losses.flow import clean_estimate, conditioning_of, predict
 from uso.training.losses.seeds import generator
 from uso.training.plugins import find
 

@@ -1,7 +1,7 @@
 """Random numbers by what they are for: one seed, one purpose and one place in the run give one generator.
 
-Nothing is drawn from a generator that lives on, so the place in the run is the whole state: a run that goes on, or one
-on more processes, draws what a run in one piece draws.
+No generator outlives its use, so the place in the run is the whole state. A resumed run, or one on more processes,
+draws what a run in one piece draws.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """Triplets from a folder of stylised pictures, by experts: make references, score them, keep what passes.
 
 A picture is the target. A stylization expert makes the style reference, a de-stylization expert the content reference;
-CSD and DINO say which triplets are kept. One expert is loaded at a time and every result is a file of its own, so a
-run that was stopped goes on. What an expert is, is in `expert_models`; here there are only protocols.
+CSD and DINO decide which triplets are kept. One expert is loaded at a time and every result is a file of its own, so a
+stopped run continues. The expert models are in `models.py`; here are their protocols.
 """
 
 import codecs
@@ -46,7 +46,7 @@ class Editor(Protocol):
 
 
 class Scorer(Protocol):
-    """Says where pictures lie: unit vectors [N, D], near to each other if the pictures are alike."""
+    """Embeds pictures as unit vectors [N, D]; alike pictures have near vectors."""
 
     def vectors(self, pictures: list[Image.Image]) -> NDArray[np.float32]: ...
 
@@ -193,7 +193,7 @@ def _caption(path: Path) -> str:
 
 
 def _job(name: str, digest: str, caption: str, config: ExpertsConfig) -> Job:
-    """Draw what a picture is asked for: its bytes and the seed decide, not its place among others."""
+    """Draw a picture's instructions: its bytes and the seed decide, not its place among others."""
     draw = np.random.default_rng([config.seed, int(digest[:15], 16)])
     style = config.stylization
 

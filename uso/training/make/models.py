@@ -108,8 +108,8 @@ def _pretrained(kind: Any, name: str, **options: Any) -> Any:
     except (OSError, ValueError) as error:
         cause = beneath(error)
         if isinstance(cause, GatedRepoError | OfflineModeIsEnabled):
-            said = explained(cause, name, options.get("revision") or "main", Hub(), COMMAND)
+            reason = explained(cause, name, options.get("revision") or "main", Hub(), COMMAND)
         else:
-            words = str(cause or error).strip().splitlines()
-            said = words[0] if words else type(error).__name__
-        raise ConfigError(f"{name} could not be loaded as {kind.__name__}: {said}") from error
+            lines = str(cause or error).strip().splitlines()
+            reason = lines[0] if lines else type(error).__name__
+        raise ConfigError(f"{name} could not be loaded as {kind.__name__}: {reason}") from error

@@ -1,8 +1,7 @@
 """What learns and what is frozen.
 
-load.py        the pipeline as training wants it
-learners.py    projector, LoRA, transformer
-adapters.py    the LoRA
+load.py        the pipeline that a run begins with
+adapters.py    projector, LoRA, transformer: the parameters that learn
 int8.py        a frozen base in 8 bits
 export.py      files in the released layouts
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from uso.weights.layouts import Part, flux_part, projector_part
+from uso.weights.formats.layouts import Part, flux_part, projector_part
 
 FILES = {"projector": "projector.safetensors", "lora": "dit_lora.safetensors", "transformer": "flux1.safetensors"}
 """Where each learner's result goes."""
@@ -35,7 +35,7 @@ def by_source(
     """Parameters of a module as the tensors of a file: fused where it fuses, on the CPU.
 
     Args:
-        part_of: where a parameter is in the file (`uso.weights.layouts`).
+        part_of: where a parameter is in the file (`uso.weights.formats.layouts`).
     """
     tensors: dict[str, torch.Tensor] = {}
     for name, parameter in parameters.items():

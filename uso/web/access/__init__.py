@@ -1,11 +1,12 @@
-"""Who may come in: the layers between the network and the page.
+"""Who may use the server, and how much: the layers between the network and the page.
 
-stack.py       the layers, from the outside in
-hosts.py       `Host` and this machine
+stack.py       the stack of layers; request ids, response headers, errors, trusted proxies
+hosts.py       `Host` and `Origin`
 identity.py    persons, owners, the browser's cookie
 login.py       the login page
-accounts.py    the accounts file and tokens
-limits.py      requests per second, streams
+accounts.py    the file of accounts
+tokens.py      signatures, and the tokens of logins
+limits.py      the window that every limit counts with; requests and streams
 uploads.py     how much may be uploaded
 bodies.py      request bodies
 asgi.py        helpers

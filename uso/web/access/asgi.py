@@ -1,4 +1,4 @@
-"""A few helpers for the layers before the page, which are plain ASGI: nothing is buffered that streams."""
+"""What the layers before the page share: Gradio's paths, headers, answers, bodies. Plain ASGI."""
 
 import json
 from collections.abc import Awaitable, Callable, Iterable
@@ -7,6 +7,13 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 
 Headers = Iterable[tuple[str, str]]
+
+API = "/gradio_api"
+MCP = f"{API}/mcp"
+
+
+def is_mcp(path: str) -> bool:
+    return path == MCP or path.startswith(MCP + "/")
 
 
 def path_of(scope: Scope) -> str:
@@ -30,12 +37,12 @@ def drop_headers(scope: Scope, unwanted: Callable[[str], bool]) -> None:
 
 
 def is_navigation(scope: Scope) -> bool:
-    """Whether a browser asks for a page, to show it in a tab."""
+    """Whether a browser requests a page, to show it in a tab."""
     return scope["method"] == "GET" and "text/html" in header(scope, "accept")
 
 
 async def answer(send: Send, status: int, body: str, kind: str, headers: Headers = ()) -> None:
-    """A whole answer; `kind` is its media type."""
+    """Send a whole answer; `kind` is its media type."""
     data = body.encode()
     pairs = [("content-type", f"{kind}; charset=utf-8"), ("content-length", str(len(data))), *headers]
     raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
@@ -44,7 +51,7 @@ async def answer(send: Send, status: int, body: str, kind: str, headers: Headers
 
 
 async def refuse(scope: Scope, send: Send, status: int, detail: Any, headers: Headers = ()) -> None:
-    """Say in one sentence what is wrong: as text to a person, as `{"detail": ...}` to a program."""
+    """Answer with one sentence on what is wrong: as text to a person, as `{"detail": ...}` to a program."""
     pairs = [("cache-control", "no-store"), *headers]
     if is_navigation(scope):
         await answer(send, status, str(detail), "text/plain", pairs)
@@ -73,7 +80,7 @@ async def read_body(receive: Receive, limit: int) -> bytes | None:
 
 
 def replayed(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives a body that was read already, then goes on with what comes after it."""
+    """A `receive` that gives a body which was read already, then what comes after it."""
     first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     def again() -> Awaitable[Message]:

@@ -1,7 +1,7 @@
-"""What a request may carry: how much, and nothing that would make this server fetch something from elsewhere.
+"""Request bodies: how large they may be, and that nothing in them makes this server fetch from elsewhere.
 
-Gradio downloads a file whose "path" is an address, and proxies addresses in two of its routes. The first is refused
-here, in every body that could be JSON; the others, and routes that this page has no use for, by their paths.
+Gradio downloads a file whose "path" is a URL, and proxies URLs in two of its routes. The first is refused in every body
+that could be JSON; the routes, and others that the page does not use, by their paths.
 """
 
 import asyncio
@@ -10,30 +10,28 @@ import math
 import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.formparsers import MultiPartException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from uso.errors import RequestError
-from uso.web.access.asgi import Headers, header, path_of, read_body, refuse, replayed
+from uso.web.access.asgi import API, Headers, header, is_mcp, path_of, read_body, refuse, replayed
+from uso.web.access.hosts import host_of, own_hosts
 from uso.web.access.identity import asker_in
 from uso.web.access.uploads import Refused, Uploads
 
-API = "/gradio_api"
 UPLOAD = f"{API}/upload"
-MCP = f"{API}/mcp"
 JOIN = f"{API}/queue/join"
 
 JSON_BYTES = 1_000_000
 MCP_BYTES = 32_000_000
-"""Tools may be given images inside the message, in Base64."""
+"""Tools take images inside the message, in Base64."""
 FORM_BYTES = 1_000_000
-"""What the form around an uploaded file may take."""
+"""Of the form around an uploaded file."""
 MAX_DEPTH = 64
 """Of lists and objects inside each other."""
 DRAIN_SECONDS = 10.0
-"""How long a body that is too large is still read, and thrown away: a caller who is cut off while sending sees a broken
+"""How long a refused body is still read, and thrown away: a caller who is cut off while sending sees a broken
 connection, not the reason."""
 
 GIVE_THE_FILE = "Give the file itself, not its address: this server fetches nothing from elsewhere."
@@ -46,26 +44,23 @@ CLOSED = re.compile(
     rf"{API}/(?:proxy=|vibe-|undo-vibe|run-history|runs(?:/|$)|dev/|custom_component/|process_recording|deep_link"
     r"|profiling/)|/monitoring(?:/|$)"
 )
-"""Routes of Gradio's that fetch, that stream without end, or that nothing on this page uses."""
+"""Gradio's routes that fetch, that stream without end, or that this page does not use."""
 SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""Gradio puts a session's name together with others, and takes them apart again."""
+"""Gradio joins a session's name with others, and splits them again."""
 FILE = re.compile(rf"{API}/file[=/](.*)", re.DOTALL)
 
 
 class Bodies:
-    """A layer that answers 413, 400, 404, or of uploads 429 and 507 itself, and passes everything else on.
+    """A layer that refuses bodies with 400, 404 or 413, and uploads also with 429 or 507.
 
     Args:
-        max_upload: of one file, bytes.
-        min_free: of the disk with the uploads, bytes that stay free.
+        max_upload: bytes of one file.
         mcp: whether the endpoints are offered as MCP tools.
     """
 
-    def __init__(self, inner: ASGIApp, *, max_upload: int, min_free: float, mcp: bool) -> None:
-        self._inner = inner
-        self._max_upload = max_upload
-        self._mcp = mcp
-        self._uploads = Uploads(max_upload + FORM_BYTES, min_free)
+    def __init__(self, inner: ASGIApp, uploads: Uploads, *, max_upload: int, mcp: bool) -> None:
+        self._inner, self._uploads = inner, uploads
+        self._max_upload, self._mcp = max_upload, mcp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = path_of(scope)
@@ -80,7 +75,7 @@ class Bodies:
         if declared.isdecimal() and int(declared) > limit:
             return await self._too_large(scope, receive, send, limit, upload)
         if upload:
-            return await self._rationed(scope, receive, send, limit)
+            return await self._admitted(scope, receive, send, limit)
         if not declared and not header(scope, "transfer-encoding"):
             return await self._inner(scope, receive, send)
         return await self._json(scope, receive, send, limit)
@@ -96,28 +91,28 @@ class Bodies:
         if sentence is None:
             return await self._with_images(scope, receive, send, body)
         if path_of(scope).rstrip("/") == JOIN:  # the form in which gradio_client shows a sentence to its caller
-            said = {"__type__": "validate", "is_valid": False, "parameter_name": "request", "message": sentence}
-            return await refuse(scope, send, 422, [said])
+            invalid = {"__type__": "validate", "is_valid": False, "parameter_name": "request", "message": sentence}
+            return await refuse(scope, send, 422, [invalid])
         return await refuse(scope, send, 400, sentence)
 
     async def _with_images(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
-        """Images inside a message to a tool become files: they count as uploads."""
+        """Images inside a message to a tool become files, so they count as uploads."""
         images = _images(body) if is_mcp(path_of(scope)) else 0
         if not images:
             return await self._inner(scope, replayed(body, receive), send)
-        taken = await self._uploads.begin(asker_in(scope), len(body))
-        if isinstance(taken, Refused):
-            return await refuse(scope, send, taken.status, taken.sentence, _later(taken))
+        upload = await self._uploads.begin(asker_in(scope), len(body))
+        if isinstance(upload, Refused):
+            return await refuse(scope, send, upload.status, upload.sentence, _later(upload))
         try:
             await self._inner(scope, replayed(body, receive), send)
         finally:
-            self._uploads.end(taken, images, len(body))
+            self._uploads.end(upload, images, len(body))
 
-    async def _rationed(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+    async def _admitted(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
         declared = header(scope, "content-length")
-        taken = await self._uploads.begin(asker_in(scope), int(declared) if declared.isdecimal() else None)
-        if isinstance(taken, Refused):
-            return await _drained(scope, receive, send, taken.status, taken.sentence, _later(taken))
+        upload = await self._uploads.begin(asker_in(scope), int(declared) if declared.isdecimal() else None)
+        if isinstance(upload, Refused):
+            return await _drained(scope, receive, send, upload.status, upload.sentence, _later(upload))
         size, answer = 0, bytearray()
 
         async def measured() -> Message:
@@ -134,11 +129,11 @@ class Bodies:
         try:
             await self._upload(scope, measured, noted, limit)
         finally:
-            self._uploads.end(taken, _files(answer), size)
+            self._uploads.end(upload, _files(answer), size)
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
-        """Count while it streams. Gradio removes what it has taken in so far for one kind of exception alone, so that
-        one is raised inside it: also for a caller who goes away in the middle, whose files would stay for ever."""
+        """Count an upload while it streams. Gradio removes the files of a broken upload for one kind of exception only,
+        so that one is raised inside it, also where the caller goes away in the middle."""
         size = 0
         refused = False
         begun = False
@@ -154,15 +149,15 @@ class Bodies:
                 raise MultiPartException("The upload is larger than the maximum allowed size.")
             return message
 
-        async def said(message: Message) -> None:
+        async def passed_on(message: Message) -> None:
             nonlocal refused, begun
             if message["type"] == "http.response.start" and message["status"] == 413:
-                refused = True  # by Gradio, which counts each file; in our words
+                refused = True  # by Gradio, which counts each file; the sentence is ours
             if not refused or begun:
                 begun = True
                 await send(message)
 
-        await self._inner(scope, _until_complete(receive, counted), said)
+        await self._inner(scope, _until_complete(receive, counted), passed_on)
         if refused and not begun:
             await self._too_large(scope, receive, send, limit, upload=True)
 
@@ -177,7 +172,7 @@ class Bodies:
 async def _drained(
     scope: Scope, receive: Receive, send: Send, status: int, sentence: str, headers: Headers = ()
 ) -> None:
-    """Refuse a body that is still being sent, after the rest of it was thrown away."""
+    """Refuse a body that is still being sent, after throwing the rest of it away."""
     try:
         async with asyncio.timeout(DRAIN_SECONDS):
             await _drain(receive)
@@ -210,7 +205,7 @@ def _files(answer: bytearray) -> int:
 
 
 def _until_complete(receive: Receive, counted: Receive) -> Receive:
-    """`counted` while a body arrives, then the plain `receive`: a caller who goes away after it is no fault."""
+    """`counted` while a body arrives, then the plain `receive`: a caller may go away after it."""
     complete = False
 
     async def either() -> Message:
@@ -231,30 +226,8 @@ async def _drain(receive: Receive) -> None:
         more = message["type"] == "http.request" and message.get("more_body", False)
 
 
-def is_mcp(path: str) -> bool:
-    return path == MCP or path.startswith(MCP + "/")
-
-
-def own_hosts(scope: Scope) -> set[str]:
-    """The names, with port, by which the caller knows this server; a trusted proxy may have added one."""
-    names = (header(scope, "host"), header(scope, "x-forwarded-host").split(",")[0])
-    return {_without_default_port(name.strip().lower()) for name in names if name.strip()}
-
-
-def host_of(address: str) -> str:
-    """`host` or `host:port` of an address, ports 80 and 443 left out as browsers do; empty if it has none."""
-    try:
-        return _without_default_port(urlsplit(address.strip()).netloc.lower())
-    except ValueError:
-        return ""
-
-
-def _without_default_port(host: str) -> str:
-    return re.sub(r":(?:80|443)$", "", host)
-
-
 def fault(body: bytes, path: str, hosts: set[str]) -> str | None:
-    """Why a body is refused, as a sentence; None if it is not (also if it is no JSON, which is for others to say)."""
+    """Why a body is refused, as a sentence; None if it is not. A body that is no JSON is left to the app."""
     try:
         content = json.loads(body, parse_constant=_no_number)
     except RecursionError:
@@ -275,20 +248,20 @@ def fault(body: bytes, path: str, hosts: set[str]) -> str | None:
 
 
 def _no_number(name: str) -> None:
-    """Python's reader takes what JSON has not; Gradio would fail where it writes it back."""
+    """Python's parser accepts NaN and infinities; Gradio would fail where it writes them back."""
     raise RequestError(f"The request holds {name}, which is no number that JSON has.")
 
 
 def _points_elsewhere(value: str, key: str, holder: Any, hosts: set[str]) -> bool:
     if key == "path":
         return ADDRESS.match(value) is not None
-    if key == "url" and isinstance(holder, dict):  # where a browser shows a file from; of ours it may be
+    if key == "url" and isinstance(holder, dict):  # where a browser shows a file from; it may be on this server
         return ADDRESS.match(value) is not None and host_of(value) not in hosts
     return WEB_ADDRESS.fullmatch(value) is not None
 
 
 def _tool_arguments(content: Any) -> list[Any]:
-    """Of MCP messages only the arguments of a call are looked at: a client's address of itself is nobody's file."""
+    """The parts of MCP messages that are checked: the arguments of calls. A client may name its own site elsewhere."""
     calls = content if isinstance(content, list) else [content]
     parameters = [call.get("params") for call in calls if isinstance(call, dict)]
     return [part.get("arguments") for part in parameters if isinstance(part, dict)]

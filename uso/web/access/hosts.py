@@ -1,19 +1,22 @@
-"""By which name the server was asked for, and whether by somebody at this very machine: the first look at a request.
+"""`Host` and `Origin`: which name a request is for, which site sent it, and whether it comes from this very machine.
 
-A page elsewhere whose name is turned into 127.0.0.1 (DNS rebinding) is taken by a browser for this server's own; the
-name that it asks for tells. Headers are seen here as they came in, before `guard.py` takes away what nobody may say.
+A browser takes a page elsewhere for this server's own if its name resolves to 127.0.0.1 (DNS rebinding); `Host` gives
+it away. `Hosts` sees the headers as they arrived, before untrusted ones are removed; `Origins` sees them after that.
 """
 
 import ipaddress
 import re
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from uso.web.access.asgi import header, refuse
+from uso.web.access.asgi import drop_headers, header, refuse
 from uso.web.access.identity import mark_local
 from uso.web.settings import ServerSettings
+
+SAFE_METHODS = ("GET", "HEAD")
 
 MAX_SHOWN = 80
 """Characters of a name that a refusal repeats."""
@@ -25,7 +28,7 @@ FORWARDED = re.compile(
 
 
 class Hosts:
-    """Refuses names that the server does not go by, and marks requests that can only be this machine's own."""
+    """Refuses host names that are not the server's, and marks requests that can only come from this machine."""
 
     def __init__(self, inner: ASGIApp, settings: ServerSettings) -> None:
         self._inner = inner
@@ -38,7 +41,7 @@ class Hosts:
         scope["client"] = plain(scope.get("client"))
         peer = scope["client"][0] if scope["client"] else ""
         host = host_name(header(scope, "host"))
-        if not self._goes_by(host, scope, peer):
+        if not self._is_own(host, scope, peer):
             shown = host[:MAX_SHOWN]
             sentence = (
                 f"This server does not go by the name '{shown}'. Ask for it as localhost, or let whoever runs it start "
@@ -49,7 +52,7 @@ class Hosts:
             mark_local(scope)
         return await self._inner(scope, receive, send)
 
-    def _goes_by(self, host: str, scope: Scope, peer: str) -> bool:
+    def _is_own(self, host: str, scope: Scope, peer: str) -> bool:
         if not host or is_loopback(host) or host in self._allowed:  # browsers always name one
             return True
         if self._allowed or not self._near:
@@ -75,13 +78,13 @@ def is_loopback(name: str) -> bool:
 
 
 def was_forwarded(scope: Scope) -> bool:
-    """Whether a proxy says that it is between. HTTP/1.0 is what nginx speaks to a server when it was told nothing."""
+    """Whether a request came through a proxy. HTTP/1.0 is what nginx speaks to a server by default."""
     names = (key.decode("latin-1").lower().replace("_", "-") for key, _ in scope["headers"])
     return scope.get("http_version") == "1.0" or any(FORWARDED.fullmatch(name) for name in names)
 
 
 def plain(client: Any) -> tuple[str, int] | None:
-    """The other end of a connection; an IPv4 address that came over an IPv6 socket, as IPv4."""
+    """The other end of a connection; an IPv4 address on an IPv6 socket becomes plain IPv4."""
     if not client:
         return None
     host, port = client
@@ -90,3 +93,44 @@ def plain(client: Any) -> tuple[str, int] | None:
     except ValueError:
         mapped = None
     return (str(mapped) if mapped else host), port
+
+
+class Origins:
+    """Keeps other sites from acting through a visitor's browser, and from reading answers.
+
+    Gradio's own CORS layer refuses nothing: it only tells browsers which sites may read its answers, which is any site
+    unless the server is on localhost. It adds nothing to answers of requests without `Origin`.
+    """
+
+    def __init__(self, inner: ASGIApp) -> None:
+        self._inner = inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        origin = header(scope, "origin")
+        if origin and host_of(origin) not in own_hosts(scope):
+            if scope["method"] not in SAFE_METHODS:
+                sentence = (
+                    f"This came from another site ({origin[:200]}). Open this server's own page; if a proxy stands "
+                    "before it, let the proxy pass the Host header on."
+                )
+                return await refuse(scope, send, 403, sentence)
+            drop_headers(scope, lambda name: name == "origin")
+        return await self._inner(scope, receive, send)
+
+
+def own_hosts(scope: Scope) -> set[str]:
+    """The names, with port, under which the caller knows this server; a trusted proxy may have added one."""
+    names = (header(scope, "host"), header(scope, "x-forwarded-host").split(",")[0])
+    return {_without_default_port(name.strip().lower()) for name in names if name.strip()}
+
+
+def host_of(address: str) -> str:
+    """`host` or `host:port` of an address, ports 80 and 443 left out as browsers do; empty if it has none."""
+    try:
+        return _without_default_port(urlsplit(address.strip()).netloc.lower())
+    except ValueError:
+        return ""
+
+
+def _without_default_port(host: str) -> str:
+    return re.sub(r":(?:80|443)$", "", host)

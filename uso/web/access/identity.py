@@ -1,10 +1,8 @@
-"""Who asks: whose turn it is in the line, whose history it is, and the cookie that tells one browser from another.
+"""Who sends a request: the person that limits count, the owner of a history, and the cookie of one browser.
 
-Pure functions over addresses, names and cookie headers, and the one place where a request's `Asker` is kept. Nobody is
-let in or refused here; that is `guard.py` and `login.py`.
+Keeps the `Asker` of each request in its scope. Refuses nobody; that is up to the other layers.
 """
 
-import hmac
 import ipaddress
 import json
 import re
@@ -15,6 +13,11 @@ from collections.abc import MutableMapping
 from dataclasses import astuple, dataclass
 from hashlib import sha256
 from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from uso.web.access.asgi import header, is_mcp, is_navigation, path_of
+from uso.web.access.tokens import Signer
 
 BROWSER_COOKIE = "uso-browser"
 BROWSER_SECONDS = 365 * 24 * 3600
@@ -36,13 +39,13 @@ class Asker:
     """Who is behind a request."""
 
     person: str
-    """Whose turn it is, and whom limits count: `name:alice`, or `at:203.0.113.7` (IPv6: a /64, one household)."""
+    """Whom queue and limits count: `name:alice`, or `at:203.0.113.7` (IPv6: a /64, one household)."""
     owner: str | None
     """Whose history it is: `name:alice`, or `browser:` and a hash; None for a program, which has none."""
     name: str | None
     """The login name."""
     local: bool = False
-    """Whether nobody but a person at this very machine can have sent it (`hosts.py` says when)."""
+    """Whether only a person at this very machine can have sent it (`hosts.py`)."""
 
 
 def person_at(host: str | None) -> str:
@@ -69,7 +72,7 @@ def asker_at(host: str | None, *, name: str | None = None, cookies: str = "", lo
 
 def asker_of(request: Any) -> Asker:
     """Who is behind a `gr.Request` (of a queued event too: it wraps the request that joined the queue) or a Starlette
-    request. What the guard found counts; without a guard, address and cookie are read from the request itself."""
+    request. Without the stack, address and cookie are read from the request itself."""
     scope = _scope(request)
     found = asker_in(scope)
     if found is not None:
@@ -80,13 +83,13 @@ def asker_of(request: Any) -> Asker:
 
 
 def asker_in(scope: MutableMapping[str, Any]) -> Asker | None:
-    """What the guard has found so far."""
+    """What the layers outside have found so far."""
     found = scope.get("state", {}).get(_ASKER)
     return found if isinstance(found, Asker) else None
 
 
 def request_id_of(request: Any) -> str:
-    """What the log has this request's troubles under, and the caller as `X-Request-Id`; empty without a guard."""
+    """The request's id in the log and in `X-Request-Id`; empty without the stack."""
     return str(_scope(request).get("state", {}).get(REQUEST_ID, ""))
 
 
@@ -106,7 +109,7 @@ def remember(scope: MutableMapping[str, Any], asker: Asker) -> None:
 
 
 def mark_local(scope: MutableMapping[str, Any]) -> None:
-    """Note that a request was sent on this machine, by nobody else's order."""
+    """Note that a request was sent from this very machine."""
     scope.setdefault("state", {})[_LOCAL] = True
 
 
@@ -115,7 +118,7 @@ def is_local(scope: MutableMapping[str, Any]) -> bool:
 
 
 def acceptable_name(name: str) -> bool:
-    """Whether a text can be somebody's login name: 1 to 128 printable characters, no blank at either end."""
+    """Whether a text can be a login name: 1 to 128 printable characters, no blank at either end."""
     return 0 < len(name) <= MAX_NAME and name.isprintable() and name == name.strip()
 
 
@@ -147,39 +150,74 @@ def set_cookie(name: str, value: str, *, path: str, secure: bool, seconds: int) 
 
 
 class Relay:
-    """Headers by which a request that the server makes to itself says on whose behalf.
+    """Headers by which a request that the server sends to itself names the caller on whose behalf it is.
 
-    Gradio's MCP tools call the server's own address and copy the headers of the request that they came with. The guard
-    puts `CALLER` on such requests and believes it when it comes back; `SELF` is for the client that makes them.
+    Gradio's MCP tools call the server's own address and copy the headers of the request that they came with. `Identity`
+    puts `CALLER` on such requests, and it is trusted when it comes back; `SELF` is for the client that sends them.
     """
 
     CALLER = "x-uso-caller"
     SELF = "x-uso-self"
 
     def __init__(self) -> None:
-        self._key = secrets.token_bytes(32)
+        self._signer = Signer(secrets.token_bytes(32))
 
     def caller(self, asker: Asker) -> str:
         """The value of `CALLER`, valid in this process alone."""
         return self._sealed(self.CALLER, json.dumps(astuple(asker)))
 
     def own_headers(self) -> dict[str, str]:
-        """What a client inside this process sends with everything, to be let in without a login."""
+        """What a client inside this process sends with every request, instead of a login."""
         return {self.SELF: self._sealed(self.SELF, json.dumps(["server", None, "server"]))}
 
     def asker(self, header: str, value: str) -> Asker | None:
-        """Whom a header speaks for; None for a forged one."""
-        text, _, seal = value.rpartition(".")
+        """The caller that a header names; None for a forged one."""
+        text, _, signature = value.rpartition(".")
         try:
             opened = urlsafe_b64decode(text.encode()).decode()
         except (Base64Error, ValueError):
             return None
-        if not hmac.compare_digest(self._seal(header, opened), seal.encode()):
-            return None
-        return Asker(*json.loads(opened))
+        return Asker(*json.loads(opened)) if self._signer.is_signature(signature, header, opened) else None
 
     def _sealed(self, header: str, text: str) -> str:
-        return f"{urlsafe_b64encode(text.encode()).decode()}.{self._seal(header, text).decode()}"
+        return f"{urlsafe_b64encode(text.encode()).decode()}.{self._signer.sign(header, text)}"
 
-    def _seal(self, header: str, text: str) -> bytes:
-        return hmac.new(self._key, f"{header}\n{text}".encode(), sha256).hexdigest().encode()
+
+# The layer
+
+
+class Identity:
+    """Notes who sends each request, and gives a browser its cookie with the page: a new one, or its own for longer."""
+
+    def __init__(self, inner: ASGIApp, root_path: str, relay: Relay) -> None:
+        self._inner = inner
+        self._root = root_path.rstrip("/")
+        self._relay = relay
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        cookies = header(scope, "cookie")
+        asker = asker_in(scope)
+        if asker is None:
+            address = scope["client"][0] if scope.get("client") else None
+            asker = asker_at(address, cookies=cookies, local=is_local(scope))
+            remember(scope, asker)
+        if is_mcp(path_of(scope)):
+            scope["headers"] = [*scope["headers"], (Relay.CALLER.encode(), self._relay.caller(asker).encode())]
+        if asker.name is None and is_navigation(scope):
+            key = browser_key(cookies) or new_browser_key()  # the same again for another year
+            return await self._inner(scope, receive, self._with_cookie(scope, send, key))
+        return await self._inner(scope, receive, send)
+
+    def _with_cookie(self, scope: Scope, send: Send, key: str) -> Send:
+        secure = scope.get("scheme") == "https"
+        cookie = set_cookie(BROWSER_COOKIE, key, path=self._root, secure=secure, seconds=BROWSER_SECONDS)
+
+        async def send_with(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                kept = [pair for pair in message["headers"] if pair[0].lower() != b"cache-control"]
+                # A cache that kept this answer would give the same key to others.
+                new = [(b"set-cookie", cookie.encode()), (b"cache-control", b"no-store")]
+                message["headers"] = [*kept, *new]
+            await send(message)
+
+        return send_with

@@ -1,62 +1,118 @@
-"""How fast one caller may go, and how many streams one may hold open: far beyond what a page needs, short of a flood.
+"""How much one person may do: the window that every limit counts with, and the limits on requests and open streams.
 
-How many pictures one may ask for is said in `door.py`, how much one may upload in `uploads.py`.
+The others that count with it: wrong passwords (`login.py`), uploads (`uploads.py`), and requests for pictures
+(`jobs/admission.py`).
 """
 
 import re
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from hashlib import sha256
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from uso.web.access.asgi import path_of, refuse
-from uso.web.access.bodies import API
+from uso.web.access.asgi import API, path_of, refuse
 from uso.web.access.identity import asker_in
 
-A_SECOND, AT_ONCE = 20.0, 200.0
-"""Events of one person: steadily, and after a quiet time. A page sends about ten for one thing that is done on it."""
+A_SECOND, AT_ONCE = 20, 200
+"""Requests of one person: steadily, and after a quiet time. A page sends about ten for each thing done on it."""
 
 OPEN_STREAMS = 100
 """Of one person at the same time; a page has two, a program one for each job."""
 
-REMEMBERED_PEOPLE = 10_000
-"""The one who was quiet for longest is forgotten first."""
+REMEMBERED_KEYS = 10_000
+"""People, addresses or names that a window remembers; the one that was quiet for longest is forgotten first."""
 
 STREAM = re.compile(rf"{API}/(?:queue/data|heartbeat/|call/|upload_progress)")
-"""Answers without an end, when they are asked for with GET."""
+"""Routes that answer a GET without an end."""
 
 
-class RateWindow:
-    """A bucket of events for each person: it holds `most`, and fills at `rate` a second."""
+class Window:
+    """What each key used lately, and how long it must wait for more. For one thread.
+
+    What is used counts for `seconds`. With `steady` it comes back bit by bit, `most` within `seconds` (a token bucket).
+    Memory is bounded: digests of the latest `keys` keys, and of each no more than fills its window.
+
+    Args:
+        most: what one key may use.
+        step: seconds within which uses are counted as one; 0 keeps every use.
+    """
 
     def __init__(
-        self, rate: float = A_SECOND, most: float = AT_ONCE, clock: Callable[[], float] = time.monotonic
+        self,
+        most: float,
+        seconds: float,
+        *,
+        steady: bool = False,
+        step: float = 0.0,
+        keys: int = REMEMBERED_KEYS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._rate, self._most, self._clock = rate, most, clock
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """What a person had left, and when."""
+        self.most, self.seconds = most, seconds
+        self._steady, self._step, self._keys, self._clock = steady, step, keys, clock
+        self._used: OrderedDict[bytes, dict[float, float]] = OrderedDict()
+        """Of each key: until when it counts, to how much; earliest first."""
 
-    def wait(self, person: str) -> float:
-        """Take one event out; or the seconds until there is one, where there is none."""
+    def wait(self, key: str, amount: float = 1) -> float:
+        """Seconds until a key may try to use `amount` again; 0 if it may use it now. Counts nothing."""
         now = self._clock()
-        left, then = self._left.get(person, (self._most, now))
-        left = min(self._most, left + (now - then) * self._rate)
-        if left < 1:
-            return (1 - left) / self._rate
-        self._left[person] = (left - 1, now)
-        self._left.move_to_end(person)
-        while len(self._left) > REMEMBERED_PEOPLE:
-            self._left.popitem(last=False)
-        return 0.0
+        used = self._counting(_digest(key), now)
+        return next(iter(used)) - now if used and sum(used.values()) + amount > self.most else 0.0
+
+    def count(self, key: str, amount: float = 1) -> float:
+        """Count what a key uses now; returns until when it counts."""
+        digest, now = _digest(key), self._clock()
+        used = self._counting(digest, now)
+        if self._steady:
+            until = max([now, *used]) + amount * self.seconds / self.most
+        else:
+            until = (now // self._step * self._step if self._step else now) + self.seconds
+        used[until] = used.get(until, 0) + amount
+        while sum(used.values()) - used[first := next(iter(used))] >= self.most:
+            del used[first]  # the later ones fill the window without it
+        self._used[digest] = used
+        self._used.move_to_end(digest)
+        while len(self._used) > self._keys:
+            self._used.popitem(last=False)
+        return until
+
+    def take(self, key: str, amount: float = 1) -> float:
+        """Count `amount` if the key may use it now, and return 0; otherwise the seconds until it may."""
+        wait = self.wait(key, amount)
+        if not wait:
+            self.count(key, amount)
+        return wait
+
+    def correct(self, key: str, until: float, amount: float) -> None:
+        """Add to what `count` counted until then; a negative amount takes away from it."""
+        digest = _digest(key)
+        used = self._used.get(digest, {})
+        if until in used:
+            used[until] += amount
+            if not used[until]:
+                del used[until]
+            if not used:
+                del self._used[digest]
+
+    def _counting(self, digest: bytes, now: float) -> dict[float, float]:
+        return {until: amount for until, amount in self._used.get(digest, {}).items() if until > now}
+
+
+def _digest(key: str) -> bytes:
+    return sha256(key.encode(errors="surrogatepass")).digest()[:16]
+
+
+def request_window(clock: Callable[[], float] = time.monotonic) -> Window:
+    return Window(AT_ONCE, AT_ONCE / A_SECOND, steady=True, clock=clock)
 
 
 class RateLimits:
-    """A layer that answers 429 itself, and passes everything else on. Who asks is known before it."""
+    """A layer that refuses with 429 who sends too many requests or holds too many streams open."""
 
-    def __init__(self, inner: ASGIApp, window: RateWindow | None = None, most_open: int = OPEN_STREAMS) -> None:
+    def __init__(self, inner: ASGIApp, window: Window | None = None, most_open: int = OPEN_STREAMS) -> None:
         self._inner = inner
-        self._window = window or RateWindow()
+        self._window = window or request_window()
         self._most_open = most_open
         self._open: Counter[str] = Counter()
 
@@ -67,8 +123,8 @@ class RateLimits:
             return await self._inner(scope, receive, send)
         asker = asker_in(scope)
         person = asker.person if asker is not None else ""
-        if self._window.wait(person):
-            sentence = f"More than {A_SECOND:g} requests a second came from you. Wait a moment, then try again."
+        if self._window.take(person):
+            sentence = f"More than {A_SECOND} requests a second came from you. Wait a moment, then try again."
             return await refuse(scope, send, 429, sentence, [("retry-after", "1")])
         if not stream:
             return await self._inner(scope, receive, send)
@@ -82,3 +138,8 @@ class RateLimits:
             self._open[person] -= 1
             if not self._open[person]:
                 del self._open[person]
+
+
+def duration(seconds: float) -> str:
+    """In words, to the second or to the minute."""
+    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"

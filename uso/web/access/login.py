@@ -1,7 +1,7 @@
-"""The login page, its cookie, and the door that it opens: a layer before everything but the paths that stay open.
+"""The login page and its cookie: a layer before everything but the paths that stay open.
 
 `POST /login` takes `username` and `password` as Gradio's own login does, so `gradio_client`'s `auth=` works. Gradio's
-own is not used: it leaves many of its routes open, and forgets everybody at a restart.
+own login is not used: it leaves many of its routes open, and forgets everybody at a restart.
 """
 
 import asyncio
@@ -14,9 +14,11 @@ from collections.abc import Collection
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from uso.web.access.accounts import LOGIN_SECONDS, MAX_PASSWORD_BYTES, Accounts, Throttle
+from uso.web.access.accounts import MAX_PASSWORD_BYTES, Accounts
 from uso.web.access.asgi import answer, header, is_navigation, path_of, read_body, refuse, replayed
 from uso.web.access.identity import acceptable_name, asker_at, asker_in, cookie_values, person_at, remember, set_cookie
+from uso.web.access.limits import Window
+from uso.web.access.tokens import LOGIN_SECONDS, LoginTokens
 
 logger = logging.getLogger(__name__)
 
@@ -24,29 +26,35 @@ LOGIN_COOKIE = "uso-login"
 FORM_BYTES = 16_000
 
 WRONG_TRIES, WRONG_SECONDS = 5, 300.0
-"""From one address: as many wrong passwords, in as many seconds."""
+"""Wrong passwords from one address, within so many seconds."""
 WRONG_TRIES_OF_NAME = 20
-"""For one name, from all addresses: more, so that no single address can lock somebody out."""
+"""And for one name from all addresses: more, so that no single address can lock somebody out."""
 
+LOG_IN = "Log in first."
 WRONG = "The name or the password is wrong."
 
 CHECKS_AT_ONCE = 2
-"""Passwords that are looked at at the same time; each occupies a processor core."""
+"""Passwords that are checked at the same time; each occupies a processor core."""
 
 
 class Login:
-    """Lets in who has a valid cookie, and gives one for a right password."""
+    """Admits requests with a valid cookie, and gives one for a right password."""
 
     def __init__(
-        self, inner: ASGIApp, accounts: Accounts, *, open_paths: Collection[str], root_path: str, title: str = "USO"
+        self,
+        inner: ASGIApp,
+        accounts: Accounts,
+        tokens: LoginTokens,
+        *,
+        open_paths: Collection[str],
+        root_path: str,
     ) -> None:
         self._inner = inner
-        self._accounts = accounts
+        self._accounts, self._tokens = accounts, tokens
         self._open = frozenset(open_paths)
         self._root = root_path.rstrip("/")
-        self._title = title
-        self._by_address = Throttle(WRONG_TRIES, WRONG_SECONDS)
-        self._by_name = Throttle(WRONG_TRIES_OF_NAME, WRONG_SECONDS)
+        self._by_address = Window(WRONG_TRIES, WRONG_SECONDS)
+        self._by_name = Window(WRONG_TRIES_OF_NAME, WRONG_SECONDS)
         self._checks = asyncio.Semaphore(CHECKS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,29 +63,29 @@ class Login:
             return await self._login(scope, receive, send)
         if path == "/logout":
             return await self._logout(scope, send)
-        if self._let_in(scope):
+        if self._is_logged_in(scope):
             if path == "/login":
                 return await self._go_home(send)
             return await self._inner(scope, receive, send)
         if path in self._open:
             return await self._inner(scope, receive, send)
-        return await self._ask(scope, send, 401, "Log in first.")
+        return await self._show(scope, send, 401)
 
     async def _logout(self, scope: Scope, send: Send) -> None:
-        """By POST alone: an image or a link on another page must log nobody out."""
+        """Log out, by POST alone: an image or a link on another page must log nobody out."""
         if scope["method"] != "POST":
             return await refuse(scope, send, 405, "Log out with the button on the page.", [("allow", "POST")])
         for token in cookie_values(header(scope, "cookie"), LOGIN_COOKIE):
-            self._accounts.end(token)
+            self._tokens.end(token)
         return await self._go_home(send, self._cookie(scope, "", 0))
 
-    def _let_in(self, scope: Scope) -> bool:
+    def _is_logged_in(self, scope: Scope) -> bool:
         """Whether the request has a name already, or a cookie that gives it one."""
         known = asker_in(scope)
         if known is not None and known.name is not None:
             return True
         for token in cookie_values(header(scope, "cookie"), LOGIN_COOKIE):
-            name = self._accounts.name_of(token)
+            name = self._tokens.name_of(token)
             if name is not None:
                 remember(scope, asker_at(None, name=name))
                 return True
@@ -89,27 +97,27 @@ class Login:
         except ConnectionError:
             return None
         except Exception:  # whatever a stranger's form makes the parser raise
-            return await self._ask(scope, send, 400, "A login has a form with username and password.")
-        if not acceptable_name(name):  # of no account; not worth a hash, nor a place in memory
-            return await self._ask(scope, send, 401, WRONG)
+            return await self._show(scope, send, 400, "A login has a form with username and password.")
+        if not acceptable_name(name):  # of no account: not worth a hash or a place in memory
+            return await self._show(scope, send, 401, WRONG)
         address = person_at(scope["client"][0] if scope.get("client") else None)
         wait = self._by_address.wait(address) or self._by_name.wait(name)
         if wait:
             minutes = math.ceil(wait / 60)
             sentence = f"Too many wrong passwords. Try again in {minutes} minute{'' if minutes == 1 else 's'}."
-            return await self._ask(scope, send, 429, sentence, [("retry-after", str(math.ceil(wait)))])
-        self._by_address.count(address)
-        self._by_name.count(name)
+            return await self._show(scope, send, 429, sentence, [("retry-after", str(math.ceil(wait)))])
+        # Counted before the check, so that many tries at once count too.
+        of_address, of_name = self._by_address.count(address), self._by_name.count(name)
         async with self._checks:
             right = await asyncio.to_thread(self._accounts.check, name, password)
         if not right:
             logger.info("A wrong name or password from %s.", address.removeprefix("at:"))
             too_long = len(password.encode(errors="surrogatepass")) > MAX_PASSWORD_BYTES
             hint = f" Passwords have at most {MAX_PASSWORD_BYTES} bytes." if too_long else ""
-            return await self._ask(scope, send, 401, WRONG + hint)
-        self._by_address.forgive(address)
-        self._by_name.forgive(name)
-        cookie = self._cookie(scope, self._accounts.token(name), LOGIN_SECONDS)
+            return await self._show(scope, send, 401, WRONG + hint)
+        self._by_address.correct(address, of_address, -1)
+        self._by_name.correct(name, of_name, -1)
+        cookie = self._cookie(scope, self._tokens.issue(name), LOGIN_SECONDS)
         if _from_page(scope):
             return await self._go_home(send, cookie)
         return await answer(send, 200, json.dumps({"success": True}), "application/json", [cookie])
@@ -122,19 +130,19 @@ class Login:
         pairs = [("location", self._root + "/"), ("cache-control", "no-store"), *headers]
         await answer(send, 303, "", "text/plain", pairs)
 
-    async def _ask(
-        self, scope: Scope, send: Send, status: int, sentence: str, headers: list[tuple[str, str]] | None = None
+    async def _show(
+        self, scope: Scope, send: Send, status: int, sentence: str = "", headers: list[tuple[str, str]] | None = None
     ) -> None:
-        """The login page to a person, the sentence to a program."""
+        """The login page to a person, with what is wrong; the sentence alone to a program."""
         if not (is_navigation(scope) or _from_page(scope)):
-            return await refuse(scope, send, status, sentence, headers or [])
-        said = "" if sentence == "Log in first." else f'<p role="alert">{html.escape(sentence)}</p>'
-        body = PAGE.format(title=html.escape(self._title), action=html.escape(self._root + "/login"), said=said)
+            return await refuse(scope, send, status, sentence or LOG_IN, headers or [])
+        alert = f'<p role="alert">{html.escape(sentence)}</p>' if sentence else ""
+        body = PAGE.format(action=html.escape(self._root + "/login"), alert=alert)
         return await answer(send, status, body, "text/html", [("cache-control", "no-store"), *(headers or [])])
 
 
 async def _form(scope: Scope, receive: Receive) -> tuple[str, str]:
-    """Name and password, of a form in either encoding.
+    """Name and password of a form, in either encoding.
 
     Raises:
         ValueError: the form is too large, or lacks one of them.
@@ -158,7 +166,7 @@ PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}: log in</title>
+<title>USO: log in</title>
 <style>
 :root {{ color-scheme: light dark; font-family: system-ui, sans-serif; line-height: 1.5 }}
 body {{ display: grid; place-items: center; min-height: 90vh; margin: 0 1rem }}
@@ -171,8 +179,8 @@ button {{ padding: .6rem; font-weight: 700 }}
 </head>
 <body>
 <main>
-<h1>{title}</h1>
-{said}
+<h1>USO</h1>
+{alert}
 <form method="post" action="{action}">
 <label for="username">Name</label>
 <input id="username" name="username" autocomplete="username" autocapitalize="none" required autofocus>

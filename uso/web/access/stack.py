@@ -1,8 +1,7 @@
-"""Everything between the network and the page: who asks, from where, with what, and what is said when it goes wrong.
+"""The stack of ASGI layers between the network and the page.
 
-One stack of plain ASGI layers, from the outside in: request ids, errors and headers of answers; the server's own name;
-the real peer and what a trusted proxy says of it; other sites' requests; login; identity; how fast; bodies, and
-how much. How many may wait for a picture is decided inside.
+From the outside in: request ids, errors and response headers; host names; trusted proxies; other sites' requests;
+login; identity; rate limits; request bodies and uploads. The queue has limits of its own.
 """
 
 import ipaddress
@@ -15,35 +14,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from uso.errors import ConfigError
-from uso.web.access.accounts import Accounts, login_key
-from uso.web.access.asgi import drop_headers, header, is_navigation, path_of, refuse
-from uso.web.access.bodies import Bodies, host_of, is_mcp, own_hosts
-from uso.web.access.hosts import Hosts
-from uso.web.access.identity import (
-    BROWSER_COOKIE,
-    BROWSER_SECONDS,
-    REQUEST_ID,
-    Asker,
-    Relay,
-    acceptable_name,
-    asker_at,
-    asker_in,
-    browser_key,
-    is_local,
-    new_browser_key,
-    remember,
-    set_cookie,
-)
+from uso.web.access.accounts import Accounts
+from uso.web.access.asgi import drop_headers, header, path_of, refuse
+from uso.web.access.bodies import FORM_BYTES, Bodies
+from uso.web.access.hosts import Hosts, Origins
+from uso.web.access.identity import REQUEST_ID, Asker, Identity, Relay, acceptable_name, asker_at, remember
 from uso.web.access.limits import RateLimits
 from uso.web.access.login import Login
+from uso.web.access.tokens import LoginTokens, login_key
+from uso.web.access.uploads import FolderLimit, Uploads
 from uso.web.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
 
 ANSWER_HEADERS = (("x-content-type-options", "nosniff"), ("referrer-policy", "same-origin"))
 FRAMES = ("content-security-policy", "frame-ancestors 'self'")
-"""On pages: no other site may show them inside its own, and catch clicks that are meant for something else."""
-SAFE_METHODS = ("GET", "HEAD")
+"""On pages: no other site may show them inside its own, to catch clicks that are meant for something else."""
 
 
 def guarded(
@@ -52,15 +38,16 @@ def guarded(
     *,
     open_paths: Collection[str] = ("/healthz", "/readyz"),
     relay: Relay | None = None,
+    upload_folder: FolderLimit | None = None,
 ) -> ASGIApp:
-    """The app behind its guard.
+    """The app behind the stack.
 
     Args:
-        open_paths: paths that need no login, exactly.
+        open_paths: exact paths that need no login.
         relay: shared with the client that the MCP tools use.
 
     Raises:
-        ConfigError: an accounts file or a trusted proxy is refused, or both ways to log in are asked for.
+        ConfigError: an accounts file or a trusted proxy is refused, or both ways to log in are configured.
     """
     if settings.accounts and settings.user_header:
         raise ConfigError("Names come from an accounts file or from a proxy's header: leave one of the two out.")
@@ -72,22 +59,23 @@ def guarded(
             settings.user_header,
         )
     relay = relay or Relay()
-    inner: ASGIApp = Bodies(
-        app, max_upload=settings.max_upload_mb * 10**6, min_free=settings.min_free_gb * 10**9, mcp=settings.mcp
-    )
+    max_upload = settings.max_upload_mb * 10**6
+    uploads = Uploads(max_upload + FORM_BYTES, settings.min_free_gb * 10**9, upload_folder)
+    inner: ASGIApp = Bodies(app, uploads, max_upload=max_upload, mcp=settings.mcp)
     inner = RateLimits(inner)
     inner = Identity(inner, settings.root_path, relay)
     if settings.accounts:
-        accounts = Accounts(settings.accounts, login_key(settings.output))
-        inner = Login(inner, accounts, open_paths=open_paths, root_path=settings.root_path)
+        accounts = Accounts(settings.accounts)
+        tokens = LoginTokens(login_key(settings.output), accounts.hash_of)
+        inner = Login(inner, accounts, tokens, open_paths=open_paths, root_path=settings.root_path)
     inner = Origins(inner)
-    inner = Peers(inner, settings, open_paths, relay)
+    inner = Proxies(inner, settings, open_paths, relay)
     inner = Hosts(inner, settings)
     return Answers(inner, app)
 
 
 def check_proxies(proxies: Collection[str]) -> None:
-    """Refuse what is neither an address nor a network: it would be trusted by nobody, or by mistake.
+    """Refuse what is neither an address nor a network: nobody would match it, or the wrong ones.
 
     Raises:
         ConfigError: with the entry.
@@ -102,17 +90,17 @@ def check_proxies(proxies: Collection[str]) -> None:
 
 
 class Answers:
-    """Gives each request an id, adds headers to each answer, and turns what went wrong inside into a sentence."""
+    """Gives each request an id, adds headers to each answer, and turns an exception inside into a sentence."""
 
     def __init__(self, inner: ASGIApp, app: ASGIApp) -> None:
         self._inner = inner
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":  # the page has none, so nothing inside would check who asks
+        if scope["type"] == "websocket":  # the page has none, so no layer checks them
             await receive()
             return await send({"type": "websocket.close", "code": 1008})
-        if scope["type"] != "http":  # the start and the end of the server; the layers below know requests alone
+        if scope["type"] != "http":  # the lifespan; the layers know requests alone
             return await self._app(scope, receive, send)
         number = secrets.token_hex(8)
         scope.setdefault("state", {})[REQUEST_ID] = number
@@ -127,8 +115,8 @@ class Answers:
 
 
 class _Answer:
-    """One answer on its way out. A failure that a framework inside has already put into its own words is held back
-    until its text is seen: `Internal Server Error` tells nobody anything."""
+    """One answer on its way out. A status 500 in plain text is held back until its text is seen: Starlette's own
+    `Internal Server Error` is replaced by a sentence."""
 
     def __init__(self, scope: Scope, send: Send, number: str) -> None:
         self._scope, self._send, self._number = scope, send, number
@@ -178,8 +166,8 @@ def _kind(message: Message) -> str:
     return kinds[0].partition(";")[0].strip() if kinds else ""
 
 
-class Peers:
-    """Believes headers about a caller from trusted proxies alone; from everybody else they are taken away."""
+class Proxies:
+    """Trusts headers about a caller from trusted proxies alone, and removes them from all other requests."""
 
     def __init__(self, inner: ASGIApp, settings: ServerSettings, open_paths: Collection[str], relay: Relay) -> None:
         self._proxied = ProxyHeadersMiddleware(cast(Any, inner), list(settings.trusted_proxies))
@@ -201,13 +189,13 @@ class Peers:
         return await self._proxied(cast(Any, scope), cast(Any, receive), cast(Any, send))
 
     def _unwanted(self, name: str, trusted: bool) -> bool:
-        name = name.replace("_", "-")  # some servers take the one for the other
+        name = name.replace("_", "-")  # some servers treat the two alike
         if name in (Relay.CALLER, Relay.SELF, "x-gradio-server") or name == self._user_header.replace("_", "-") != "":
             return True
         return not trusted and (name == "forwarded" or name.startswith("x-forwarded-"))
 
     def _named(self, scope: Scope, values: list[bytes]) -> str | None:
-        """Take the name that the proxy gives; or say why not."""
+        """Take the name that the proxy gives; returns why not, if it cannot be used."""
         if not values:
             return f"Log in at the proxy before this server first: it names nobody in {self._user_header}."
         if len(values) > 1:
@@ -219,70 +207,10 @@ class Peers:
         return None
 
     def _relayed(self, scope: Scope) -> Asker | None:
-        """Whom a request of this server to itself stands for."""
+        """The caller on whose behalf the server calls itself."""
         for name in (Relay.CALLER, Relay.SELF):
             value = header(scope, name)
             asker = self._relay.asker(name, value) if value else None
             if asker is not None:
                 return asker
         return None
-
-
-class Origins:
-    """Other sites may not act through a visitor's browser, nor read what they ask for.
-
-    Gradio's own CORS layer refuses nothing: it tells browsers which sites may read its answers, and that is any site
-    unless the server is on localhost. It says nothing where there is no `Origin`.
-    """
-
-    def __init__(self, inner: ASGIApp) -> None:
-        self._inner = inner
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        origin = header(scope, "origin")
-        if origin and host_of(origin) not in own_hosts(scope):
-            if scope["method"] not in SAFE_METHODS:
-                sentence = (
-                    f"This came from another site ({origin[:200]}). Open this server's own page; if a proxy stands "
-                    "before it, let the proxy pass the Host header on."
-                )
-                return await refuse(scope, send, 403, sentence)
-            drop_headers(scope, lambda name: name == "origin")
-        return await self._inner(scope, receive, send)
-
-
-class Identity:
-    """Notes who asks, and gives a browser its cookie on the answer to a page: a new one, or its own for longer."""
-
-    def __init__(self, inner: ASGIApp, root_path: str, relay: Relay) -> None:
-        self._inner = inner
-        self._root = root_path.rstrip("/")
-        self._relay = relay
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        cookies = header(scope, "cookie")
-        asker = asker_in(scope)
-        if asker is None:
-            address = scope["client"][0] if scope.get("client") else None
-            asker = asker_at(address, cookies=cookies, local=is_local(scope))
-            remember(scope, asker)
-        if is_mcp(path_of(scope)):
-            scope["headers"] = [*scope["headers"], (Relay.CALLER.encode(), self._relay.caller(asker).encode())]
-        if asker.name is None and is_navigation(scope):
-            key = browser_key(cookies) or new_browser_key()  # the same again for another year
-            return await self._inner(scope, receive, self._with_cookie(scope, send, key))
-        return await self._inner(scope, receive, send)
-
-    def _with_cookie(self, scope: Scope, send: Send, key: str) -> Send:
-        secure = scope.get("scheme") == "https"
-        cookie = set_cookie(BROWSER_COOKIE, key, path=self._root, secure=secure, seconds=BROWSER_SECONDS)
-
-        async def send_with(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                kept = [pair for pair in message["headers"] if pair[0].lower() != b"cache-control"]
-                # A cache that kept this answer would give the same key to others.
-                new = [(b"set-cookie", cookie.encode()), (b"cache-control", b"no-store")]
-                message["headers"] = [*kept, *new]
-            await send(message)
-
-        return send_with

@@ -1,6 +1,7 @@
-"""What page and programs both call.
+"""What the page and programs both call.
 
-calls.py        raw values become a job, and its news
+calls.py        from raw values to a job and its news
 endpoints.py    /generate, /status, /cancel
-mcp.py          the same as tools for assistants
+messages.py     what a job is doing, as a sentence
+mcp.py          the endpoints as tools for assistants
 """

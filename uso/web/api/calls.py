@@ -1,8 +1,8 @@
-"""The desk between callers and the engine: raw values become a request, a request a job, a job news of itself.
+"""From raw values to a job and its news. The page (`page/events.py`) and programs (`endpoints.py`) both call this.
 
-Page (`handlers.py`) and programs (`programs.py`) both come here. Values arrive as they were sent (Gradio's own
-conversion is off, its messages are not for people): the door is `GenerationRequest.create`, and what it says is what
-people read. Of files only those are opened that Gradio took in itself; callers keep ids, never paths.
+Values arrive as they were sent: Gradio's own conversion is off, because its messages are not written for people.
+`GenerationRequest.create` checks them, and people read its sentences. Only files that were uploaded to this server are
+opened. Callers keep ids, never paths.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import inspect
 import logging
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,31 +30,33 @@ from uso.web.access.identity import Asker, asker_of
 from uso.web.jobs.admission import LimitError
 from uso.web.jobs.job import NAME_LETTERS, Job, JobStatus, Picture, ServerStatus
 from uso.web.jobs.queue import JobQueue
-from uso.web.server.metrics import Metrics
+from uso.web.store.ledger import Ledger
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 LOOK_SECONDS = 0.1
-"""How often the desk looks for news of a job that runs, or is next."""
+"""How often a job that runs or is next is looked at for news."""
 
 WAITING_SECONDS = 0.5
-"""And of one that waits."""
+"""The same for a job further back in the queue."""
 
-WORD_SECONDS = 1.0
-"""News are told again after this long, for the seconds that are left have changed."""
-
+REPEAT_SECONDS = 1.0
+"""News is repeated after this long, because the seconds that are left have changed."""
 
 READERS = 2
-"""Requests whose images are read at the same time: one of them may take a gigabyte for a second."""
+"""Requests whose images are read at the same time: each may take a gigabyte for a second."""
 
-SUBMITTERS = 4
-"""Requests that are submitted at the same time; a filter of the server's owner may take its time over each."""
+FILTERED = 4
+"""Requests that are submitted at the same time. The server's own filter may take its time over each."""
+
+SPARE_THREADS = 8
+"""Threads beyond one for each place in the queue, so that a full queue still refuses at once."""
 
 
 class Inputs(NamedTuple):
-    """What a person fills in, in the order of the page's fields and of `/generate`'s parameters."""
+    """One value for each input, in the order of the page's fields and of `/generate`'s parameters."""
 
     prompt: Any = ""
     content_image: Any = None
@@ -67,62 +70,82 @@ class Inputs(NamedTuple):
     content_size: Any = None
     seed: Any = RANDOM_SEED
 
+    @property
+    def images(self) -> tuple[Any, Any, Any]:
+        return self.content_image, self.style_image, self.extra_style_image
+
 
 class Calls:
-    """One model's configuration, one engine, and whoever counts what was refused."""
+    """Requests to one queue, for one model's configuration.
 
-    def __init__(self, config: ModelConfig, queue: JobQueue, telemetry: Metrics | None = None) -> None:
+    Args:
+        on_refused: called with the reason of each refusal, for the metrics.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        queue: JobQueue,
+        ledger: Ledger,
+        on_refused: Callable[[str], None] = lambda reason: None,
+    ) -> None:
         self.config = config
         self.queue = queue
-        self.telemetry = telemetry
+        self.ledger = ledger
+        self._on_refused = on_refused
+        self._requests = ThreadPoolExecutor(queue.settings.max_waiting + SPARE_THREADS, "request")
         self._readers = ThreadPoolExecutor(READERS, "read")
-        self._submitters = ThreadPoolExecutor(SUBMITTERS, "submit")
+        self._filtered = threading.Semaphore(FILTERED)
 
     @property
     def max_pixels(self) -> int:
-        """Of one image."""
+        """Limit of one image."""
         return int(self.queue.settings.max_megapixels * 10**6)
 
     async def read(self, function: Callable[..., T], *args: Any) -> T:
-        """Call what reads or decodes people's images, when it is its turn."""
+        """Call a function that reads or decodes people's images, in one of the few threads for that."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, function, *args)
 
     async def submit(self, inputs: Inputs, caller: gr.Request | None) -> Job:
-        """Put what was filled in into the line.
+        """Put a request into the queue.
 
         Raises:
             USOError: it is refused, in a sentence.
         """
-        asker, loop = asker_of(caller), asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         try:
-            await asyncio.to_thread(self.queue.admit, asker)
-            request = await self.read(requested, self.config, inputs, self.max_pixels)
-            return await loop.run_in_executor(self._submitters, self._enter, request, asker)
+            return await loop.run_in_executor(self._requests, self._submit, inputs, asker_of(caller))
         except USOError as error:
-            if self.telemetry is not None:
-                self.telemetry.refused(error.kind if isinstance(error, LimitError) else type(error).__name__)
+            self._on_refused(error.kind if isinstance(error, LimitError) else type(error).__name__)
             raise
 
-    def _enter(self, request: GenerationRequest, asker: Asker) -> Job:
-        """In a thread, which goes on where the caller is gone before it is done."""
-        job = self.queue.submit(request, asker)
-        self.queue.expect(job)
+    def _submit(self, inputs: Inputs, asker: Asker) -> Job:
+        """Admit, read and submit one request, in one thread: it goes on to the end where the caller leaves meanwhile,
+        and always gives its place up. Images are read by the few readers, for they take memory."""
+        place = self.queue.admit(asker, sum(map(_upload_size, inputs.images)))
+        try:
+            request = self._readers.submit(request_from, self.config, inputs, self.max_pixels).result()
+            with self._filtered:
+                job = self.queue.submit(request, place)
+        finally:
+            self.queue.release(place)
+        self.queue.followers.expect(job)
         return job
 
     async def follow(self, job: Job) -> AsyncGenerator[tuple[JobStatus, ServerStatus], None]:
-        """Every state of a job, the last one included; what is unchanged is told again once a second.
+        """Every state of a job, the last one included. An unchanged state is repeated once a second.
 
-        As long as it is followed the job is nobody's orphan; closing this before the end gives it up.
+        A job that nobody follows is stopped after a while, so close this to give the job up.
         """
-        watcher = uuid.uuid4().hex
-        self.queue.attach(job, watcher)
+        follower = uuid.uuid4().hex
+        self.queue.followers.attach(job, follower)
         loop = asyncio.get_running_loop()
-        seen, told = None, 0.0
+        seen, sent = None, 0.0
         try:
             while True:
                 news = job.status, self.queue.status
-                if news != seen or loop.time() - told >= WORD_SECONDS:
-                    seen, told = news, loop.time()
+                if news != seen or loop.time() - sent >= REPEAT_SECONDS:
+                    seen, sent = news, loop.time()
                     yield news
                     if news[0].over:
                         return
@@ -130,23 +153,21 @@ class Calls:
                 await asyncio.sleep(WAITING_SECONDS if far else LOOK_SECONDS)
         finally:
             if not job.status.over:
-                self.queue.detach(job, watcher)
+                self.queue.followers.detach(job, follower)
 
 
-def requested(config: ModelConfig, inputs: Inputs, max_pixels: int = MAX_PIXELS) -> GenerationRequest:
-    """The request that raw values ask for.
+def request_from(config: ModelConfig, inputs: Inputs, max_pixels: int = MAX_PIXELS) -> GenerationRequest:
+    """The request that raw values describe. It reads and decodes the images.
 
     Raises:
         RequestError: a value is refused, with the reason.
     """
-    content = uploaded(inputs.content_image, max_pixels)
-    given = [uploaded(value, max_pixels) for value in (inputs.style_image, inputs.extra_style_image)]
-    styles = [image for image in given if image is not None]
+    content, *styles = (uploaded(value, max_pixels) for value in inputs.images)
     request = GenerationRequest.create(
         config,
         prompt="" if inputs.prompt is None else inputs.prompt,
         content_images=[content] if content else [],
-        style_images=styles,
+        style_images=[style for style in styles if style is not None],
         width=inputs.width,
         height=inputs.height,
         keep_input_size=False if inputs.keep_input_size is None else inputs.keep_input_size,
@@ -161,27 +182,44 @@ def requested(config: ModelConfig, inputs: Inputs, max_pixels: int = MAX_PIXELS)
 
 
 def uploaded(value: Any, max_pixels: int = MAX_PIXELS) -> ReferenceImage | None:
-    """The image that a raw value of an image field stands for.
+    """The image that the raw value of an image field stands for.
 
     Raises:
-        ImageError: a file that was not uploaded here, is here no longer, is no picture, or has too many pixels.
+        ImageError: a file that was not uploaded here, is gone, is no picture, or has too many pixels.
     """
     if value is None:
         return None
-    path = value.get("path") if isinstance(value, dict) else None
-    if not isinstance(path, str) or "\x00" in path or not is_in_or_equal(path, get_upload_folder()):
+    path = _upload_path(value)
+    if path is None:
         raise ImageError("The image was not uploaded to this page. Choose its file again.")
     name = Path(str(value.get("orig_name") or path)).name
     try:
-        data = Path(path).read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"{name} is no longer on the server. Choose its file again.") from error
     upright_size(data, name, max_pixels)
     return ReferenceImage(data, name)
 
 
+def _upload_path(value: Any) -> Path | None:
+    """The uploaded file that the raw value of an image field names; None for anything else."""
+    path = value.get("path") if isinstance(value, dict) else None
+    if not isinstance(path, str) or "\x00" in path or not is_in_or_equal(path, get_upload_folder()):
+        return None
+    return Path(path)
+
+
+def _upload_size(value: Any) -> int:
+    """Bytes of an uploaded file; 0 where there is none, which `uploaded` refuses."""
+    try:
+        path = _upload_path(value)
+        return 0 if path is None else path.stat().st_size
+    except (OSError, ValueError):
+        return 0
+
+
 def handed_out(picture: Picture) -> str:
-    """A copy of the file under a name nobody can guess; Gradio serves it byte for byte, and removes it in time.
+    """Path of a copy in a folder whose name nobody can guess. Gradio serves it byte for byte, and removes it later.
 
     Raises:
         OSError: it cannot be copied.
@@ -190,7 +228,7 @@ def handed_out(picture: Picture) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     copy = folder / picture.path.name
     if copy.exists():
-        os.utime(copy)  # it is in use again, and not to be swept away by its age
+        os.utime(copy)  # in use again, so its age must not get it removed
     else:
         part = folder / f".{uuid.uuid4().hex}"
         shutil.copyfile(picture.path, part)
@@ -199,7 +237,7 @@ def handed_out(picture: Picture) -> str:
 
 
 def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let only sentences out of a handler: of what is unexpected people get a name under which the log has the rest."""
+    """Let only sentences out of a handler. An unexpected error becomes an id under which the log has the details."""
     if inspect.isasyncgenfunction(function):
 
         @functools.wraps(function)
@@ -209,7 +247,7 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
                     async for item in news:
                         yield item
             except Exception as error:
-                raise _told(error) from error
+                raise _shown(error) from error
 
         return stream
 
@@ -220,7 +258,7 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 return await function(*args, **kwargs)
             except Exception as error:
-                raise _told(error) from error
+                raise _shown(error) from error
 
         return wait
 
@@ -229,12 +267,12 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **kwargs)
         except Exception as error:
-            raise _told(error) from error
+            raise _shown(error) from error
 
     return call
 
 
-def _told(error: Exception) -> gr.Error:
+def _shown(error: Exception) -> gr.Error:
     if isinstance(error, gr.Error):
         return error
     if isinstance(error, USOError):

@@ -1,41 +1,33 @@
-"""What programs may call: `/generate`, `/status` and `/cancel`, by HTTP, `gradio_client` or MCP.
+"""The endpoints for programs: `/generate`, `/status` and `/cancel`, by HTTP, `gradio_client` or MCP.
 
-Names, parameters, types, ranges, descriptions and results here are a contract (`tests/web/api/test_endpoints.py`).
-The page has its own verbs (`page/events.py`); who is let in, and how often, is decided elsewhere.
+Names, parameters, types, ranges, descriptions and results here are a contract (`tests/contract.json`). The page has
+events of its own (`page/events.py`). Access and limits are checked elsewhere (`access/`, `jobs/admission.py`).
 """
 
 import asyncio
 import functools
-import logging
-import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
 import gradio as gr
-from gradio.context import Context
 from gradio.utils import get_function_description
 
 from uso.errors import RequestError, USOError
 from uso.request import RANDOM_SEED
 from uso.web.api.calls import Calls, Inputs, handed_out, plain_errors
+from uso.web.api.messages import job_message
 from uso.web.jobs.job import JobStatus, Picture, ServerStatus
-from uso.web.page import html
+from uso.web.store import history
 
-logger = logging.getLogger(__name__)
-
-JOB_ID = re.compile(r"[0-9a-f]{32}")
-
-NO_JOB = "There is no job of that id here. Give the 32 letters and digits that /generate answered as `job`."
-
-MALFORMED = "A value does not have the form of its field. An image is a file that was uploaded here before."
+NO_JOB = "There is no job with that id. Give the 32 letters and digits that /generate returned as `job`."
 
 Answer = tuple[str | None, dict[str, Any]]
 """The picture's file, once there is one, and the details."""
 
 
 class Endpoints:
-    """The endpoints, bound to one desk."""
+    """The endpoints, bound to one `Calls`."""
 
     def __init__(self, calls: Calls) -> None:
         self.calls = calls
@@ -90,10 +82,10 @@ class Endpoints:
         )
         job = await self.calls.submit(given, request)
         async with aclosing(self.calls.follow(job)) as news:
-            async for status, queue in news:
-                progress((status.step, status.num_steps or 1), desc=html.job_words(status, queue))
+            async for status, server in news:
+                progress((status.step, status.num_steps or 1), desc=job_message(status, server))
                 if not status.over:
-                    yield None, details(job.id, status, queue)
+                    yield None, details(job.id, status, server)
         yield await asyncio.to_thread(finished, job.id, job.status, self.queue.status)
 
     async def status(self, job: str) -> Answer:
@@ -114,56 +106,60 @@ class Endpoints:
         return await asyncio.to_thread(self._cancel, job)
 
     def _status(self, job: str) -> Answer:
-        outcome, queue = self._outcome(job), self.queue.status
-        told = details(job, outcome, queue)
-        if not outcome.pictures:
-            return None, told
+        status = self._job_status(job)
+        answer = details(job, status, self.queue.status)
+        if not status.pictures:
+            return None, answer
         try:
-            return handed_out(outcome.pictures[-1]), told
+            return handed_out(status.pictures[-1]), answer
         except OSError:
-            return None, told | {"message": "Done, but the picture is no longer on the server's disk."}
+            return None, answer | {"message": "Done, but the picture is no longer on the server's disk."}
 
     def _cancel(self, job: str) -> dict[str, Any]:
-        self._outcome(job)
+        self._job_status(job)
         cancelled = self.queue.cancel(job)
-        told = details(job, self._outcome(job), self.queue.status) | {"cancelled": cancelled}
-        return told | {"message": "It stops after the step it is at."} if told["state"] == "running" else told
+        answer = details(job, self._job_status(job), self.queue.status) | {"cancelled": cancelled}
+        return answer | {"message": "It stops after the current step."} if answer["state"] == "running" else answer
 
-    def _outcome(self, job: str) -> JobStatus:
-        """What a job has reached; the ids of all jobs have one form, and nothing else is looked for."""
-        found = self.queue.outcome(job) if isinstance(job, str) and JOB_ID.fullmatch(job) else None
+    def _job_status(self, job: str) -> JobStatus:
+        """Status of a job. Only what has the form of an id is looked up.
+
+        Raises:
+            RequestError: there is no such job.
+        """
+        found = history.outcome(self.queue, self.calls.ledger, job)
         if found is None:
             raise RequestError(NO_JOB)
         return found
 
 
-def details(job_id: str, status: JobStatus, queue: ServerStatus) -> dict[str, Any]:
-    """What a job has reached, as JSON: `job`, `state`, `message` (a sentence), and what there is to say of that state.
+def details(job_id: str, status: JobStatus, server: ServerStatus) -> dict[str, Any]:
+    """Status of a job as JSON: `job`, `state`, `message` (a sentence), and the facts of that state.
 
-    Seconds are rounded to tenths, and None where they cannot be told yet.
+    Seconds are rounded to tenths, and None while they are unknown.
     """
-    told: dict[str, Any] = {"job": job_id, "state": status.state, "message": html.job_words(status, queue)}
+    facts: dict[str, Any] = {"job": job_id, "state": status.state, "message": job_message(status, server)}
     if status.state == "queued":
-        told |= {"ahead": status.ahead, "seconds_to_start": _tenths(status.seconds_to_start)}
+        facts |= {"ahead": status.ahead, "seconds_to_start": _tenths(status.seconds_to_start)}
     if status.state == "running":
-        told |= {"stage": status.stage, "step": status.step, "num_steps": status.num_steps}
-        told |= {"seconds_left": _tenths(status.seconds_left)}
+        facts |= {"stage": status.stage, "step": status.step, "num_steps": status.num_steps}
+        facts |= {"seconds_left": _tenths(status.seconds_left)}
     if status.state == "done":
-        told |= _facts(status.pictures[-1]) if status.pictures else {"message": "Done; the picture was removed since."}
-    return told
+        facts |= _facts(status.pictures[-1]) if status.pictures else {"message": "Done; the picture has been removed."}
+    return facts
 
 
-def finished(job_id: str, status: JobStatus, queue: ServerStatus) -> Answer:
-    """The last answer of a job that is over.
+def finished(job_id: str, status: JobStatus, server: ServerStatus) -> Answer:
+    """The last answer about a job that is over.
 
     Raises:
-        USOError: it has no picture: why, or that it was stopped; or the picture cannot be handed out.
+        USOError: it failed or was stopped, with the reason, or its picture cannot be handed out.
     """
     if status.state != "done" or not status.pictures:
         raise USOError(status.error if status.state == "failed" else f"The job was stopped. {status.error}".strip())
     picture = status.pictures[-1]
     try:
-        return handed_out(picture), details(job_id, status, queue)
+        return handed_out(picture), details(job_id, status, server)
     except OSError as error:
         raise USOError(
             f"The picture is saved as {picture.path.name} on the server, but cannot be handed out ({error.strerror})."
@@ -186,55 +182,35 @@ def _tenths(seconds: float | None) -> float | None:
 
 
 def offer(calls: Calls, inputs: Inputs) -> None:
-    """Add the endpoints to the page that is being built; its fields give types, ranges and defaults.
+    """Add the endpoints to the page that is being built. Its fields give types, ranges and defaults.
 
     Args:
         inputs: the page's components.
     """
-    programs = Endpoints(calls)
-    _refuse_malformed(Context.root_block)
+    endpoints = Endpoints(calls)
     picture = gr.Image(label="picture", format="png", visible=False)
-    told = gr.JSON(label="details", visible=False)
-    generate = plain_errors(programs.generate)
+    answer = gr.JSON(label="details", visible=False)
+    generate = plain_errors(endpoints.generate)
     _document(generate, inputs._asdict())
     gr.on(
         [],
         generate,
         list(inputs),
-        [picture, told],
+        [picture, answer],
         preprocess=False,
         concurrency_limit=None,
         api_name="generate",
     )
     job = gr.Textbox(label="job", visible=False)
-    for verb, outputs in ((programs.status, [picture, told]), (programs.cancel, [told])):
-        function = plain_errors(verb)
+    for endpoint, outputs in ((endpoints.status, [picture, answer]), (endpoints.cancel, [answer])):
+        function = plain_errors(endpoint)
         _document(function, {"job": job})
         gr.on([], function, [job], outputs, preprocess=False, concurrency_limit=None, api_name=function.__name__)
 
 
-def _refuse_malformed(page: Any) -> None:
-    """Say in a sentence what is wrong with the form of a call; what Gradio says of it is for those who build pages."""
-    preprocess = page.preprocess_data
-
-    async def checked(block_fn: Any, inputs: list[Any], *rest: Any, **named: Any) -> Any:
-        given, wanted = len(inputs), len(block_fn.inputs)
-        if given < wanted or (given > wanted and block_fn.api_visibility == "public"):
-            raise gr.Error(f"The call has {given} values in `data`; there must be {wanted}.", print_exception=False)
-        try:
-            return await preprocess(block_fn, inputs, *rest, **named)
-        except gr.Error:
-            raise
-        except Exception as error:
-            logger.info("A call of %s was malformed: %s", block_fn.api_name, type(error).__name__)
-            raise gr.Error(MALFORMED, print_exception=False) from error
-
-    page.preprocess_data = checked
-
-
 def _document(function: Callable[..., Any], fields: dict[str, Any]) -> None:
-    """Add the fields' ranges to a function's docstring, where MCP reads it, and its words to the fields' descriptions,
-    where the API page and `view_api` do."""
+    """Add the fields' ranges to a function's docstring, which MCP shows, and its descriptions to the fields, which the
+    API page and `view_api` show."""
     _, texts, _ = get_function_description(function)
     lines = (function.__doc__ or "").splitlines()
     for name, field in fields.items():

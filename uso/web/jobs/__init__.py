@@ -1,11 +1,11 @@
-"""What waits and runs. No page and no torch.
+"""Queued and running jobs. No page and no torch.
 
-job.py              a job and its status
-admission.py        whether a request is taken now
-queue.py            the queue and its workers
-fair_queue.py       whose turn it is
-worker.py           the thread that owns a model
-time_estimate.py    how long a picture takes here
-followers.py        jobs that nobody follows any more
-safety.py           the owner's filter
+job.py              a job, its status, and what it needs of a pipeline and of a ledger
+admission.py        whether a request is admitted now
+queue.py            the queue, its workers' threads, shutdown
+fair_queue.py       which job is next, and when each will start
+worker.py           one worker: loads a model and runs one job at a time
+time_estimate.py    how long a picture takes on this machine
+followers.py        who follows which job; jobs without followers are given up
+safety.py           the filter of the server's owner
 """

@@ -1,35 +1,47 @@
-"""Whether a request may join the line: limits per person, in all, and of the disk, each refused in a sentence.
+"""Whether a request may join the queue: limits per person, in all, and of the disk, each refused in a sentence.
 
-Counts and clocks only; the words of a request itself are verified by `GenerationRequest.create`.
+Counts and clocks only. The values of a request are checked by `GenerationRequest.create`.
 """
 
 import shutil
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from uso.errors import USOError
+from uso.web.access.identity import Asker
+from uso.web.access.limits import Window, duration
 from uso.web.settings import ServerSettings
 
 MINUTE = 60.0
 MAX_WAITING_BYTES = 2 * 10**9
-"""Of all images that wait in the line."""
-
-REMEMBERED_PEOPLE = 10_000
-"""Of whom the last minute is kept; the one who was quiet for longest is forgotten first."""
+"""Limit on the images of all queued requests together."""
 
 
 class LimitError(USOError):
-    """A request was refused for now: too many, too fast, or no room. The kind is for statistics."""
+    """A request was refused for now: too many, too fast, or no room. `kind` is for the metrics."""
 
     def __init__(self, kind: str, sentence: str) -> None:
         super().__init__(sentence)
         self.kind = kind
 
 
+@dataclass(eq=False, frozen=True)
+class Place:
+    """A place in the queue, held for an admitted request while its images are read and it is submitted."""
+
+    asker: Asker
+    image_bytes: int = 0
+    """Size of its images."""
+
+    @property
+    def person(self) -> str:
+        return self.asker.person
+
+
 class Admission:
-    """Not thread-safe but for `check_disk`: the engine asks under its own lock."""
+    """Not thread-safe, except `check_disk`: the queue calls the rest under its own lock."""
 
     def __init__(
         self,
@@ -38,24 +50,23 @@ class Admission:
         free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
     ) -> None:
         self._settings = settings
-        self._clock = clock
         self._free_bytes = free_bytes
-        self._lately: OrderedDict[str, deque[float]] = OrderedDict()
+        self._window = Window(settings.rate, MINUTE, clock=clock)
 
-    def check_line(self, *, waiting: int, waiting_of_person: int, waiting_bytes: int, seconds: float | None) -> None:
-        """Whether one more request may wait.
+    def check_queue(self, *, waiting: int, waiting_of_person: int, waiting_bytes: int, seconds: float | None) -> None:
+        """Check that one more request may wait.
 
         Args:
-            waiting: requests in line.
+            waiting: requests that wait already.
             waiting_of_person: of these, how many are this person's.
-            waiting_bytes: of the images of all requests in line, with this one's.
-            seconds: until there is room again, if that is known.
+            waiting_bytes: size of the images of all waiting requests and of this one.
+            seconds: until there is room again, if known.
 
         Raises:
             LimitError: what is too much, and what to do.
         """
         settings = self._settings
-        when = "in a moment" if seconds is None else f"in about {_words(seconds)}"
+        when = "in a moment" if seconds is None else f"in about {duration(seconds)}"
         if waiting >= settings.max_waiting:
             raise LimitError("line", f"{waiting} requests are waiting, and no more can wait here. Try again {when}.")
         if waiting_bytes > MAX_WAITING_BYTES:
@@ -68,7 +79,7 @@ class Admission:
             )
 
     def check_disk(self) -> None:
-        """Whether there is room for pictures.
+        """Check that there is room for pictures.
 
         Raises:
             LimitError: there is not.
@@ -76,34 +87,20 @@ class Admission:
         try:
             free = self._free_bytes(self._settings.output)
         except OSError:
-            return  # saving says what is wrong with the folder, and keeps the picture elsewhere
+            return  # saving reports what is wrong with the folder, and keeps the picture elsewhere
         if free < self._settings.min_free_gb * 10**9:
             raise LimitError(
                 "disk", "The server's disk is full, and no more pictures can be kept. Tell the one who runs it."
             )
 
     def check_rate(self, person: str) -> None:
-        """Whether somebody may make a request now, which is counted.
+        """Check that somebody may make a request now, and count it.
 
         Raises:
             LimitError: they have made too many in the last minute.
         """
-        rate, now = self._settings.rate, self._clock()
-        if not rate:
-            return
-        times = self._lately.setdefault(person, deque())
-        self._lately.move_to_end(person)
-        while len(self._lately) > REMEMBERED_PEOPLE:
-            self._lately.popitem(last=False)
-        while times and times[0] <= now - MINUTE:
-            times.popleft()
-        if len(times) >= rate:
-            wait = _words(times[0] + MINUTE - now)
+        rate = self._settings.rate
+        if rate and (wait := self._window.take(person)):
             raise LimitError(
-                "rate", f"At most {rate} requests a minute are taken from one person. Try again in {wait}."
+                "rate", f"At most {rate} requests a minute are taken from one person. Try again in {duration(wait)}."
             )
-        times.append(now)
-
-
-def _words(seconds: float) -> str:
-    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"

@@ -1,8 +1,8 @@
-"""The line: who is next, fairly by person, and when a job's turn will come. Pure bookkeeping, no clocks, no threads.
+"""The fair queue: which job is next, and when each job will start. No clocks, no threads, no locks.
 
-People take turns (round robin). Somebody whose picture is in the making goes behind those who have none in the making,
-and back to the end when it is finished; within one person's jobs the first comes first. Nobody waits for ever: between
-two turns of a person everybody else has one at the most, newcomers included.
+People take turns (round robin). People with a running job go behind those without one, and to the end of the queue
+when it finishes. One person's jobs keep their order. Nobody waits for ever: between two jobs of one person, everybody
+else has at most one, newcomers included.
 """
 
 from collections import Counter, deque
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 
-class Waiting(Protocol):
-    """What stands in the line."""
+class Queued(Protocol):
+    """What can be queued."""
 
     @property
     def id(self) -> str: ...
@@ -21,108 +21,104 @@ class Waiting(Protocol):
     def person(self) -> str: ...
 
 
-T = TypeVar("T", bound=Waiting)
+T = TypeVar("T", bound=Queued)
 
 
 @dataclass(frozen=True)
-class Turn(Generic[T]):
-    """When a waiting job will be made."""
+class Position(Generic[T]):
+    """Where a queued job stands."""
 
     job: T
     ahead: int
-    """Pictures that are finished or begun before it, those in the making now included."""
+    """Jobs that start before it, running ones included."""
     seconds: float | None
-    """Until it begins; None if that cannot be told."""
+    """Until it starts; None if that is not known."""
 
 
 class FairQueue(Generic[T]):
-    """Jobs that wait, by person, and how many of each person are in the making."""
+    """Queued jobs by person, and how many jobs of each person are running. Its length is that of the queue."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, deque[T]] = {}
-        """In the order of turns; a person is in here as long as one of their jobs waits."""
-        self._making: Counter[str] = Counter()
+        self._queued: dict[str, deque[T]] = {}
+        """In the order of turns. A person is a key as long as one of their jobs is queued."""
+        self._running: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        return sum(map(len, self._waiting.values()))
+        return sum(map(len, self._queued.values()))
 
     def __iter__(self) -> Iterator[T]:
-        return (job for jobs in self._waiting.values() for job in jobs)
-
-    def of(self, person: str) -> int:
-        """How many jobs of a person wait."""
-        return len(self._waiting.get(person, ()))
+        return (job for jobs in self._queued.values() for job in jobs)
 
     def add(self, job: T) -> None:
-        self._waiting.setdefault(job.person, deque()).append(job)
+        self._queued.setdefault(job.person, deque()).append(job)
 
     def remove(self, job_id: str) -> T | None:
-        """Take a job out of the line before its turn; None if it is not in it."""
-        for person, jobs in self._waiting.items():
+        """Remove a queued job; None if it is not queued."""
+        for person, jobs in self._queued.items():
             for job in jobs:
                 if job.id == job_id:
                     jobs.remove(job)
                     if not jobs:
-                        del self._waiting[person]
+                        del self._queued[person]
                     return job
         return None
 
     def take(self) -> T | None:
-        """The job whose turn it is, in the making from now on; None if nobody waits."""
-        if not self._waiting:
+        """Remove the next job, which counts as running from now on; None if the queue is empty."""
+        if not self._queued:
             return None
-        # `min` takes the first of equals: the one whose turn it has been for longest.
-        person = min(self._waiting, key=lambda person: self._making[person])
-        job = self._waiting[person].popleft()
-        self._making[person] += 1
-        self._to_the_end(person)
+        # `min` returns the first of equals: the person who has waited longest.
+        person = min(self._queued, key=lambda person: self._running[person])
+        job = self._queued[person].popleft()
+        self._running[person] += 1
+        self._move_to_end(person)
         return job
 
     def finished(self, person: str) -> None:
-        """A job of this person that was taken is over."""
-        self._making[person] -= 1
-        if self._making[person] <= 0:
-            del self._making[person]
-        self._to_the_end(person)
+        """A running job of this person is over."""
+        self._running[person] -= 1
+        if self._running[person] <= 0:
+            del self._running[person]
+        self._move_to_end(person)
 
     def clear(self) -> list[T]:
-        """Take everybody out."""
+        """Remove and return all queued jobs."""
         jobs = list(self)
-        self._waiting.clear()
+        self._queued.clear()
         return jobs
 
-    def turns(
-        self, making: list[tuple[T, float | None]], seconds_of: Callable[[T], float | None], workers: int
-    ) -> list[Turn[T]]:
-        """Play the line forward: the waiting jobs in the order in which they will begin.
+    def positions(
+        self, running: list[tuple[T, float | None]], seconds_of: Callable[[T], float | None], workers: int
+    ) -> list[Position[T]]:
+        """Simulate the queue: all queued jobs in the order in which they will start.
 
         Args:
-            making: the jobs in the making, each with the seconds it still takes (None: not known).
-            seconds_of: how long a waiting job will take (None: not known).
-            workers: how many are made at once.
+            running: each running job and the seconds that it still takes (None: not known).
+            seconds_of: how long a queued job will take (None: not known).
+            workers: how many jobs run at once.
         """
-        line: FairQueue[T] = FairQueue()
-        line._waiting = {person: deque(jobs) for person, jobs in self._waiting.items()}
-        line._making = Counter(self._making)
-        # (free at, person whose job ends then); what is not known counts as nothing for the order.
-        busy: list[tuple[float, str | None]] = [(left or 0.0, job.person) for job, left in making]
+        queue: FairQueue[T] = FairQueue()
+        queue._queued = {person: deque(jobs) for person, jobs in self._queued.items()}
+        queue._running = Counter(self._running)
+        # (free in seconds, person whose job ends then). An unknown time counts as 0 for the order.
+        busy: list[tuple[float, str | None]] = [(left or 0.0, job.person) for job, left in running]
         busy += [(0.0, None)] * max(0, workers - len(busy))
-        known = all(left is not None for _, left in making)
-        turns: list[Turn[T]] = []
-        while busy and len(line):
+        known = all(left is not None for _, left in running)
+        positions: list[Position[T]] = []
+        while busy and len(queue):
             busy.sort(key=lambda entry: entry[0])
             now, person = busy.pop(0)
             if person is not None:
-                line.finished(person)
-            job = line.take()
+                queue.finished(person)
+            job = queue.take()
             assert job is not None
-            turns.append(Turn(job, len(turns) + len(making), now if known else None))
+            positions.append(Position(job, len(positions) + len(running), now if known else None))
             seconds = seconds_of(job)
             known = known and seconds is not None
             busy.append((now + (seconds or 0.0), job.person))
-        return turns
+        return positions
 
-    def _to_the_end(self, person: str) -> None:
-        jobs = self._waiting.pop(person, None)
+    def _move_to_end(self, person: str) -> None:
+        jobs = self._queued.pop(person, None)
         if jobs:
-            self._waiting[person] = jobs
+            self._queued[person] = jobs

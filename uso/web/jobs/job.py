@@ -1,9 +1,10 @@
-"""What the engine and everybody who looks at it talk about: jobs, what they have reached, and finished pictures.
+"""Jobs, their status, finished pictures, and the protocols of what makes and records them.
 
-Plain data. What others may read (`EngineStatus`, `JobStatus`) are frozen snapshots that are replaced as a whole, so
-that no lock is needed to look at them.
+Plain data. `ServerStatus` and `JobStatus` are frozen snapshots that are replaced as a whole, so any thread may read
+them without a lock.
 """
 
+import hashlib
 import threading
 import time
 import uuid
@@ -18,14 +19,14 @@ from uso.request import GenerationRequest, GenerationResult, Progress
 from uso.web.access.identity import Asker
 
 OnProgress = Callable[[str, float], None]
-"""Called while the model loads: stage in words, share done from 0 to 1."""
+"""Called while the model loads: stage, share done from 0 to 1."""
 
 NAME_LETTERS = 12
-"""Of a job's id, in logs and messages: enough to find it, too little to ask for it."""
+"""Characters of a job's id in logs and messages: enough to find the job, too few to query it."""
 
 
 class Pipeline(Protocol):
-    """What the engine needs of a model: `uso.USOPipeline`, seen from here."""
+    """What a worker needs of a model: `uso.USOPipeline` seen from here."""
 
     provenance: dict[str, Any]
 
@@ -35,32 +36,32 @@ class Pipeline(Protocol):
 
 
 Load = Callable[[OnProgress], Pipeline]
-"""Brings the model for one worker; called once, in the worker's own thread, so that it can import torch there."""
+"""Loads the model of one worker. Called once, in the worker's own thread, so that torch is imported there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerStatus:
-    """Where the model is on its way to being ready; with several workers, where the first of them is."""
+    """How far the model has loaded (with several workers: the one that is furthest), and how many jobs there are."""
 
     state: Literal["starting", "loading", "ready", "failed"] = "starting"
     stage: str = "starting"
     share: float = 0.0
     """Of the loading, 0 to 1."""
     error: str = ""
-    """`failed`: why, and what to do, as a sentence; also of workers that failed while others are ready."""
+    """Why the model failed and what to do, as a sentence. Also set when some workers failed while others are ready."""
     workers: int = 1
     workers_ready: int = 0
     waiting: int = 0
-    """Jobs in line."""
+    """Queued jobs."""
     running: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A finished picture: its file, and what was really used."""
+    """A finished picture: its file, and the values that were used."""
 
     id: str
-    """Unguessable; whoever has it may see the picture."""
+    """Unguessable."""
     path: Path
     width: int
     height: int
@@ -74,21 +75,21 @@ State = Literal["queued", "running", "done", "cancelled", "failed"]
 
 @dataclass(frozen=True, kw_only=True)
 class JobStatus:
-    """What a job has reached."""
+    """How far a job is."""
 
     state: State = "queued"
     ahead: int = 0
-    """`queued`: how many pictures are finished before its turn, those in the making included."""
+    """`queued`: number of jobs before this one, running ones included."""
     starts_at: float | None = None
-    """`queued`: when its turn is expected, by `time.monotonic()`; None until a step has been measured."""
+    """`queued`: when it is expected to start, by `time.monotonic()`; None until a step has been measured."""
     stage: str = ""
     """`running`: `condition`, `denoise` or `decode`."""
     step: int = 0
     num_steps: int = 0
     ends_at: float | None = None
-    """`running`: when the picture is expected, by `time.monotonic()`; None until a step has been measured."""
+    """`running`: when it is expected to end, by `time.monotonic()`; None until a step has been measured."""
     preview: bytes | None = None
-    """`running`: the picture as predicted so far, a small WebP file."""
+    """`running`: the picture as predicted so far, as a small WebP file."""
     pictures: tuple[Picture, ...] = ()
     error: str = ""
     """`failed`, or `cancelled` by the server: why, as a sentence."""
@@ -108,43 +109,70 @@ class JobStatus:
 
 @dataclass(eq=False)
 class Job:
-    """One request on its way. Read `status`; everything else is the engine's."""
+    """One admitted request. Others read `status`; the rest is written by the queue and by the job's worker."""
 
     request: GenerationRequest
     asker: Asker
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    """Unguessable; whoever has it may look at the job and stop it."""
+    """Unguessable; whoever has it may query and cancel the job."""
     status: JobStatus = field(default_factory=JobStatus)
     stop: threading.Event = field(default_factory=threading.Event)
-    stopped_because: str = ""
-    watchers: set[str] = field(default_factory=set)
-    """The streams of pages and programs that follow it."""
+    """Set to stop it after the current step."""
+    stop_reason: str = ""
+    followers: set[str] = field(default_factory=set)
+    """Ids of the streams, of pages and programs, that follow it."""
     accepted_at: float = field(default_factory=time.monotonic)
-    """This and the other moments are by `time.monotonic()`."""
+    """Like the other moments, by `time.monotonic()`."""
     started_at: float | None = None
     ended_at: float | None = None
     worker: int | None = None
-    """The number of the worker that took it."""
+    """Number of the worker that ran it."""
     timings: dict[str, float] = field(default_factory=dict)
-    """Seconds by stage, of all its pictures."""
+    """Seconds by stage, summed over its pictures."""
     step_seconds: list[float] = field(default_factory=list)
 
     @property
     def name(self) -> str:
-        """How logs and messages call it."""
+        """Its name in logs and messages."""
         return self.id[:NAME_LETTERS]
 
     @property
     def person(self) -> str:
         return self.asker.person
 
+    @property
+    def image_bytes(self) -> int:
+        """Size of its reference images."""
+        return sum(len(image.data) for image in (*self.request.content_images, *self.request.style_images))
+
     def reach(self, **changes: Any) -> None:
         self.status = replace(self.status, **changes)
 
-    def leave_line(self, **changes: Any) -> None:
-        """It is over without having had its turn."""
-        self.reach(starts_at=None, **changes)
+    def end_unstarted(self, state: State, error: str) -> None:
+        """End a job that was never run."""
+        self.reach(state=state, error=error, starts_at=None)
         self.ended_at = time.monotonic()
+
+
+class Records(Protocol):
+    """Where jobs and pictures are recorded: `uso.web.store.ledger.Ledger` seen from here. Called from any thread.
+
+    Every method writes to the disk, and raises `sqlite3.Error` if it cannot.
+    """
+
+    def accepted(self, job: Job) -> None:
+        """A job was admitted."""
+
+    def ended(self, job: Job) -> None:
+        """A job is over."""
+
+    def keep(self, job: Job, picture: Picture, image: Image.Image) -> None:
+        """A picture of a job was saved."""
+
+
+def digest(job_id: str) -> str:
+    """How a PNG names its job: enough to recognise the job's id, too little to query it."""
+    return hashlib.sha256(job_id.encode()).hexdigest()
 
 
 def _until(moment: float | None) -> float | None:

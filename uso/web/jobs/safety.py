@@ -1,6 +1,6 @@
-"""The hook for a filter of a public host's own: a function that is asked about every prompt and every finished picture.
+"""The hook for the server owner's own filter: a function that checks every prompt and every finished picture.
 
-There is no filter here. A filter that fails blocks: nothing is let through because nobody could be asked.
+The program brings no filter. A filter that fails blocks the request.
 """
 
 import importlib
@@ -18,66 +18,66 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Filter = Callable[[str, "Image | None"], Any]
-"""`function(prompt, image)`: with no image before a request is taken, with the finished picture before it is saved.
-Returns None, or the reason why it is blocked, for the person to read. Called from several threads."""
+"""`function(prompt, image)`: without an image before a request is queued, with the finished picture before it is saved.
+Returns None, or the reason for blocking, which the person reads. Called from several threads."""
 
-UNASKED = "This server's filter could not be asked, so nothing is let through. Tell the server's owner."
+FILTER_FAILED = "This server's filter could not be asked, so nothing is let through. Tell the server's owner."
 MAX_REASON = 300
 
 
 class Blocked(USOError):
-    """The server's filter let a prompt or a picture not through."""
+    """The server's filter blocked a prompt or a picture."""
 
 
 class Safety:
-    """Asks a filter, or lets everything through where there is none."""
+    """Applies a filter; without one everything passes."""
 
     def __init__(self, filter_function: Filter | None = None) -> None:
         self._filter = filter_function
 
     @property
-    def asks(self) -> bool:
+    def active(self) -> bool:
         """Whether there is a filter."""
         return self._filter is not None
 
     def check_prompt(self, prompt: str) -> None:
-        """Before a request is taken.
+        """Check a prompt, before its request is queued.
 
         Raises:
-            Blocked: with the reason; also if the filter fails.
+            Blocked: with the filter's reason; also if the filter fails.
         """
-        self._ask(prompt, None)
+        self._check(prompt, None)
 
     def check_picture(self, prompt: str, image: "Image") -> None:
-        """Before a finished picture is saved.
+        """Check a finished picture, before it is saved.
 
         Raises:
-            Blocked: with the reason; also if the filter fails.
+            Blocked: with the filter's reason; also if the filter fails.
         """
         if self._filter is not None:
-            self._ask(prompt, image.copy())  # what a filter does to its picture is not what is saved
+            self._check(prompt, image.copy())  # the filter may draw on its copy
 
-    def _ask(self, prompt: str, image: "Image | None") -> None:
+    def _check(self, prompt: str, image: "Image | None") -> None:
         if self._filter is None:
             return
         try:
             reason = self._filter(prompt, image)
         except Exception as error:
             logger.exception("The filter failed on a %s.", "prompt" if image is None else "picture")
-            raise Blocked(UNASKED) from error
+            raise Blocked(FILTER_FAILED) from error
         if reason is None:
             return
         if not isinstance(reason, str):
             logger.error("The filter returned %r; a reason or None is expected.", type(reason).__name__)
-            raise Blocked(UNASKED)
+            raise Blocked(FILTER_FAILED)
         raise Blocked(f"Blocked by this server's filter: {' '.join(reason.split())[:MAX_REASON] or 'no reason given'}")
 
 
 def load_safety(name: str | None) -> Safety:
-    """The filter that `module:function` names, found from the current folder on; without a name, none.
+    """Import the filter that `module:function` names, from the current folder or as installed; no name means no filter.
 
     Raises:
-        ConfigError: no such module or function, or the module fails.
+        ConfigError: there is no such module or function, or importing it fails.
     """
     if not name:
         return Safety()

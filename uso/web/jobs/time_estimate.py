@@ -1,7 +1,7 @@
-"""How long pictures take here, learnt from those that were made. What was not measured is not guessed.
+"""How long pictures take on this machine, measured on those that were made. Before that there is no estimate.
 
-A request's shape (size, references) decides how long a step takes. Shapes that were measured count; for others the
-nearest one is scaled by the number of tokens that the transformer reads.
+The shape of a request (picture size, reference images) decides how long a step takes. For a shape that was not
+measured, the nearest measured one is scaled by the number of tokens that the transformer reads.
 """
 
 import threading
@@ -14,7 +14,7 @@ from uso.request import GenerationRequest
 
 REMEMBERED_SHAPES = 256
 REMEMBERED_TIMES = 9
-"""Of each shape; their median is what counts, so that one slow picture tells nothing."""
+"""Measurements kept of each shape. Their median counts, so one slow picture changes nothing."""
 
 STYLE_TOKENS = 192
 
@@ -22,7 +22,7 @@ KINDS = ("before", "step", "after")
 
 
 class Shape(NamedTuple):
-    """What a step's time depends on."""
+    """What the time of a step depends on."""
 
     picture_tokens: int
     reference_tokens: int
@@ -34,7 +34,7 @@ class Shape(NamedTuple):
 
 
 def shape_of(request: GenerationRequest) -> Shape:
-    """References count as squares of the content reference size: near enough for a waiting time."""
+    """The shape of a request. Content images count as squares of the content size: close enough for an estimate."""
     return Shape(
         request.width * request.height // TOKEN_SIZE**2,
         len(request.content_images) * (request.content_size // TOKEN_SIZE) ** 2,
@@ -43,10 +43,7 @@ def shape_of(request: GenerationRequest) -> Shape:
 
 
 class TimeEstimate:
-    """Measured seconds, by shape, `before` the first step, of a `step`, and `after` the last one.
-
-    May be asked and told from any thread.
-    """
+    """Seconds `before` the first step, of a `step`, and `after` the last step, by shape. For any thread."""
 
     def __init__(self) -> None:
         self._times: dict[str, OrderedDict[Shape, deque[float]]] = {kind: OrderedDict() for kind in KINDS}
@@ -54,7 +51,7 @@ class TimeEstimate:
         self._lock = threading.Lock()
 
     def note(self, request: GenerationRequest, **measured: float) -> None:
-        """Remember what was measured, by kind."""
+        """Add measurements by kind: seconds."""
         shape = shape_of(request)
         with self._lock:
             for kind, seconds in measured.items():
@@ -63,19 +60,19 @@ class TimeEstimate:
                 times.move_to_end(shape)
                 while len(times) > REMEMBERED_SHAPES:
                     times.popitem(last=False)
-                # A new dict each time: whoever reads the old one is not disturbed.
+                # A new dict each time, since other threads read the old one without the lock.
                 self._medians[kind] = {known: median(values) for known, values in times.items()}
 
     def step(self, request: GenerationRequest) -> float | None:
-        """Seconds of one step; None if no step was ever measured."""
+        """Seconds of one step; None if no step was measured yet."""
         return self._expected(shape_of(request), "step")
 
     def after(self, request: GenerationRequest) -> float:
-        """Seconds from the last step to the picture; 0 if that was never measured."""
+        """Seconds from the last step to the picture; 0 if not measured yet."""
         return self._expected(shape_of(request), "after") or 0.0
 
     def seconds(self, request: GenerationRequest) -> float | None:
-        """Of a whole request; None if no step was ever measured."""
+        """Seconds of a whole request; None if no step was measured yet."""
         step = self.step(request)
         if step is None:
             return None

@@ -1,7 +1,7 @@
-"""One worker: a thread that loads a model and then owns it, making one job at a time.
+"""One worker: loads a model in a thread of its own, then runs one job at a time.
 
-It imports no torch itself (`load` brings the model), decides nothing about who is next, and speaks to nobody: what it
-does is seen in the job's status. A finished picture is on the disk, and in the ledger, before anybody hears of it.
+It imports no torch itself (`load` brings the model) and does not choose its jobs. Others read its results in the job's
+status. A finished picture is on the disk, and in the records, before its job's status names it.
 """
 
 import io
@@ -10,97 +10,105 @@ import sqlite3
 import threading
 import time
 import uuid
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import Any
 
+from uso import output
 from uso.errors import DeviceError, USOError
 from uso.request import GenerationResult, Progress
-from uso.web.jobs.job import Job, Load, Picture, Pipeline, ServerStatus
+from uso.web.jobs.job import Job, Load, Picture, Pipeline, Records, ServerStatus, digest
 from uso.web.jobs.safety import Safety
 from uso.web.jobs.time_estimate import TimeEstimate
-from uso.web.settings import ServerSettings
-from uso.web.store.ledger import Ledger, served
 
 logger = logging.getLogger(__name__)
 
 PREVIEWS = 8
-"""How many previews a picture has at the most, evenly over its steps."""
+"""The most previews that a picture has, spread evenly over its steps."""
 
 PREVIEW_QUALITY = 80
 
 
-class Foreman(Protocol):
-    """What a worker asks for: the engine, seen from here."""
-
-    settings: ServerSettings
-    ledger: Ledger
-    time_estimate: TimeEstimate
-    safety: Safety
-
-    def next_job(self, worker: "Worker") -> Job | None: ...
-
-    def step_done(self) -> None: ...
-
-    def job_over(self, worker: "Worker", job: Job) -> None: ...
-
-    def worker_changed(self) -> None: ...
-
-    @property
-    def closing_reason(self) -> str: ...
-
-
 class Worker:
-    """Read `status`, `provenance` and `job`; everything else is its own."""
+    """Others read `status` and `provenance`; the rest belongs to the worker's thread.
 
-    def __init__(self, load: Load, foreman: Foreman, number: int) -> None:
+    Args:
+        number: its number among all workers.
+        output_folder: where its pictures are saved.
+        on_change: called after every change of its status and every step of its job.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        load: Load,
+        *,
+        output_folder: Path,
+        records: Records,
+        safety: Safety,
+        time_estimate: TimeEstimate,
+        on_change: Callable[[], None],
+    ) -> None:
         self.number = number
         self.status = ServerStatus()
         self.provenance: dict[str, Any] = {}
-        self.job: Job | None = None
-        self._last: Progress | None = None
+        self.thread: threading.Thread
+        """Once started."""
         self._load = load
-        self._foreman = foreman
-        self.thread = threading.Thread(target=self._work, name=f"worker-{number}", daemon=True)
+        self._output_folder = output_folder
+        self._records = records
+        self._safety = safety
+        self._time_estimate = time_estimate
+        self._on_change = on_change
+        self._last: Progress | None = None
 
-    def _work(self) -> None:
+    def start(self, next_job: Callable[[int], Job | None], job_over: Callable[[Job], None]) -> None:
+        """In a thread, load the model, then run jobs until there are no more.
+
+        Args:
+            next_job: waits for a job for the worker of this number; returns None when the server shuts down.
+            job_over: called with each job that was run.
+        """
+        self.thread = threading.Thread(
+            target=self._work, args=(next_job, job_over), name=f"worker-{self.number}", daemon=True
+        )
+        self.thread.start()
+
+    def _work(self, next_job: Callable[[int], Job | None], job_over: Callable[[Job], None]) -> None:
         try:
             pipeline = self._loaded()
         except Exception as error:
             expected = isinstance(error, USOError)
             logger.error("The model could not be loaded: %s", error, exc_info=not expected)
-            self._reach(state="failed", error=f"The model could not be loaded. {sentence(error)}")
+            self._report(state="failed", error=f"The model could not be loaded. {sentence(error)}")
             return
-        while self.status.state == "ready" and self._make_next(pipeline):
-            pass
-
-    def _make_next(self, pipeline: Pipeline) -> bool:
-        """Make the job whose turn it is; False when there will be none any more."""
-        try:
-            job = self._foreman.next_job(self)
-            if job is None:
-                return False
-            self._run(pipeline, job)
-            self._foreman.job_over(self, job)
-        except Exception:  # a worker that is gone would be missed by nobody but those who wait
-            logger.exception("Worker %d goes on after something unexpected.", self.number)
-            time.sleep(1.0)
-        return True
+        while self.status.state == "ready":
+            try:
+                job = next_job(self.number)
+                if job is None:
+                    return
+                self._run(pipeline, job)
+                job_over(job)
+            except Exception:  # without its thread the worker would look ready and take no jobs
+                logger.exception("Worker %d goes on after an unexpected error.", self.number)
+                time.sleep(1.0)
 
     def _loaded(self) -> Pipeline:
         def on_progress(stage: str, share: float) -> None:
-            self._reach(state="loading", stage=stage, share=share)
+            self._report(state="loading", stage=stage, share=share)
 
         on_progress("importing the program", 0.0)
         pipeline = self._load(on_progress)
         self.provenance = dict(pipeline.provenance)
-        self._reach(state="ready", stage="ready", share=1.0)
+        self._report(state="ready", stage="ready", share=1.0)
         return pipeline
 
-    def _reach(self, **changes: Any) -> None:
+    def _report(self, **changes: Any) -> None:
         self.status = replace(self.status, **changes)
-        self._foreman.worker_changed()
+        self._on_change()
 
     # One job.
 
@@ -118,38 +126,38 @@ class Worker:
             if len(job.status.pictures) == wanted:
                 job.reach(state="done", preview=None)
             else:
-                job.reach(state="cancelled", preview=None, error=job.stopped_because or self._foreman.closing_reason)
+                job.reach(state="cancelled", preview=None, error=job.stop_reason)
         except Exception as error:
             logger.exception("Job %s failed.", job.name)
             job.reach(state="failed", preview=None, error=sentence(error, job.name))
-            if isinstance(error, DeviceError):  # else this worker, always free at once, would take all that wait
-                self._reach(state="failed", error=str(error))
+            if isinstance(error, DeviceError):  # a dead device fails at once: it would take, and fail, every queued job
+                self._report(state="failed", error=str(error))
 
     def _note(self, pipeline: Pipeline, event: Progress, job: Job) -> None:
-        """Put a pipeline's progress into the job's status."""
+        """Report a pipeline's progress in the job's status."""
         changes: dict[str, Any] = {"stage": event.stage, "step": event.step, "num_steps": event.num_steps}
         if event.stage == "denoise":
             self._measure(event, job)
             every = -(-event.num_steps // PREVIEWS)
-            # With a filter there are none: it is asked about finished pictures.
-            if event.step % every == 0 and event.step < event.num_steps and not self._foreman.safety.asks:
+            # No previews with a filter: it checks finished pictures only.
+            if event.step % every == 0 and event.step < event.num_steps and not self._safety.active:
                 changes["preview"] = self._preview(pipeline, event, job)
         changes["ends_at"] = self._ends_at(event, job)
         job.reach(**changes)
-        self._foreman.step_done()
+        self._on_change()
 
     def _measure(self, event: Progress, job: Job) -> None:
-        """Seconds of the step that just ended; a picture's first one is mixed with preparations and not counted."""
+        """Measure the step that just ended; a picture's first step includes preparations and does not count."""
         last, self._last = self._last, event
         if last is None or (last.image_index, last.step + 1) != (event.image_index, event.step):
             return
         job.step_seconds.append(event.seconds - last.seconds)
-        if self._foreman.time_estimate.step(job.request) is None:
-            self._foreman.time_estimate.note(job.request, step=job.step_seconds[-1])
+        if self._time_estimate.step(job.request) is None:
+            self._time_estimate.note(job.request, step=job.step_seconds[-1])
 
     def _ends_at(self, event: Progress, job: Job) -> float | None:
-        """When the job will be over, by its own steps, or by those of earlier ones before it has any."""
-        time_estimate, request = self._foreman.time_estimate, job.request
+        """When the job will end, by its own measured steps, or by those of earlier jobs before it has any."""
+        time_estimate, request = self._time_estimate, job.request
         step = median(job.step_seconds) if job.step_seconds else time_estimate.step(request)
         if step is None:
             return None
@@ -160,7 +168,7 @@ class Worker:
         return time.monotonic() + steps * step + (1 + more) * time_estimate.after(request)
 
     def _preview(self, pipeline: Pipeline, event: Progress, job: Job) -> bytes | None:
-        """The picture as it is predicted now. One that cannot be made costs nothing but itself."""
+        """The picture as predicted now, as WebP; None if it cannot be made. A failure does not fail the job."""
         try:
             image = pipeline.preview(event)
             if image is None:
@@ -173,23 +181,14 @@ class Worker:
         return buffer.getvalue()
 
     def _keep(self, result: GenerationResult, job: Job) -> None:
-        """Save a finished picture, enter it into the ledger, then tell."""
-        self._foreman.safety.check_picture(result.request.prompt, result.image)
+        """Save a finished picture and record it, then name it in the job's status."""
+        self._safety.check_picture(result.request.prompt, result.image)
         self._last = None
-        path = served(job, result, self._foreman.settings.output)
-        picture = Picture(
-            id=uuid.uuid4().hex,
-            path=path,
-            width=result.request.width,
-            height=result.request.height,
-            seed=result.request.seed,
-            num_inference_steps=result.request.num_inference_steps,
-            seconds=sum(result.timings.values()),
-        )
+        picture = save_picture(job, result, self._output_folder)
         try:
-            self._foreman.ledger.keep(job, picture, result.image)
+            self._records.keep(job, picture, result.image)
         except sqlite3.Error:
-            logger.exception("Picture %s is saved, but could not be entered into the ledger.", path.name)
+            logger.exception("Picture %s is saved, but could not be entered into the ledger.", picture.path.name)
         for stage, seconds in result.timings.items():
             job.timings[stage] = job.timings.get(stage, 0.0) + seconds
         self._learn(result, job)
@@ -200,7 +199,7 @@ class Worker:
             return
         step, timings = median(job.step_seconds), result.timings
         steps = result.request.num_inference_steps * step
-        self._foreman.time_estimate.note(
+        self._time_estimate.note(
             job.request,
             before=timings.get("condition", 0.0) + max(0.0, timings.get("denoise", 0.0) - steps),
             step=step,
@@ -208,8 +207,37 @@ class Worker:
         )
 
 
+def save_picture(job: Job, result: GenerationResult, folder: Path) -> Picture:
+    """Save a picture so that its job can be found from it, should the server end at this moment.
+
+    Raises:
+        OutputError: it cannot be saved.
+    """
+    path = output.save(result, folder, extra={"job": digest(job.id)})
+    request = result.request
+    return Picture(
+        id=uuid.uuid4().hex,
+        path=path,
+        width=request.width,
+        height=request.height,
+        seed=request.seed,
+        num_inference_steps=request.num_inference_steps,
+        seconds=sum(result.timings.values()),
+    )
+
+
+def status_of(workers: Sequence[Worker]) -> ServerStatus:
+    """One status for all workers: ready if one is ready, failed if all have failed."""
+    statuses = [worker.status for worker in workers]
+    ready = [status for status in statuses if status.state == "ready"]
+    coming = [status for status in statuses if status.state in ("starting", "loading")]
+    first = (ready or sorted(coming, key=lambda status: -status.share) or statuses)[0]
+    errors = dict.fromkeys(status.error for status in statuses if status.error)
+    return replace(first, error=" ".join(errors), workers=len(statuses), workers_ready=len(ready))
+
+
 def sentence(error: Exception, job: str = "") -> str:
-    """What a person is told; the log has the traceback."""
+    """What people read about an error; the log has the traceback."""
     if isinstance(error, USOError):
         return str(error)
     where = f" under {job}" if job else ""

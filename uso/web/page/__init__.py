@@ -1,10 +1,12 @@
 """What people see.
 
-layout.py     components and what they are wired to
-events.py     what happens on a click
-restore.py    a picture's settings back into the fields
-html.py history_html.py    pieces of HTML
-texts.py      words, examples, tips
-scripts.py    JavaScript
+layout.py      components, and the events they trigger
+inputs.py      the input fields
+events.py      what happens on a click
+restore.py     a picture's settings, back into the fields
+html.py        pieces of HTML
+texts.py       examples and tips
+scripts.py     JavaScript
 theme.py page.css    colours and shapes
+gradio_fit.py    everything that is patched in Gradio
 """

@@ -1,7 +1,7 @@
-"""What happens when somebody does something on the page. What programs may call is in `programs.py`.
+"""What happens when somebody does something on the page. The endpoints for programs are in `api/endpoints.py`.
 
-Every verb goes through the desk (`desk.py`), which knows what may be asked for and by whom; pictures that were made
-before are found by `history.py`, and brought back into the fields by `restore.py`.
+Every job goes through `api/calls.py`. Ids of jobs and pictures come from the browser, so each is checked for its owner
+(`store/history.py`): whoever sends another person's id gets nothing.
 """
 
 import asyncio
@@ -10,44 +10,43 @@ import sqlite3
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
 
 from uso.errors import OutputError, RequestError, USOError
 from uso.images import keep_input_size, upright_size
-from uso.request import RANDOM_SEED
 from uso.web.access.identity import Asker, asker_of
 from uso.web.api.calls import Calls, Inputs, handed_out, uploaded
 from uso.web.jobs.job import NAME_LETTERS, Job, JobStatus, Picture
-from uso.web.page import history_html, html
-from uso.web.page.restore import KEEP, Restored, brought, entitled, restored
-from uso.web.page.texts import EXAMPLES
+from uso.web.page import html
+from uso.web.page.inputs import KEEP, UNCHANGED, example_values
+from uso.web.page.restore import Restored, brought, entitled, restored
 from uso.web.store import history, prune
 from uso.web.store.ledger import Remembered
 
 logger = logging.getLogger(__name__)
 
 FORGET = "none"
-"""In place of a job's id in the tab's memory: a value, so that the page notices a change from nothing."""
+"""In place of a job's id in the tab's memory. It is a value, so that the page notices the change."""
 
+GONE = "That picture is no longer on the server."
 
 TICK_SECONDS, LATER_TICK_SECONDS = 1.0, 5.0
 EAGER_SECONDS = 10.0
-"""How often a page looks how far the model is, at first and later: the tabs of a whole office come from one address,
-which may do 20 things a second (`crowd.py`)."""
+"""How often a page asks whether the model is ready, in the first `EAGER_SECONDS` and later. All tabs of an office may
+come from one address, which has a rate limit (`access/limits.py`)."""
 
 
 class Shown(NamedTuple):
-    """What a job changes on the page, and what a picture does that is looked at again."""
+    """The components that a job or a picture changes."""
 
     picture: Any = KEEP
     preview: Any = KEEP
     status: Any = KEEP
     facts: Any = KEEP
     actions: Any = KEEP
-    """The row of what can be done with the picture."""
+    """The row of buttons under the picture."""
     download: Any = KEEP
     settings: Any = KEEP
     settings_frame: Any = KEEP
@@ -55,7 +54,7 @@ class Shown(NamedTuple):
     generate: Any = KEEP
     stop: Any = KEEP
     job_id: Any = KEEP
-    """The job that this page follows."""
+    """The job that this page follows; empty without one."""
     memory: Any = KEEP
     """The job that the tab remembers over a reload."""
     picture_id: Any = KEEP
@@ -63,35 +62,32 @@ class Shown(NamedTuple):
 
 
 class Events:
-    """The page's verbs, bound to one desk."""
+    """The page's events, bound to one `Calls`."""
 
     def __init__(self, calls: Calls) -> None:
         self.calls = calls
         self.config = calls.config
         self.queue = calls.queue
+        self.ledger = calls.ledger
 
     # Jobs.
 
-    async def run(self, job_id: str | None, request: gr.Request, *values: Any) -> AsyncGenerator[Shown, None]:
-        """The Generate button: from the first look at a request to its picture."""
-        if job_id is not None and (running := self.queue.find(job_id)) is not None and not running.status.over:
-            # Enter in the prompt, or a stream that broke: the page goes on with that one.
-            async with aclosing(self._follow(running, request)) as news:
-                async for shown in news:
-                    yield shown
-            return
-        try:
-            job = await self.calls.submit(Inputs(*values), request)
-        except USOError as error:
-            yield Shown(status=html.refusal(str(error)))
-            return
+    async def run(self, job_id: Any, request: gr.Request, *values: Any) -> AsyncGenerator[Shown, None]:
+        """The Generate button: from a request to its picture."""
+        job = self._active(job_id, asker_of(request))  # Enter in the prompt, or a broken stream: go on with that job
+        if job is None:
+            try:
+                job = await self.calls.submit(Inputs(*values), request)
+            except USOError as error:
+                yield Shown(status=html.refusal(str(error)))
+                return
         async with aclosing(self._follow(job, request)) as news:
             async for shown in news:
                 yield shown
 
     async def come_back(self, job_id: Any, request: gr.Request) -> AsyncGenerator[Shown, None]:
-        """After a load of the page: to the job that this tab was at, if there was one."""
-        found = await asyncio.to_thread(history.own_job, self.queue, asker_of(request), job_id)
+        """After a reload of the page: back to the job of this tab, if it had one."""
+        found = await asyncio.to_thread(history.own_job, self.queue, self.ledger, asker_of(request).owner, job_id)
         if found is None:
             yield Shown(memory=FORGET)
             return
@@ -103,30 +99,35 @@ class Events:
             async for shown in news:
                 yield shown
 
+    def _active(self, job_id: Any, asker: Asker) -> Job | None:
+        """This asker's job of that id, if it is not over."""
+        job = self.queue.find(job_id) if history.is_id(job_id) else None
+        return job if job is not None and job.asker.owner == asker.owner and not job.status.over else None
+
     async def _follow(self, job: Job, request: gr.Request) -> AsyncGenerator[Shown, None]:
-        """From a job in line to its end; only what has changed is sent."""
+        """From a queued job to its end. Only what has changed is sent."""
         yield Shown(
             generate=gr.update(interactive=False),
             stop=gr.update(interactive=True, value="Stop"),
             job_id=job.id,
             memory=job.id,
         )
-        words, preview, ahead = "", None, -1
+        sent, preview, ahead = "", None, -1
         async with aclosing(self.calls.follow(job)) as news:
-            async for status, queue in news:
+            async for status, server in news:
                 if status.over:
                     yield await self._ended(job.id, status, request)
                     return
-                said, frame = html.job_state(status, queue, status.ahead != ahead), KEEP
+                state, frame = html.job_state(status, server, status.ahead != ahead), KEEP
                 ahead = status.ahead
                 if status.preview is not None and status.preview is not preview:
                     preview, size = status.preview, (job.request.width, job.request.height)
                     frame = html.preview(status, size)
-                yield Shown(status=KEEP if said == words else said, preview=frame)
-                words = said
+                yield Shown(status=KEEP if state == sent else state, preview=frame)
+                sent = state
 
     async def _ended(self, job_id: str, status: JobStatus, request: gr.Request) -> Shown:
-        """What a job came to; the tab goes on remembering one that has a picture."""
+        """The result of a job. The tab goes on remembering a job that has a picture."""
         last = status.pictures[-1] if status.pictures else None
         shown = Shown() if last is None else await asyncio.to_thread(self._made, job_id, last, asker_of(request))
         return shown._replace(
@@ -134,15 +135,15 @@ class Events:
             status=html.job_state(status, self.queue.status) if shown.status is KEEP else shown.status,
             generate=gr.update(interactive=True),
             stop=gr.update(interactive=False, value="Stop"),
-            job_id=None,
+            job_id="",
             memory=FORGET if last is None else job_id,
         )
 
     def _made(self, job_id: str, picture: Picture, asker: Asker) -> Shown:
-        """A picture that has just been made, and the history with it. A ledger that cannot be read, as that of a
-        server on its way down, costs no picture."""
+        """A new picture, and the history with it. It is shown even if the ledger cannot be read, as in a server that is
+        shutting down."""
         try:
-            found = history.own(self.queue, asker, picture.id)
+            found = history.own(self.ledger, asker.owner, picture.id)
             shown = Shown(history=self._history(asker, picture.id))
         except sqlite3.Error:
             logger.warning("The ledger could not be read after job %s.", job_id[:NAME_LETTERS], exc_info=True)
@@ -151,134 +152,119 @@ class Events:
         return self._picture(remembered)._replace(history=shown.history)
 
     def unlock(self) -> Shown:
-        """After something unexpected: the page can be used again."""
+        """After an unexpected error: the page can be used again."""
         return Shown(generate=gr.update(interactive=True), stop=gr.update(interactive=False, value="Stop"), preview="")
 
-    def stop(self, job_id: str | None) -> Any:
-        """The Stop button; the job's own stream says when it has stopped."""
-        if job_id is not None and self.queue.cancel(job_id):
+    def stop(self, job_id: Any, request: gr.Request) -> Any:
+        """The Stop button. The stream of the job reports when it has stopped."""
+        job = self._active(job_id, asker_of(request))
+        if job is not None and self.queue.cancel(job.id):
             return gr.update(interactive=False, value="Stopping ...")
         return KEEP
 
     # Inputs.
 
-    async def look(self, content: Any, style: Any, extra_style: Any, keep: Any) -> tuple[str, Any, Any]:
-        """Say at once what is wrong with an image, and which size will be used; (note, width, height).
+    async def check_images(self, content: Any, style: Any, extra_style: Any, keep: Any) -> tuple[str, Any, Any]:
+        """What is wrong with an image, or the size of the picture with Keep input size: (note, width, height).
 
-        Only heads are read, for a look is free and a large picture is not; that one is incomplete is told at Generate.
+        Reads image headers only, because this costs people nothing and decoding is expensive. A file that is cut off
+        is noticed at Generate.
         """
-        return await self.calls.read(self._look, content, style, extra_style, keep)
+        return await self.calls.read(self._check_images, content, style, extra_style, keep)
 
-    def _look(self, content: Any, style: Any, extra_style: Any, keep: Any) -> tuple[str, Any, Any]:
-        free = gr.update(interactive=not keep)
+    def _check_images(self, content: Any, style: Any, extra_style: Any, keep: Any) -> tuple[str, Any, Any]:
+        field = gr.update(interactive=not keep)
         try:
             most = self.calls.max_pixels
             reference = uploaded(content, most)
             for value in (style, extra_style):
                 uploaded(value, most)
             if not keep:
-                return "", free, free
+                return "", field, field
             if reference is None:
-                return html.note("Keep input size needs a content image."), free, free
-            was = upright_size(reference.data, reference.name, most)
-            width, height = keep_input_size(*was, self.config.limits.min_size, self.config.limits.max_size)
+                return html.note("Keep input size needs a content image."), field, field
+            size = upright_size(reference.data, reference.name, most)
+            width, height = keep_input_size(*size, self.config.limits.min_size, self.config.limits.max_size)
         except RequestError as error:
-            return html.note(str(error), bad=True), free, free
-        said = f"The picture will be {width} × {height}; the content image is {was[0]} × {was[1]}."
-        return html.note(said), free, free
+            return html.note(str(error), bad=True), field, field
+        note = f"The picture will be {width} × {height}; the content image is {size[0]} × {size[1]}."
+        return html.note(note), field, field
 
     def example(self, index: int) -> Inputs:
-        """All inputs of an example; what it does not name goes back to the model's default."""
-        example, defaults = EXAMPLES[self.config.examples][index], self.config.defaults
-        return Inputs(
-            prompt=example.prompt,
-            content_image=_path(example.path(example.content)),
-            style_image=_path(example.path(example.style)),
-            extra_style_image=_path(example.path(example.extra_style)),
-            width=defaults.width,
-            height=defaults.height,
-            keep_input_size=example.keep_input_size,
-            num_inference_steps=defaults.num_inference_steps,
-            guidance_scale=defaults.guidance_scale,
-            content_size=defaults.content_size,
-            seed=RANDOM_SEED,
-        )
+        """All inputs of an example."""
+        return example_values(self.config, index)
 
     async def restore(self, file: Any, request: gr.Request) -> tuple[Any, ...]:
-        """All inputs from a PNG that somebody brings; (what is said, inputs)."""
-        unchanged = Inputs(*[KEEP] * len(Inputs._fields))
-        if file is None:  # taken out again
-            return "", *unchanged
+        """All inputs from a PNG that somebody drops: (note, inputs)."""
+        if file is None:  # removed again
+            return "", *UNCHANGED
         try:
             name, saved = await self.calls.read(brought, file, self.calls.max_pixels)
         except (RequestError, OutputError) as error:
-            return html.note(str(error), bad=True), *unchanged
-        source = await asyncio.to_thread(entitled, self.queue, asker_of(request), saved)
+            return html.note(str(error), bad=True), *UNCHANGED
+        source = await asyncio.to_thread(entitled, self.ledger, asker_of(request), saved)
         found = await asyncio.to_thread(restored, self.config, saved, source, self.queue.settings.output)
-        return html.note(_told(f"The settings of {name} are filled in.", found)), *found.inputs
+        return html.note(_with_remarks(f"The settings of {name} are filled in.", found)), *found.inputs
 
     # Pictures.
 
     async def arrive(self, request: gr.Request) -> tuple[str, str]:
-        """On a load of the page: (who is logged in, the history)."""
+        """When the page loads: (who is logged in, the history)."""
         asker = asker_of(request)
         account = html.account(asker.name, self.queue.settings.accounts is not None)
         return account, await asyncio.to_thread(self._history, asker)
 
-    async def select(self, chosen: gr.EventData, job_id: str | None, request: gr.Request) -> Shown:
+    async def select(self, chosen: gr.EventData, job_id: Any, request: gr.Request) -> Shown:
         """A picture of the history, in full."""
         picture_id = chosen._data.get("picture") if isinstance(chosen._data, dict) else None
-        found = await asyncio.to_thread(history.own, self.queue, asker_of(request), picture_id)
+        found = await asyncio.to_thread(history.own, self.ledger, asker_of(request).owner, picture_id)
         if found is None:
-            return Shown(status=html.refusal("That picture is no longer on the server."))
+            return Shown(status=html.refusal(GONE))
         shown = await asyncio.to_thread(self._picture, found)
-        said = html.idle("A picture from before.") if shown.status is KEEP and job_id is None else shown.status
-        return shown._replace(preview="", status=said)
+        status = html.idle("An earlier picture.") if shown.status is KEEP and not job_id else shown.status
+        return shown._replace(preview="", status=status)
 
     async def reuse_all(self, picture_id: Any, request: gr.Request) -> tuple[Any, ...]:
-        """All inputs of the picture that is shown, its images too; (what is said, Advanced, inputs)."""
-        unchanged = KEEP, *Inputs(*[KEEP] * len(Inputs._fields))
-        found = await asyncio.to_thread(history.own, self.queue, asker_of(request), picture_id)
+        """All inputs of the picture that is shown, its images too: (status, Advanced, inputs)."""
+        found = await asyncio.to_thread(history.own, self.ledger, asker_of(request).owner, picture_id)
         saved = await asyncio.to_thread(history.record_of, found) if found else None
         if saved is None:
-            return html.refusal("That picture is no longer on the server."), *unchanged
+            return html.refusal(GONE), KEEP, *UNCHANGED
         filled = await asyncio.to_thread(restored, self.config, saved, saved, self.queue.settings.output)
-        said = _told("The settings of this picture are filled in.", filled)
-        return html.idle(said), gr.update(open=True), *filled.inputs
+        status = html.idle(_with_remarks("The settings of this picture are filled in.", filled))
+        return status, gr.update(open=True), *filled.inputs
 
     def reuse_seed(self, picture_id: Any, request: gr.Request) -> tuple[Any, Any, Any]:
-        """(what is said, the seed field, Advanced where it is)."""
-        found = history.own(self.queue, asker_of(request), picture_id)
+        """(status, the seed, Advanced)."""
+        found = history.own(self.ledger, asker_of(request).owner, picture_id)
         if found is None:
-            return html.refusal("That picture is no longer on the server."), KEEP, KEEP
+            return html.refusal(GONE), KEEP, KEEP
         seed = found.picture.seed
         return html.idle(f"The seed {seed} is filled in."), seed, gr.update(open=True)
 
     def as_content(self, picture_id: Any, request: gr.Request) -> tuple[Any, Any]:
-        """(what is said, the content image)."""
-        said, path = self._as_input(picture_id, request, "This picture is the content image now.")
-        return said, path
+        """(status, the content image)."""
+        return self._as_input(picture_id, request, "content image")
 
     def as_style(self, picture_id: Any, style: Any, extra_style: Any, request: gr.Request) -> tuple[Any, Any, Any]:
-        """Into the first free place, else into the first; (what is said, both style images)."""
+        """Into the first free field, or else into the first: (status, both style images)."""
         second = style is not None and extra_style is None
-        name = "extra style image" if second else "style image"
-        said, path = self._as_input(picture_id, request, f"This picture is the {name} now.")
-        return (said, KEEP, path) if second else (said, path, KEEP)
+        status, path = self._as_input(picture_id, request, "extra style image" if second else "style image")
+        return (status, KEEP, path) if second else (status, path, KEEP)
 
-    def _as_input(self, picture_id: Any, request: gr.Request, said: str) -> tuple[str, Any]:
-        found = history.own(self.queue, asker_of(request), picture_id)
+    def _as_input(self, picture_id: Any, request: gr.Request, field: str) -> tuple[str, Any]:
+        found = history.own(self.ledger, asker_of(request).owner, picture_id)
         try:
             if found is not None:
-                return html.idle(said), handed_out(found.picture)
+                return html.idle(f"This picture is now the {field}."), handed_out(found.picture)
         except OSError:
             pass
-        return html.refusal("That picture is no longer on the server."), KEEP
+        return html.refusal(GONE), KEEP
 
-    # What there is to see.
+    # What the page shows.
 
-    def tick(self, job_id: str | None) -> tuple[str, Any, Any]:
-        """Again and again until the model is ready: (its state, the Generate button, the timer).
+    def tick(self, job_id: Any) -> tuple[str, Any, Any]:
+        """Repeated until the model is ready: (its state, the Generate button, the timer).
 
         It never frees the button: its answer may arrive after that of `come_back`, which locks it for a running job.
         """
@@ -294,16 +280,16 @@ class Events:
         return state, button, gr.update(value=every, active=not over)
 
     def _history(self, asker: Asker, current: str = "") -> str:
-        rule = prune.words(self.queue.settings)
-        return history_html.history(history.recent(self.queue, asker), rule, current, asker.owner is not None)
+        rule = prune.notice(self.queue.settings)
+        return html.history(history.recent(self.ledger, asker.owner), rule, current, asker.owner is not None)
 
     def _picture(self, remembered: Remembered) -> Shown:
-        """A picture and all that is known of it."""
+        """A picture with everything that is known about it."""
         picture, saved = remembered.picture, history.record_of(remembered)
         shown = Shown(
-            facts=history_html.facts(remembered),
+            facts=html.facts(remembered),
             actions=gr.update(visible=True),
-            settings=history_html.settings(saved.record) if saved else "",
+            settings=html.settings(saved.record) if saved else "",
             settings_frame=gr.update(visible=saved is not None),
             picture_id=picture.id,
         )
@@ -315,9 +301,5 @@ class Events:
         return shown._replace(picture=path, download=gr.update(value=path))
 
 
-def _told(sentence: str, found: Restored) -> str:
+def _with_remarks(sentence: str, found: Restored) -> str:
     return " ".join([sentence, *found.remarks])
-
-
-def _path(path: Path | None) -> str | None:
-    return None if path is None else str(path)

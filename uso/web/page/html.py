@@ -1,55 +1,62 @@
-"""Small pieces of HTML for the page. Pure functions of what they show; every text that comes in is escaped."""
+"""Pieces of HTML for the page. Pure functions of what they show. Every text that comes in is escaped."""
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from html import escape
+from typing import Any
 
 from uso.config import ModelConfig, load_model_config
+from uso.web.api.messages import job_message
 from uso.web.jobs.job import JobStatus, ServerStatus
 from uso.web.page.texts import Example, Tip
+from uso.web.store.ledger import Remembered
 
 REAL_MODEL = "flux-dev"
-"""What the page of the demo says how to get."""
+"""The model that the demo's page points to."""
 
 EXAMPLES_ROUTE = "examples"
-"""Where the server has the example pictures, relative to the page, so that it works under any root path."""
+"""Address of the example pictures, relative to the page, so that it works under any root path."""
 
-_STAGES = {"condition": "Reading the prompt and the images", "decode": "Turning the result into pixels"}
+CAPTION = 80
+"""Characters of a prompt that name a picture of the history."""
+
+_DEVICES = {"cpu": "CPU", "cuda": "GPU", "mps": "Apple GPU"}
 
 
 def masthead() -> str:
     return (
         '<div class="uso-masthead"><h1>USO</h1>'
-        "<p>A sentence, a picture of the subject and pictures of the style become one picture.</p></div>"
+        "<p>Make a picture from a prompt, a content image and style images.</p></div>"
     )
 
 
 def banner(config: ModelConfig, reason: str) -> str:
-    """Which model runs and why; for the demo, the command that gets the real one; licence notice."""
-    lines = [f"<strong>{escape(config.title)}.</strong>", escape(config.description), escape(reason)]
-    labels = []
-    if config.experimental:
-        labels.append("Experimental")
-    tags = "".join(f'<span class="uso-tag">{label}</span>' for label in labels)
-    text = f"<p>{tags}{' '.join(lines)}</p>"
+    """Which model runs and why, its licence notice, and in the demo the command that starts the real model."""
+    tag = '<span class="uso-tag">Experimental</span>' if config.experimental else ""
+    text = f"<p>{tag}<strong>{escape(config.title)}.</strong> {escape(config.description)} {escape(reason)}</p>"
     if config.name == "demo":
         real = load_model_config(REAL_MODEL)
         size = sum(source.size_gb or 0 for source in real.components.values())
         text += (
-            f"<p>The real one, {escape(real.title)}: <code>python app.py --model {REAL_MODEL}</code> "
-            f"(once {size:.0f} GB to download; wants a GPU).</p>"
+            f"<p>For the real model, {escape(real.title)}: <code>python app.py --model {REAL_MODEL}</code> "
+            f"(downloads {size:.0f} GB once, best on a GPU).</p>"
         )
     if config.licence_notice:
         text += f'<p class="uso-quiet">{escape(config.licence_notice)}</p>'
-    loud = " uso-loud" if labels or config.name == "demo" else ""
+    loud = " uso-loud" if config.experimental or config.name == "demo" else ""
     return f'<div class="uso-banner{loud}">{text}</div>'
 
 
 def model_state(status: ServerStatus, seconds: float, device: str) -> str:
-    """The model on its way: a bar while it loads, where it runs when it is ready, why not when it failed."""
+    """A bar while the model loads, its device when it is ready, the reason when it failed.
+
+    Args:
+        device: as the model's provenance names it, such as `cuda (NVIDIA H200)`.
+    """
     if status.state == "ready":
-        words = f"Ready on {device}{_workers(status)}"
+        words = f"Ready on {_device(device)}{_workers(status)}"
         why = f'<div class="uso-quiet">{_marked(status.error)}</div>' if status.error else ""
         return f'<div class="uso-state"><span class="uso-dot"></span>{escape(words)}{why}</div>'
     if status.state == "failed":
@@ -59,24 +66,13 @@ def model_state(status: ServerStatus, seconds: float, device: str) -> str:
     return f'<div class="uso-state" aria-live="off"><span>Loading the model: {escape(words)}</span>{bar}</div>'
 
 
-def job_words(status: JobStatus, queue: ServerStatus) -> str:
-    """What the job is doing, as a sentence."""
-    if status.state == "queued":
-        return _waiting(status, queue)
-    if status.state == "running":
-        return _running(status)
-    if status.state == "cancelled":
-        return f"Stopped. {status.error}".strip()
-    return status.error if status.state == "failed" else "Done."
-
-
-def job_state(status: JobStatus, queue: ServerStatus, moved: bool = True) -> str:
-    """The same for the page, with a bar where there is something to measure.
+def job_state(status: JobStatus, server: ServerStatus, moved: bool = True) -> str:
+    """What a job is doing, with a bar while it runs.
 
     Args:
-        moved: whether a job that waits has another place in the line than when this was asked last.
+        moved: whether the position of a queued job has changed since the last call.
     """
-    words = job_words(status, queue)
+    words = job_message(status, server)
     if status.state == "failed":
         return refusal(words)
     if status.state == "running":
@@ -85,7 +81,7 @@ def job_state(status: JobStatus, queue: ServerStatus, moved: bool = True) -> str
 
 
 def refusal(sentence: str) -> str:
-    """Why something was not done; announced at once by screen readers."""
+    """Why something was not done. Screen readers announce it at once."""
     return f'<div class="uso-line uso-bad" role="alert">{_marked(sentence)}</div>'
 
 
@@ -94,7 +90,7 @@ def idle(words: str = "No picture yet.") -> str:
 
 
 def preview(status: JobStatus, size: tuple[int, int]) -> str:
-    """The picture as it is predicted now, at the place and in the size of the finished one.
+    """The picture as predicted so far, in the place and size of the finished one.
 
     Args:
         size: (width, height) of the finished picture, in pixels.
@@ -107,17 +103,17 @@ def preview(status: JobStatus, size: tuple[int, int]) -> str:
     )
 
 
-def account(name: str | None, can_leave: bool) -> str:
-    """Who is logged in, if anybody has to; with the way out where this server has let them in itself."""
+def account(name: str | None, can_log_out: bool) -> str:
+    """Who is logged in, with a Log out button where this server has a login of its own."""
     if name is None:
         return ""
-    # Relative, so that it works under any root path; a form, for a mere link could be followed by another page's order.
-    way_out = ' <form method="post" action="logout"><button>Log out</button></form>' if can_leave else ""
-    return f'<div class="uso-account">Logged in as <strong>{escape(name)}</strong>.{way_out}</div>'
+    # Relative, so that it works under any root path. A form, because another site's page could follow a mere link.
+    log_out = ' <form method="post" action="logout"><button>Log out</button></form>' if can_log_out else ""
+    return f'<div class="uso-account">Logged in as <strong>{escape(name)}</strong>.{log_out}</div>'
 
 
 def note(text: str, bad: bool = False) -> str:
-    """A quiet sentence under the inputs it is about."""
+    """A quiet sentence under the inputs that it is about."""
     if not text:
         return ""
     role = ' role="alert"' if bad else ""
@@ -129,7 +125,7 @@ def heading(title: str, text: str = "") -> str:
 
 
 def card(example: Example) -> str:
-    """An example as its button shows it: its pictures, its mode, its prompt."""
+    """An example as its button shows it: pictures, mode and prompt."""
     pictures = "".join(
         f'<img src="{EXAMPLES_ROUTE}/{escape(name)}" alt="{kind}" loading="lazy">'
         for kind, name in (("Content", example.content), ("Style", example.style), ("Extra style", example.extra_style))
@@ -148,45 +144,91 @@ def tips(offered: Iterable[Tip]) -> str:
     return f'<div class="uso-tips">{items}</div>'
 
 
+def facts(remembered: Remembered) -> str:
+    """The seed and size that were used, how long it took, and when."""
+    picture = remembered.picture
+    parts = [
+        ("Seed", str(picture.seed)),
+        ("Size", f"{picture.width} × {picture.height}"),
+        ("Steps", str(picture.num_inference_steps)),
+        ("Time", f"{picture.seconds:.1f} s"),
+    ]
+    items = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in parts)
+    if remembered.made:
+        items += f"<div><dt>Made</dt><dd>{_time(remembered.made)}</dd></div>"
+    return f'<dl class="uso-facts">{items}</dl>'
+
+
+def history(pictures: Sequence[Remembered], rule: str, current: str, remembers: bool) -> str:
+    """Everything that one person made, newest first, as buttons.
+
+    Args:
+        rule: how long pictures are kept, as a sentence; empty if for good.
+        current: id of the picture that is shown.
+        remembers: whether this browser keeps the cookie by which its pictures are found.
+    """
+    if not remembers:
+        words = "This browser keeps no cookies, so your pictures cannot be listed. Download those you want to keep."
+    elif pictures:
+        words = "Newest first. Click one to see it again. Only you can see them."
+    else:
+        words = "None yet. The pictures you make appear here. Only you can see them."
+    tiles = "".join(
+        f"<li>{_tile(one, number, len(pictures), current)}</li>" for number, one in enumerate(pictures, start=1)
+    )
+    listed = f'<ol class="uso-history">{tiles}</ol>' if tiles else ""
+    kept = f'<p class="uso-quiet">{escape(rule)}</p>' if rule else ""
+    return f"{heading('Your pictures', words)}{listed}{kept}"
+
+
+def settings(record: Mapping[str, Any]) -> str:
+    """Everything that a picture's file records about how it was made."""
+    request, model = record["request"], record["model"]
+    kept = " (from the content image)" if request.get("keep_input_size") else ""
+    rows = [
+        ("Prompt", request.get("prompt") or "(none)"),
+        ("Content image", ", ".join(entry["name"] for entry in request["content_images"]) or "(none)"),
+        ("Style images", ", ".join(entry["name"] for entry in request["style_images"]) or "(none)"),
+        ("Size", f"{request.get('width')} × {request.get('height')}{kept}"),
+        ("Number of steps", request.get("num_inference_steps")),
+        ("Guidance", request.get("guidance_scale") or "(none)"),
+        ("Content reference size", request.get("content_size")),
+        ("Seed", request.get("seed")),
+        ("Schedule", request.get("schedule")),
+        ("Model", model.get("title") or model["name"]),
+        ("Device", model.get("device")),
+        ("Precision", model.get("dtype")),
+        ("Seconds", ", ".join(f"{stage} {seconds}" for stage, seconds in (record.get("timings") or {}).items())),
+    ]
+    items = "".join(
+        f"<dt>{name}</dt><dd>{escape(str(value))}</dd>" for name, value in rows if value is not None and value != ""
+    )
+    return f'<dl class="uso-settings">{items}</dl>'
+
+
 def webp(data: bytes) -> str:
-    """A small picture as an address that holds it."""
+    """A small picture as a data URL."""
     return f"data:image/webp;base64,{b64encode(data).decode()}"
 
 
 def _marked(sentence: str) -> str:
-    """Escaped, with what stands between backticks set as code."""
+    """Escaped, with text between backticks as code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(sentence))
 
 
+def _device(name: str) -> str:
+    """A device as people call it: the processor's name, or its kind."""
+    kind, _, model = name.partition(" (")
+    return model.removesuffix(")") if model and kind == "cuda" else _DEVICES.get(kind, kind)
+
+
 def _workers(status: ServerStatus) -> str:
-    """How many workers there are, where there are several."""
+    """How many workers there are, if there are several."""
     if status.workers == 1:
         return ""
     if status.workers_ready == status.workers:
         return f", {status.workers} workers"
     return f", {status.workers_ready} of {status.workers} workers ready"
-
-
-def _waiting(status: JobStatus, queue: ServerStatus) -> str:
-    line = {0: "", 1: "One picture is ahead of yours"}.get(status.ahead, f"{status.ahead} pictures are ahead of yours")
-    if line:
-        line += f", about {duration(status.seconds_to_start)}." if status.seconds_to_start else "."
-    if queue.state in ("starting", "loading"):
-        return f"Waiting for the model ({queue.stage}, {queue.share:.0%}). {line}".strip()
-    return line or "Your turn is next."
-
-
-def _running(status: JobStatus) -> str:
-    denoising = status.stage == "denoise"
-    words = f"Step {status.step} of {status.num_steps}" if denoising else _STAGES.get(status.stage, status.stage)
-    if not status.seconds_left:  # unknown before the first step was measured, none when it takes longer than expected
-        return words if denoising else f"{words} ..."
-    return f"{words}, about {duration(status.seconds_left)} left"
-
-
-def duration(seconds: float) -> str:
-    """In words, to the second or to the minute."""
-    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"
 
 
 def _share(status: JobStatus) -> float:
@@ -196,7 +238,7 @@ def _share(status: JobStatus) -> float:
 
 
 def _line(text: str, share: float | None = None, quiet: bool = False) -> str:
-    """A sentence with a bar; a `quiet` one, which changes all the time, is not read out at each change."""
+    """A sentence, with a bar where there is a `share`. Screen readers do not read out the changes of a `quiet` one."""
     bar = "" if share is None else _bar(share, "Steps done")
     off = ' aria-live="off"' if quiet else ""
     return f'<div class="uso-line"{off}>{escape(text)}</div>{bar}'
@@ -208,3 +250,20 @@ def _bar(share: float, label: str) -> str:
         f'<div class="uso-bar" role="progressbar" aria-label="{label}" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{percent}"><span style="width: {percent}%"></span></div>'
     )
+
+
+def _tile(one: Remembered, number: int, count: int, current: str) -> str:
+    prompt = " ".join(one.prompt.split())
+    caption = prompt if len(prompt) <= CAPTION else f"{prompt[:CAPTION].rstrip()} ..."
+    name = escape(f"Picture {number} of {count}: {caption or 'no prompt'}, seed {one.picture.seed}")
+    mark = ' aria-current="true"' if one.picture.id == current else ""
+    return (
+        f'<button type="button" data-picture="{escape(one.picture.id)}" aria-label="{name}" title="{name}"{mark}>'
+        f'<img src="{webp(one.thumb)}" alt=""></button>'
+    )
+
+
+def _time(seconds: float) -> str:
+    """A moment in UTC; `scripts.LOCAL_TIME` turns it into the person's own time."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return f'<time datetime="{moment.isoformat(timespec="seconds")}">{moment:%Y-%m-%d %H:%M} UTC</time>'

@@ -1,24 +1,21 @@
-"""The page: which fields there are, where they stand, and which verb of `handlers.py` each one calls.
-
-No model here, no torch: ranges, defaults and words come from the model's configuration, pictures from the engine.
-"""
+"""The page: where its components stand, and which event of `events.py` each one triggers. No model here, no torch."""
 
 from typing import Any, NamedTuple
 
 import gradio as gr
 
 from uso.config import ModelConfig
-from uso.images import TOKEN_SIZE
-from uso.request import MAX_SEED, RANDOM_SEED
 from uso.web.api.calls import Calls, Inputs, plain_errors
 from uso.web.api.endpoints import offer
 from uso.web.page import html, scripts
 from uso.web.page.events import TICK_SECONDS, Events, Shown
-from uso.web.page.texts import EXAMPLES, PROMPT_PLACEHOLDER, RESTORE, TIPS
+from uso.web.page.gradio_fit import refuse_malformed
+from uso.web.page.inputs import advanced_fields, prompt_field, reference_fields, size_fields
+from uso.web.page.texts import EXAMPLES, RESTORE, TIPS
 
 CACHE_SECONDS = (3600, 24 * 3600)
-"""How often Gradio's copies of uploads and pictures are looked at, and the age at which they go; longer than a tab is
-likely to stay open. The pictures in the output folder are not touched."""
+"""How often Gradio checks its copies of uploads and pictures, and the age at which it removes them: longer than a tab
+is likely to stay open. The pictures in the output folder are not touched."""
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 AT_ONCE: dict[str, Any] = {"queue": False, **PRIVATE}
@@ -26,7 +23,7 @@ STREAMED: dict[str, Any] = {"concurrency_limit": None, "trigger_mode": "once", *
 
 
 class Controls(NamedTuple):
-    """Everything on the page that a handler is bound to, beside the inputs and what a job shows."""
+    """The other components that events read or change, beside `Inputs` and `Shown`."""
 
     model_state: gr.HTML
     account: gr.HTML
@@ -39,7 +36,7 @@ class Controls(NamedTuple):
 
 
 class Actions(NamedTuple):
-    """What can be done with the picture that is shown."""
+    """The buttons under the picture that is shown."""
 
     reuse_all: gr.Button
     reuse_seed: gr.Button
@@ -48,17 +45,21 @@ class Actions(NamedTuple):
 
 
 def build_page(calls: Calls, reason: str) -> gr.Blocks:
-    """The page for one model; `reason` says why this one runs, as a sentence."""
-    config, handlers = calls.config, Events(calls)
+    """The page for one model.
+
+    Args:
+        reason: why this model runs, as a sentence.
+    """
+    config, events = calls.config, Events(calls)
     with gr.Blocks(title="USO", analytics_enabled=False, delete_cache=CACHE_SECONDS) as page:
         with gr.Row(elem_id="masthead"):
             with gr.Column(scale=3, min_width=320):
                 gr.HTML(html.masthead())
             with gr.Column(scale=2, min_width=320, elem_id="who"):
-                model_state = gr.HTML(handlers.tick(None)[0], elem_id="model-state", js_on_load=scripts.LIVE)
+                model_state = gr.HTML(events.tick(None)[0], elem_id="model-state", js_on_load=scripts.LIVE)
                 account = gr.HTML("", elem_id="account")
         gr.HTML(html.banner(config, reason), elem_id="banner")
-        with gr.Row(elem_id="desk"):
+        with gr.Row():
             with gr.Column(scale=5, min_width=320):
                 inputs, note, advanced, generate, stop = _inputs(config)
                 file, restored = _restore()
@@ -68,120 +69,40 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
         gr.HTML(html.heading("Tips") + html.tips(TIPS[config.examples]))
         timer = gr.Timer(TICK_SECONDS)
         controls = Controls(model_state, account, note, advanced, examples, file, restored, timer)
-        _wire_jobs(page, handlers, inputs, shown)
-        _wire_inputs(page, handlers, inputs, shown, controls)
-        _wire_pictures(page, handlers, inputs, shown, controls, actions)
+        _wire_jobs(page, events, inputs, shown)
+        _wire_inputs(page, events, inputs, shown, controls)
+        _wire_pictures(page, events, inputs, shown, controls, actions)
         offer(calls, inputs)
+    refuse_malformed(page)
     return page
 
 
 def _inputs(config: ModelConfig) -> tuple[Inputs, gr.HTML, gr.Accordion, gr.Button, gr.Button]:
-    """The left column: what is asked for, the buttons, and what seldom needs a change."""
-    prompt = gr.Textbox(
-        "", label="Prompt", placeholder=PROMPT_PLACEHOLDER, lines=3, max_lines=8, elem_id="prompt", autofocus=True
-    )
+    """The left column: the inputs, the buttons, and the advanced inputs."""
+    prompt = prompt_field()
     with gr.Row(elem_id="references"):
-        content = _reference("Content Reference", "content", "Who or what is shown")
-        style = _reference("Style Reference", "style", "How it looks")
-        extra_style = _reference("Extra Style Reference", "extra-style", "A second style")
+        references = reference_fields()
     note = gr.HTML("", elem_id="note")
-    width, height, keep = _size(config)
+    size = size_fields(config)
     with gr.Row(elem_id="actions"):
         generate = gr.Button("Generate", variant="primary", scale=3, min_width=160, elem_id="generate")
         stop = gr.Button("Stop", variant="secondary", scale=1, min_width=80, interactive=False, elem_id="stop")
     with gr.Accordion("Advanced", open=False, elem_id="advanced") as advanced:
-        steps, guidance, content_size, seed = _advanced(config)
-    inputs = Inputs(prompt, content, style, extra_style, width, height, keep, steps, guidance, content_size, seed)
-    return inputs, note, advanced, generate, stop
-
-
-def _reference(label: str, elem_id: str, placeholder: str) -> gr.Image:
-    return gr.Image(
-        label=label,
-        type="filepath",
-        image_mode=None,
-        sources=["upload", "clipboard"],
-        buttons=[],
-        height=190,
-        min_width=80,
-        placeholder=placeholder,
-        elem_id=elem_id,
-    )
-
-
-def _size(config: ModelConfig) -> tuple[gr.Slider, gr.Slider, gr.Checkbox]:
-    limits, defaults = config.limits, config.defaults
-    with gr.Group():
-        with gr.Row():
-            width, height = (
-                gr.Slider(
-                    limits.min_size,
-                    limits.max_size,
-                    value,
-                    step=TOKEN_SIZE,
-                    label=f"Generation {name}",
-                    min_width=150,
-                    elem_id=name.lower(),
-                )
-                for name, value in (("Width", defaults.width), ("Height", defaults.height))
-            )
-        keep = gr.Checkbox(
-            False,
-            label="Keep input size",
-            info="The picture takes shape and size of the content image.",
-            elem_id="keep",
-        )
-    return width, height, keep
-
-
-def _advanced(config: ModelConfig) -> tuple[gr.Slider, gr.Slider, gr.Slider, gr.Number]:
-    limits, defaults = config.limits, config.defaults
-    steps = gr.Slider(
-        1, limits.max_steps, defaults.num_inference_steps, step=1, label="Number of steps", elem_id="steps"
-    )
-    guidance = gr.Slider(
-        limits.min_guidance,
-        limits.max_guidance,
-        defaults.guidance_scale,
-        step=0.1,
-        label="Guidance",
-        info="How closely the prompt is followed." if config.guidance else f"{config.title} takes no guidance.",
-        interactive=config.guidance,
-        elem_id="guidance",
-    )
-    content_size = gr.Slider(
-        limits.min_content_size,
-        limits.max_content_size,
-        defaults.content_size,
-        step=TOKEN_SIZE,
-        label="Content reference size",
-        info="Long side that the content image is brought to. Larger keeps more of it, and takes longer.",
-        elem_id="content-size",
-    )
-    seed = gr.Number(
-        RANDOM_SEED,
-        label="Seed",
-        info="-1 draws one at random; the same seed and inputs make the same picture.",
-        minimum=RANDOM_SEED,
-        maximum=MAX_SEED,
-        elem_id="seed",
-    )
-    return steps, guidance, content_size, seed
+        advanced_inputs = advanced_fields(config)
+    return Inputs(prompt, *references, *size, *advanced_inputs), note, advanced, generate, stop
 
 
 def _restore() -> tuple[gr.File, gr.HTML]:
-    """Where a PNG is dropped that holds its settings."""
+    """Where a PNG is dropped to bring its settings back."""
     with gr.Accordion("Restore from a picture", open=False, elem_id="restore-frame"):
         gr.HTML(html.note(RESTORE))
-        file = gr.File(
-            label="A PNG that this program made", file_types=[".png"], height=120, elem_id="restore", buttons=[]
-        )
+        file = gr.File(label="A PNG made with USO", file_types=[".png"], height=120, elem_id="restore", buttons=[])
         restored = gr.HTML("", elem_id="restored", js_on_load=scripts.LIVE)
     return file, restored
 
 
 def _result(generate: gr.Button, stop: gr.Button) -> tuple[Shown, Actions]:
-    """The right column: the picture, what is going on, what can be done with it, and those before it."""
+    """The right column: the picture, its status, its buttons and settings, and the history."""
     with gr.Column(elem_id="stage"):
         picture = gr.Image(
             label="picture",
@@ -205,6 +126,8 @@ def _result(generate: gr.Button, stop: gr.Button) -> tuple[Shown, Actions]:
     with gr.Accordion("Settings of this picture", open=False, visible=False, elem_id="settings-frame") as frame:
         settings = gr.HTML("", elem_id="settings")
     history = gr.HTML("", elem_id="history", js_on_load=scripts.PICK)
+    # Ids live in the page, not in the server's memory of the tab: a tab that slept for an hour still knows its picture.
+    job_id, picture_id = (gr.HTML("", visible="hidden", elem_id=name) for name in ("job-id", "picture-id"))
     memory = gr.HTML("", visible="hidden", elem_id="memory", js_on_load=scripts.KEEP_JOB)
     shown = Shown(
         picture=picture,
@@ -218,17 +141,17 @@ def _result(generate: gr.Button, stop: gr.Button) -> tuple[Shown, Actions]:
         history=history,
         generate=generate,
         stop=stop,
-        job_id=gr.State(None),
+        job_id=job_id,
         memory=memory,
-        picture_id=gr.State(None),
+        picture_id=picture_id,
     )
     return shown, actions
 
 
 def _examples(config: ModelConfig) -> gr.Dataset:
-    """Those that suit the model."""
+    """The examples that suit the model."""
     offered = EXAMPLES[config.examples]
-    gr.HTML(html.heading("Examples", "One for every way of working: a click fills in all the fields."))
+    gr.HTML(html.heading("Examples", "One for each mode. Click one to fill in all the fields."))
     return gr.Dataset(
         show_label=False,
         components=["html"],
@@ -240,56 +163,56 @@ def _examples(config: ModelConfig) -> gr.Dataset:
     )
 
 
-# Which verb each control calls. `preprocess=False`: the door's own words instead of Gradio's.
+# Which event each control triggers. `preprocess=False`: values arrive raw, so people read our messages, not Gradio's.
 
 
-def _wire_jobs(page: gr.Blocks, handlers: Events, inputs: Inputs, shown: Shown) -> None:
-    """From a request to its picture, and back to it after a reload."""
+def _wire_jobs(page: gr.Blocks, events: Events, inputs: Inputs, shown: Shown) -> None:
+    """Generate and Stop, and the return to a job after a reload."""
     run = gr.on(
         [shown.generate.click, inputs.prompt.submit],
-        plain_errors(handlers.run),
+        plain_errors(events.run),
         [shown.job_id, *inputs],
         list(shown),
         preprocess=False,
         **STREAMED,
     )
-    back = page.load(plain_errors(handlers.come_back), [shown.memory], list(shown), js=scripts.RECALL_JOB, **STREAMED)
+    back = page.load(plain_errors(events.come_back), [shown.memory], list(shown), js=scripts.RECALL_JOB, **STREAMED)
     for stream in (run, back):
-        stream.failure(handlers.unlock, None, list(shown), **AT_ONCE)
+        stream.failure(events.unlock, None, list(shown), **AT_ONCE)
     shown.generate.click(None, None, None, js=scripts.SHOW_RESULT)
-    shown.stop.click(plain_errors(handlers.stop), [shown.job_id], [shown.stop], **AT_ONCE)
+    shown.stop.click(plain_errors(events.stop), [shown.job_id], [shown.stop], **AT_ONCE)
 
 
-def _wire_inputs(page: gr.Blocks, handlers: Events, inputs: Inputs, shown: Shown, controls: Controls) -> None:
-    """What fills the fields in, looks at them, and keeps them over a reload."""
-    looked_at = [inputs.content_image, inputs.style_image, inputs.extra_style_image, inputs.keep_input_size]
+def _wire_inputs(page: gr.Blocks, events: Events, inputs: Inputs, shown: Shown, controls: Controls) -> None:
+    """What fills the fields in, checks them, and keeps them over a reload."""
+    checked = [inputs.content_image, inputs.style_image, inputs.extra_style_image, inputs.keep_input_size]
     gr.on(
-        [field.change for field in looked_at],
-        plain_errors(handlers.look),
-        looked_at,
+        [field.change for field in checked],
+        plain_errors(events.check_images),
+        checked,
         [controls.note, inputs.width, inputs.height],
         preprocess=False,
         trigger_mode="always_last",
-        **AT_ONCE,  # an event in the queue that ends while Generate is clicked would take the tab's stream along
+        **AT_ONCE,  # a queued event that ends while Generate is clicked would end the tab's stream
     )
-    controls.examples.click(plain_errors(handlers.example), [controls.examples], list(inputs), **AT_ONCE)
+    controls.examples.click(plain_errors(events.example), [controls.examples], list(inputs), **AT_ONCE)
     gr.on(
         [controls.file.upload, controls.file.clear],
-        plain_errors(handlers.restore),
+        plain_errors(events.restore),
         [controls.file],
         [controls.restored, *inputs],
         preprocess=False,
         **AT_ONCE,
     )
     typed = [inputs.prompt, inputs.width, inputs.height, inputs.num_inference_steps, inputs.content_size, inputs.seed]
-    if handlers.config.guidance:
+    if events.config.guidance:
         typed.append(inputs.guidance_scale)
-    key = f"uso-draft-{handlers.config.name}"
+    key = f"uso-draft-{events.config.name}"
     page.load(None, typed, typed, js=scripts.recall_draft(key))
     gr.on([field.change for field in typed], None, typed, None, js=scripts.keep_draft(key))
     gr.on(
         [page.load, controls.timer.tick, shown.picture_id.change],  # a picture may be done before the next tick
-        plain_errors(handlers.tick),
+        plain_errors(events.tick),
         [shown.job_id],
         [controls.model_state, shown.generate, controls.timer],
         **AT_ONCE,
@@ -297,18 +220,18 @@ def _wire_inputs(page: gr.Blocks, handlers: Events, inputs: Inputs, shown: Shown
 
 
 def _wire_pictures(
-    page: gr.Blocks, handlers: Events, inputs: Inputs, shown: Shown, controls: Controls, actions: Actions
+    page: gr.Blocks, events: Events, inputs: Inputs, shown: Shown, controls: Controls, actions: Actions
 ) -> None:
-    """What can be done with pictures that are there."""
-    said, which, advanced = shown.status, shown.picture_id, controls.advanced
-    page.load(plain_errors(handlers.arrive), None, [controls.account, shown.history], **AT_ONCE)
-    shown.history.select(plain_errors(handlers.select), [shown.job_id], list(shown), **AT_ONCE).then(
+    """The history, and the buttons under a picture."""
+    status, which, advanced = shown.status, shown.picture_id, controls.advanced
+    page.load(plain_errors(events.arrive), None, [controls.account, shown.history], **AT_ONCE)
+    shown.history.select(plain_errors(events.select), [shown.job_id], list(shown), **AT_ONCE).then(
         None, None, None, js=scripts.SHOW_RESULT
     )
-    actions.reuse_all.click(plain_errors(handlers.reuse_all), [which], [said, advanced, *inputs], **AT_ONCE)
-    actions.reuse_seed.click(plain_errors(handlers.reuse_seed), [which], [said, inputs.seed, advanced], **AT_ONCE)
-    actions.as_content.click(plain_errors(handlers.as_content), [which], [said, inputs.content_image], **AT_ONCE)
+    actions.reuse_all.click(plain_errors(events.reuse_all), [which], [status, advanced, *inputs], **AT_ONCE)
+    actions.reuse_seed.click(plain_errors(events.reuse_seed), [which], [status, inputs.seed, advanced], **AT_ONCE)
+    actions.as_content.click(plain_errors(events.as_content), [which], [status, inputs.content_image], **AT_ONCE)
     styles = [inputs.style_image, inputs.extra_style_image]
     actions.as_style.click(
-        plain_errors(handlers.as_style), [which, *styles], [said, *styles], preprocess=False, **AT_ONCE
+        plain_errors(events.as_style), [which, *styles], [status, *styles], preprocess=False, **AT_ONCE
     )

@@ -1,7 +1,7 @@
 """From a finished picture back to the fields of the page: what its PNG records, as far as model and asker allow.
 
-A PNG that somebody brings holds whatever its sender wanted: each value is verified by itself, and the images that it
-names are handed out only to whom they belong (`entitled`).
+A PNG from a browser may hold anything. So each value is checked by itself, and the images that it names are given only
+to the person they belong to (`entitled`).
 """
 
 import re
@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import gradio as gr
 from gradio.utils import get_upload_folder
 
 from uso import output
@@ -21,39 +20,34 @@ from uso.images import MAX_PIXELS
 from uso.request import GenerationRequest, ReferenceImage
 from uso.web.access.identity import Asker
 from uso.web.api.calls import Inputs, uploaded
-from uso.web.jobs.queue import JobQueue
-from uso.web.store.history import record_of
+from uso.web.page.inputs import KEEP
+from uso.web.store.history import of_job_digest, record_of
+from uso.web.store.ledger import Ledger
 
 MAX_SENTENCE = 240
-"""Characters of what is said about one value: a hostile one may be long."""
-
-CONTENTS, STYLES = 1, 2
-"""Images of each kind that the page has fields for."""
+"""Characters of a remark about one value: a hostile value may be long."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
-KEEP = gr.skip()
-"""In place of a value: leaves a component as it is."""
-
 
 class Restored(NamedTuple):
-    """What goes into the fields, and what could not."""
+    """Values for the fields, and what could not be filled in."""
 
     inputs: Inputs
     """`KEEP` where a field stays as it is."""
     remarks: list[str]
-    """Sentences, each about something that was not filled in or is not as it was."""
+    """Sentences, each about something that is missing or different."""
 
 
 def brought(value: Any, max_pixels: int = MAX_PIXELS) -> tuple[str, output.SavedPicture]:
-    """(name, record) of the PNG that a raw value of a file field stands for. It decodes the picture.
+    """(name, record) of the PNG that the raw value of a file field stands for. Decodes the picture.
 
     Raises:
-        RequestError, OutputError: it was not uploaded here, or holds no request; in words without places on the server.
+        RequestError, OutputError: it was not uploaded here, or holds no request. Paths of the server are not named.
     """
     file = uploaded(value, max_pixels)
     if file is None:
-        raise RequestError("Choose a PNG file that this program made.")
+        raise RequestError("Choose a PNG file that was made with USO.")
     path = Path(value["path"])
     try:
         return file.name, output.read(path)
@@ -61,28 +55,28 @@ def brought(value: Any, max_pixels: int = MAX_PIXELS) -> tuple[str, output.Saved
         raise OutputError(str(error).replace(str(path), file.name)) from error
 
 
-def entitled(queue: JobQueue, asker: Asker, saved: output.SavedPicture) -> output.SavedPicture | None:
-    """The record whose reference images this asker may have: whoever has somebody's PNG must not get their photographs.
+def entitled(ledger: Ledger, asker: Asker, saved: output.SavedPicture) -> output.SavedPicture | None:
+    """The record whose reference images this asker may have: somebody's PNG must not give access to their photos.
 
-    For a person at this very machine it is the PNG's own. For everybody else it is the copy that the server itself
-    kept, of a picture that it made for this asker; None if there is none.
+    For a person at this machine it is the PNG's own record. For everybody else it is the server's own copy, of a
+    picture that it made for this asker, or None.
     """
     if asker.local:
         return saved
     named = saved.record.get("job")
-    found = queue.ledger.of_record(asker.owner, named) if isinstance(named, str) else None
+    found = of_job_digest(ledger, asker.owner, named) if isinstance(named, str) else None
     return None if found is None else record_of(found)
 
 
 def restored(
     config: ModelConfig, saved: output.SavedPicture, source: output.SavedPicture | None, pictures: Path
 ) -> Restored:
-    """The fields that make a picture again.
+    """The values that make a picture again.
 
     Args:
         saved: the PNG's record.
-        source: the record whose reference images may be handed out.
-        pictures: the folder beside which they are kept.
+        source: the record whose reference images may be given out.
+        pictures: the output folder, where reference images are kept.
     """
     remarks = _differences(config, saved)
     allowed = {sha for sha, _ in _named(source)} if source is not None else set()
@@ -91,7 +85,7 @@ def restored(
 
 
 def _values(config: ModelConfig, values: dict[str, Any], remarks: list[str]) -> Inputs:
-    """All fields but the images; each value alone at the door, the others being the model's defaults."""
+    """All fields but the images. Each value is checked alone, with the model's defaults for the others."""
     kept = values.get("keep_input_size") is True  # then width and height follow from the content image
     taken: dict[str, Any] = {}
     for name in Inputs._fields:
@@ -109,11 +103,12 @@ def _values(config: ModelConfig, values: dict[str, Any], remarks: list[str]) -> 
 
 
 def _differences(config: ModelConfig, saved: output.SavedPicture) -> list[str]:
-    """What the page has no field for, and so cannot bring back."""
+    """Settings that the page has no field for."""
     remarks, values = [], saved.values()
     if saved.model.get("name") != config.name:
         made_by = saved.model.get("title") or saved.model.get("name")
-        remarks.append(_short(f"It was made by {made_by}; {config.title} runs here and will make another picture."))
+        here = f"This page runs {config.title}, which makes a different picture."
+        remarks.append(_short(f"It was made with {made_by}. {here}"))
     elif values.get("schedule", config.defaults.schedule) != config.defaults.schedule:
         remarks.append(_short(f"Its schedule ({values['schedule']}) cannot be chosen on this page."))
     return remarks
@@ -122,7 +117,7 @@ def _differences(config: ModelConfig, saved: output.SavedPicture) -> list[str]:
 def _images(
     saved: output.SavedPicture, find: Callable[[str], ReferenceImage | None], remarks: list[str]
 ) -> dict[str, str | None]:
-    """The image fields, as paths of new files where uploads are; what is missing is named."""
+    """The image fields, as paths of new files among the uploads. Missing images are named in `remarks`."""
     fields: dict[str, str | None] = {}
     missing = []
     for kind, names in (("content_images", ["content_image"]), ("style_images", ["style_image", "extra_style_image"])):
@@ -146,7 +141,7 @@ def _named(saved: output.SavedPicture) -> list[tuple[str, str]]:
 
 
 def _stored(pictures: Path, sha256: str) -> ReferenceImage | None:
-    """A reference image that is kept beside the pictures and is still what it was."""
+    """A reference image that is kept with the pictures, if it is there and unchanged."""
     if not _SHA256.fullmatch(sha256):
         return None
     try:
@@ -157,7 +152,7 @@ def _stored(pictures: Path, sha256: str) -> ReferenceImage | None:
 
 
 def _put(image: ReferenceImage, name: str) -> str | None:
-    """A file where uploads are, byte for byte, under a name that says nothing but what the image is called."""
+    """The image as a file among the uploads, byte for byte. Its name tells nothing but the image's own name."""
     try:
         ending = kind_of(image.data).lower()
         if not ending:
@@ -166,12 +161,16 @@ def _put(image: ReferenceImage, name: str) -> str | None:
         folder.mkdir(parents=True)
         path = folder / f"{output.slug(Path(name).stem)}.{ending}"
         path.write_bytes(image.data)
+<<<<<<< HEAD
     except OSError:  # the disk is full, say
+=======
+    except Exception:  # no picture any more, or a full disk
+>>>>>>> main
         return None
     return str(path)
 
 
 def _short(sentence: str) -> str:
-    """A sentence that holds foreign text, so that it can be shown: not endless, and valid Unicode."""
-    told = sentence.encode("utf-8", "replace").decode()
-    return told if len(told) <= MAX_SENTENCE else f"{told[:MAX_SENTENCE]} ..."
+    """A sentence that contains foreign text, cut to a length that can be shown and made valid Unicode."""
+    valid = sentence.encode("utf-8", "replace").decode()
+    return valid if len(valid) <= MAX_SENTENCE else f"{valid[:MAX_SENTENCE]} ..."

@@ -1,13 +1,13 @@
-"""What the page does in the browser itself, as small pieces of JavaScript that `page.py` hands to Gradio.
+"""Small pieces of JavaScript that `layout.py` gives to Gradio.
 
-Nothing here decides anything: what comes back from a browser is verified by whoever takes it.
+Nothing here decides anything: the server checks whatever a browser sends.
 """
 
 LIVE = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite')"
-"""Set on what stays while its content changes: screen readers announce changes of a region, not new regions."""
+"""For elements that stay while their content changes: screen readers announce changes in a region, not new regions."""
 
 JOB_KEY = "uso-job"
-"""Where a tab keeps the id of its job; `sessionStorage` lives as long as the tab, over reloads."""
+"""Key of the job's id in `sessionStorage`, which lives as long as the tab, over reloads."""
 
 KEEP_JOB = f"""
 const keep = () => {{
@@ -16,7 +16,7 @@ const keep = () => {{
 }}
 watch('value', keep)
 """
-"""Of the hidden field with the job's id: what the server writes into it, the tab remembers."""
+"""For the hidden field `memory`: the tab remembers the id that the server writes there."""
 
 RECALL_JOB = f"() => [sessionStorage.getItem('{JOB_KEY}') || '']"
 
@@ -42,7 +42,7 @@ element.addEventListener('click', event => {
 watch('value', renew)
 renew()
 """
-"""Of the history: a click on a picture asks the server for it, and marks it; a new list may mark another."""
+"""For the history: a click on a picture marks it and asks the server for it. A new list may mark another."""
 
 LOCAL_TIME = """
 const local = () => {
@@ -54,18 +54,18 @@ const local = () => {
 watch('value', local)
 local()
 """
-"""Shows times as they are where the person is; the server knows only its own."""
+"""Shows times in the person's own time zone."""
 
 SHOW_RESULT = """() => {
   if (!matchMedia('(max-width: 640px)').matches) return
   const still = matchMedia('(prefers-reduced-motion: reduce)').matches
   document.querySelector('#result').scrollIntoView({ behavior: still ? 'auto' : 'smooth' })
 }"""
-"""On a phone the result is below everything else."""
+"""On a phone the result lies below everything else."""
 
 
 def keep_draft(key: str) -> str:
-    """What is typed survives a reload of the tab; nothing is kept before `recall_draft` has had its turn."""
+    """What is typed survives a reload of the tab. Nothing is kept before `recall_draft` has run."""
     return f"(...fields) => {{ if (window.usoDraft) sessionStorage.setItem('{key}', JSON.stringify(fields)) }}"
 
 

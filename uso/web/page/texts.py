@@ -1,4 +1,4 @@
-"""What the page says that nobody has to compute: the tips, and the examples (pictures in `assets/examples/`)."""
+"""The page's fixed texts: the tips, and the examples (their pictures are in `assets/examples/`)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +9,10 @@ EXAMPLES_FOLDER = ROOT / "assets" / "examples"
 
 PROMPT_PLACEHOLDER = "Describe the picture in a sentence. Leave it empty to keep the layout of the content image."
 
-RESTORE = "Drop a picture here that was made with USO: its settings are filled in, and its images where they are yours."
+RESTORE = "Drop a PNG made with USO here to fill in its settings. Its reference images come back if they are yours."
 
 Tip = tuple[str, str]
-"""Its heading, and what it says."""
+"""Heading and text."""
 
 _LAYOUT: Tip = (
     "The same layout in another style",
@@ -21,7 +21,7 @@ _LAYOUT: Tip = (
 )
 _ONE_OR_TWO: Tip = (
     "One style, or a mixture of two",
-    "A style image alone styles whatever the prompt describes. An extra style image mixes a second one in.",
+    "With a style image alone, the prompt describes what is shown. An extra style image mixes in a second style.",
 )
 
 TIPS: dict[ExampleSet, tuple[Tip, ...]] = {
@@ -39,14 +39,14 @@ TIPS: dict[ExampleSet, tuple[Tip, ...]] = {
         _ONE_OR_TWO,
         (
             "People: choose the framing",
-            "For a half-body prompt give a half-body close-up. Where pose or framing change, give a full-body image.",
+            "For a half-body prompt give a half-body close-up. If pose or framing change, give a full-body image.",
         ),
     ),
     "drawn": (
         (
             "A subject in a new scene",
             "Give a content image and say what it shows and where it is: “The owl stands in the snow at night.” "
-            "A subject that it has not seen comes out less like itself.",
+            "A subject that the model has not seen comes out less accurately.",
         ),
         (
             "The same picture, restyled by words",
@@ -58,18 +58,16 @@ TIPS: dict[ExampleSet, tuple[Tip, ...]] = {
             "What this model knows",
             "One animal, plant, vehicle or thing such as a fox, a rose, a rocket or a teapot, in a place such as a "
             "forest, a beach, a city or under water, by day, at sunset, at night or in fog. Photographs and people "
-            "are for FLUX.1-dev.",
+            "need FLUX.1-dev.",
         ),
     ),
 }
-"""Those of every model, by its config's `examples`."""
+"""By the `examples` of a model's config."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """Inputs that show one mode; what is not named keeps the model's default.
-
-    Pictures are paths in `EXAMPLES_FOLDER`."""
+    """Inputs that show one mode. The others keep the model's defaults. Pictures are names in `EXAMPLES_FOLDER`."""
 
     mode: str
     prompt: str = ""
@@ -113,8 +111,8 @@ _PHOTOGRAPHS = (
     ),
 )
 
-# Sentences as it has learned them, of words and scenes that are in them: what is seen begins with "The"; where it names
-# a style too, it is no sentence and begins small.
+# Sentences like those the demo model was trained on, with words and scenes that occur in them. They begin with "The",
+# except one that names a style, which is no sentence and begins in lower case.
 _DRAWN = (
     Example("Text only", "a watercolour of a cactus in a desert"),
     Example("Subject in a new scene", "The owl stands in the snow at night.", content="drawn/owl.png"),
@@ -153,4 +151,4 @@ _DRAWN = (
 )
 
 EXAMPLES: dict[ExampleSet, tuple[Example, ...]] = {"photographs": _PHOTOGRAPHS, "drawn": _DRAWN}
-"""Those of every model, by its config's `examples`: one for every way of working."""
+"""By the `examples` of a model's config: one for each mode."""

@@ -1,7 +1,7 @@
-"""Colours, type and shapes of the page, as a Gradio theme; the layout's own rules are in `page.css`.
+"""Colours, type and shapes of the page, as a Gradio theme. The layout's own rules are in `page.css`.
 
-One pigment (burnt sienna) on warm greys. The font is bundled with Gradio, in the two weights whose files are complete:
-nothing is fetched from anywhere.
+One colour (burnt sienna) on warm greys. The font comes with Gradio, in the two weights whose files are complete, so
+nothing is fetched from elsewhere.
 """
 
 from pathlib import Path

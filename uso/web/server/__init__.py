@@ -3,6 +3,6 @@
 port.py        the port, taken before anything slow is imported
 process.py     uvicorn, signals, the end
 starting.py    answers until the application is built
-app.py         routes, the mounted page, the stack before both
-metrics.py     Prometheus, and a log line per job
+app.py         routes, the mounted page, the access stack before both
+metrics.py     metrics for Prometheus, and a log line for each job
 """

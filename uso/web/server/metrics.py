@@ -1,6 +1,6 @@
-"""What the one who runs the server can watch: numbers for Prometheus, and one structured log line for each job.
+"""What operators can watch: metrics for Prometheus, and one structured log line for each job.
 
-Nothing here says what people asked for, unless the server was told to log prompts.
+Prompts are left out, unless the server was started with `--log-prompts`.
 """
 
 import hmac
@@ -47,14 +47,14 @@ class Metrics(Collector):
         self.registry.register(self)
 
     def watch(self, status: Callable[[], ServerStatus]) -> None:
-        """Take the engine's state from here whenever somebody looks."""
+        """Take the server's status from here at each scrape."""
         self._status = status
 
     def refused(self, reason: str) -> None:
         self._refused.labels(reason).inc()
 
     def job_over(self, job: Job) -> None:
-        """Count a job, and write its line."""
+        """Count a job that is over, and log its line."""
         self._jobs.labels(job.status.state).inc()
         if job.started_at is not None:
             self._waited.observe(job.started_at - job.accepted_at)
@@ -66,10 +66,10 @@ class Metrics(Collector):
         logger.info("%s", json.dumps(self.line(job), ensure_ascii=False))
 
     def line(self, job: Job) -> dict[str, object]:
-        """The job as the log has it, no addresses, no prompts unless asked for.
+        """The job's line in the log: no addresses, and no prompt unless prompts are logged.
 
-        Timings are in seconds, moments in seconds since 1970, sizes in pixels. `person` tells one from another as long
-        as the process lives, and says nothing else; `worker` and `started` are there if it had its turn.
+        Timings are in seconds, moments in seconds since 1970, sizes in pixels. `person` distinguishes people as long
+        as the process lives, and tells nothing else of them. `worker` and `started` are there if the job was started.
         """
         request, status = job.request, job.status
         ended = job.ended_at or job.accepted_at
@@ -99,7 +99,7 @@ class Metrics(Collector):
         return round(self._epoch + monotonic, 6)
 
     def collect(self) -> Iterator[Metric]:
-        """The engine's state at this moment; Prometheus' client calls it."""
+        """The server's status at this moment; Prometheus' client calls this."""
         status = self._status()
         for name, text, value in (
             ("uso_ready", "1 if the model is loaded", float(status.state == "ready")),

@@ -11,8 +11,8 @@ EVERYWHERE = ("0.0.0.0", "::")
 
 
 class Reserved(socket.socket):
-    """A bound socket. The port is this process's alone until it listens; from then on its connections may linger
-    without keeping the next server from the port."""
+    """A bound socket. No other process can take the port until it listens; from then on lingering connections do not
+    keep the next server from the port."""
 
     def listen(self, backlog: int = BACKLOG, /) -> None:
         self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -23,7 +23,7 @@ def listen(host: str, port: int) -> Reserved:
     """Take the port and listen: connections wait, nothing is refused. Port 0 takes a free one.
 
     Raises:
-        ConfigError: the port is taken, or the host is none of this machine's.
+        ConfigError: the port is taken, or the host is not an address of this machine.
     """
     listener = reserve(host, port)
     try:
@@ -35,10 +35,10 @@ def listen(host: str, port: int) -> Reserved:
 
 
 def reserve(host: str, port: int) -> Reserved:
-    """Take the port without listening: connections are refused until somebody calls the socket's `listen`.
+    """Take the port without listening: connections are refused until the socket's `listen` is called.
 
     Raises:
-        ConfigError: the port is taken, or the host is none of this machine's.
+        ConfigError: the port is taken, or the host is not an address of this machine.
     """
     if not 0 <= port <= MAX_PORT:
         raise ConfigError(f"--port is {port}; 0 to {MAX_PORT} is allowed, and 0 takes a free one.")

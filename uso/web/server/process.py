@@ -1,7 +1,7 @@
-"""How the process listens and how it ends: uvicorn's server with our manners. Knows nothing of the page behind it.
+"""How the process listens and ends: uvicorn's server with signals of its own. Knows nothing of the page behind it.
 
-The first SIGTERM or SIGINT ends in order: who waits is told, what runs is finished and delivered within the grace
-time. A second one ends the process at once; finished pictures are on the disk by then, and no file is torn.
+The first SIGTERM or SIGINT ends in order: queued jobs are cancelled with a message, running ones are finished and
+delivered within the grace time. A second one ends the process at once. No file is left half-written by either.
 """
 
 import asyncio
@@ -15,77 +15,77 @@ from types import FrameType
 import uvicorn
 
 from uso.web.server.port import address
-from uso.web.server.starting import Front
-from uso.web.store import uploads as scratch
+from uso.web.server.starting import StartingApp
+from uso.web.store import uploads as upload_folder
 
 logger = logging.getLogger(__name__)
 
 LAST_SECONDS = 15
-"""After the grace time: the end of its step, telling its page, closing; what stops a container must wait for both."""
+"""After the grace time, to end the step, inform the page and close. Whatever stops a container must wait for both."""
 
 CLOSING_SECONDS = 5
-"""For connections to end when nothing runs any more: a slow upload holds nobody up."""
+"""For connections to end when nothing runs any more: a slow upload must not delay the end."""
 
 FETCH_SECONDS = 2.0
-"""After the last picture: for its page to hear of it, and to fetch the file."""
+"""After the last picture: for its page to learn of it, and to fetch the file."""
 
 TWICE_SECONDS = 0.5
-"""One wish to stop can arrive as two signals (`timeout` sends them to a process and to its group); from a person the
-second one takes longer than this."""
+"""One stop can arrive as two signals: `timeout` sends them to a process and to its group. A person's second signal
+takes longer than this."""
 
 
 class Server(uvicorn.Server):
-    """uvicorn, but the address is logged when the page is there, and SIGTERM ends it with tabs open too.
+    """uvicorn, but the address is logged when the page is there, and SIGTERM ends it even with tabs open.
 
     Args:
         grace: seconds that a running job has to finish.
-        uploads: the folder of `scratch.py`, kept small, and removed at the end.
+        uploads: the private folder of uploads, removed at the end.
     """
 
-    def __init__(self, front: Front, grace: float, uploads: Path | None = None) -> None:
+    def __init__(self, app: StartingApp, grace: float, uploads: Path | None = None) -> None:
         super().__init__(
             uvicorn.Config(
-                front,
+                app,
                 lifespan="on",
                 ws="none",
                 log_config=None,
                 access_log=False,
-                proxy_headers=False,  # the guard believes some of them, of trusted proxies
+                proxy_headers=False,  # the access stack trusts some of them, from trusted proxies
                 timeout_graceful_shutdown=CLOSING_SECONDS,
             )
         )
-        self._front = front
+        self._app = app
         self._uploads = uploads
         self._grace = grace
-        self._asked_at: float | None = None
+        self._stopped_at: float | None = None
         self._signal = 0
         self._busy_at = 0.0
-        """When something was last seen to run, after the end was asked for."""
+        """When a job was last seen to run, after the first signal."""
         self._announcing: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """No locks and no logging in here: it may interrupt whoever holds them."""
-        if self._asked_at is None:
-            self._asked_at, self._signal = time.monotonic(), sig
-            self._front.close()
-            if not self._front.busy():
+        """No locks and no logging in here: it may interrupt code that holds them."""
+        if self._stopped_at is None:
+            self._stopped_at, self._signal = time.monotonic(), sig
+            self._app.close()
+            if not self._app.busy():
                 super().handle_exit(sig, frame)
-        elif time.monotonic() - self._asked_at > TWICE_SECONDS:
+        elif time.monotonic() - self._stopped_at > TWICE_SECONDS:
             self._remove_uploads()
             signal.signal(sig, signal.SIG_DFL)
             signal.raise_signal(sig)
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: goes on serving until what runs is finished, and its page has fetched the picture."""
-        if self._asked_at is not None and not self.should_exit and self._is_finished(self._asked_at):
+        """Ten times a second: serve on until the running job is finished and its page has fetched the picture."""
+        if self._stopped_at is not None and not self.should_exit and self._is_finished(self._stopped_at):
             super().handle_exit(self._signal, None)
         return await super().on_tick(counter)
 
-    def _is_finished(self, asked_at: float) -> bool:
+    def _is_finished(self, stopped_at: float) -> bool:
         now = time.monotonic()
-        if self._front.busy():
+        if self._app.busy():
             self._busy_at = now
-        return now - self._busy_at > FETCH_SECONDS or now - asked_at > self._grace + LAST_SECONDS
+        return now - self._busy_at > FETCH_SECONDS or now - stopped_at > self._grace + LAST_SECONDS
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -94,12 +94,12 @@ class Server(uvicorn.Server):
         self._announcing = asyncio.create_task(self._announce(addresses))
 
     async def _announce(self, addresses: list[str]) -> None:
-        if await self._front.arrived():
+        if await self._app.arrived():
             for url in addresses:
                 logger.info("USO is at %s", url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._front.end()
+        self._app.end()
         try:
             await super().shutdown(sockets)
         finally:
@@ -107,4 +107,4 @@ class Server(uvicorn.Server):
 
     def _remove_uploads(self) -> None:
         if self._uploads is not None:
-            scratch.remove(self._uploads)
+            upload_folder.remove(self._uploads)

@@ -1,8 +1,8 @@
 """What answers while the program is still being imported: the port is open at once, the page takes seconds.
 
-`Front` is an ASGI application that needs no other library. It answers `/healthz` and `/readyz` itself and shows people
-the starting page until the real application is built, in a thread of its own; every other request waits and then goes
-through. From then on it only passes on. It builds nothing itself and knows nothing of models, pages and Gradio.
+`StartingApp` is an ASGI application that needs no other library. It answers `/healthz` and `/readyz` itself and shows
+people the starting page until the real application is built in a thread of its own. Every other request waits for that.
+Then everything is passed on. It knows nothing of models, pages and Gradio.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 STARTING_PAGE = ROOT / "deploy" / "starting.html"
-"""Shown by the proxy too, while nothing answers behind it; so it knows nothing of who serves it."""
+"""Proxies show it too while nothing answers behind them, so it must not depend on who serves it."""
 
 STAGE = "importing the page"
 CLOSING = "The server is shutting down. Send it again in a moment."
@@ -36,38 +36,37 @@ SETTLE_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Site:
-    """The real application, as soon as it is built."""
+class BuiltApp:
+    """The real application."""
 
     app: ASGIApp
     stop: Callable[[], None] = lambda: None
-    """Called once, in the event loop, when the process is to end; returns at once. No more work is taken, and what runs
-    is given its grace time."""
+    """Called once, in the event loop, when the process is to end; returns at once. No more jobs are accepted, and
+    running ones have their grace time."""
     busy: Callable[[], bool] = lambda: False
-    """Whether something runs that is to be finished, and fetched, before the process ends."""
+    """Whether a job runs that is to be finished, and fetched, before the process ends."""
     end: Callable[[], None] = lambda: None
-    """Called once, in the event loop, when nothing runs any more; returns at once. Streams that would never end are
-    told to."""
+    """Called once, in the event loop, when nothing runs any more; returns at once. Ends streams that would go on."""
     settled: Callable[[], bool] = lambda: True
     """Whether the model is ready or has failed."""
 
 
-class Front:
+class StartingApp:
     """The application that the server serves from its first moment.
 
     Args:
-        build: makes the real application, in a thread of its own; what it raises is told on every way in.
+        build: makes the real application, in a thread of its own; what it raises is the answer to every request.
         hold: let the server listen only when the model is ready, or it or the page has failed.
     """
 
-    def __init__(self, build: Callable[[], Site], hold: bool = False) -> None:
+    def __init__(self, build: Callable[[], BuiltApp], hold: bool = False) -> None:
         self._build = build
         self._hold = hold
         self._began = time.monotonic()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._decided = asyncio.Event()
-        """Set when waiting is over: the site is there, or failed, or the process ends."""
-        self._site: Site | None = None
+        """Set when waiting is over: the real application is there or has failed, or the process ends."""
+        self._built: BuiltApp | None = None
         self._lifespan: Lifespan | None = None
         self._error = ""
         self._closing = threading.Event()
@@ -77,24 +76,24 @@ class Front:
         if scope["type"] == "lifespan":
             await self._live(scope, receive, send)
             return
-        if self._site is None:
+        if self._built is None:
             reply = self._own_reply(scope)
             if reply is None:
                 await self._decided.wait()
-            if self._site is None:
+            if self._built is None:
                 reply = reply or Reply(503, _json({"error": self._error or CLOSING}), "application/json")
                 await reply.send(scope, send)
                 return
-        await self._site.app(scope, receive, send)
+        await self._built.app(scope, receive, send)
 
     async def arrived(self) -> bool:
         """Wait until the real application takes the requests; False if it never will."""
         await self._decided.wait()
-        return self._site is not None
+        return self._built is not None
 
     def close(self) -> None:
-        """The process is to end: who waits is told, and the real application's `stop` is called. Returns at once; may
-        be called by any thread and by a signal's handler."""
+        """The process is to end: waiting requests are answered, and the real application's `stop` is called. Returns at
+        once. Any thread may call it, and a signal's handler."""
         if self._loop is None:
             self._closing.set()
         else:
@@ -104,20 +103,20 @@ class Front:
         if not self._closing.is_set():
             self._closing.set()
             self._decided.set()
-            if self._site is not None:
-                self._site.stop()
+            if self._built is not None:
+                self._built.stop()
 
     def busy(self) -> bool:
         """Whether the real application still has something to finish."""
-        return self._site is not None and self._site.busy()
+        return self._built is not None and self._built.busy()
 
     def end(self) -> None:
-        """The real application's streams are to end. To be called in the event loop."""
-        if self._site is not None and not self._ended:
+        """End the real application's streams. For the event loop."""
+        if self._built is not None and not self._ended:
             self._ended = True
-            self._site.end()
+            self._built.end()
 
-    # What is answered meanwhile.
+    # Answers until then
 
     def _own_reply(self, scope: MutableMapping[str, Any]) -> "Reply | None":
         if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
@@ -131,7 +130,7 @@ class Front:
         return None
 
     def _state(self) -> dict[str, Any]:
-        """In the form of the real `/readyz`."""
+        """As the real `/readyz` answers."""
         return {
             "status": "failed" if self._error else "starting",
             "progress": 0.0,
@@ -140,14 +139,14 @@ class Front:
             "error": self._error or None,
         }
 
-    # How the real application comes and goes.
+    # The real application's start and end
 
     async def _live(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """The server's lifespan: started at once (or held), ended when the real application has ended."""
         await receive()
         self._loop = asyncio.get_running_loop()
         built = self._start_building()
-        rising = asyncio.create_task(self._rise(built, scope.get("state", {})))
+        starting = asyncio.create_task(self._start(built, scope.get("state", {})))
         if self._closing.is_set():
             self._decided.set()
         if self._hold:
@@ -157,23 +156,23 @@ class Front:
         self._close()
         self.end()
         if not built.done():
-            rising.cancel()  # nothing to end in order: the thread ends with the process
+            starting.cancel()  # nothing to end in order: the thread ends with the process
         with suppress(asyncio.CancelledError):
-            await rising
+            await starting
         if self._lifespan is not None:
             await self._lifespan.shutdown()
         await send({"type": "lifespan.shutdown.complete"})
 
-    def _start_building(self) -> "asyncio.Future[Site | BaseException]":
+    def _start_building(self) -> "asyncio.Future[BuiltApp | BaseException]":
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Site | BaseException] = loop.create_future()
+        future: asyncio.Future[BuiltApp | BaseException] = loop.create_future()
 
-        def deliver(result: Site | BaseException) -> None:
+        def deliver(result: BuiltApp | BaseException) -> None:
             if not future.done():
                 future.set_result(result)
 
         def work() -> None:
-            result: Site | BaseException
+            result: BuiltApp | BaseException
             try:
                 result = self._build()
             except BaseException as error:  # an import may even end in SystemExit
@@ -184,8 +183,8 @@ class Front:
         threading.Thread(target=work, name="build", daemon=True).start()
         return future
 
-    async def _rise(self, built: "asyncio.Future[Site | BaseException]", state: dict[str, Any]) -> None:
-        """Take the real application as soon as it is built, and let its lifespan begin."""
+    async def _start(self, built: "asyncio.Future[BuiltApp | BaseException]", state: dict[str, Any]) -> None:
+        """Take over the real application as soon as it is built, and start its lifespan."""
         result = await built
         if self._closing.is_set():
             return
@@ -199,14 +198,14 @@ class Front:
             self._error = f"The page could not be built. {_sentence(error)}"
             logger.error("%s", self._error)
         else:
-            self._lifespan, self._site = lifespan, result
+            self._lifespan, self._built = lifespan, result
             if self._closing.is_set():
                 result.stop()
         self._decided.set()
 
     async def _settle(self) -> None:
         await self._decided.wait()
-        while not self._closing.is_set() and self._site is not None and not self._site.settled():
+        while not self._closing.is_set() and self._built is not None and not self._built.settled():
             await asyncio.sleep(SETTLE_POLL_SECONDS)
 
 
@@ -218,24 +217,24 @@ class Lifespan:
     """
 
     def __init__(self, app: ASGIApp, state: dict[str, Any]) -> None:
-        self._told: asyncio.Queue[Message] = asyncio.Queue()
-        self._answers: asyncio.Queue[Message] = asyncio.Queue()
+        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._outbox: asyncio.Queue[Message] = asyncio.Queue()
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": state}
-        self._task = asyncio.ensure_future(app(scope, self._told.get, self._answers.put))
+        self._task = asyncio.ensure_future(app(scope, self._inbox.get, self._outbox.put))
 
     async def startup(self) -> None:
-        await self._ask("startup")
+        await self._send("startup")
 
     async def shutdown(self) -> None:
-        """Wait for the application's end; what goes wrong in it is logged, for nobody is left to be told."""
+        """Wait for the application's end. Errors are logged, because nobody is left to be answered."""
         try:
-            await self._ask("shutdown")
+            await self._send("shutdown")
         except Exception as error:
             logger.error("The page did not end in order: %s", error, exc_info=error)
 
-    async def _ask(self, what: str) -> None:
-        await self._told.put({"type": f"lifespan.{what}"})
-        answer = asyncio.ensure_future(self._answers.get())
+    async def _send(self, what: str) -> None:
+        await self._inbox.put({"type": f"lifespan.{what}"})
+        answer = asyncio.ensure_future(self._outbox.get())
         await asyncio.wait([answer, self._task], return_when=asyncio.FIRST_COMPLETED)
         if answer.done() and answer.result()["type"] == f"lifespan.{what}.complete":
             return
@@ -246,7 +245,7 @@ class Lifespan:
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole answer; never kept by anybody, for all of it changes in a moment."""
+    """A whole answer that no cache may keep: all of it changes in a moment."""
 
     status: int
     body: bytes
@@ -265,7 +264,7 @@ class Reply:
 
 
 def starting_page(error: str = "") -> str:
-    """The page that waits for the program; with an error, one that says that it will not come."""
+    """The page that waits for the program; with an error, the page that shows it."""
     page = STARTING_PAGE.read_text(encoding="utf-8")
     if not error:
         return page
@@ -275,7 +274,7 @@ def starting_page(error: str = "") -> str:
 
 
 def _sentence(error: BaseException) -> str:
-    """What people are told; no path of this machine is in it."""
+    """What people read of an error; without paths of this machine."""
     if isinstance(error, USOError):
         return str(error)
     if isinstance(error, ImportError):
@@ -285,7 +284,7 @@ def _sentence(error: BaseException) -> str:
 
 
 def _is_navigation(scope: MutableMapping[str, Any]) -> bool:
-    """Whether a person's browser asks for a page; programs and a page's own requests accept anything."""
+    """Whether a person's browser requests a page; programs and a page's own requests accept anything."""
     return any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])
 
 

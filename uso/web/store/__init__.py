@@ -1,7 +1,10 @@
 """What outlives the process.
 
-ledger.py     jobs and pictures, SQLite
-history.py    a person's own pictures
-prune.py      what is too old or too much
-uploads.py    uploaded files
+ledger.py     jobs and pictures, in SQLite
+instance.py   which servers at an output folder still run
+recovery.py   what servers left that ended without a word
+history.py    pictures and jobs as their owner sees them again
+prune.py      removes pictures that are too old or too much
+uploads.py    the folder of uploaded files
+upkeep.py     repeats a task in a thread
 """

@@ -1,19 +1,21 @@
-"""Room on the disk: removes the oldest pictures of this server, by age and by the folder's size. Off unless asked for.
+"""Removes the server's oldest pictures, by age and by the size of all together. Off by default.
 
-Only what the ledger knows is removed: pictures that the command line put into the same folder stay. A reference image
-goes when no picture that is left can have used it.
+Only pictures in the ledger are removed; those that the command line saved in the same folder stay. A reference image is
+removed when no remaining picture can have used it.
 """
 
 import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from uso.output import REFERENCES
 from uso.web.settings import ServerSettings
-from uso.web.store.ledger import Ledger, Shelved
+from uso.web.store.ledger import Ledger
+from uso.web.store.upkeep import repeat
 
 logger = logging.getLogger(__name__)
 
@@ -23,14 +25,26 @@ SLACK = 60.0
 """Seconds by which a reference may be older than a picture that used it (a slow disk)."""
 
 MIN_AGE = 600.0
-"""Seconds for which a picture stays however much there is: somebody is looking at it."""
+"""Seconds for which a picture stays whatever the size: somebody is looking at it."""
 
 JOB_DAYS = 30
-"""How long a job that left no picture can be asked for."""
+"""How long a job without a picture stays in the ledger."""
 
 
-def words(settings: ServerSettings) -> str:
-    """What people are told about how long pictures are kept; empty if they are kept for good."""
+@dataclass(frozen=True)
+class Stored:
+    """A picture, as pruning sees it."""
+
+    id: str
+    path: Path
+    made: float
+    """Seconds since 1970."""
+    references: frozenset[str]
+    """SHA-256 of each reference image."""
+
+
+def notice(settings: ServerSettings) -> str:
+    """How long pictures are kept, as a message for the page; empty if they are kept for good."""
     rules = []
     if settings.prune_days is not None:
         rules.append(f"after {settings.prune_days:g} days")
@@ -42,51 +56,59 @@ def words(settings: ServerSettings) -> str:
 
 
 def prune(settings: ServerSettings, ledger: Ledger, now: float | None = None) -> int:
-    """Remove what is too old or too much; returns the number of pictures removed."""
+    """Remove pictures that are too old or too much; returns how many.
+
+    Args:
+        now: seconds since 1970.
+    """
     if settings.prune_days is None and settings.prune_gb is None:
         return 0
     now = time.time() if now is None else now
     oldest = now - settings.prune_days * DAY if settings.prune_days is not None else float("-inf")
     room = settings.prune_gb * 10**9 if settings.prune_gb is not None else float("inf")
-    pictures = ledger.shelf()
-    shelf = _Shelf(settings.output, pictures)
+    pictures = _stored(ledger)
+    stored = _Files(settings.output, pictures)
     removed = 0
     for picture in pictures:
-        too_much = shelf.bytes > room and picture.made < now - MIN_AGE
+        too_much = stored.bytes > room and picture.made < now - MIN_AGE
         if picture.made >= oldest and not too_much:
             break
-        shelf.remove(picture)
-        ledger.forget(picture.id)
+        stored.remove(picture)
+        with ledger.transaction() as db:
+            db.execute("DELETE FROM pictures WHERE id = ?", (picture.id,))
         removed += 1
     if removed:
         logger.info("%d pictures were removed to keep the limits of age and size.", removed)
     return removed
 
 
+def forget_jobs(ledger: Ledger, before: float) -> None:
+    """Remove jobs that ended before a moment (seconds since 1970) and have no picture."""
+    with ledger.transaction() as db:
+        db.execute("DELETE FROM jobs WHERE ended < ? AND id NOT IN (SELECT job FROM pictures)", (before,))
+
+
 def keep_pruning(settings: ServerSettings, ledger: Ledger, stop: threading.Event) -> None:
-    """Prune now and again, in a thread of its own, until `stop`; jobs without pictures are forgotten in any case."""
+    """Prune regularly, in a thread, until `stop`. Old jobs without pictures are removed in any case."""
 
     def once() -> None:
         prune(settings, ledger)
-        ledger.forget_jobs(before=time.time() - JOB_DAYS * DAY)
+        forget_jobs(ledger, before=time.time() - JOB_DAYS * DAY)
 
-    threading.Thread(target=_loop, args=[once, stop], name="prune", daemon=True).start()
-
-
-def _loop(once: Callable[[], object], stop: threading.Event) -> None:
-    while True:
-        try:
-            once()
-        except Exception:
-            logger.exception("Old pictures could not be removed; the next try is in %g minutes.", EVERY_SECONDS / 60)
-        if stop.wait(EVERY_SECONDS):
-            return
+    repeat(once, EVERY_SECONDS, stop, name="pruning")
 
 
-class _Shelf:
-    """The server's pictures and the references that they were made with; what else is in the folder does not count."""
+def _stored(ledger: Ledger) -> list[Stored]:
+    """Every picture in the ledger, oldest first."""
+    with ledger.transaction() as db:
+        rows = db.execute("SELECT id, file, made, refs FROM pictures ORDER BY made").fetchall()
+    return [Stored(row[0], ledger.folder / row[1], row[2], frozenset(row[3].split())) for row in rows]
 
-    def __init__(self, folder: Path, pictures: Sequence[Shelved]) -> None:
+
+class _Files:
+    """The files of the server's pictures and of their reference images; other files do not count."""
+
+    def __init__(self, folder: Path, pictures: Sequence[Stored]) -> None:
         self._references = folder / REFERENCES
         self._users = Counter(sha256 for picture in pictures for sha256 in picture.references)
         own = {picture.path for picture in pictures}
@@ -95,8 +117,8 @@ class _Shelf:
         used = [self._references / sha256 for sha256 in self._users]
         self.bytes = sum(map(_size, [*own, *used]))
 
-    def remove(self, picture: Shelved) -> None:
-        """Remove a picture, and its references where no other picture can have been made with them."""
+    def remove(self, picture: Stored) -> None:
+        """Remove a picture, and those of its references that no other picture can have used."""
         self.bytes -= _size(picture.path)
         picture.path.unlink(missing_ok=True)
         for sha256 in picture.references:
@@ -104,7 +126,7 @@ class _Shelf:
             if self._users[sha256] == 0:
                 reference = self._references / sha256
                 self.bytes -= _size(reference)
-                # A picture's references are touched when it is saved: later ones, and those of others, can be seen.
+                # Saving a picture touches its references, so a later use shows in their time, also by the command line.
                 last_used = _changed(reference)
                 if last_used <= picture.made + SLACK and self._first_other > last_used + SLACK:
                     reference.unlink(missing_ok=True)

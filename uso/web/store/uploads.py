@@ -1,10 +1,9 @@
-"""The folder of uploads and of copies that are handed out: private to this process, kept small, gone at its end.
+"""The folder of uploaded files, and of copies for download: private to this process, kept small, removed at its end.
 
-A process that is killed cannot remove its folder; the next one that starts does.
+The folder of a process that was killed is removed by the next one that starts.
 """
 
 import fcntl
-import logging
 import os
 import shutil
 import tempfile
@@ -14,11 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from uso.image_formats.kinds import HEAD, kind_of
-
-logger = logging.getLogger(__name__)
+from uso.web.store.upkeep import repeat
 
 VARIABLE = "GRADIO_TEMP_DIR"
-"""Where Gradio looks for its folder."""
+"""Names Gradio's folder of uploads."""
 
 PREFIX = "uso-page-"
 
@@ -28,35 +26,35 @@ MAX_AGE = 24 * 3600.0
 
 MAX_BYTES = 5 * 10**9
 MIN_AGE = 600.0
-"""What is younger is in use, and stays even where the folder is too large."""
+"""Younger files are in use, and stay even if the folder is too large."""
 
-STRANGE_AGE = 600.0
-"""What is older and no picture has been refused by the page long ago: nothing here needs it."""
+NO_IMAGE_AGE = 600.0
+"""An older file that is no image was refused by the page long ago."""
 
 LEFT_AGE = 60.0
-"""A folder that is younger may be that of a process which is just starting."""
+"""A younger folder may belong to a process that is just starting."""
 
-BROKEN_OFF_AGE = 3600.0
-"""Files right in the folder are uploads in the making; those that are left are of callers who went away."""
+PARTIAL_AGE = 3600.0
+"""Files directly in the folder are uploads in progress; older ones were broken off."""
 
 
 def private_uploads() -> Path | None:
-    """Let Gradio keep uploads in a folder of this process alone; None where the environment names another."""
+    """Make a folder for this process alone, where Gradio keeps uploads; None if the environment names another."""
     if os.environ.get(VARIABLE):
         return None
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-    # Held as long as this process lives, whatever ends it: nobody closes the descriptor.
+    # The lock lasts as long as this process: nobody closes the descriptor.
     fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)
     os.environ[VARIABLE] = str(folder)
-    threading.Thread(target=remove_left, name="left", daemon=True).start()  # it may be much, and the port is to open
+    threading.Thread(target=remove_left, name="left", daemon=True).start()  # not before the port opens
     return folder
 
 
 def remove_left(now: float | None = None) -> None:
-    """Remove the folders of processes that were killed, with the pictures that people had given to them."""
+    """Remove the folders of processes that were killed, with people's images in them."""
     now = time.time() if now is None else now
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with suppress(OSError):  # another user's, or one that goes in this moment
+        with suppress(OSError):  # another user's, or just removed
             if now - folder.lstat().st_mtime < LEFT_AGE:
                 continue
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -68,7 +66,7 @@ def remove_left(now: float | None = None) -> None:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether a folder is this process's own, made by `private_uploads`."""
+    """Whether a folder was made by `private_uploads` in this process."""
     return folder.name.startswith(PREFIX) and os.environ.get(VARIABLE) == str(folder)
 
 
@@ -77,16 +75,27 @@ def size_of(folder: Path) -> int:
     return sum(size for _, size, _ in _files(folder))
 
 
+def tidied_size(folder: Path, most: int) -> int | None:
+    """Bytes of all files in a folder, swept first if it has more than `most`; None if it is not this process's own."""
+    if not is_private(folder):
+        return None
+    size = size_of(folder)
+    if size > most and os.access(folder, os.W_OK):
+        sweep(folder, most=most)
+        size = size_of(folder)
+    return size
+
+
 def sweep(folder: Path, now: float | None = None, most: int = MAX_BYTES) -> int:
-    """Remove what is too old or no picture, and the oldest where it is too much; returns how many files went."""
+    """Remove files that are too old or no images, and the oldest if all take over `most` bytes; returns how many."""
     now = time.time() if now is None else now
     files = _files(folder)
     size, removed = sum(file[1] for file in files), 0
     for changed, bytes_, path in sorted(files):
         age = now - changed
         part = path.parent == folder
-        gone = age > MAX_AGE or (part and age > BROKEN_OFF_AGE) or (size > most and age > MIN_AGE)
-        if gone or (not part and age > STRANGE_AGE and not _is_picture(path)):
+        gone = age > MAX_AGE or (part and age > PARTIAL_AGE) or (size > most and age > MIN_AGE)
+        if gone or (not part and age > NO_IMAGE_AGE and not _is_image(path)):
             with suppress(OSError):
                 path.unlink()
                 size, removed = size - bytes_, removed + 1
@@ -99,15 +108,15 @@ def _files(folder: Path) -> list[tuple[float, int, Path]]:
     """(last change, bytes, path) of every file in a folder."""
     files = []
     for path in folder.rglob("*"):
-        with suppress(OSError):  # it went in this moment
+        with suppress(OSError):  # just removed
             about = path.lstat()
             if not path.is_dir():
                 files.append((max(about.st_mtime, about.st_ctime), about.st_size, path))
     return files
 
 
-def _is_picture(path: Path) -> bool:
-    """Whether a file begins like a picture; also yes if it cannot be looked at."""
+def _is_image(path: Path) -> bool:
+    """Whether a file begins like an image, or cannot be read at all."""
     try:
         with path.open("rb") as file:
             return bool(kind_of(file.read(HEAD)))
@@ -116,16 +125,8 @@ def _is_picture(path: Path) -> bool:
 
 
 def keep_sweeping(folder: Path, stop: threading.Event) -> None:
-    """Sweep once a minute, in a thread of its own, until `stop`."""
-
-    def loop() -> None:
-        while not stop.wait(EVERY_SECONDS):
-            try:
-                sweep(folder)
-            except Exception:
-                logger.exception("The folder of uploads could not be tidied up.")
-
-    threading.Thread(target=loop, name="sweep", daemon=True).start()
+    """Sweep regularly, in a thread, until `stop`."""
+    repeat(lambda: sweep(folder), EVERY_SECONDS, stop, name="sweeping uploads")
 
 
 def remove(folder: Path) -> None:

@@ -18,6 +18,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from uso.config import ComponentName, Source, from_home
 from uso.errors import CheckpointError, ConfigError
+from uso.weights.formats.headers import SUFFIXES, read_header
 
 WEIGHTS = ".safetensors"
 INDEX = ".safetensors.index.json"
@@ -120,8 +121,10 @@ def _find_local(name: ComponentName, source: Source) -> Found:
         return Found(path, (), (source.path,))
     if name in TOKENIZERS:
         raise CheckpointError(f"{name}: {source.path} is a file; name the folder that holds the tokenizer's files.")
-    if not path.name.endswith(WEIGHTS):
-        raise CheckpointError(f"{name}: {source.path} is not a .safetensors file, and no other kind is loaded.")
+    if path.name.endswith(INDEX):
+        return _present(path.parent, _indexed(path), {})
+    if path.suffix.lower() not in SUFFIXES:
+        read_header(path)  # whatever its name is, its content decides
     return Found(path, (path,))
 
 
@@ -133,6 +136,9 @@ def _find_in_folder(name: ComponentName, folder: Path, sizes: Mapping[str, int |
             return Found(folder, (), ("tokenizer.json",))
         return _present(folder, names, sizes)
     names, index = choose_weights(sizes, folder.name)
+    if not names:  # a folder of one's own may hold one file of another ending
+        others = [each for each in sizes if Path(each).suffix.lower() in SUFFIXES]
+        names = others if len(others) == 1 else []
     if index is not None:
         if not (folder / index).is_file():
             return Found(folder, (), (index,))

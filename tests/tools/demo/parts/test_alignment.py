@@ -16,7 +16,7 @@ from tools.demo.training.config import PartConfig, load_part_config
 from tools.demo.verbs.part import train_part
 from uso.errors import ConfigError
 from uso.pipeline.latents import pack
-from uso.training.losses.network import predict
+from uso.training.losses.flow import predict
 
 
 def written(folder: Path, features: torch.Tensor) -> Arrays:
@@ -61,7 +61,9 @@ def test_the_base_learns_from_it(tmp_path: Path) -> None:
     def aligned(*overrides: str) -> PartConfig:
         return tiny("base", tmp_path, triplets, "optimizer.lr=0.01", "fresh=true", "alignment.weight=0.25", *overrides)
 
-    with pytest.raises(ConfigError, match=r"there is none at .*nowhere. Train it first \(train.demo reward-descriptor"):
+    with pytest.raises(
+        ConfigError, match=r"there is none at .*nowhere. Train it first \(python -m tools.demo part reward-descriptor"
+    ):
         train_part(aligned(f"alignment.descriptor={tmp_path / 'nowhere'}"))
     base = aligned()
     train_part(base)

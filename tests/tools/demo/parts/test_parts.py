@@ -18,7 +18,7 @@ from tools.demo.parts.descriptor import FILE, new_descriptor, softened
 from tools.demo.parts.guidance import guided_velocity
 from tools.demo.parts.image_encoder import vision_config
 from tools.demo.parts.tokenizers import sentences
-from tools.demo.shards.source import CONTENT, TARGET
+from tools.demo.shards.samples import CONTENT, TARGET
 from tools.demo.training.config import load_part_config
 from tools.demo.training.loop import Loop
 from tools.demo.verbs.part import train_part
@@ -281,7 +281,7 @@ def test_guidance_is_between_with_and_without_words() -> None:
     """At scale 1 the teacher's answer to the words, at 0 that without, linear beyond. Catches the two swapped."""
     from tests.support.tiny_training import training_pipeline
     from uso.pipeline.latents import pack
-    from uso.training.losses.network import predict
+    from uso.training.losses.flow import predict
 
     pipeline = training_pipeline()
     tokens, levels = pack(torch.randn(1, 16, 4, 4)), torch.tensor([0.6])

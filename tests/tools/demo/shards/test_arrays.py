@@ -8,8 +8,8 @@ from torch import nn
 
 from tests.support.tiny_parts import SIDE, shards
 from tools.demo.shards.arrays import HOST, Held, encoded, name_of, to_pixels
+from tools.demo.shards.samples import CONTENT, STYLE
 from tools.demo.shards.shards import Shards, make_shards
-from tools.demo.shards.source import CONTENT, STYLE
 from tools.demo.world.triplets import Miniature
 
 

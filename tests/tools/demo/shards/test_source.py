@@ -11,21 +11,20 @@ from PIL import Image
 from tests.support.tiny_training import training_pipeline
 from tools.demo.parts.captions import captioned
 from tools.demo.shards.arrays import name_of
-from tools.demo.shards.shards import Shards, make_shards
-from tools.demo.shards.source import (
+from tools.demo.shards.samples import (
     INSTRUCTED,
     NAMELESS,
     STYLE,
     STYLE_2,
     TEXT_ONLY,
     UNNAMED,
-    ShardFeatures,
     ShardPicture,
     ShardSample,
     shard_samples,
-    style_features_of,
     text_of,
 )
+from tools.demo.shards.shards import Shards, make_shards
+from tools.demo.shards.source import ShardFeatures, style_features_of
 from tools.demo.training.config import load_stage
 from tools.demo.training.words import NAMED
 from tools.demo.world.triplets import Miniature

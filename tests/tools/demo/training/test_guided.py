@@ -16,8 +16,7 @@ from uso.training.data.batches import TrainingBatch
 from uso.training.data.source import EMPTY
 from uso.training.forecast import dry_run
 from uso.training.loop.trainer import Trainer
-from uso.training.losses.flow import draw_levels, noised, target_velocity
-from uso.training.losses.network import conditioning_of, predict
+from uso.training.losses.flow import conditioning_of, draw_levels, noised, predict, target_velocity
 from uso.training.losses.seeds import generator
 from uso.training.losses.teacher import make_teacher
 

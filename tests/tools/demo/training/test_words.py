@@ -9,8 +9,8 @@ from torch.nn.functional import mse_loss
 
 from tests.support.tiny_parts import SIDE, shards
 from tests.support.tiny_training import tiny_config, tiny_trainer, write_rows
+from tools.demo.shards.samples import shard_samples, text_of
 from tools.demo.shards.shards import Shards
-from tools.demo.shards.source import shard_samples, text_of
 from tools.demo.training.config import load_stage
 from tools.demo.training.words import NAMED, Words
 from uso.errors import ConfigError
@@ -18,8 +18,7 @@ from uso.forecast.meta_model import MetaModel
 from uso.pipeline.latents import pack
 from uso.training.activations import example_batch
 from uso.training.forecast import dry_run
-from uso.training.losses.flow import draw_levels, noised
-from uso.training.losses.network import conditioning_of, predict
+from uso.training.losses.flow import conditioning_of, draw_levels, noised, predict
 from uso.training.losses.seeds import generator
 from uso.training.losses.teacher import make_teacher
 from uso.training.model.load import training_model

@@ -6,7 +6,7 @@ from tests.support.drawn import needs_font
 from tools.demo.world.styles import STYLES
 from tools.demo.world.subjects import PROPS, SUBJECTS, glyph
 from tools.demo.world.triplets import SPLITS, Miniature, split
-from tools.demo.world.unnamed_subjects import MOST_LETTERS, STRANGERS
+from tools.demo.world.unnamed_subjects import MOST_LETTERS, UNNAMED_SUBJECTS
 from uso.errors import ConfigError
 
 pytestmark = needs_font
@@ -62,10 +62,10 @@ def test_no_split_shows_what_is_not_its_own(name: str) -> None:
 
 def test_strangers_are_neither_known_nor_held_out() -> None:
     """Catches a stranger that a base model was taught, and one that training must not show."""
-    glyphs = {subject.glyph for subject in STRANGERS}
-    assert len(glyphs) == len(STRANGERS) > 500
+    glyphs = {subject.glyph for subject in UNNAMED_SUBJECTS}
+    assert len(glyphs) == len(UNNAMED_SUBJECTS) > 500
     assert not glyphs & {subject.glyph for subject in (*SUBJECTS, *PROPS)}
-    names = {subject.name for subject in STRANGERS}
+    names = {subject.name for subject in UNNAMED_SUBJECTS}
     assert not names & NEW_SUBJECTS and all(name.isalpha() and len(name) <= MOST_LETTERS for name in names)
 
 
@@ -99,7 +99,7 @@ def test_values_out_of_range_are_refused(wrong: dict[str, float]) -> None:
 
 
 def test_every_stranger_has_a_glyph_and_colours() -> None:
-    for subject in STRANGERS:
+    for subject in UNNAMED_SUBJECTS:
         pixels = glyph(subject)
         cover = pixels[..., 3] > 0.5
         assert 0.04 < cover.mean() < 0.98 and pixels[..., :3][cover].std() > 0.02, subject.glyph

@@ -17,7 +17,7 @@ from tools.demo.world.scenes import moved
 from tools.demo.world.styles import STYLES, blended, draw_styled
 from tools.demo.world.subjects import SUBJECTS
 from tools.demo.world.triplets import SPLITS, Miniature, Triplet, split
-from tools.demo.world.unnamed_subjects import STRANGERS
+from tools.demo.world.unnamed_subjects import UNNAMED_SUBJECTS
 from uso.config import ROOT
 from uso.errors import ConfigError
 
@@ -26,7 +26,7 @@ pytestmark = needs_font
 
 def test_strangers_come_in_their_share_and_in_training_alone() -> None:
     """Catches a label that says nothing, and data drawn before that would be other data now."""
-    names = {subject.name for subject in STRANGERS}
+    names = {subject.name for subject in UNNAMED_SUBJECTS}
     drawn = [Miniature(size=32, strangers=0.5).triplet(index).labels for index in range(60)]
     strange = [labels for labels in drawn if labels.stranger]
     assert 15 < len(strange) < 45
@@ -130,7 +130,7 @@ def digest(triplet: Triplet) -> str:
 def test_another_process_draws_the_same_bytes() -> None:
     """Catches a hash seed, a clock, or what was drawn before, in the pictures: a run could not be repeated."""
     code = (
-        "import sys, cv2; from tests.test_miniature import digest, Miniature; cv2.setNumThreads(1);"
+        "import sys, cv2; from tests.tools.demo.world.test_triplets import digest, Miniature; cv2.setNumThreads(1);"
         "print(*(digest(Miniature(seed=5, size=64).triplet(index)) for index in map(int, sys.argv[1:])))"
     )
     order = [str(index) for index in reversed(range(12))]

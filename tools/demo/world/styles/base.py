@@ -36,7 +36,7 @@ Labels = NDArray[np.int32]
 class Style:
     """`draw` picks parameters; `paint` gives [H, W, 3] in [0, 1] from a picture, parameters and a generator for grain.
 
-    `phrase` stands before "of a fox"; `oversample` is how many times larger than asked for the painter works on small
+    `phrase` stands before "of a fox"; `oversample` is how many times larger than the result the painter works on small
     pictures.
     """
 

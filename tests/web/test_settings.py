@@ -7,8 +7,7 @@ import pytest
 
 import app
 from uso.errors import ConfigError
-from uso.web.flags import server_settings, worker_devices
-from uso.web.settings import ServerSettings
+from uso.web.settings import ServerSettings, server_settings, worker_devices
 
 
 def parsed(*flags: str) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""The verb `train.data`: make and check training data. Nothing heavy is imported before it runs."""
+"""The verb `train.data`: make and check training data."""
 
 import argparse
 import os
@@ -6,15 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from uso.cli import FAILED
 from uso.errors import ConfigError
 from uso.terminal import on_terminal, say
 
-FAILED = 1
-"""Exit status of a check that found bad rows."""
 
-
-def add_train_data(verbs: Any) -> argparse.ArgumentParser:
-    """The verb and its own verbs."""
+def add_parser(verbs: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(
         "train.data",
         help="make and check training data",
@@ -36,7 +33,7 @@ def _add_make(kinds: Any) -> None:
         "make",
         help="make triplets from stylised pictures",
         description="Let a stylization and a de-stylization expert make references for every picture, and drop pairs "
-        "that CSD or DINO find unlike. Goes on where it was stopped.",
+        "that CSD or DINO find unlike. An interrupted call continues.",
         allow_abbrev=False,
     )
     made.add_argument("pictures", type=Path, metavar="PICTURES", help="a folder; a.txt beside a.png is its caption")

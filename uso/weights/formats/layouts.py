@@ -22,8 +22,6 @@ class Part:
     """FLUX's final modulation is (shift, scale), diffusers' is (scale, shift)."""
 
 
-COMFY_PREFIX = "model.diffusion_model."
-
 _TOP = {
     "time_text_embed.timestep_embedder.linear_1": "time_in.in_layer",
     "time_text_embed.timestep_embedder.linear_2": "time_in.out_layer",
@@ -168,3 +166,26 @@ def source_shapes(parts: Mapping[str, Part], shapes: Mapping[str, tuple[int, ...
             shape = (sum(shapes[other][0] for other in part.fused), *shape[1:])
         expected[part.source] = shape
     return expected
+
+
+_GGUF_T5 = {
+    "attn_q": "layer.0.SelfAttention.q",
+    "attn_k": "layer.0.SelfAttention.k",
+    "attn_v": "layer.0.SelfAttention.v",
+    "attn_o": "layer.0.SelfAttention.o",
+    "attn_rel_b": "layer.0.SelfAttention.relative_attention_bias",
+    "attn_norm": "layer.0.layer_norm",
+    "ffn_gate": "layer.1.DenseReluDense.wi_0",
+    "ffn_up": "layer.1.DenseReluDense.wi_1",
+    "ffn_down": "layer.1.DenseReluDense.wo",
+    "ffn_norm": "layer.1.layer_norm",
+}
+_GGUF_T5_TOP = {"token_embd.weight": "shared.weight", "enc.output_norm.weight": "encoder.final_layer_norm.weight"}
+
+
+def gguf_t5_name(name: str) -> str:
+    """transformers' name of a tensor that a GGUF file of T5's encoder calls by llama.cpp's."""
+    match = re.fullmatch(r"enc\.blk\.(\d+)\.(\w+)\.weight", name)
+    if match is None:
+        return _GGUF_T5_TOP.get(name, name)
+    return f"encoder.block.{match[1]}.{_GGUF_T5.get(match[2], match[2])}.weight"

@@ -1,0 +1,102 @@
+"""The page in Chromium, worked as a person would: what tests in a browser share."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.support.running import LONG, Program
+from tests.support.scripted import until
+from tools.stress.browsers import CHROMIUM, FLAGS
+from uso import output
+from uso.web.page import texts
+
+EXAMPLES = texts.EXAMPLES["drawn"]
+"""The demo's."""
+PATIENCE_MS = LONG * 1000
+FAST = "2"
+"""Steps of a picture whose looks do not matter."""
+
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None and not os.environ.get("CI"), reason="there is no Chromium on this machine"
+)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A Chromium. Close it before anything in this thread runs an event loop: Playwright's own runs until then."""
+    assert CHROMIUM is not None, "CI is set, and there is no Chromium: install one"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+def wait_for_life(page: Page) -> None:
+    """Buttons are there before they do anything; the history comes from the server when the page has come to life."""
+    expect(page.locator("#history")).to_contain_text("Your pictures", timeout=PATIENCE_MS)
+    expect(page.locator("#model-state")).not_to_contain_text("starting", timeout=PATIENCE_MS)
+
+
+def shoot(page: Page, name: str) -> None:
+    """Keep a picture of the page for people to look at, if they asked for it."""
+    if folder := os.environ.get("USO_SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def fill_number(page: Page, field: str, value: str) -> None:
+    """Type a number and go on to the next field; again if the field, when it comes into sight, takes its old value."""
+    place = page.locator(f"#{field} input").first
+    if not place.is_visible():
+        page.click("#advanced button")
+
+    def typed() -> bool:
+        place.fill(value)
+        place.press("Tab")
+        page.wait_for_timeout(200)
+        return place.input_value() == value
+
+    until(typed)
+
+
+def choose_example(page: Page, index: int) -> None:
+    """Click an example and wait until it has filled in all the fields."""
+    example = EXAMPLES[index]
+    fill_number(page, "steps", "1")  # no example has this
+    page.locator("#examples button").nth(index).click()
+    expect(page.locator("#steps input").first).to_have_value("8", timeout=PATIENCE_MS)
+    expect(page.locator("#prompt textarea")).to_have_value(example.prompt)
+    for field, name in (("content", example.content), ("style", example.style), ("extra-style", example.extra_style)):
+        expect(page.locator(f"#{field} img")).to_have_count(1 if name else 0)
+
+
+def upload(page: Page, field: str, path: Path) -> None:
+    page.set_input_files(f"#{field} input[type=file]", path)
+    expect(page.locator(f"#{field} img")).to_be_visible(timeout=PATIENCE_MS)
+
+
+def generate(page: Page, server: Program) -> output.SavedPicture:
+    """Press Generate and wait for the picture; what its file records."""
+    before = len(server.pictures())
+    page.click("#generate")
+    until(lambda: len(server.pictures()) > before, PATIENCE_MS / 1000)
+    expect(page.locator("#status")).to_contain_text("Done.", timeout=PATIENCE_MS)
+    expect(page.locator("#generate")).to_be_enabled(timeout=PATIENCE_MS)
+    return output.read(server.pictures()[-1])
+
+
+def make_it_last(page: Page, steps: int = 50) -> None:
+    """Fill in what takes seconds, not milliseconds: three pictures, the largest size, many steps."""
+    choose_example(page, len(EXAMPLES) - 1)
+    for field, value in (("width", "384"), ("height", "384"), ("steps", str(steps))):
+        fill_number(page, field, value)
+
+
+def wait_for_step(page: Page, steps: int) -> None:
+    """Until the page says that it is at a step; looks at every frame, for a step of the demo takes milliseconds."""
+    words = f"document.querySelector('#status').innerText.match(/Step [0-9]+ of {steps}, about [0-9]+ s left/)"
+    page.wait_for_function(words, timeout=PATIENCE_MS)

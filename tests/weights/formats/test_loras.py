@@ -1,0 +1,258 @@
+"""LoRAs of other programs: every format changes the same weights by the same numbers, and nothing is left out."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import init_empty_weights
+from diffusers import FluxPipeline, FluxTransformer2DModel
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+
+from tests.golden import Case
+from tests.support.weight_files import FLUX
+from uso.errors import CheckpointError
+from uso.weights.checkpoints import load_transformer
+from uso.weights.formats.loras import AddedLora, Targets, added_lora, parameter_shapes, total_change
+from uso.weights.formats.tensor_files import TensorFiles
+
+Tensors = dict[str, torch.Tensor]
+
+RANK, ALPHA = 4, 2.0
+CLIP = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 64}
+T5 = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2, "vocab_size": 64}
+
+
+@pytest.fixture(scope="module")
+def targets(golden: Case) -> Targets:
+    with init_empty_weights():
+        modules: tuple[Any, ...] = (
+            FluxTransformer2DModel.from_config(golden.transformer_config()),
+            CLIPTextModel(CLIPTextConfig(**CLIP)),
+            T5EncoderModel(T5Config(**T5, feed_forward_proj="gated-gelu")),
+        )
+    return Targets(*map(parameter_shapes, modules))
+
+
+def pair(shape: tuple[int, ...], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(down, up) for a matrix."""
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randn(RANK, shape[1], generator=draw), torch.randn(shape[0], RANK, generator=draw)
+
+
+SOURCES = (
+    "double_blocks.0.img_attn.qkv",
+    "double_blocks.1.txt_mlp.0",
+    "double_blocks.0.img_mod.lin",
+    "single_blocks.0.linear1",
+    "single_blocks.1.linear2",
+    "final_layer.adaLN_modulation.1",
+)
+
+
+def pairs(targets: Targets) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    return {name: pair(targets.sources[f"{name}.weight"], number) for number, name in enumerate(SOURCES)}
+
+
+def opened(
+    tensors: Tensors, path: Path, targets: Targets, strength: float = 1.0, metadata: dict[str, str] | None = None
+) -> AddedLora:
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path, metadata)
+    files = TensorFiles([path]).__enter__()
+    return added_lora(files, targets, strength)
+
+
+def kohya(targets: Targets) -> Tensors:
+    found: Tensors = {}
+    for name, (down, up) in pairs(targets).items():
+        base = f"lora_unet_{name.replace('.', '_')}"
+        found |= {f"{base}.lora_down.weight": down, f"{base}.lora_up.weight": up, f"{base}.alpha": torch.tensor(ALPHA)}
+    return found
+
+
+def dotted(prefix: str, leaves: tuple[str, str]) -> Callable[[Targets], Tensors]:
+    def make(targets: Targets) -> Tensors:
+        found: Tensors = {}
+        for name, (down, up) in pairs(targets).items():
+            found |= {f"{prefix}{name}.{leaves[0]}.weight": down, f"{prefix}{name}.{leaves[1]}.weight": up}
+            found[f"{prefix}{name}.alpha"] = torch.tensor(ALPHA)
+        return found
+
+    return make
+
+
+FORMATS: dict[str, Callable[[Targets], Tensors]] = {
+    "kohya": kohya,
+    "ai-toolkit": dotted("diffusion_model.", ("lora_A", "lora_B")),
+    "peft": dotted("base_model.model.", ("lora_A", "lora_B")),
+    "peft, with its adapter's name": dotted("transformer.", ("lora_A.default", "lora_B.default")),
+    "bare": dotted("", ("lora_down", "lora_up")),
+}
+
+
+def expected_changes(targets: Targets, scale: float) -> Tensors:
+    """By diffusers' names, written out: rows of fused matrices, and halves that FLUX has in the other order."""
+    found = {name: scale * up @ down for name, (down, up) in pairs(targets).items()}
+    qkv, linear1 = found["double_blocks.0.img_attn.qkv"], found["single_blocks.0.linear1"]
+    width = qkv.shape[1]
+    shift, scale_rows = found["final_layer.adaLN_modulation.1"].chunk(2)
+    return {
+        "transformer_blocks.0.attn.to_q.weight": qkv[:width],
+        "transformer_blocks.0.attn.to_k.weight": qkv[width : 2 * width],
+        "transformer_blocks.0.attn.to_v.weight": qkv[2 * width :],
+        "transformer_blocks.1.ff_context.net.0.proj.weight": found["double_blocks.1.txt_mlp.0"],
+        "transformer_blocks.0.norm1.linear.weight": found["double_blocks.0.img_mod.lin"],
+        "single_transformer_blocks.0.attn.to_q.weight": linear1[:width],
+        "single_transformer_blocks.0.attn.to_v.weight": linear1[2 * width : 3 * width],
+        "single_transformer_blocks.0.proj_mlp.weight": linear1[3 * width :],
+        "single_transformer_blocks.1.proj_out.weight": found["single_blocks.1.linear2"],
+        "norm_out.linear.weight": torch.cat([scale_rows, shift]),
+    }
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_changes_the_same_rows(targets: Targets, tmp_path: Path, kind: str) -> None:
+    """Catches alpha left out (twice the change here), a fused matrix cut at the wrong row, halves swapped."""
+    lora = opened(FORMATS[kind](targets), tmp_path / "lora.safetensors", targets, strength=0.5)
+    assert lora.transformer is not None and lora.text_encoder is None
+    expected = expected_changes(targets, 0.5 * ALPHA / RANK)
+    for name, change in expected.items():
+        torch.testing.assert_close(lora.transformer.change(name), change, rtol=0, atol=1e-6, msg=name)
+    untouched = set(targets.transformer) - set(expected) - {"single_transformer_blocks.0.attn.to_k.weight"}
+    assert all(lora.transformer.change(name) is None for name in untouched if name.endswith(".weight"))
+
+
+@pytest.mark.parametrize("metadata", [{}, {"lora_alpha": 2.0, "r": 4}])
+def test_diffusers_own_layout(targets: Targets, tmp_path: Path, metadata: dict[str, float]) -> None:
+    """Without an alpha the scale is 1; with one in the file's head it is alpha / rank."""
+    shape = targets.transformer["transformer_blocks.0.attn.to_k.weight"]
+    down, up = pair(shape, 0)
+    base = "transformer.transformer_blocks.0.attn.to_k"
+    text = json.dumps({f"transformer.{key}": value for key, value in metadata.items()})
+    lora = opened(
+        {f"{base}.lora_A.weight": down, f"{base}.lora_B.weight": up},
+        tmp_path / "lora.safetensors",
+        targets,
+        metadata={"lora_adapter_metadata": text} if metadata else None,
+    )
+    assert lora.transformer is not None
+    scale = 0.5 if metadata else 1.0
+    torch.testing.assert_close(lora.transformer.change("transformer_blocks.0.attn.to_k.weight"), scale * up @ down)
+    assert lora.transformer.change("transformer_blocks.0.attn.to_q.weight") is None
+
+
+def test_kohya_is_what_diffusers_makes_of_it(targets: Targets, tmp_path: Path) -> None:
+    """diffusers' own converter as an oracle, where it is right."""
+    # Its cuts of `linear1` assume FLUX's own width.
+    names = [name for name in SOURCES if not any(part in name for part in ("mod", "adaLN", "linear1"))]
+    tensors = {key: value for key, value in kohya(targets).items() if any(n.replace(".", "_") in key for n in names)}
+    lora = opened(tensors, tmp_path / "lora.safetensors", targets)
+    assert lora.transformer is not None
+    state, alphas = FluxPipeline.lora_state_dict(str(tmp_path / "lora.safetensors"), return_alphas=True)
+    modules = {key.removesuffix(".lora_A.weight") for key in state if key.endswith(".lora_A.weight")}
+    assert len(modules) == 5
+    for module in modules:
+        down, up = state[f"{module}.lora_A.weight"], state[f"{module}.lora_B.weight"]
+        scale = alphas.get(f"{module}.alpha", down.shape[0]) / down.shape[0] if alphas else 1.0
+        found = lora.transformer.change(f"{module.removeprefix('transformer.')}.weight")
+        torch.testing.assert_close(found, (scale * up @ down).float(), rtol=1e-5, atol=1e-5, msg=module)
+
+
+def test_text_encoders_are_changed_too(targets: Targets, tmp_path: Path) -> None:
+    """Catches keys of CLIP and T5 that are lost."""
+    clip_name, t5_name = "encoder.layers.0.mlp.fc1.weight", "encoder.block.0.layer.0.SelfAttention.q.weight"
+    clip = next(name for name in targets.texts["text_encoder"] if name.endswith(clip_name))
+    clip_down, clip_up = pair(targets.texts["text_encoder"][clip], 1)
+    t5_down, t5_up = pair(targets.texts["text_encoder_2"][t5_name], 2)
+    tensors = {
+        "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": clip_down,
+        "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": clip_up,
+        "lora_te1_text_model_encoder_layers_0_mlp_fc1.alpha": torch.tensor(ALPHA),
+        "lora_te2_encoder_block_0_layer_0_SelfAttention_q.lora_down.weight": t5_down,
+        "lora_te2_encoder_block_0_layer_0_SelfAttention_q.lora_up.weight": t5_up,
+    }
+    lora = opened(tensors, tmp_path / "lora.safetensors", targets)
+    assert lora.transformer is None and lora.text_encoder is not None and lora.text_encoder_2 is not None
+    torch.testing.assert_close(lora.text_encoder.change(clip), ALPHA / RANK * clip_up @ clip_down)
+    torch.testing.assert_close(lora.text_encoder_2.change(t5_name), t5_up @ t5_down)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_lokr_is_a_kronecker_product(targets: Targets, tmp_path: Path, full: bool) -> None:
+    """Two full matrices carry their own scale; a factored one is scaled by alpha / rank."""
+    name = "double_blocks.0.img_attn.proj"
+    rows, columns = targets.sources[f"{name}.weight"]
+    draw = torch.Generator().manual_seed(0)
+    first = torch.randn(2, 2, generator=draw)
+    a, b = torch.randn(rows // 2, RANK, generator=draw), torch.randn(RANK, columns // 2, generator=draw)
+    base = f"lycoris_{name.replace('.', '_')}"
+    tensors = {f"{base}.lokr_w1": first, f"{base}.alpha": torch.tensor(ALPHA)}
+    tensors |= {f"{base}.lokr_w2": a @ b} if full else {f"{base}.lokr_w2_a": a, f"{base}.lokr_w2_b": b}
+    lora = opened(tensors, tmp_path / "lokr.safetensors", targets)
+    assert lora.transformer is not None
+    found = lora.transformer.change("transformer_blocks.0.attn.to_out.0.weight")
+    expected = (1.0 if full else ALPHA / RANK) * torch.kron(first, a @ b)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_usos_own_layout_can_be_added(golden: Case, targets: Targets, tmp_path: Path) -> None:
+    """As a second LoRA it adds what it adds as the first."""
+    tensors = load_file(golden.folder / "dit_lora.safetensors")
+    lora = opened(tensors, tmp_path / "second.safetensors", targets, strength=0.5)
+    own, bare = golden.folder / "dit_lora.safetensors", golden.transformer_config()
+    first = load_transformer(bare, [FLUX], lora=[own], lora_scale=1.5, dtype=torch.float32)
+    both = load_transformer(bare, [FLUX], lora=[own], added=[lora], dtype=torch.float32)
+    for (name, one), (_, other) in zip(first.named_parameters(), both.named_parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6, msg=name)
+
+
+def test_several_loras_are_summed_before_one_rounding(golden: Case, targets: Targets, tmp_path: Path) -> None:
+    """Catches a sum that is rounded to bfloat16 in between: it differs from the sum of all in float32."""
+    loras = [
+        opened(kohya(targets), tmp_path / f"{number}.safetensors", targets, strength=strength)
+        for number, strength in enumerate((0.003, 0.007, -0.002))
+    ]
+    module = load_transformer(golden.transformer_config(), [FLUX], added=loras, dtype=torch.bfloat16)
+    plain = load_transformer(golden.transformer_config(), [FLUX], dtype=torch.float32)
+    name = "transformer_blocks.0.attn.to_q.weight"
+    base = dict(plain.named_parameters())[name]
+    changes = [change for lora in loras if (change := lora.transformer.change(name)) is not None]  # type: ignore[union-attr]
+    once = (base + sum(changes)).to(torch.bfloat16)
+    rounded = base.to(torch.bfloat16)
+    for change in changes:
+        rounded = (rounded.float() + change).to(torch.bfloat16)
+    found = dict(module.named_parameters())[name]
+    assert torch.equal(found, once) and not torch.equal(found, rounded)
+    assert total_change([lora.transformer for lora in loras if lora.transformer], "x_embedder.weight") is None
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("lora_unet_double_blocks_0_img_attn_qkv.dora_scale", "is a DoRA"),
+        ("lora_unet_double_blocks_0_img_attn_qkv.hada_w1_a", "is a LoHa"),
+        ("diffusion_model.img_in.lora_A.weight", "is a control LoRA"),
+        ("diffusion_model.double_blocks.0.img_attn.qkv.diff_b", "is a file of whole differences"),
+        ("lora_unet_double_blocks_77_img_attn_qkv.lora_down.weight", r"1 of its 19 tensors have no use here"),
+        ("something.else", r"1 of its 19 tensors have no use here \(something.else\)"),
+    ],
+)
+def test_nothing_is_left_out_in_silence(targets: Targets, tmp_path: Path, entry: str, says: str) -> None:
+    with pytest.raises(CheckpointError, match=says):
+        opened({**kohya(targets), entry: torch.ones(4, 4)}, tmp_path / "lora.safetensors", targets)
+
+
+def test_a_lora_of_another_width_is_refused(targets: Targets, tmp_path: Path) -> None:
+    down, up = torch.ones(RANK, 8), torch.ones(24, RANK)
+    base = "diffusion_model.double_blocks.0.img_attn.qkv"
+    with pytest.raises(CheckpointError, match=r"does not fit this model: .*qkv changes a matrix of shape \[24, 8\]"):
+        opened({f"{base}.lora_A.weight": down, f"{base}.lora_B.weight": up}, tmp_path / "lora.safetensors", targets)
+
+
+def test_unos_lora_is_refused_by_name(golden: Case, targets: Targets, tmp_path: Path) -> None:
+    tensors = load_file(golden.folder / "dit_lora.safetensors")
+    with pytest.raises(CheckpointError, match="is UNO's LoRA"):
+        opened(tensors, tmp_path / "uno-dit_lora.safetensors", targets)

@@ -1,0 +1,159 @@
+"""How fast each kind of weights file loads, and how much host memory that takes: `python -m tools.loading FOLDER`.
+
+FLUX's transformer at full width with one double and two single blocks, random numbers, written once into FOLDER (4 GB).
+Each load runs in a fresh process, the kinds in turn, twice; the faster one counts. Memory is anonymous memory at its
+peak beside what stays in the end: mapped files are not counted.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+CHANGES = {"num_layers": 1, "num_single_layers": 2}
+
+KINDS = ("bf16", "fp8", "fp8-scaled", "Q8_0", "Q4_K")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--kind", choices=KINDS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.kind:
+        print(json.dumps(measure(file_of(args.folder, args.kind))))
+        return 0
+    args.folder.mkdir(parents=True, exist_ok=True)
+    write(args.folder)
+    best: dict[str, dict[str, float]] = {}
+    for _ in range(2):
+        for kind in KINDS:
+            command = [sys.executable, "-m", "tools.loading", str(args.folder), "--kind", kind]
+            found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            best[kind] = min(best.get(kind, found), found, key=lambda each: float(each["seconds"]))
+    for kind in KINDS:
+        size, values = file_of(args.folder, kind).stat().st_size, best[kind]
+        print(
+            f"{kind:<10} {size / 1e9:5.2f} GB  {values['seconds']:6.2f} s, "
+            f"{values['seconds'] / best['bf16']['seconds']:.2f} x bf16; "
+            f"peak {values['peak_gib']:.2f} GiB, {values['peak_gib'] / values['kept_gib']:.2f} x what stays"
+        )
+    return 0
+
+
+def file_of(folder: Path, kind: str) -> Path:
+    return folder / (f"flux-{kind}.gguf" if kind.startswith("Q") else f"flux-{kind}.safetensors")
+
+
+def architecture() -> dict[str, object]:
+    from uso.config import architecture_file, load_model_config, read_component_config
+
+    return read_component_config(architecture_file(load_model_config("flux-dev"), "transformer")) | CHANGES
+
+
+def write(folder: Path) -> None:
+    """The files that are not there yet."""
+    import torch
+    from accelerate import init_empty_weights
+    from diffusers import FluxTransformer2DModel
+    from safetensors.torch import save_file
+
+    from uso.weights.formats.loras import flux_shapes, parameter_shapes
+
+    with init_empty_weights():
+        shapes = flux_shapes(parameter_shapes(FluxTransformer2DModel.from_config(architecture())))
+    draw = torch.Generator().manual_seed(0)
+
+    def numbers(shape: tuple[int, ...]) -> torch.Tensor:
+        return (0.02 * torch.randn(shape, generator=draw)).to(torch.bfloat16)
+
+    def stored(change: Callable[[str, torch.Tensor], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        draw.manual_seed(0)
+        found: dict[str, torch.Tensor] = {}
+        for name, shape in shapes.items():
+            found |= change(name, numbers(shape))
+        return found
+
+    def scaled(name: str, value: torch.Tensor) -> dict[str, torch.Tensor]:
+        if value.dim() != 2:
+            return {name: value}
+        scale = value.float().abs().max() / 448
+        return {
+            name: (value.float() / scale).to(torch.float8_e4m3fn),
+            f"{name.removesuffix('.weight')}.scale_weight": scale,
+        }
+
+    makers: dict[str, Callable[[str, torch.Tensor], dict[str, torch.Tensor]]] = {
+        "bf16": lambda name, value: {name: value},
+        "fp8": lambda name, value: {name: value.to(torch.float8_e4m3fn)},
+        "fp8-scaled": scaled,
+    }
+    for kind, make in makers.items():
+        if not file_of(folder, kind).is_file():
+            save_file(stored(make), file_of(folder, kind))
+    for kind in ("Q8_0", "Q4_K"):
+        if not file_of(folder, kind).is_file():
+            _write_gguf(file_of(folder, kind), kind, shapes)
+
+
+def _write_gguf(path: Path, kind: str, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Random blocks: how long they take to read does not depend on the numbers."""
+    import gguf
+    import numpy as np
+
+    number = gguf.GGMLQuantizationType[kind]
+    block, size = gguf.GGML_QUANT_SIZES[number]
+    draw = np.random.default_rng(0)
+    writer = gguf.GGUFWriter(path, "flux")
+    scale = np.frombuffer(np.float16(0.0005).tobytes(), np.uint8)
+    for name, shape in shapes.items():
+        if len(shape) == 2 and shape[1] % block == 0:
+            data = draw.integers(0, 256, (shape[0], shape[1] // block, size), dtype=np.uint8)
+            for start in (0,) if kind == "Q8_0" else (0, 2):
+                data[..., start : start + 2] = scale
+            writer.add_tensor(name, data.reshape(shape[0], -1), raw_dtype=number)
+        else:
+            writer.add_tensor(name, draw.standard_normal(shape, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def measure(path: Path) -> dict[str, float]:
+    """Seconds of a load in bfloat16, and GiB of anonymous memory at its peak and at its end, beside what was there."""
+    import torch
+
+    from uso.weights.checkpoints import load_transformer
+
+    before, peak, done = _anonymous(), [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            peak[0] = max(peak[0], _anonymous())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    began = time.perf_counter()
+    try:
+        model = load_transformer(architecture(), [path], dtype=torch.bfloat16)
+        seconds = time.perf_counter() - began
+    finally:
+        done.set()
+        thread.join()
+    kept = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    return {"seconds": seconds, "peak_gib": (peak[0] - before) / 2**30, "kept_gib": kept / 2**30}
+
+
+def _anonymous() -> int:
+    with Path("/proc/self/status").open(encoding="utf-8") as status:
+        line = next(line for line in status if line.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())
