@@ -153,19 +153,15 @@ def _stored(pictures: Path, sha256: str) -> ReferenceImage | None:
 
 def _put(image: ReferenceImage, name: str) -> str | None:
     """The image as a file among the uploads, byte for byte. Its name tells nothing but the image's own name."""
+    kind = kind_of(image.data)
+    if not kind:
+        return None
     try:
-        ending = kind_of(image.data).lower()
-        if not ending:
-            return None
         folder = Path(get_upload_folder()) / uuid.uuid4().hex
         folder.mkdir(parents=True)
-        path = folder / f"{output.slug(Path(name).stem)}.{ending}"
+        path = folder / f"{output.slug(Path(name).stem)}.{kind.lower()}"
         path.write_bytes(image.data)
-<<<<<<< HEAD
-    except OSError:  # the disk is full, say
-=======
-    except Exception:  # no picture any more, or a full disk
->>>>>>> main
+    except OSError:  # a full disk
         return None
     return str(path)
 

@@ -149,46 +149,6 @@ class Ledger:
             picture, values["job"], values["owner"], values["made"], values["thumb"] or b"", values["prompt"]
         )
 
-<<<<<<< HEAD
-    def _recover(self, path: Path, job_id: str, owner: str | None) -> None:
-        """Enter a picture that was saved in the last moment of its server."""
-        with self._transaction() as db:
-            known = db.execute("SELECT 1 FROM pictures WHERE file = ?", (self._file(path),)).fetchone()
-        if known:
-            return
-        record = output.read(path).record
-        request, timings = record["request"], record.get("timings") or {}
-        picture = Picture(
-            id=uuid.uuid4().hex,
-            path=path,
-            width=int(request["width"]),
-            height=int(request["height"]),
-            seed=int(request["seed"]),
-            num_inference_steps=int(request["num_inference_steps"]),
-            seconds=float(sum(timings.values())),
-        )
-        with Image.open(path, formats=["PNG"]) as image:
-            references = {entry["sha256"] for kind in output.KINDS for entry in request[kind]}
-            self._insert(picture, job_id, owner, _thumb(image), str(request["prompt"]), references)
-
-
-_COLUMNS = "id, job, owner, file, made, width, height, seed, steps, seconds, thumb, prompt, refs"
-
-
-def served(job: Job, result: GenerationResult, folder: Path) -> Path:
-    """Save a picture so that it can be found again by its job, whatever happens next."""
-    return output.save(result, folder, extra={"job": digest(job.id)})
-
-
-def _job_in(path: Path) -> str:
-    try:
-        named = output.read(path).record.get("job")
-    except OutputError:
-        return ""
-    return named if isinstance(named, str) else ""
-
-=======
->>>>>>> main
 
 def _thumb(image: Image.Image) -> bytes:
     small = image.convert("RGB")
