@@ -8,7 +8,7 @@ from PIL import Image
 from tests.support.image_files import encode, grey_tags, scans, tiff
 from uso.config import load_model_config
 from uso.errors import ImageError
-from uso.web.api.calls import Inputs, requested
+from uso.web.api.calls import Inputs, request_from
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,6 @@ def test_what_is_no_picture_is_refused_in_a_sentence(
     path.parent.mkdir()
     path.write_bytes(data)
     with pytest.raises(ImageError) as refused:
-        requested(load_model_config("demo"), Inputs(content_image={"path": str(path), "orig_name": "photo.png"}))
+        request_from(load_model_config("demo"), Inputs(content_image={"path": str(path), "orig_name": "photo.png"}))
     assert str(refused.value).startswith("photo.png ") and what in str(refused.value)
     assert str(tmp_path) not in str(refused.value)
