@@ -92,7 +92,7 @@ def _recover(ledger: Ledger, path: Path, job_id: str, owner: str | None) -> None
         seconds=float(sum(timings.values())),
     )
     references = {entry["sha256"] for kind in output.KINDS for entry in request[kind]}
-    with Image.open(path) as image:
+    with Image.open(path, formats=["PNG"]) as image:
         ledger.enter(picture, image, job_id, owner, str(request["prompt"]), references)
 
 
