@@ -25,8 +25,9 @@ from uso.transformer.context_embedder import ContextEmbedder
 from uso.weights import checkpoints
 from uso.weights.finder import tokenizer_kind
 from uso.weights.formats.headers import check_finished, read_headers
-from uso.weights.formats.kinds import TITLES, other_autoencoder
-from uso.weights.formats.loras import AddedLora, Targets, added_lora, parameter_shapes
+from uso.weights.formats.loras import AddedLora, Targets, added_lora
+from uso.weights.formats.patches import parameter_shapes
+from uso.weights.formats.relatives import TITLES, other_autoencoder
 from uso.weights.formats.tensor_files import HOST, TensorFiles
 from uso.weights.hub.cache import STANDARD_NAMES
 from uso.weights.hub.files import Located

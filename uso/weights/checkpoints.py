@@ -31,7 +31,8 @@ from uso.transformer.context_embedder import ContextEmbedder
 from uso.weights.formats.headers import check_finished, read_headers
 from uso.weights.formats.kinds import Content, find, guidance
 from uso.weights.formats.layouts import Part, autoencoder_part, flux_part, gguf_t5_name, projector_part, source_shapes
-from uso.weights.formats.loras import AddedLora, Patches, total_change, uso_patches
+from uso.weights.formats.loras import AddedLora
+from uso.weights.formats.patches import Patches, total_change, uso_patches
 from uso.weights.formats.tensor_files import HOST, TensorFiles, check_shapes
 
 logger = logging.getLogger(__name__)
