@@ -1,7 +1,7 @@
-"""From raw values to a job and its news. The page (`page/events.py`) and programs (`endpoints.py`) both call this.
+"""From raw values to a job and its status. The page (`page/events.py`) and programs (`endpoints.py`) both call this.
 
 Values arrive as they were sent: Gradio's own conversion is off, because its messages are not written for people.
-`GenerationRequest.create` checks them, and people read its sentences. Only files that were uploaded to this server are
+`GenerationRequest.create` checks them, and its messages are shown. Only files that were uploaded to this server are
 opened. Callers keep ids, never paths.
 """
 
