@@ -98,6 +98,18 @@ def test_the_record_is_an_international_text_chunk(tmp_path: Path, image: Image.
     assert "狐狸".encode() in data
 
 
+def test_a_record_is_read_however_long_it_is_and_without_decoding(tmp_path: Path, image: Image.Image) -> None:
+    """Catches a picture that cannot be repeated because Pillow reads no text of more than a megabyte."""
+    path = output.save(result(image), tmp_path, extra={"note": "a" * 2_000_000})
+    whole = path.read_bytes()
+    at = whole.index(b"IDAT") + 20
+    path.write_bytes(whole[:at] + b"xxxx" + whole[at + 4 :])
+    assert output.read(path).record["note"] == "a" * 2_000_000
+    path.write_bytes(whole[:-20])
+    with pytest.raises(OutputError, match="is not a picture that can be read"):
+        output.read(path)
+
+
 # Names.
 
 

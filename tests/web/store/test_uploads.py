@@ -29,7 +29,7 @@ from uso.web.store.uploads import (
 )
 
 
-def put(path: Path, size: int = 20, head: bytes = b"P6 1 1 255\n") -> Path:
+def put(path: Path, size: int = 20, head: bytes = b"GIF89a") -> Path:
     """A file of this moment that begins like a picture.
 
     Tests turn the clock on: the time of a file's last renaming cannot be set back.

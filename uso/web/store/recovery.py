@@ -1,6 +1,6 @@
-"""Opens the ledger, and closes the accounts of servers that ended without a word (a kill, a power cut).
+"""Opens the ledger, and settles jobs that a killed server left open.
 
-An open job of theirs is done if its picture is on the disk (the picture then joins the history); otherwise it failed.
+Such a job is done if its picture is on disk (the picture joins the history); otherwise it failed.
 """
 
 import logging
@@ -91,7 +91,7 @@ def _recover(ledger: Ledger, path: Path, job_id: str, owner: str | None) -> None
         seconds=float(sum(timings.values())),
     )
     references = {entry["sha256"] for kind in output.KINDS for entry in request[kind]}
-    with Image.open(path) as image:
+    with Image.open(path, formats=["PNG"]) as image:
         ledger.enter(picture, image, job_id, owner, str(request["prompt"]), references)
 
 

@@ -9,12 +9,10 @@ import shutil
 import tempfile
 import threading
 import time
-import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
+from uso.image_formats.kinds import HEAD, kind_of
 from uso.web.store.upkeep import repeat
 
 VARIABLE = "GRADIO_TEMP_DIR"
@@ -124,14 +122,10 @@ def _files(folder: Path) -> list[tuple[float, int, Path]]:
 def _is_image(path: Path) -> bool:
     """Whether a file begins like an image, or cannot be read at all."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            Image.open(path).close()
-    except OSError as error:
-        return not isinstance(error, UnidentifiedImageError)
-    except Exception:  # Pillow raises errors of many kinds on hostile bytes
-        return False
-    return True
+        with path.open("rb") as file:
+            return bool(kind_of(file.read(HEAD)))
+    except OSError:
+        return True
 
 
 def keep_sweeping(folder: Path, stop: threading.Event) -> None:
