@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
-    {"errors", "files", "config", "images", "checks", "request", "output", "version", "terminal"},
+    {"errors", "files", "config", "images", "png", "checks", "request", "output", "version", "terminal"},
     {"transformer"},
     {"memory"},
     {"pipeline"},

@@ -1,6 +1,8 @@
 """Files that appear complete or not at all: written under a hidden name, then renamed."""
 
+import errno
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Callable
@@ -10,6 +12,20 @@ from typing import BinaryIO
 
 PART_SECONDS = 3600.0
 """Age in seconds from which an unfinished file counts as abandoned."""
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading; a folder, pipe, socket or device of that name is refused, and never waited for.
+
+    Raises:
+        OSError: there is no such file, it may not be read, or it is no regular file.
+    """
+    if stat.S_ISREG(path.stat().st_mode):  # asked first: opening a device may do something to it
+        file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb")
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file
+        file.close()
+    raise OSError(errno.EINVAL, "No regular file", str(path))
 
 
 def write_new(folder: Path, name: str, write: Callable[[BinaryIO], object]) -> Path:

@@ -17,10 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import Image, PngImagePlugin
+from PIL import PngImagePlugin
 
-from uso import files
-from uso.errors import OutputError
+from uso import files, images, png
+from uso.errors import ImageError, OutputError
 from uso.request import GenerationRequest, GenerationResult, ReferenceImage
 from uso.version import __version__
 
@@ -232,20 +232,23 @@ class SavedPicture:
 
 
 def read(path: str | Path) -> SavedPicture:
-    """Read the record of a PNG of this program.
+    """Read the record of a PNG of this program; its pixels are not looked at.
 
     Raises:
         OutputError: there is no such file, or it is not a PNG of this program, or has a newer format.
     """
     path = Path(path)
     try:
-        with Image.open(path) as image:
-            image.load()  # text chunks may follow the pixels
-            text = getattr(image, "text", {}).get(CHUNK)
+        with files.open_regular(path) as file:
+            text = png.read_text(file, CHUNK)
     except FileNotFoundError as error:
         raise OutputError(f"There is no file {path}.") from error
-    except Exception as error:  # Pillow's decoders raise many kinds of errors on hostile bytes.
-        raise OutputError(f"{path} is not a picture that can be read.") from error
+    except png.DamagedTextError as error:
+        raise OutputError(f"{path} holds a damaged request.") from error
+    except (OSError, ImageError) as error:
+        if not _is_other_image(path):
+            raise OutputError(f"{path} is not a picture that can be read.") from error
+        text = None
     if text is None:
         raise OutputError(f"{path} holds no request: it was not made by this program, or an editor removed it.")
     try:
@@ -258,6 +261,16 @@ def read(path: str | Path) -> SavedPicture:
     if not _is_whole(record):
         raise OutputError(f"{path} holds a damaged request.")
     return SavedPicture(path, record)
+
+
+def _is_other_image(path: Path) -> bool:
+    """Whether a file is an image of another format than PNG."""
+    try:
+        with files.open_regular(path) as file:
+            data = file.read()
+        return images.identify(data).format != "PNG"
+    except (OSError, ImageError):
+        return False
 
 
 def _is_whole(record: dict[str, Any]) -> bool:

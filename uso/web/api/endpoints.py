@@ -140,7 +140,10 @@ def details(job_id: str, status: JobStatus, server: ServerStatus) -> dict[str, A
     """
     facts: dict[str, Any] = {"job": job_id, "state": status.state, "message": job_message(status, server)}
     if status.state == "queued":
-        facts |= {"ahead": status.ahead, "seconds_to_start": _tenths(status.seconds_to_start)}
+        facts |= {
+            "ahead": None if status.elsewhere else status.ahead,
+            "seconds_to_start": _tenths(status.seconds_to_start),
+        }
     if status.state == "running":
         facts |= {"stage": status.stage, "step": status.step, "num_steps": status.num_steps}
         facts |= {"seconds_left": _tenths(status.seconds_left)}

@@ -115,6 +115,10 @@ class Worker:
     def _run(self, pipeline: Pipeline, job: Job) -> None:
         wanted, self._last = job.request.num_images, None
         try:
+            self._records.started(job)
+        except sqlite3.Error:
+            logger.exception("The ledger could not be told that job %s runs.", job.name)
+        try:
             with closing(pipeline.stream(job.request)) as events:
                 for event in events:
                     if isinstance(event, GenerationResult):
