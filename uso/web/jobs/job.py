@@ -166,7 +166,7 @@ class Records(Protocol):
         """A job was admitted."""
 
     def started(self, job: Job) -> None:
-        """A worker has taken a job."""
+        """A worker has taken a job. It may be told too late, when the job is over."""
 
     def ended(self, job: Job) -> None:
         """A job is over."""

@@ -167,8 +167,9 @@ class Ledger:
         self._note(job, "queued")
 
     def started(self, job: Job) -> None:
-        """Enter that a job runs."""
-        self._note(job, "running")
+        """Enter that a job runs, unless it is over."""
+        with self.transaction() as db:
+            db.execute("UPDATE jobs SET state = 'running' WHERE id = ? AND state = 'queued'", (job.id,))
 
     def ended(self, job: Job) -> None:
         """Enter the end of a job."""
