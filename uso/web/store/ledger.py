@@ -12,6 +12,7 @@ import logging
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from PIL import Image
 
 from uso import output
 from uso.errors import OutputError
-from uso.web.jobs.job import Job, Picture, State, digest
+from uso.web.jobs.job import Job, Picture, digest
 from uso.web.store.instance import Instance
 from uso.web.store.upkeep import repeat
 
@@ -36,6 +37,11 @@ FILE = "ledger.sqlite3"
 THUMB_PIXELS = 160
 CAPTION_CHARACTERS = 200
 """Characters of a prompt that are kept."""
+
+Row = tuple[object, ...]
+
+MISSED = 1000
+"""What is kept in memory while the ledger cannot be written."""
 
 CHECK_SECONDS = 5.0
 """How often `Ledger.check` is called."""
@@ -100,6 +106,8 @@ class Ledger:
         """Why pictures cannot be saved or recorded now, as a sentence without paths."""
         self._lock = threading.Lock()
         self._closed = False
+        self._missed: deque[tuple[str, Row]] = deque(maxlen=MISSED)
+        """Statements that failed, to be repeated: pictures and ends of jobs."""
         self._db, self._which = self._opened()
 
     def close(self) -> None:
@@ -113,7 +121,7 @@ class Ledger:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """The connection, for one thread at a time; commits at the end, rolls back on an error."""
         with self._lock:
-            if not self._closed and self._which != _identity(self._file):
+            if not self._closed and (self._which is None or self._which != _identity(self._file)):
                 self._reopen()
             with self._db as db:
                 yield db
@@ -125,6 +133,11 @@ class Ledger:
             with self.transaction() as db:
                 db.execute("SELECT 1 FROM jobs LIMIT 1")
                 self.instance.renew()
+                missed = list(self._missed)
+                for statement, row in missed:
+                    db.execute(statement, row)
+            for _ in missed:  # which are committed
+                self._missed.popleft()
             fault = ""
         except OutputError as error:
             fault = f"Pictures cannot be saved in the output folder ({getattr(error.__cause__, 'strerror', error)})."
@@ -164,7 +177,11 @@ class Ledger:
 
     def accepted(self, job: Job) -> None:
         """Enter a job that was admitted."""
-        self._note(job, "queued")
+        with self.transaction() as db:
+            db.execute(
+                "INSERT INTO jobs (id, owner, instance, state, accepted) VALUES (?, ?, ?, 'queued', ?)",
+                (job.id, job.asker.owner, self.instance.id, time.time()),
+            )
 
     def started(self, job: Job) -> None:
         """Enter that a job runs, unless it is over."""
@@ -172,18 +189,22 @@ class Ledger:
             db.execute("UPDATE jobs SET state = 'running' WHERE id = ? AND state = 'queued'", (job.id,))
 
     def ended(self, job: Job) -> None:
-        """Enter the end of a job."""
-        self._note(job, job.status.state, time.time())
+        """Enter the end of a job; the job too, where the folder has been replaced since it was accepted. It is entered
+        later where that fails now."""
+        self._surely(
+            "INSERT INTO jobs (id, owner, instance, state, error, accepted, ended) VALUES (?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (id) DO UPDATE SET state = excluded.state, error = excluded.error, ended = excluded.ended",
+            (job.id, job.asker.owner, self.instance.id, job.status.state, job.status.error, time.time(), time.time()),
+        )
 
-    def _note(self, job: Job, state: State, ended: float | None = None) -> None:
-        """Enter a job's state; the job too, where the folder has been replaced since it was accepted."""
-        row = (job.id, job.asker.owner, self.instance.id, state, job.status.error, time.time(), ended)
-        with self.transaction() as db:
-            db.execute(
-                "INSERT INTO jobs (id, owner, instance, state, error, accepted, ended) VALUES (?, ?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT (id) DO UPDATE SET state = excluded.state, error = excluded.error, ended = excluded.ended",
-                row,
-            )
+    def _surely(self, statement: str, row: Row) -> None:
+        """Write something now, or else as soon as `check` finds that it can be written."""
+        try:
+            with self.transaction() as db:
+                db.execute(statement, row)
+        except sqlite3.Error:
+            self._missed.append((statement, row))
+            raise
 
     def keep(self, job: Job, picture: Picture, image: Image.Image) -> None:
         """Enter a picture whose file is on the disk."""
@@ -193,7 +214,7 @@ class Ledger:
     def enter(
         self, picture: Picture, image: Image.Image, job_id: str, owner: str | None, prompt: str, references: set[str]
     ) -> None:
-        """Enter a picture.
+        """Enter a picture; later, where that fails now.
 
         Args:
             references: SHA-256 of each reference image.
@@ -205,8 +226,7 @@ class Ledger:
             picture.num_inference_steps, picture.seconds, _thumb(image), prompt[:CAPTION_CHARACTERS],
             " ".join(sorted(references)), digest(job_id),
         )  # fmt: skip
-        with self.transaction() as db:
-            db.execute(f"INSERT INTO pictures ({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row)
+        self._surely(f"INSERT OR IGNORE INTO pictures ({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row)
 
     def select(self, condition: str, *values: object) -> list[Remembered]:
         """Pictures by what follows WHERE in a query; their files may be gone."""
