@@ -185,13 +185,23 @@ def test_after_a_crash_only_what_may_be_lost_is_opened(tmp_path: Path, monkeypat
     old, new = made(foreign, tmp_path)[0].path, made(foreign, tmp_path)[0].path
     os.utime(old, (0, 0))
     mine = made(lost, tmp_path)[0].path
-    opened, decoded = [], []
+    opened: list[Path] = []
+    decoded: set[str] = set()
     read, load = output.read, ImageFile.ImageFile.load
-    monkeypatch.setattr(output, "read", lambda path: (opened.append(path), read(path))[1])
-    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: (decoded.append(image), load(image))[1])
+
+    def reading(path: Any) -> Any:
+        opened.append(path)
+        return read(path)
+
+    def decoding(image: Any) -> Any:
+        decoded.add(str(image.filename))
+        return load(image)
+
+    monkeypatch.setattr(output, "read", reading)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decoding)
     ledger = open_ledger(tmp_path)
     assert sorted(opened) == sorted([new, mine]) and entered[0] not in opened
-    assert {str(image.filename) for image in decoded} == {str(mine)}  # for its thumbnail
+    assert decoded == {str(mine)}  # for its thumbnail
     ledger.close()
 
 
