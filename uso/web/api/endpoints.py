@@ -119,7 +119,8 @@ class Endpoints:
         self._job_status(job)
         cancelled = self.queue.cancel(job)
         answer = details(job, self._job_status(job), self.queue.status) | {"cancelled": cancelled}
-        return answer | {"message": "It stops after the current step."} if answer["state"] == "running" else answer
+        stopping = cancelled and answer["state"] == "running"
+        return answer | {"message": "It stops after the current step."} if stopping else answer
 
     def _job_status(self, job: str) -> JobStatus:
         """Status of a job. Only what has the form of an id is looked up.
