@@ -133,7 +133,7 @@ def test_a_tab_that_slept_finds_its_picture(serve: Any, uploads: Path) -> None:
         return page, build_app(first.queue, first.ledger, page)
 
     page, app = asyncio.run(build())
-    (gradio,) = (found for route in app.routes if hasattr(found := getattr(route, "app", None), "state_holder"))
+    gradio: Any = next(one.app for one in app.routes if hasattr(getattr(one, "app", None), "state_holder"))
     client = TestClient(app, headers={"Cookie": f"{BROWSER_COOKIE}={ANN}"})  # not entered: the queue runs already
 
     def call(name: str, *values: Any, **more: Any) -> list[Any]:
