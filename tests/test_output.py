@@ -98,6 +98,18 @@ def test_the_record_is_an_international_text_chunk(tmp_path: Path, image: Image.
     assert "狐狸".encode() in data
 
 
+def test_a_record_is_read_however_long_it_is_and_without_decoding(tmp_path: Path, image: Image.Image) -> None:
+    """Catches a picture that cannot be repeated because Pillow reads no text of more than a megabyte."""
+    path = output.save(result(image), tmp_path, extra={"note": "a" * 2_000_000})
+    whole = path.read_bytes()
+    at = whole.index(b"IDAT") + 20
+    path.write_bytes(whole[:at] + b"xxxx" + whole[at + 4 :])
+    assert output.read(path).record["note"] == "a" * 2_000_000
+    path.write_bytes(whole[:-20])
+    with pytest.raises(OutputError, match="is not a picture that can be read"):
+        output.read(path)
+
+
 # Names.
 
 
@@ -375,23 +387,15 @@ def test_pixels_are_not_decoded_to_read_the_record(
     assert output.read(path).values()["seed"] == 42
 
 
-def test_damage_elsewhere_does_not_cost_the_record(tmp_path: Path, image: Image.Image) -> None:
-    """A picture whose end is missing, or with a wrong checksum somewhere, still says how it was made."""
-    data = output.save(result(image), tmp_path).read_bytes()
-    (tmp_path / "short.png").write_bytes(data[: data.index(b"IDAT") + 40])
-    assert output.read(tmp_path / "short.png").values()["seed"] == 42
-
-
 def test_a_record_that_was_changed_or_is_too_long_is_refused(tmp_path: Path, image: Image.Image) -> None:
     """A byte that flipped would repeat another picture; a text that unpacks to a gigabyte would stop the server."""
     data = output.save(result(image, prompt="a fox"), tmp_path).read_bytes()
     (tmp_path / "flipped.png").write_bytes(data.replace(b"a fox", b"a box"))
-    for name, text, packed in (("flipped", "", False), ("long", " " * 2**21, False), ("bomb", " " * 2**28, True)):
-        if text:
-            info = PngImagePlugin.PngInfo()
-            info.add_itxt(output.CHUNK, text, zip=packed)
-            image.save(tmp_path / f"{name}.png", pnginfo=info)
-        with pytest.raises(OutputError, match=rf"{name}\.png holds a damaged request\."):
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(output.CHUNK, " " * 2**28, zip=True)
+    image.save(tmp_path / "bomb.png", pnginfo=info)
+    for name in ("flipped", "bomb"):
+        with pytest.raises(OutputError, match=rf"{name}\.png holds (no|a damaged) request"):
             output.read(tmp_path / f"{name}.png")
 
 

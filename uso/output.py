@@ -19,8 +19,11 @@ from typing import Any, BinaryIO
 
 from PIL import PngImagePlugin
 
-from uso import files, images, png
-from uso.errors import ImageError, OutputError
+from uso import files
+from uso.errors import OutputError
+from uso.image_formats.contents import Refusal
+from uso.image_formats.kinds import kind_of
+from uso.image_formats.png import text_of
 from uso.request import GenerationRequest, GenerationResult, ReferenceImage
 from uso.version import __version__
 
@@ -31,6 +34,8 @@ CHUNK = "uso"
 
 FORMAT = "uso-picture/1"
 REFERENCES = "references"
+TEMPORARY = "uso-outputs"
+"""Beside the system's temporary files: where pictures go if their own folder fails."""
 KINDS = ("content_images", "style_images")
 _MAX_SLUG = 48
 
@@ -143,13 +148,14 @@ def write_somewhere(
     """
     own = file_stem(request)
     failures = []
-    for place, name in ((folder, stem or own), (folder, own), (Path(tempfile.gettempdir()) / "uso-outputs", own)):
+    for place, name in ((folder, stem or own), (folder, own), (None, own)):
         try:
+            place = place or files.own_temporary_folder(TEMPORARY)
             place.mkdir(parents=True, exist_ok=True)
             keep_references(request, place)  # first: a picture that exists can be repeated
             path = files.write_new(place, f"{name}.png", write)
         except OSError as error:
-            failures.append(f"{place / name}.png: {error.strerror or error}")
+            failures.append(f"{(place or Path(tempfile.gettempdir())) / name}.png: {error.strerror or error}")
             continue
         if failures:
             logger.warning("The picture was saved as %s instead (%s).", path, "; ".join(failures))
@@ -166,16 +172,16 @@ def remove_parts(folder: Path) -> None:
 def keep_references(request: GenerationRequest, folder: Path) -> None:
     """Store each reference image once, as `references/<sha256>`, so that the picture can be repeated.
 
-    A file's modification time is the time of its last use.
+    Nobody but this user can read them. A file's modification time is the time of its last use.
     """
     for reference in (*request.content_images, *request.style_images):
         target = folder / REFERENCES / reference.sha256
         try:
+            files.private_folder(target.parent)
             if target.exists():
                 os.utime(target)
                 continue
-            target.parent.mkdir(exist_ok=True)
-            files.write_over(target, reference.data)
+            files.write_over(target, reference.data, files.PRIVATE)
         except OSError as error:
             logger.warning("The reference %s could not be kept in %s: %s", reference.name, target.parent, error)
 
@@ -240,15 +246,13 @@ def read(path: str | Path) -> SavedPicture:
     path = Path(path)
     try:
         with files.open_regular(path) as file:
-            text = png.read_text(file, CHUNK)
+            data = file.read()
+        kind = kind_of(data)
+        text = text_of(data, CHUNK) if kind in ("", "PNG") else None
     except FileNotFoundError as error:
         raise OutputError(f"There is no file {path}.") from error
-    except png.DamagedTextError as error:
-        raise OutputError(f"{path} holds a damaged request.") from error
-    except (OSError, ImageError) as error:
-        if not _is_other_image(path):
-            raise OutputError(f"{path} is not a picture that can be read.") from error
-        text = None
+    except (OSError, ValueError, Refusal) as error:  # ValueError: a NUL character in the path
+        raise OutputError(f"{path} is not a picture that can be read.") from error
     if text is None:
         raise OutputError(f"{path} holds no request: it was not made by this program, or an editor removed it.")
     try:
@@ -261,16 +265,6 @@ def read(path: str | Path) -> SavedPicture:
     if not _is_whole(record):
         raise OutputError(f"{path} holds a damaged request.")
     return SavedPicture(path, record)
-
-
-def _is_other_image(path: Path) -> bool:
-    """Whether a file is an image of another format than PNG."""
-    try:
-        with files.open_regular(path) as file:
-            data = file.read()
-        return images.identify(data).format != "PNG"
-    except (OSError, ImageError):
-        return False
 
 
 def _is_whole(record: dict[str, Any]) -> bool:

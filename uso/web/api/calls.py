@@ -1,7 +1,7 @@
-"""From raw values to a job and its news. The page (`page/events.py`) and programs (`endpoints.py`) both call this.
+"""From raw values to a job and its status. The page (`page/events.py`) and programs (`endpoints.py`) both call this.
 
 Values arrive as they were sent: Gradio's own conversion is off, because its messages are not written for people.
-`GenerationRequest.create` checks them, and people read its sentences. Only files that were uploaded to this server are
+`GenerationRequest.create` checks them, and its messages are shown. Only files that were uploaded to this server are
 opened. Callers keep ids, never paths.
 """
 
@@ -25,7 +25,7 @@ from gradio.utils import get_upload_folder, is_in_or_equal
 
 from uso.config import ModelConfig
 from uso.errors import ImageError, USOError
-from uso.images import MAX_PIXELS, identify
+from uso.images import MAX_PIXELS, upright_size
 from uso.request import RANDOM_SEED, GenerationRequest, ReferenceImage
 from uso.web.access.identity import Asker, asker_of
 from uso.web.jobs.admission import LimitError
@@ -200,7 +200,7 @@ def uploaded(value: Any, max_pixels: int = MAX_PIXELS) -> ReferenceImage | None:
         data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"{name} is no longer on the server. Choose its file again.") from error
-    identify(data, name, max_pixels).close()
+    upright_size(data, name, max_pixels)
     return ReferenceImage(data, name)
 
 

@@ -1,4 +1,4 @@
-"""Jobs, their status, finished pictures, and the protocols of what makes and records them.
+"""Jobs, their status, finished pictures, and the protocols of pipeline and ledger.
 
 Plain data. `ServerStatus` and `JobStatus` are frozen snapshots that are replaced as a whole, so any thread may read
 them without a lock.

@@ -23,6 +23,7 @@ from PIL import Image
 
 from uso import output
 from uso.errors import OutputError
+from uso.files import private_folder
 from uso.web.jobs.job import Job, Picture, digest
 from uso.web.store.instance import Instance
 from uso.web.store.upkeep import repeat
@@ -168,7 +169,7 @@ class Ledger:
         self._db.close()
         self._which = None
         try:
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(self._file.parent)
             self._db, self._which = self._opened()
             self.instance.renew()
         except OSError as error:

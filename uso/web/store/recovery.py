@@ -1,7 +1,7 @@
-"""Opens the ledger, and closes the accounts of servers that ended without a word (a kill, a power cut).
+"""Opens the ledger, and settles jobs that a killed server left open.
 
-An open job of theirs is done if its picture is on the disk (the picture then joins the history); otherwise it failed.
-Whatever else lies in the folder, under whatever name, is no reason not to start.
+Such a job is done if its picture is on disk (the picture joins the history); otherwise it failed. Whatever else lies in
+the folder, under whatever name, does not stop the start.
 """
 
 import logging
@@ -17,6 +17,7 @@ from PIL import Image
 
 from uso import output
 from uso.errors import OutputError
+from uso.files import private_folder
 from uso.web.jobs.job import Picture, digest
 from uso.web.store.instance import Instance
 from uso.web.store.ledger import FOLDER, Ledger
@@ -44,9 +45,7 @@ def open_ledger(pictures: Path) -> Ledger:
     folder = pictures / FOLDER
     try:
         # For this user alone: the ids of jobs are secrets.
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        ledger = Ledger(pictures, Instance(folder))
+        ledger = Ledger(pictures, Instance(private_folder(folder)))
         close_accounts(ledger)
         output.remove_parts(pictures)
     except (OSError, sqlite3.Error) as error:
