@@ -238,14 +238,15 @@ class SavedPicture:
 
 
 def read(path: str | Path) -> SavedPicture:
-    """Read the record of a PNG of this program.
+    """Read the record of a PNG of this program; its pixels are not looked at.
 
     Raises:
         OutputError: there is no such file, or it is not a PNG of this program, or has a newer format.
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        with files.open_regular(path) as file:
+            data = file.read()
         kind = kind_of(data)
         text = text_of(data, CHUNK) if kind in ("", "PNG") else None
     except FileNotFoundError as error:

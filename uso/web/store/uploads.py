@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from uso.image_formats.kinds import HEAD, kind_of
-from uso.web.store.upkeep import repeat
+from uso.web.store.upkeep import now_for_ages, repeat
 
 VARIABLE = "GRADIO_TEMP_DIR"
 """Names Gradio's folder of uploads."""
@@ -92,7 +92,7 @@ def tidied_size(folder: Path, most: int) -> int | None:
 
 def sweep(folder: Path, now: float | None = None, most: int = MAX_BYTES) -> int:
     """Remove files that are too old or no images, and the oldest if all take over `most` bytes; returns how many."""
-    now = time.time() if now is None else now
+    now = now_for_ages() if now is None else now
     files = _files(folder)
     size, removed = sum(file[1] for file in files), 0
     for changed, bytes_, path in sorted(files):
