@@ -95,6 +95,20 @@ def _is_own(folder: Path) -> bool:
     return not hasattr(os, "getuid") or (about.st_uid == os.getuid() and not about.st_mode & 0o022)
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading; a folder, pipe, socket or device of that name is refused, and never waited for.
+
+    Raises:
+        OSError: there is no such file, it may not be read, or it is no regular file.
+    """
+    if stat.S_ISREG(path.stat().st_mode):  # asked first: opening a device may do something to it
+        file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb")
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file
+        file.close()
+    raise OSError(errno.EINVAL, "No regular file", str(path))
+
+
 def write_new(folder: Path, name: str, write: Callable[[BinaryIO], object]) -> Path:
     """Write a file under `name`, or, where that is taken, with the first free number: `a.png`, `a-2.png`, ..."""
     temporary = _write_part(folder, write)

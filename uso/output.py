@@ -17,10 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import Image, PngImagePlugin
+from PIL import PngImagePlugin
 
 from uso import files
 from uso.errors import OutputError
+from uso.image_formats.contents import Refusal
+from uso.image_formats.kinds import kind_of
+from uso.image_formats.png import text_of
 from uso.request import GenerationRequest, GenerationResult, ReferenceImage
 from uso.version import __version__
 
@@ -236,19 +239,20 @@ class SavedPicture:
 
 
 def read(path: str | Path) -> SavedPicture:
-    """Read the record of a PNG of this program.
+    """Read the record of a PNG of this program; its pixels are not looked at.
 
     Raises:
         OutputError: there is no such file, or it is not a PNG of this program, or has a newer format.
     """
     path = Path(path)
     try:
-        with Image.open(path) as image:
-            image.load()  # text chunks may follow the pixels
-            text = getattr(image, "text", {}).get(CHUNK)
+        with files.open_regular(path) as file:
+            data = file.read()
+        kind = kind_of(data)
+        text = text_of(data, CHUNK) if kind in ("", "PNG") else None
     except FileNotFoundError as error:
         raise OutputError(f"There is no file {path}.") from error
-    except Exception as error:  # Pillow's decoders raise many kinds of errors on hostile bytes.
+    except (OSError, ValueError, Refusal) as error:  # ValueError: a NUL character in the path
         raise OutputError(f"{path} is not a picture that can be read.") from error
     if text is None:
         raise OutputError(f"{path} holds no request: it was not made by this program, or an editor removed it.")

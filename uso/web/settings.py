@@ -100,15 +100,15 @@ def _hosts(flag: str, text: str) -> tuple[str, ...]:
 
 
 def _origins(flag: str, text: str) -> tuple[str, ...]:
-    found = tuple(part.strip().lower().removesuffix("/") for part in text.split(",") if part.strip())
+    found = tuple(part.strip().lower() for part in text.split(",") if part.strip())
     for part in found:
-        match = ORIGIN.fullmatch(part)
+        match = ORIGIN.fullmatch(part.removesuffix("/"))
         if not match or not 0 < int(match["port"] or 443) < 65536:
             raise ConfigError(
                 f"{flag}: '{part[:80]}' is no site. Give sites such as https://hub.example.org, "
                 "https://*.example.org or http://localhost:8080, without a path."
             )
-    return found
+    return tuple(part.removesuffix("/") for part in found)
 
 
 # The options

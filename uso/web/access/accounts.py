@@ -26,6 +26,8 @@ MAX_COST = 15
 MAX_PASSWORD_BYTES = 72
 """All that bcrypt looks at."""
 MIN_PASSWORD = 8
+MAX_BYTES = 10**7
+"""Of the file, which is read with every request: 100,000 accounts."""
 
 UNREADABLE = "Nobody can log in now: the server cannot read its accounts. Whoever runs it finds the reason in its log."
 EMPTY = "Nobody can log in now: this server has no accounts. Whoever runs it can add one."
@@ -50,8 +52,11 @@ def read_accounts(path: Path) -> dict[str, str]:
 
 
 def _text(path: Path) -> str:
-    if path.exists() and not path.is_file():  # to open a pipe would wait for its other end
+    # To open a pipe would wait for its other end. Unlike `Path.exists`, these never raise.
+    if os.path.exists(path) and not os.path.isfile(path):
         raise ConfigError(f"The accounts file {path} could not be read: it is not a regular file. {_HOW}")
+    if os.path.exists(path) and os.path.getsize(path) > MAX_BYTES:
+        raise ConfigError(f"The accounts file {path} is larger than {MAX_BYTES // 10**6} MB. {_HOW}")
     return read_text(path, "accounts file")
 
 
@@ -102,8 +107,9 @@ def put_account(path: Path, name: str, password: str | None) -> bool:
     fault = None if password is None else password_fault(password)
     if fault:
         raise ConfigError(fault)
-    path = path.resolve()  # a link stays a link
-    text = _text(path) if path.exists() else ""
+    path = Path(os.path.realpath(path))  # a link stays a link
+    there = os.path.exists(path)
+    text = _text(path) if there else ""
     faults = _parsed(path, text)[1]
     if faults:  # never write into a file that is something else
         raise ConfigError(faults[0])
@@ -111,7 +117,7 @@ def put_account(path: Path, name: str, password: str | None) -> bool:
     kept = [line for line in lines if line.partition(":")[0] != name]
     line = [] if password is None else [f"{name}:{hashed(password)}"]
     try:
-        before = path.stat() if path.exists() else None
+        before = path.stat() if there else None
         mode = before.st_mode & 0o660 if before else PRIVATE
         write_over(path, "".join(f"{text}\n" for text in kept + line).encode(), mode)
         if before and (before.st_uid, before.st_gid) != (path.stat().st_uid, path.stat().st_gid):

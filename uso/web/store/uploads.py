@@ -9,13 +9,11 @@ import shutil
 import tempfile
 import threading
 import time
-import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
-from uso.web.store.upkeep import repeat
+from uso.image_formats.kinds import HEAD, kind_of
+from uso.web.store.upkeep import now_for_ages, repeat
 
 VARIABLE = "GRADIO_TEMP_DIR"
 """Names Gradio's folder of uploads."""
@@ -94,7 +92,7 @@ def tidied_size(folder: Path, most: int) -> int | None:
 
 def sweep(folder: Path, now: float | None = None, most: int = MAX_BYTES) -> int:
     """Remove files that are too old or no images, and the oldest if all take over `most` bytes; returns how many."""
-    now = time.time() if now is None else now
+    now = now_for_ages() if now is None else now
     files = _files(folder)
     size, removed = sum(file[1] for file in files), 0
     for changed, bytes_, path in sorted(files):
@@ -124,14 +122,10 @@ def _files(folder: Path) -> list[tuple[float, int, Path]]:
 def _is_image(path: Path) -> bool:
     """Whether a file begins like an image, or cannot be read at all."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            Image.open(path).close()
-    except OSError as error:
-        return not isinstance(error, UnidentifiedImageError)
-    except Exception:  # Pillow raises errors of many kinds on hostile bytes
-        return False
-    return True
+        with path.open("rb") as file:
+            return bool(kind_of(file.read(HEAD)))
+    except OSError:
+        return True
 
 
 def keep_sweeping(folder: Path, stop: threading.Event) -> None:
