@@ -27,7 +27,7 @@ def test_image_paths_are_content_then_styles(run: Callable[..., Ran], draw: Call
 
 def test_every_field_of_a_request_may_be_given(run: Callable[..., Ran], draw: Callable[..., str]) -> None:
     job = {
-        "prompt": "狐狸",
+        "prompt": "a fox 狐狸",
         "width": 144,
         "height": 160,
         "steps": 2,
@@ -48,7 +48,7 @@ def test_every_field_of_a_request_may_be_given(run: Callable[..., Ran], draw: Ca
         "guidance_scale": 1.5,
         "content_size": 80,
     }
-    expected |= {"prompt": "狐狸", "schedule": "flux", "tiled_decode": True}
+    expected |= {"prompt": "a fox 狐狸", "schedule": "flux", "tiled_decode": True}
     assert expected.items() <= first.items() and expected.items() <= second.items()
     assert (first["seed"], second["seed"]) == (5, 6)
     assert (third["width"], third["height"], third["keep_input_size"], third["num_inference_steps"]) == (
@@ -172,11 +172,11 @@ def test_a_batch_file_of_windows_is_read_or_refused_with_the_remedy(
     run: Callable[..., Ran], uso: Callable[..., Ran]
 ) -> None:
     """Notepad writes a mark, PowerShell UTF-16: catches "not JSON" for a file that looks well to its owner."""
-    path = save([{"prompt": "狐狸"}])
+    path = save([{"prompt": "a fox 狐狸"}])
     data = path.read_text(encoding="utf-8")
     path.write_bytes(data.encode("utf-8-sig"))
     batch = ("generate", "--model", "demo", "--steps", 1, "--batch", path)
-    assert uso(*batch).status == 0 and requests("outputs")[0]["prompt"] == "狐狸"
+    assert uso(*batch).status == 0 and requests("outputs")[0]["prompt"] == "a fox 狐狸"
     for encoding in ("utf-16", "utf-16-le", "utf-32"):
         path.write_bytes(data.encode(encoding))
         ran = uso(*batch)

@@ -61,12 +61,12 @@ def test_all_flags_arrive(uso: Callable[..., Ran], picture_file: Callable[..., P
     images = ("--content", files[0], "--content", files[1], "--style", files[2], "--style", files[3])
     values = ("--steps", 3, "--guidance", 2.5, "--content-size", 80, "--seed", 9, "--schedule", 0.5, "--tiled-decode")
     size = ("--width", 144, "--height", 128)
-    (path,) = uso("generate", "--model", "demo", "--prompt", "狐狸", *images, *size, *values).pictures
+    (path,) = uso("generate", "--model", "demo", "--prompt", "a fox, 狐狸", *images, *size, *values).pictures
     request = request_of(path)
     assert [entry["name"] for entry in request.pop("content_images")] == ["a.png", "b.png"]
     assert [entry["name"] for entry in request.pop("style_images")] == ["c.png", "d.png"]
     assert request == {
-        "prompt": "狐狸",
+        "prompt": "a fox, 狐狸",
         "width": 144,
         "height": 128,
         "keep_input_size": False,
