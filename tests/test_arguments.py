@@ -19,7 +19,7 @@ def parser() -> Parser:
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        ("generate --promt x", "uso generate: There is no --promt. Did you mean --prompt?"),
+        ("generate --promt x", "uso generate: There is no --promt. Did you mean --prompt? (--help"),
         ("generate --promt=x", "There is no --promt. Did you mean --prompt?"),
         ("generate --prompt a red fox", "'red' is one word too many: put text with spaces in quotation marks."),
         ("generate --zzz", "uso generate: There is no --zzz. (--help"),

@@ -23,7 +23,8 @@ class Parser(argparse.ArgumentParser):
         found, unknown = self.parse_known_args(given, namespace)
         if unknown:
             verb = self._verb(given)
-            verb.error(" ".join(dict.fromkeys(verb._unknown(word) for word in unknown if word != "--")))
+            flags = [word for word in unknown if word.startswith("-") and word != "--"]  # their values follow them
+            verb.error(" ".join(dict.fromkeys(verb._unknown(word) for word in flags or unknown)))
         return found
 
     def error(self, message: str) -> NoReturn:
