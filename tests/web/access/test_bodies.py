@@ -24,8 +24,8 @@ def test_bodies_are_bounded(client: TestClient, declared: bool) -> None:
         data = b"x" * size
         return data if declared else iter([data[: size // 2], data[size // 2 :]])
 
-    assert client.post("/size", content=body(JSON_BYTES)).json() == JSON_BYTES
-    answer = client.post("/size", content=body(JSON_BYTES + 1))
+    assert client.post("/gradio_api/size", content=body(JSON_BYTES)).json() == JSON_BYTES
+    answer = client.post("/gradio_api/size", content=body(JSON_BYTES + 1))
     assert answer.status_code == 413
     assert answer.json()["detail"].startswith("The request is larger than 1 MB.")
 

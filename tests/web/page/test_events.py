@@ -167,7 +167,7 @@ def test_a_look_at_the_images_tells_size_and_trouble(events: Events, upload: Any
     """Catches a size that differs from the one which is then used, and junk that is noticed only at the end."""
 
     def look(*values: Any) -> tuple[str, Any, Any]:
-        return asyncio.run(events.check_images(*values))
+        return asyncio.run(events.check_images(*values, visitor()))
 
     content = upload("wide.png", 640, 427)
     note, width, height = look(content, None, None, True)
