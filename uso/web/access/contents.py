@@ -74,17 +74,14 @@ def examine(body: bytes, path: str, hosts: set[str]) -> Found:
 def too_much(body: bytes) -> str | None:
     """What of a body's structure is beyond the limits, as a sentence. Parses nothing: strings are cut out of the bytes,
     and brackets and separators counted in the rest."""
-    if b"\0" in body:  # in no JSON but UTF-16 and UTF-32, where a byte like a quote may be part of a letter
-        outside = body
-    else:
+    parts = [body]
+    if b"\0" not in body:  # in no JSON but UTF-16 and UTF-32, where a byte like a quote may be part of a letter
         parts = body.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"', 2 * MAX_VALUES + 1)
-        if len(parts) > 2 * MAX_VALUES + 1:
-            return TOO_MANY
-        outside = b"".join(parts[::2])
+    outside = b"".join(parts[::2])
     brackets = outside.translate(None, _NO_BRACKETS)[: 2 * MAX_VALUES]
     if max(accumulate((1 if bracket in b"[{" else -1 for bracket in brackets), initial=0)) > MAX_DEPTH:
         return TOO_DEEP
-    if len(outside) - len(outside.translate(None, b"[{,:")) > MAX_VALUES:
+    if len(parts) > 2 * MAX_VALUES + 1 or len(outside) - len(outside.translate(None, b"[{,:")) > MAX_VALUES:
         return TOO_MANY
     return None
 

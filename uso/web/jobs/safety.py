@@ -30,9 +30,7 @@ MAX_REASON = 300
 
 ANSWER_SECONDS = 30.0
 """Until the filter must have answered."""
-NO_ANSWER = (
-    "Blocked because this server's filter did not answer in time. Try something else, or tell the server's owner."
-)
+NO_ANSWER = "Blocked because the filter did not answer in time. Tell the server's owner."
 
 MOST_HANGING = 100
 """Calls that do not come back; nothing can end them. With so many, the filter is asked no more."""
