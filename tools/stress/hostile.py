@@ -1,9 +1,10 @@
 """Strangers with bad intentions: `python -m tools.stress.hostile --examples 5000 --seed 1`.
 
 Calls drawn by hypothesis (`calls.py`) go to two servers, one of which asks for a login, and schemathesis goes through
-our own routes by our own schema, and small requests that are dear to answer hit one of them (`stalls.py`). Nothing that is nobody's business may come back, nothing of ours may answer 500, and
-at the end the server must live and make the same picture as before. Prints one JSON line; exit status 1 and a sentence
-for each fault if there is any.
+our own routes by our own schema. Then small requests that are dear to answer hit the open one (`stalls.py`). Nothing
+that is nobody's business may come back, nothing of ours may answer 500, nobody may wait for a stranger, and at the end
+the server must live and make the same picture as before. Prints one JSON line; exit status 1 and a sentence for each
+fault if there is any.
 """
 
 import argparse

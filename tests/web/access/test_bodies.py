@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from mcp.server.transport_security import DEFAULT_MAX_REQUEST_BODY_SIZE
 
-from tests.support.behind import connected
+from tests.support.behind import STRANGER, connected
 from tests.support.scripted import until
 from tests.support.served import served
 from uso.web.access import bodies
+from uso.web.access.asgi import MCP_BYTES
 from uso.web.access.bodies import JSON_BYTES
+from uso.web.api.mcp import GIVE_A_DATA_URL
 
 # Gradio's own conversion leaves images open.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*FileIO:pytest.PytestUnraisableExceptionWarning")
@@ -30,6 +33,16 @@ def test_bodies_are_bounded(client: TestClient, declared: bool) -> None:
     answer = client.post("/gradio_api/size", content=body(JSON_BYTES + 1))
     assert answer.status_code == 413
     assert answer.json()["detail"].startswith("The request is larger than 1 MB.")
+
+
+def test_a_tools_message_has_one_limit(guard: Callable[..., Any]) -> None:
+    """Catches a limit that is promised here while the package below has a smaller one, in words of its own."""
+    assert MCP_BYTES <= DEFAULT_MAX_REQUEST_BODY_SIZE
+    assert "(4 MB in one call)" in GIVE_A_DATA_URL
+    with TestClient(guard(mcp=True), client=STRANGER) as client:
+        answer = client.post("/gradio_api/mcp/", content=b" " * (MCP_BYTES + 1))
+    assert answer.status_code == 413
+    assert answer.json()["detail"] == "The request is larger than 4 MB. Use smaller images."
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/healthz"), ("POST", "/size"), ("GET", "/gradio_api/size")])

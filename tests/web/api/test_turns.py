@@ -10,7 +10,8 @@ from uso.web.api.turns import Turns
 
 def test_one_person_has_one_thread_and_keeps_the_order() -> None:
     """Catches somebody who takes all threads, and work that is done in another order than it came."""
-    turns, go_on, done = Turns(2, "test"), threading.Event(), []
+    turns, go_on = Turns(2, "test"), threading.Event()
+    done: list[int] = []
     first = turns.submit("ann", go_on.wait, PATIENCE)
     rest = [turns.submit("ann", done.append, number) for number in range(5)]
     assert turns.submit("ben", lambda: "at once").result(PATIENCE) == "at once"
@@ -23,7 +24,8 @@ def test_one_person_has_one_thread_and_keeps_the_order() -> None:
 
 def test_people_take_turns() -> None:
     """Catches a person with much to do whose work is all done before that of others."""
-    turns, go_on, done = Turns(1, "test"), threading.Event(), []
+    turns, go_on = Turns(1, "test"), threading.Event()
+    done: list[str] = []
     turns.submit("ann", go_on.wait, PATIENCE)
     work = [turns.submit(person, done.append, person) for person in ["ann"] * 3 + ["ben", "cid"]]
     go_on.set()
