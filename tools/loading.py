@@ -62,7 +62,7 @@ def write(folder: Path) -> None:
     from diffusers import FluxTransformer2DModel
     from safetensors.torch import save_file
 
-    from uso.weights.formats.loras import flux_shapes, parameter_shapes
+    from uso.weights.formats.patches import flux_shapes, parameter_shapes
 
     with init_empty_weights():
         shapes = flux_shapes(parameter_shapes(FluxTransformer2DModel.from_config(architecture())))

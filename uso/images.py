@@ -10,9 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageChops
 
 from uso.errors import ImageError, RequestError
+from uso.image_formats import jpeg, png
+from uso.image_formats.colours import to_srgb
+from uso.image_formats.contents import ImageData, Refusal, cut, damaged, orientation
+from uso.image_formats.reader import prepare
 
 TOKEN_SIZE = 16
 """Pixels per side of one transformer token: 8 (autoencoder) times 2 (patch)."""
@@ -20,10 +24,14 @@ TOKEN_SIZE = 16
 MAX_PIXELS = 89_478_485
 """Largest reference accepted; Pillow's own threshold for a decompression bomb (a 0.25 GiB RGB picture)."""
 
-_FULL_16_BIT = 65535
-
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 """Pillow's modes that a PNG holds as they are."""
+
+_LOST_ROWS = 18
+"""Rows that a JPEG without its end marker may lack: its last blocks, 16 pixels high, and what blends with them ..."""
+
+_LOST_SHARE = 3
+"""... but no more than one in so many rows."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -39,25 +47,43 @@ _TURNS = {
 _ON_ITS_SIDE = (5, 6, 7, 8)
 """EXIF orientations by which rows are shown as columns."""
 
+_NAMES = {"WEBP": "WebP", "JPEG2000": "JPEG 2000"}
+"""What people call a format, where Pillow calls it otherwise."""
+
 _EXIF_KEYS = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 """Where Pillow finds an orientation: none may stay behind once the pixels are turned."""
 
 
 def open_image(data: bytes, name: str = "image") -> Image.Image:
-    """Decode an image file as a person would see it: upright, on white, first frame, 8-bit RGB.
+    """Decode an image file as a person would see it: upright, on white, first frame, 8-bit sRGB.
 
     Args:
-        data: the bytes of the file (any format Pillow reads).
+        data: the bytes of the file (PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or JPEG 2000, whatever it is called).
         name: how messages call the file.
 
     Raises:
-        ImageError: no picture, damaged, more than `MAX_PIXELS`, or a number format without a defined range.
+        ImageError: no picture, damaged, more than `MAX_PIXELS`, too long to decode, or a number format without a
+            defined range.
     """
-    opened = identify(data, name)
-    with _damage_said(name), opened:
-        opened.seek(0)
-        opened.load()
-        return _to_rgb(upright(opened), name)
+    file = prepare(data, name)
+    _head(file, name).close()
+    with _reasons(name, file.short):
+        image = _pixels(file)
+        profile = file.profile or image.info.get("icc_profile")
+        return to_srgb(_turned(image, _orientation_of(file, image)), profile, file.white, file.inverted)
+
+
+def upright_size(data: bytes, name: str = "image", max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(width, height) that `open_image` will give; no pixels are decoded.
+
+    Raises:
+        ImageError: no picture, or one of more than `max_pixels`. That a file is incomplete may not be seen here.
+    """
+    file = prepare(data, name)
+    with _head(file, name, max_pixels) as opened:
+        width, height = opened.size
+        turned = _orientation_of(file, opened) in _ON_ITS_SIDE
+    return (height, width) if turned else (width, height)
 
 
 def as_png(image: Image.Image, name: str = "image") -> bytes:
@@ -69,38 +95,42 @@ def as_png(image: Image.Image, name: str = "image") -> bytes:
         ImageError: its file is damaged, or its numbers have no defined range.
     """
     buffer = io.BytesIO()
-    with _damage_said(name):
+    with _reasons(name):
         image.load()
         turned = upright(image)
-        (turned if turned.mode in _PNG_MODES else _to_rgb(turned, name)).save(buffer, "PNG")
+        if turned.mode not in _PNG_MODES:
+            turned = to_srgb(turned, turned.info.get("icc_profile"))
+        turned.save(buffer, "PNG")
     return buffer.getvalue()
 
 
 @contextmanager
-def _damage_said(name: str) -> Iterator[None]:
+def _reasons(name: str, short: bool = False) -> Iterator[None]:
+    """Turn what decoders raise into a refusal, in our own words: theirs are not for strangers."""
     try:
         yield
     except ImageError:
         raise
-    except Exception as error:  # truncated data surfaces as OSError, SyntaxError, ValueError, struct.error ...
-        raise ImageError(f"{name} is damaged or incomplete ({error}). Save it again as PNG or JPEG.") from error
+    except Refusal as error:
+        raise ImageError(f"{name} {error}") from error
+    except MemoryError as error:
+        raise ImageError(f"{name} needs more memory than there is. Scale it down.") from error
+    except Exception as error:  # OSError, SyntaxError, ValueError, struct.error ...
+        short = short or "truncated" in str(error) or "not enough" in str(error)
+        raise ImageError(f"{name} {cut() if short else damaged('its pixels cannot be decoded')}") from error
 
 
-def identify(data: bytes, name: str = "image", max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Look at an image file's head: its format and size, no pixels.
-
-    Raises:
-        ImageError: no picture, or one of more than `max_pixels`.
-    """
+def _head(file: ImageData, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """A file whose size is known and accepted, its pixels not decoded."""
     try:
-        # Pillow only warns between one and two times its bomb threshold; the size check below covers that range.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(io.BytesIO(data))
+        opened = _opened(file.data, file.format)
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name} is too large to open safely: at most {MAX_PIXELS // 10**6} megapixels.") from error
     except Exception as error:  # Pillow's decoders raise many kinds of errors on hostile bytes.
-        raise ImageError(f"{name} is not a picture this program can read (try PNG, JPEG or WebP).") from error
+        raise ImageError(
+            f"{name} is damaged, or of a kind of {_NAMES.get(file.format, file.format)} that is not read. "
+            "Save it again as PNG or JPEG."
+        ) from error
     width, height = opened.size
     if width * height > max_pixels:
         most = max_pixels // 10**6 or round(max_pixels / 10**6, 2)
@@ -110,16 +140,51 @@ def identify(data: bytes, name: str = "image", max_pixels: int = MAX_PIXELS) -> 
     return opened
 
 
-def upright_size(data: bytes, name: str = "image", max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """(width, height) that `open_image` will give, from the head alone: no pixels are decoded.
+def _opened(data: bytes, form: str) -> Image.Image:
+    # Pillow only warns between one and two times its bomb threshold; the size check of `_head` covers that range.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Image.open(io.BytesIO(data), formats=[form])
 
-    Raises:
-        ImageError: no picture, or one of more than `max_pixels`. That a file is incomplete is not seen here.
+
+def _loaded(data: bytes, form: str) -> Image.Image:
+    image = _opened(data, form)
+    image.load()
+    return image
+
+
+def _pixels(file: ImageData) -> Image.Image:
+    """Decode a file; where only its end is missing, without it."""
+    if file.unended:
+        return _without_end(file)
+    try:
+        return _loaded(file.data, file.format)
+    except Exception:
+        mended = png.closed(file.data) if file.format == "PNG" else None
+        if mended is None:
+            raise
+        return _loaded(mended, file.format)
+
+
+def _without_end(file: ImageData) -> Image.Image:
+    """A JPEG that lacks its end marker, if hardly more than that is missing.
+
+    A decoder fills what is missing with grey and does not tell. So it is decoded twice, the second time with other
+    bytes at the end: what differs was not in the file.
     """
-    with identify(data, name, max_pixels) as opened:
-        width, height = opened.size
-        turned = _orientation(opened) in _ON_ITS_SIDE and not hasattr(opened, "tag_v2")  # a TIFF says its size upright
-    return (height, width) if turned else (width, height)
+    image = _loaded(file.data, file.format)
+    with _loaded(jpeg.padded(file.data), file.format) as other:
+        differs = ImageChops.difference(image, other).getbbox()
+    lost = image.height - differs[1] if differs else 0
+    if lost > min(max(_LOST_ROWS, image.height // 50), image.height // _LOST_SHARE):
+        raise cut()
+    return image
+
+
+def _orientation_of(file: ImageData, opened: Image.Image) -> int:
+    if file.format != "AVIF":
+        return file.orientation
+    return orientation(opened.info.get("exif", b""), opened.info.get("xmp", b""))
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -127,41 +192,22 @@ def upright(image: Image.Image) -> Image.Image:
 
     `ImageOps.exif_transpose` writes all of the EXIF anew, and fails at tags of an unusual type.
     """
-    turn = _TURNS.get(_orientation(image))
+    try:
+        # The base class's own: that of PNG reads all pixels, for what may come after them.
+        found = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged; Pillow's readers raise many kinds of errors on hostile bytes
+        return image
+    return _turned(image, found)
+
+
+def _turned(image: Image.Image, found: Any) -> Image.Image:
+    turn = _TURNS.get(found)
     if turn is None:
         return image
     turned = image.transpose(turn)
     for key in _EXIF_KEYS:
         turned.info.pop(key, None)
     return turned
-
-
-def _orientation(image: Image.Image) -> Any:
-    """As EXIF counts it, 1 to 8; 1 (upright) where nothing is said or it cannot be read."""
-    try:
-        # The base class's own: that of PNG reads all pixels, for what may come after them.
-        return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged; Pillow's readers raise many kinds of errors on hostile bytes
-        return 1
-
-
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """8-bit RGB on white; 16-bit grey is scaled down, not clipped (Pillow's own conversion clips it)."""
-    if image.mode == "F":
-        raise ImageError(f"{name} holds floating-point pixels without a defined white. Save it with 8 or 16 bits.")
-    if image.mode.startswith("I"):
-        image = image.convert("I")  # Pillow knows no extrema of I;16B, the big-endian kind
-        extrema: tuple[int, int] = image.getextrema()  # type: ignore[assignment] # one band
-        low, high = extrema
-        if low < 0 or high > _FULL_16_BIT:
-            raise ImageError(f"{name} holds values from {low} to {high}; 0 to 65535 is accepted. Save it with 16 bits.")
-        eight_bit = image.convert("F").point(lambda value: value * (255 / _FULL_16_BIT) + 0.5)
-        return eight_bit.convert("L").convert("RGB")
-    if image.has_transparency_data:
-        layered = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")  # no way leads there from La
-        white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layered).convert("RGB")
-    return image.convert("RGB")
 
 
 def fitted_size(width: int, height: int, long_side: int) -> tuple[tuple[int, int], tuple[int, int]]:

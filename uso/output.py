@@ -17,10 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import Image, PngImagePlugin
+from PIL import PngImagePlugin
 
 from uso import files
 from uso.errors import OutputError
+from uso.image_formats.contents import Refusal
+from uso.image_formats.kinds import kind_of
+from uso.image_formats.png import text_of
 from uso.request import GenerationRequest, GenerationResult, ReferenceImage
 from uso.version import __version__
 
@@ -31,6 +34,8 @@ CHUNK = "uso"
 
 FORMAT = "uso-picture/1"
 REFERENCES = "references"
+TEMPORARY = "uso-outputs"
+"""Beside the system's temporary files: where pictures go if their own folder fails."""
 KINDS = ("content_images", "style_images")
 _MAX_SLUG = 48
 
@@ -143,13 +148,14 @@ def write_somewhere(
     """
     own = file_stem(request)
     failures = []
-    for place, name in ((folder, stem or own), (folder, own), (Path(tempfile.gettempdir()) / "uso-outputs", own)):
+    for place, name in ((folder, stem or own), (folder, own), (None, own)):
         try:
+            place = place or files.own_temporary_folder(TEMPORARY)
             place.mkdir(parents=True, exist_ok=True)
             keep_references(request, place)  # first: a picture that exists can be repeated
             path = files.write_new(place, f"{name}.png", write)
         except OSError as error:
-            failures.append(f"{place / name}.png: {error.strerror or error}")
+            failures.append(f"{(place or Path(tempfile.gettempdir())) / name}.png: {error.strerror or error}")
             continue
         if failures:
             logger.warning("The picture was saved as %s instead (%s).", path, "; ".join(failures))
@@ -166,16 +172,16 @@ def remove_parts(folder: Path) -> None:
 def keep_references(request: GenerationRequest, folder: Path) -> None:
     """Store each reference image once, as `references/<sha256>`, so that the picture can be repeated.
 
-    A file's modification time is the time of its last use.
+    Nobody but this user can read them. A file's modification time is the time of its last use.
     """
     for reference in (*request.content_images, *request.style_images):
         target = folder / REFERENCES / reference.sha256
         try:
+            files.private_folder(target.parent)
             if target.exists():
                 os.utime(target)
                 continue
-            target.parent.mkdir(exist_ok=True)
-            files.write_over(target, reference.data)
+            files.write_over(target, reference.data, files.PRIVATE)
         except OSError as error:
             logger.warning("The reference %s could not be kept in %s: %s", reference.name, target.parent, error)
 
@@ -232,19 +238,20 @@ class SavedPicture:
 
 
 def read(path: str | Path) -> SavedPicture:
-    """Read the record of a PNG of this program.
+    """Read the record of a PNG of this program; its pixels are not looked at.
 
     Raises:
         OutputError: there is no such file, or it is not a PNG of this program, or has a newer format.
     """
     path = Path(path)
     try:
-        with Image.open(path) as image:
-            image.load()  # text chunks may follow the pixels
-            text = getattr(image, "text", {}).get(CHUNK)
+        with files.open_regular(path) as file:
+            data = file.read()
+        kind = kind_of(data)
+        text = text_of(data, CHUNK) if kind in ("", "PNG") else None
     except FileNotFoundError as error:
         raise OutputError(f"There is no file {path}.") from error
-    except Exception as error:  # Pillow's decoders raise many kinds of errors on hostile bytes.
+    except (OSError, ValueError, Refusal) as error:  # ValueError: a NUL character in the path
         raise OutputError(f"{path} is not a picture that can be read.") from error
     if text is None:
         raise OutputError(f"{path} holds no request: it was not made by this program, or an editor removed it.")

@@ -29,7 +29,7 @@ from uso.weights.formats.layouts import (
     projector_part,
     source_shapes,
 )
-from uso.weights.formats.loras import uso_patches
+from uso.weights.formats.patches import uso_patches
 from uso.weights.formats.tensor_files import TensorFiles, check_shapes
 
 LAYOUT = json.loads((ROOT / "tests" / "golden" / "released_layout.json").read_text())

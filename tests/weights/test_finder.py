@@ -11,7 +11,8 @@ import pytest
 from uso.cli.main import main
 from uso.config import ROOT, ModelConfig, load_model_config
 from uso.errors import ConfigError
-from uso.weights.finder import Candidate, choose, model_stem, scan, with_weights
+from uso.weights.finder import Candidate, scan
+from uso.weights.selection import choose, model_stem, with_weights
 
 LAYOUT = json.loads((ROOT / "tests" / "golden" / "released_layout.json").read_text())
 BYTES = {"BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1}

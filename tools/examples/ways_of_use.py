@@ -72,7 +72,7 @@ def panel(way: Way, result: Image.Image) -> Image.Image:
     label_height = TEXT_SIZE + 4
     y = middle - (len(inputs) * (INPUT_SIDE + label_height) + (len(inputs) - 1) * GAP) // 2
     for label, name in inputs:
-        with Image.open(DRAWN / name) as picture:
+        with Image.open(DRAWN / name, formats=["PNG", "WEBP", "JPEG"]) as picture:
             image.paste(_resized(picture.convert("RGB"), INPUT_SIDE), (MARGIN, y))
         canvas.text((MARGIN, y + INPUT_SIDE), label, SOFT, text)
         y += INPUT_SIDE + label_height + GAP

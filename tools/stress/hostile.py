@@ -87,7 +87,7 @@ def _picture(program: Program) -> bytes:
     if note["end"] != "done":
         raise AssertionError(f"No picture was made: {note}")
     (made,) = [path for path in set(program.pictures()) - before if "the-same-fox" in path.name]
-    with Image.open(made) as image:
+    with Image.open(made, formats=["PNG"]) as image:
         return image.tobytes()
 
 

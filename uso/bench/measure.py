@@ -25,10 +25,10 @@ from uso.pipeline.pipeline import USOPipeline
 from uso.transformer.compile import speed_error
 from uso.version import __version__
 from uso.weights.choices import choose_device, choose_dtype, choose_plan
-from uso.weights.finder import with_weights
 from uso.weights.flags import added_loras, weights_folders
 from uso.weights.hub.cache import Hub
 from uso.weights.loading import load_pipeline, tune
+from uso.weights.selection import with_weights
 
 CPU_CHANGES: dict[str, dict[str, Any]] = {
     "transformer": {"num_attention_heads": 4, "num_layers": 4, "num_single_layers": 8},

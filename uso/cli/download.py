@@ -28,8 +28,8 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     config = load_model_config(args.model)
     if folders := weights_folders(args):
-        from uso.weights.finder import with_weights
         from uso.weights.hub.cache import Hub
+        from uso.weights.selection import with_weights
 
         config, _ = with_weights(config, folders, Hub().cache)
     if all(source.repo is None for source in config.components.values()):

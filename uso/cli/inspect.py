@@ -9,7 +9,8 @@ from uso.config import from_home
 from uso.errors import CheckpointError
 from uso.weights.finder import tokenizer_kind
 from uso.weights.formats.headers import SUFFIXES, check_finished, read_headers
-from uso.weights.formats.kinds import TITLES, identify, other
+from uso.weights.formats.kinds import identify
+from uso.weights.formats.relatives import TITLES, other
 
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:

@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _table(config: ModelConfig, folders: list[str]) -> int:
-    from uso.weights.finder import with_weights
     from uso.weights.hub.cache import Hub
     from uso.weights.hub.files import command, missing, size_text
+    from uso.weights.selection import with_weights
 
     found, candidates = with_weights(config, folders, Hub().cache, undecided=True)
     candidates.sort(key=lambda each: (each.component is None, each.component or "", not each.chosen, each.path))

@@ -3,7 +3,8 @@
 flags.py          `--model`, `--weights`, `--add-lora`, `--memory`, `--device`, and one flag per component
 choices.py        which model, device, dtype and memory plan `auto` means
 hub/              files on the Hugging Face Hub: cache, download, errors
-finder.py         a model's components in folders of weights
+finder.py         what folders of weights hold
+selection.py      which of these files a model uses
 formats/          what lies in weights files, and how it is read
 checkpoints.py    files become components; LoRAs are folded in
 assembly.py       components become a pipeline, checked against each other

@@ -25,9 +25,10 @@ from uso.transformer.context_embedder import ContextEmbedder
 from uso.weights import checkpoints
 from uso.weights.finder import tokenizer_kind
 from uso.weights.formats.headers import check_finished, read_headers
-from uso.weights.formats.kinds import TITLES, other_autoencoder
-from uso.weights.formats.loras import AddedLora, Targets, added_lora, parameter_shapes
-from uso.weights.formats.tensor_files import TensorFiles
+from uso.weights.formats.loras import AddedLora, Targets, added_lora
+from uso.weights.formats.patches import parameter_shapes
+from uso.weights.formats.relatives import TITLES, other_autoencoder
+from uso.weights.formats.tensor_files import HOST, TensorFiles
 from uso.weights.hub.cache import STANDARD_NAMES
 from uso.weights.hub.files import Located
 from uso.weights.hub.transfer import OnProgress
@@ -58,11 +59,17 @@ class Loader:
         located: Mapping[ComponentName, Located],
         dtype: torch.dtype,
         report: OnProgress,
+        work: torch.device = HOST,
     ) -> None:
+        """
+        Args:
+            work: where weights are dequantised and LoRAs are folded.
+        """
         self.config = config
         self.located = located
         self.dtype = dtype
         self.report = report
+        self.work = work
         self.total = max(sum(_stored_bytes(component) for component in located.values()), 1)
         self.done = 0
 
@@ -89,7 +96,7 @@ class Loader:
         found = []
         for lora in self.config.added_loras:
             check_finished(read_headers([lora.local_path]))
-            files = stack.enter_context(TensorFiles([lora.local_path]))
+            files = stack.enter_context(TensorFiles([lora.local_path], device=self.work))
             found.append(added_lora(files, targets, lora.strength))
         return found
 
@@ -168,6 +175,7 @@ class Loader:
 
         return {
             "dtype": self.dtype,
+            "work": self.work,
             "device": lambda parameter: place_of(f"{name}.{parameter}"),
             "on_tensor": on_tensor,
         }

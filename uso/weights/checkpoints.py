@@ -31,8 +31,9 @@ from uso.transformer.context_embedder import ContextEmbedder
 from uso.weights.formats.headers import check_finished, read_headers
 from uso.weights.formats.kinds import Content, find, guidance
 from uso.weights.formats.layouts import Part, autoencoder_part, flux_part, gguf_t5_name, projector_part, source_shapes
-from uso.weights.formats.loras import AddedLora, Patches, total_change, uso_patches
-from uso.weights.formats.tensor_files import TensorFiles, check_shapes
+from uso.weights.formats.loras import AddedLora
+from uso.weights.formats.patches import Patches, total_change, uso_patches
+from uso.weights.formats.tensor_files import HOST, TensorFiles, check_shapes
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +51,13 @@ COARSE = ("fp8", "Q2", "Q3", "Q4", "nf4")
 
 
 @contextmanager
-def component_files(paths: list[Path], component: ComponentName) -> Iterator[tuple[TensorFiles, Content]]:
+def component_files(
+    paths: list[Path], component: ComponentName, work: torch.device = HOST
+) -> Iterator[tuple[TensorFiles, Content]]:
     """A component's tensors, out of files of its own or of files that hold more.
+
+    Args:
+        work: where they are dequantised and LoRAs are folded.
 
     Raises:
         CheckpointError: it is not in there; says what the files are instead.
@@ -69,7 +75,7 @@ def component_files(paths: list[Path], component: ComponentName) -> Iterator[tup
     if content.layout == "bare":
         prefix = content.prefix
     rename = gguf_t5_name if content.layout == "gguf" else None
-    with TensorFiles(paths, prefix=prefix, only_prefixed=bool(prefix), rename=rename) as files:
+    with TensorFiles(paths, prefix=prefix, only_prefixed=bool(prefix), rename=rename, device=work) as files:
         yield files, content
 
 
@@ -147,6 +153,7 @@ def load_transformer(
     added: AddedLoras = (),
     dtype: torch.dtype = torch.bfloat16,
     device: Device = "cpu",
+    work: torch.device = HOST,
     on_tensor: OnTensor | None = None,
 ) -> FluxTransformer2DModel:
     """FLUX's transformer from a single file (FLUX's names, with or without ComfyUI's prefix) or a diffusers folder.
@@ -163,13 +170,13 @@ def load_transformer(
     with init_empty_weights():
         transformer = FluxTransformer2DModel.from_config(dict(config))
     with ExitStack() as stack:
-        files, content = stack.enter_context(component_files(paths, "transformer"))
+        files, content = stack.enter_context(component_files(paths, "transformer", work))
         _check_guidance(paths[0], content, transformer.config.guidance_embeds)
         part_of = Part if content.layout == "diffusers" else flux_part
         check_shapes(files, source_shapes(*_parts(transformer, part_of)))  # before a LoRA is blamed
         patches: list[Patches] = []
         if lora:
-            own, _ = stack.enter_context(component_files(lora, "lora"))
+            own, _ = stack.enter_context(component_files(lora, "lora", work))
             patches.append(uso_patches(own, transformer, lora_scale))
         patches += [found for each in added if (found := each.of("transformer")) is not None]
         _fill(transformer, files, part_of, dtype=dtype, device=device, patches=patches, on_tensor=on_tensor)
@@ -197,13 +204,14 @@ def load_autoencoder(
     *,
     dtype: torch.dtype = torch.float32,
     device: Device = "cpu",
+    work: torch.device = HOST,
     on_tensor: OnTensor | None = None,
 ) -> AutoencoderKL:
     """FLUX's autoencoder from `ae.safetensors` or a diffusers folder; `config` is that of `AutoencoderKL`."""
     with init_empty_weights():
         autoencoder = AutoencoderKL.from_config(dict(config))
     levels = len(autoencoder.config.block_out_channels)
-    with component_files(paths, "vae") as (files, content):
+    with component_files(paths, "vae", work) as (files, content):
         part_of = Part if content.layout == "diffusers" else lambda name: autoencoder_part(name, levels)
         _fill(autoencoder, files, part_of, dtype=dtype, device=device, on_tensor=on_tensor)
     return autoencoder.eval()
@@ -214,10 +222,11 @@ def load_context_embedder(
     *,
     dtype: torch.dtype = torch.bfloat16,
     device: Device = "cpu",
+    work: torch.device = HOST,
     on_tensor: OnTensor | None = None,
 ) -> ContextEmbedder:
     """USO's style projector; all sizes come from the file. The text projection joins it in `USOPipeline`."""
-    with component_files(paths, "projector") as (files, _):
+    with component_files(paths, "projector", work) as (files, _):
         pool = files.shapes.get("feature_embedder.high_embedding_linear.0.weight", (64, 729))
         projection = files.shapes.get("feature_embedder.high_projection.weight", (3072, 1152))
         with init_empty_weights():
@@ -272,9 +281,10 @@ def _encoder(
     *,
     dtype: torch.dtype = torch.bfloat16,
     device: Device = "cpu",
+    work: torch.device = HOST,
     on_tensor: OnTensor | None = None,
 ) -> Any:
-    with component_files(paths, component) as (files, _):
+    with component_files(paths, component, work) as (files, _):
         files.drop(lambda name: name.startswith(_UNUSED[component]))
         if "shared.weight" in files.shapes:
             files.drop(lambda name: name == _T5_SECOND_NAME)

@@ -139,8 +139,8 @@ def own_files(config: ModelConfig, args: argparse.Namespace) -> ModelConfig:
     files = model_files(args)
     folders = weights_folders(args) or list(config.weights)
     if folders:
-        from uso.weights.finder import with_weights
         from uso.weights.hub.cache import Hub
+        from uso.weights.selection import with_weights
 
         config, _ = with_weights(config, folders, Hub().cache, named=files)
     for name, path in files.items():

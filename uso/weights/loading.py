@@ -27,6 +27,7 @@ from uso.transformer.fp8 import fp8_blocks, prefers_fp8
 from uso.transformer.int8 import can_quantize, quantize_blocks
 from uso.weights.assembly import VAE_DTYPE, Loader, OnProgress, PlaceOf, everything_on
 from uso.weights.choices import choose_device, choose_dtype, choose_plan
+from uso.weights.formats.tensor_files import HOST
 from uso.weights.hub.files import locate
 from uso.weights.provenance import provenance
 
@@ -81,7 +82,7 @@ def load_pipeline(
         torch.cuda.set_device(where)
     with alone_in_process(report), _enough_memory(where):
         located = locate(config, offline=offline, download=download, on_progress=on_progress)
-        loader = Loader(config, located, weights_dtype, report)
+        loader = Loader(config, located, weights_dtype, report, where if where.type == "cuda" else HOST)
         model = MetaModel.from_config(config, weights_dtype)  # file sizes mislead: fp8 weights double when loaded
         plan = choose_plan(memory, where, model.weights().total)
         residency, place_of = Residency(plan, where), everything_on(where)

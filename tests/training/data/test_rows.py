@@ -147,6 +147,19 @@ def test_all_bad_rows_are_named_at_once(folder: Path) -> None:
     assert '"target": c.png is the target of line 1 already; keep one.' in "\n".join(found)
 
 
+def test_linked_folders_are_read_where_that_is_allowed(
+    folder: Path, picture: Callable[..., Image.Image], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Catches a link that leads elsewhere unasked, and an allowance that lets names lead elsewhere too."""
+    outside = tmp_path_factory.mktemp("outside")
+    picture(96, 80).save(outside / "d.png")
+    (folder / "disk").symlink_to(outside)
+    rows = row(target="disk/d.png"), row(target="../c.png")
+    assert "or allow links with --links" in problems(folder, *rows)[0]
+    (left,) = problems(folder, *rows, links=True)
+    assert left.startswith("line 2: ") and "leads out of the data file's folder" in left
+
+
 def test_a_lower_limit_may_be_asked_for(folder: Path) -> None:
     """Catches a limit that is not the one that was named."""
     assert problems(folder, row(), min_side=80) == []

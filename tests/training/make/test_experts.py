@@ -130,6 +130,63 @@ def test_pictures_that_cannot_be_used_are_dropped_and_named(pictures: Path, tmp_
     assert report["reasons"] == {"picture": 3}
 
 
+def test_copies_of_other_systems_are_skipped(pictures: Path, tmp_path: Path) -> None:
+    """Catches thumbnails of notebooks, file servers and macOS that are learned from, or that fill the report."""
+    for place in (".ipynb_checkpoints", "@eaDir/one.png", "deep/@eaDir", "__MACOSX", "#recycle", ".Trash-1000"):
+        (pictures / place).mkdir(parents=True)
+        draw_picture(120, 90, len(place)).save(pictures / place / "one-copy.png")
+    for name in ("._one.png", "deep/._three.png", ".DS_Store", "Thumbs.db", "desktop.ini"):
+        (pictures / name).write_bytes(b"\0\5\x16\7")
+    report = make_triplets(pictures, tmp_path / "out", CONFIG, experts(Mirror()))
+    assert (report["kept"], report["pictures"]) == (3, {})
+
+
+def test_of_duplicates_the_one_with_a_caption_stays(pictures: Path, tmp_path: Path) -> None:
+    """Catches a caption that is lost because its picture lies in the folder twice."""
+    (pictures / "a copy.png").write_bytes((pictures / "one.png").read_bytes())
+    with Image.open(pictures / "two.jpg") as picture:
+        picture.save(pictures / "two.png")
+    (pictures / "two.jpg.txt").write_text("A cup.")
+    draw_picture(120, 90, 7).save(pictures / "both.png")
+    draw_picture(120, 90, 7).save(pictures / "both.jpg")
+    (pictures / "both.txt").write_text("A boat.")
+    jobs, dropped = plan(pictures, tmp_path / "out", CONFIG)
+    captions = {job.name: job.caption for job in jobs if job.caption}
+    assert captions == {"both.png": "A boat.", "one.png": "A fox in the snow.", "two.jpg": "A cup."}
+    assert dropped == {
+        "a copy.png": "the same file as one.png",
+        "both.jpg": "named like both.png; rename it if it is another picture",
+        "two.png": "named like two.jpg; rename it if it is another picture",
+    }
+
+
+@pytest.mark.parametrize("mark", ["utf-8", "utf-8-sig", "utf-16"])
+def test_captions_may_have_a_mark(pictures: Path, tmp_path: Path, mark: str) -> None:
+    (pictures / "one.txt").write_bytes("Ein Café\r\nim Schnee".encode(mark))
+    jobs, _ = plan(pictures, tmp_path / "out", CONFIG)
+    assert [job.caption for job in jobs if job.name == "one.png"] == ["Ein Café im Schnee"]
+
+
+@pytest.mark.parametrize("form", ["cp1252", "utf-16-le", "utf-16-be"])
+def test_a_caption_that_is_no_utf8_costs_its_row_alone(pictures: Path, tmp_path: Path, form: str) -> None:
+    """Catches one text file of another machine that ends the whole run."""
+    (pictures / "one.txt").write_bytes("Ein Café im Schnee".encode(form))
+    report = make_triplets(pictures, tmp_path / "out", CONFIG, experts(Mirror()))
+    assert report["kept"] == 2
+    assert report["pictures"] == {"one.png": "its caption one.txt is not UTF-8 text; save it as UTF-8"}
+
+
+def test_linked_folders_are_read_once(pictures: Path, tmp_path: Path) -> None:
+    """Catches pictures on another disk that are left out in silence, and a link to its own folder that never ends."""
+    outside = tmp_path / "disk"
+    outside.mkdir()
+    draw_picture(120, 90, 8).save(outside / "four.png")
+    (pictures / "disk").symlink_to(outside)
+    (pictures / "again").symlink_to(pictures)
+    jobs, dropped = plan(pictures, tmp_path / "out", CONFIG)
+    assert [job.name for job in jobs] == ["deep/three.png", "disk/four.png", "one.png", "two.jpg"] and dropped == {}
+
+
 def test_a_stopped_run_goes_on(pictures: Path, tmp_path: Path) -> None:
     """Catches work done twice, half a picture, and another picture than an unbroken run would make."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"

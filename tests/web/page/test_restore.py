@@ -185,7 +185,7 @@ def test_files_that_are_no_pictures_of_ours_are_refused(events: Events, uploads:
     for name, words in (
         ("text.png", "mine.png is not a picture"),
         ("other.png", "mine.png holds no request: it was not made by this program"),
-        ("torn.png", "mine.png is not a picture"),
+        ("torn.png", "mine.png is damaged or incomplete"),
     ):
         message, inputs = restore(events, brought(uploads, tmp_path / name, "mine.png"))
         assert words in message and 'role="alert"' in message and str(uploads) not in message

@@ -16,7 +16,8 @@ from tests.golden import Case
 from tests.support.weight_files import FLUX
 from uso.errors import CheckpointError
 from uso.weights.checkpoints import load_transformer
-from uso.weights.formats.loras import AddedLora, Targets, added_lora, parameter_shapes, total_change
+from uso.weights.formats.loras import AddedLora, Targets, added_lora
+from uso.weights.formats.patches import parameter_shapes, total_change
 from uso.weights.formats.tensor_files import TensorFiles
 
 Tensors = dict[str, torch.Tensor]

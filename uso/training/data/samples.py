@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from uso.config import ROOT, from_home
 from uso.errors import ConfigError, ImageError, RequestError
-from uso.images import identify
+from uso.images import upright_size
 from uso.training.config import Condition, DataConfig
 from uso.training.data.buckets import Shape, Size, bucket_sizes, content_sizes, nearest_bucket
 from uso.training.data.rows import numbered_lines
@@ -179,7 +179,4 @@ def _picture(folder: Path, value: Any, key: str) -> Path:
 
 def _size(path: Path) -> Size:
     """(width, height) as a person would see it."""
-    with path.open("rb") as file, identify(file.read(), path.name) as image:
-        width, height = image.size
-        turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 lie on their side
-    return (height, width) if turned else (width, height)
+    return upright_size(path.read_bytes(), path.name)

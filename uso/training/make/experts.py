@@ -2,12 +2,14 @@
 
 A picture is the target. A stylization expert makes the style reference, a de-stylization expert the content reference;
 CSD and DINO decide which triplets are kept. One expert is loaded at a time and every result is a file of its own, so a
-stopped run continues. The expert models are in `models.py`; here are their protocols.
+stopped run continues. The protocols of the experts are here, the models in `models.py`.
 """
 
+import codecs
 import hashlib
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,12 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from uso.errors import ConfigError, ImageError, RequestError
+from uso.errors import ConfigError, RequestError
 from uso.images import check_reference, fit_reference, open_image
 from uso.training.data.rows import Row, write_rows
 from uso.training.make.config import ExpertsConfig, FilterConfig
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+
+FOREIGN = {"@eadir", "@recycle", "#recycle", "#snapshot", "__macosx", "$recycle.bin", "lost+found"}
+"""Folders of file servers and operating systems, beside those whose name begins with a point."""
+
 KINDS = ("style", "subject", "leak")
 """Of scores, and of reasons that begin with them; everything else is a `picture` that cannot be used."""
 
@@ -110,12 +116,12 @@ def plan(
     pictures: Path, output: Path, config: ExpertsConfig, progress: Progress = lambda *_: None
 ) -> tuple[list[Job], dict[str, str]]:
     """(jobs, why other pictures are dropped); writes the targets. The same folder and settings give the same plan."""
-    files = sorted(path for path in pictures.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    files = _pictures(pictures)
     if not files:
         raise ConfigError(f"{pictures} holds no pictures ({', '.join(sorted(SUFFIXES))}).")
     jobs: list[Job] = []
     dropped: dict[str, str] = {}
-    seen: dict[str, str] = {}
+    seen: dict[str | Path, str] = {}
     for done, path in enumerate(files, start=1):
         name = path.relative_to(pictures).as_posix()
         content = path.read_bytes()
@@ -123,21 +129,67 @@ def plan(
         if digest in seen:
             dropped[name] = f"the same file as {seen[digest]}"
             continue
-        seen[digest] = name
-        job = _job(name, digest, _caption(path), config)
+        if path.with_suffix("") in seen:
+            dropped[name] = f"named like {seen[path.with_suffix('')]}; rename it if it is another picture"
+            continue
         try:
+            job = _job(name, digest, _caption(path), config)
             _write_target(job.file(output, "target"), content, name, config.size)
-        except ImageError as error:
+        except RequestError as error:
             dropped[name] = str(error)
         else:
+            seen[digest] = seen[path.with_suffix("")] = name
             jobs.append(job)
         progress("targets", done, len(files))
-    return jobs, dropped
+    return sorted(jobs, key=lambda job: Path(job.name)), dropped
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """Pictures at any depth, in linked folders too; those with a caption first, and then PNGs: of equals they stay.
+
+    Copies that notebooks, file servers and operating systems keep are left out.
+    """
+    found: list[Path] = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else [name for name in folders if not _is_foreign(name)]
+        if real not in seen:
+            found += [Path(place, name) for name in names if not name.startswith(".")]
+        seen.add(real)
+    pictures = [path for path in found if path.suffix.lower() in SUFFIXES and path.is_file()]
+    return sorted(pictures, key=lambda path: (_caption_file(path) is None, path.suffix.lower() != ".png", path))
+
+
+def _is_foreign(folder: str) -> bool:
+    return folder.startswith(".") or folder.lower() in FOREIGN
+
+
+def _caption_file(path: Path) -> Path | None:
+    """`a.txt` or `a.png.txt` beside `a.png`."""
+    beside = (path.with_suffix(".txt"), path.with_name(f"{path.name}.txt"))
+    return next((file for file in beside if file.is_file()), None)
 
 
 def _caption(path: Path) -> str:
-    beside = path.with_suffix(".txt")
-    return " ".join(beside.read_text(encoding="utf-8-sig").split()) if beside.is_file() else ""
+    """A picture's caption on one line; empty without.
+
+    Raises:
+        RequestError: it cannot be read, or is no UTF-8 (nor UTF-16 with its mark).
+    """
+    file = _caption_file(path)
+    if file is None:
+        return ""
+    try:
+        data = file.read_bytes()
+        text = data.decode("utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
+    except OSError as error:
+        raise RequestError(f"its caption {file.name} could not be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise RequestError(f"its caption {file.name} is not UTF-8 text; save it as UTF-8") from error
+    if "\0" in text:
+        raise RequestError(f"its caption {file.name} is not UTF-8 text; save it as UTF-8")
+    return " ".join(text.split())
 
 
 def _job(name: str, digest: str, caption: str, config: ExpertsConfig) -> Job:

@@ -4,7 +4,6 @@ A PNG from a browser may hold anything. So each value is checked by itself, and 
 to the person they belong to (`entitled`).
 """
 
-import io
 import re
 import uuid
 from collections.abc import Callable
@@ -12,11 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gradio.utils import get_upload_folder
-from PIL import Image
 
 from uso import output
 from uso.config import ModelConfig
 from uso.errors import OutputError, RequestError
+from uso.image_formats.kinds import kind_of
 from uso.images import MAX_PIXELS
 from uso.request import GenerationRequest, ReferenceImage
 from uso.web.access.identity import Asker
@@ -154,14 +153,15 @@ def _stored(pictures: Path, sha256: str) -> ReferenceImage | None:
 
 def _put(image: ReferenceImage, name: str) -> str | None:
     """The image as a file among the uploads, byte for byte. Its name tells nothing but the image's own name."""
+    kind = kind_of(image.data)
+    if not kind:
+        return None
     try:
-        with Image.open(io.BytesIO(image.data)) as opened:
-            ending = (opened.format or "img").lower()
         folder = Path(get_upload_folder()) / uuid.uuid4().hex
         folder.mkdir(parents=True)
-        path = folder / f"{output.slug(Path(name).stem)}.{ending}"
+        path = folder / f"{output.slug(Path(name).stem)}.{kind.lower()}"
         path.write_bytes(image.data)
-    except Exception:  # no picture any more, or a full disk
+    except OSError:  # a full disk
         return None
     return str(path)
 

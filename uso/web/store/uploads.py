@@ -9,13 +9,11 @@ import shutil
 import tempfile
 import threading
 import time
-import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
-from uso.web.store.upkeep import repeat
+from uso.image_formats.kinds import HEAD, kind_of
+from uso.web.store.upkeep import now_for_ages, repeat
 
 VARIABLE = "GRADIO_TEMP_DIR"
 """Names Gradio's folder of uploads."""
@@ -41,8 +39,11 @@ PARTIAL_AGE = 3600.0
 
 
 def private_uploads() -> Path | None:
-    """Make a folder for this process alone, where Gradio keeps uploads; None if the environment names another."""
-    if os.environ.get(VARIABLE):
+    """Make a folder for this process alone, where Gradio keeps uploads; None if the environment names another, which is
+    private too if it is new."""
+    if named := os.environ.get(VARIABLE):
+        with suppress(OSError):  # Gradio says what is wrong with it, once somebody uploads
+            Path(named).mkdir(mode=0o700, parents=True, exist_ok=True)
         return None
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     # The lock lasts as long as this process: nobody closes the descriptor.
@@ -57,7 +58,8 @@ def remove_left(now: float | None = None) -> None:
     now = time.time() if now is None else now
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError):  # another user's, or just removed
-            if now - folder.lstat().st_mtime < LEFT_AGE:
+            about = folder.lstat()
+            if about.st_uid != os.getuid() or now - about.st_mtime < LEFT_AGE:
                 continue
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
@@ -90,7 +92,7 @@ def tidied_size(folder: Path, most: int) -> int | None:
 
 def sweep(folder: Path, now: float | None = None, most: int = MAX_BYTES) -> int:
     """Remove files that are too old or no images, and the oldest if all take over `most` bytes; returns how many."""
-    now = time.time() if now is None else now
+    now = now_for_ages() if now is None else now
     files = _files(folder)
     size, removed = sum(file[1] for file in files), 0
     for changed, bytes_, path in sorted(files):
@@ -120,14 +122,10 @@ def _files(folder: Path) -> list[tuple[float, int, Path]]:
 def _is_image(path: Path) -> bool:
     """Whether a file begins like an image, or cannot be read at all."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            Image.open(path).close()
-    except OSError as error:
-        return not isinstance(error, UnidentifiedImageError)
-    except Exception:  # Pillow raises errors of many kinds on hostile bytes
-        return False
-    return True
+        with path.open("rb") as file:
+            return bool(kind_of(file.read(HEAD)))
+    except OSError:
+        return True
 
 
 def keep_sweeping(folder: Path, stop: threading.Event) -> None:

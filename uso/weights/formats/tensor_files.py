@@ -1,4 +1,4 @@
-"""Weights files read as one, tensor by tensor, dequantised on the way, and held strictly to the shapes that are needed.
+"""Reads several weights files as one, tensor by tensor: dequantises, and refuses shapes other than the needed ones.
 
 Safetensors in bf16, fp16, fp32 and fp8 (plain, or with scales beside the weights), bitsandbytes' nf4, and GGUF. Knows
 nothing of models: which names and shapes are needed is the caller's business (`layouts.py`).
@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from diffusers.quantizers.gguf.utils import dequantize_functions
+from gguf import GGML_QUANT_SIZES, GGUFReader
 from safetensors import SafetensorError, safe_open
 
 from uso.errors import CheckpointError
@@ -29,6 +32,8 @@ _NF4 = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map")
 _NF4_STATE = ".quant_state.bitsandbytes__nf4"
 _ALONE = ("scaled_fp8", "logit_scale", "spiece_model")
 """Marks of whole files, that are no weights."""
+
+HOST = torch.device("cpu")
 
 _NESTED_BLOCK = 256
 """bitsandbytes' blocks of scales that are themselves quantised."""
@@ -55,6 +60,8 @@ class TensorFiles:
     """Leave out names without the prefix: they belong to other parts of the larger model."""
     rename: Callable[[str], str] | None = None
     """From a name without the prefix to the one under which it is asked for."""
+    device: torch.device = HOST
+    """Where numbers are dequantised, and where they are handed out."""
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Of the dequantised tensors."""
     _keys: dict[str, str] = field(default_factory=dict)
@@ -111,8 +118,6 @@ class TensorFiles:
 
     def _open(self, path: Path) -> Any:
         if self.header.gguf:
-            from gguf import GGUFReader
-
             return {tensor.name: tensor for tensor in GGUFReader(str(path)).tensors}
         try:
             return self._stack.enter_context(safe_open(path, framework="pt"))
@@ -123,7 +128,7 @@ class TensorFiles:
         """A tensor as it is stored."""
         reader = self._readers[self.header.homes[key]]
         tensor: torch.Tensor = reader.get_tensor(key) if start is None else reader.get_slice(key)[start:stop]
-        return tensor
+        return tensor.to(self.device)
 
     def _shape(self, name: str, key: str) -> tuple[int, ...]:
         if f"{key}{_NF4_STATE}" in self.header.tensors:
@@ -154,7 +159,7 @@ class TensorFiles:
         if stored.dtype.itemsize == 1 and stored.dtype.is_floating_point:
             stored = stored.float()
             if scale is not None:
-                stored = stored * self._scale_of(name, scale, start, stop)
+                stored = stored.mul_(self._scale_of(name, scale, start, stop))
         return stored
 
     def _scale_of(self, name: str, scale: torch.Tensor, start: int, stop: int) -> torch.Tensor:
@@ -191,25 +196,21 @@ class TensorFiles:
             nested = self._raw(f"{key}.nested_quant_map").float()[absmax.long()]
             factors = self._raw(f"{key}.nested_absmax").float().repeat_interleave(_NESTED_BLOCK)[: nested.numel()]
             absmax = nested * factors + packing.offset
-        blocks = torch.arange(first, last) // packing.block
+        blocks = torch.arange(first, last, device=self.device) // packing.block
         return (table[indices] * absmax.float()[blocks]).reshape(stop - start, *packing.shape[1:])
 
     def _gguf(self, name: str, key: str, start: int, stop: int) -> torch.Tensor:
-        import numpy as np
-        from gguf.quants import dequantize
-
         tensor = self._readers[self.header.homes[key]][key]
         shape = self.shapes[name]
-        stored_rows = tensor.data.shape[0]
-        data = tensor.data[start:stop] if stored_rows == shape[0] else tensor.data
-        try:
-            values = np.array(dequantize(data, tensor.tensor_type), dtype=np.float32)
-        except NotImplementedError as error:
-            raise CheckpointError(
-                f"{self.where(name)}: {name} is quantised as {tensor.tensor_type.name}, which is not read."
-            ) from error
-        read = torch.from_numpy(values)
-        return read.reshape(stop - start, *shape[1:]) if stored_rows == shape[0] else read.reshape(shape)[start:stop]
+        by_rows = tensor.data.shape[0] == shape[0]
+        data = torch.from_numpy(np.array(tensor.data[start:stop] if by_rows else tensor.data)).to(self.device)
+        kind = tensor.tensor_type
+        if not data.dtype.is_floating_point:
+            if kind not in dequantize_functions:
+                raise CheckpointError(f"{self.where(name)}: {name} is quantised as {kind.name}, which is not read.")
+            block, size = GGML_QUANT_SIZES[kind]
+            data = dequantize_functions[kind](data.view(torch.uint8).reshape(-1, size), block, size, torch.float32)
+        return data.float().reshape(stop - start, *shape[1:]) if by_rows else data.float().reshape(shape)[start:stop]
 
 
 def _is_nf4_part(name: str) -> bool:
