@@ -96,7 +96,8 @@ def serve(args: argparse.Namespace, named: ModelConfig | None, settings: ServerS
 
     folder = uploads.private_uploads()
     starting = StartingApp(lambda: build(args, named, settings, safety, listener), hold=settings.bind_when_ready)
-    Server(starting, grace=settings.grace, uploads=folder).run(sockets=[listener])
+    proxies = settings.trusted_proxies
+    Server(starting, grace=settings.grace, uploads=folder, proxies=proxies).run(sockets=[listener])
 
 
 def build(

@@ -169,3 +169,19 @@ def test_websockets_are_not_let_in(client: TestClient) -> None:
 
     with pytest.raises(WebSocketDisconnect), client.websocket_connect("/gradio_api/queue/join"):
         pass
+
+
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/", "/config", "/theme.css", "/gradio_api/info", "/gradio_api/heartbeat/x", "/examples/a.txt"]
+)
+def test_head_works_wherever_get_does(guard: Callable[..., Any], path: str) -> None:
+    """Catches a probe that is told 404 or 405 by a healthy server, and a stream whose head never ends."""
+    with served(guard()) as url, connected(url) as connection:
+        for _ in range(2):  # over one connection: nothing of a body is left on it
+            connection.sendall(f"HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            answer = b""
+            while b"\r\n\r\n" not in answer:
+                answer += connection.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"\r\n\r\n")
+        connection.sendall(b"HEAD /boom HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 500 ")

@@ -166,8 +166,8 @@ def test_what_is_no_job_id_starts_a_job_and_stops_none(events: Events, queue: Jo
 def test_a_look_at_the_images_tells_size_and_trouble(events: Events, upload: Any, uploads: Path) -> None:
     """Catches a size that differs from the one which is then used, and junk that is noticed only at the end."""
 
-    def look(*values: Any) -> tuple[str, Any, Any]:
-        return asyncio.run(events.check_images(*values))
+    def look(content: Any, style: Any, extra_style: Any, keep: bool) -> tuple[str, Any, Any]:
+        return asyncio.run(events.check_images(content, style, extra_style, keep, visitor()))
 
     content = upload("wide.png", 640, 427)
     note, width, height = look(content, None, None, True)

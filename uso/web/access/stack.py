@@ -112,14 +112,30 @@ class Answers:
             return await self._app(scope, receive, send)
         number = secrets.token_hex(8)
         scope.setdefault("state", {})[REQUEST_ID] = number
+        send = _headed(send) if scope["method"] == "HEAD" else send
         answer = _Answer(scope, send, number, self._of_pages)
         try:
-            await self._inner(scope, receive, answer.send)
+            # uvicorn leaves the body of an answer to HEAD away; inside it is a GET, for Gradio's routes have no HEAD.
+            inside = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+            await self._inner(inside, receive, answer.send)
         except Exception:
             logger.exception("Request %s: %s %r failed.", number, scope["method"], scope["path"])
             if not answer.begun:
                 await answer.failure()
         return None
+
+
+def _headed(send: Send) -> Send:
+    """A `send` whose answer ends with its head, also where a stream would have no end."""
+    ended = False
+
+    async def first(message: Message) -> None:
+        nonlocal ended
+        if not ended:
+            ended = message["type"] == "http.response.body"
+            await send({"type": "http.response.body", "body": b""} if ended else message)
+
+    return first
 
 
 class _Answer:

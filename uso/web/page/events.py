@@ -165,13 +165,15 @@ class Events:
 
     # Inputs.
 
-    async def check_images(self, content: Any, style: Any, extra_style: Any, keep: Any) -> tuple[str, Any, Any]:
+    async def check_images(
+        self, content: Any, style: Any, extra_style: Any, keep: Any, request: gr.Request
+    ) -> tuple[str, Any, Any]:
         """What is wrong with an image, or the size of the picture with Keep input size: (note, width, height).
 
         Reads image headers only, because this costs people nothing and decoding is expensive. A file that is cut off
         is noticed at Generate.
         """
-        return await self.calls.read(self._check_images, content, style, extra_style, keep)
+        return await self.calls.read(request, self._check_images, content, style, extra_style, keep)
 
     def _check_images(self, content: Any, style: Any, extra_style: Any, keep: Any) -> tuple[str, Any, Any]:
         field = gr.update(interactive=not keep)
@@ -200,7 +202,7 @@ class Events:
         if file is None:  # removed again
             return "", *UNCHANGED
         try:
-            name, saved = await self.calls.read(brought, file, self.calls.max_pixels)
+            name, saved = await self.calls.read(request, brought, file, self.calls.max_pixels)
         except (RequestError, OutputError) as error:
             return html.note(str(error), bad=True), *UNCHANGED
         source = await asyncio.to_thread(entitled, self.ledger, asker_of(request), saved)
