@@ -105,6 +105,8 @@ def build(
     """The page. Called in a thread of its own, so that the seconds of importing Gradio delay no answer."""
     config, reason = (named, f"Chosen with --model {args.model}.") if named else automatic_model(args)
     logger.info("%s. %s", config.title, reason)
+    if args.lora_scale is not None:
+        config = config.model_copy(update={"lora_scale": args.lora_scale})  # the page tells it
 
     from uso.web.api.calls import Calls
     from uso.web.jobs.queue import JobQueue
