@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from uso.errors import ConfigError
+from uso.files import read_text
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
@@ -172,8 +173,8 @@ class MemoryPlan(Strict):
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = yaml.safe_load(read_text(path, "file"))
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path} could not be read: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold names and values.")
@@ -297,7 +298,7 @@ def read_component_config(path: Path) -> dict[str, Any]:
         ConfigError: the file cannot be read.
     """
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values: dict[str, Any] = json.loads(read_text(path, "file"))
+    except ValueError as error:
         raise ConfigError(f"{path} could not be read ({error}).") from error
     return values

@@ -166,3 +166,19 @@ def test_flags_that_every_job_has_itself_are_refused(run: Callable[..., Ran], no
 def test_one_output_file_is_refused(run: Callable[..., Ran], nothing_loads: None) -> None:
     (line,) = refused(run([{"prompt": "a"}], "--output", "a.png"))
     assert line.startswith("--output a.png names one file, which cannot hold several pictures.")
+
+
+def test_a_batch_file_of_windows_is_read_or_refused_with_the_remedy(
+    run: Callable[..., Ran], uso: Callable[..., Ran]
+) -> None:
+    """Notepad writes a mark, PowerShell UTF-16: catches "not JSON" for a file that looks well to its owner."""
+    path = save([{"prompt": "狐狸"}])
+    data = path.read_text(encoding="utf-8")
+    path.write_bytes(data.encode("utf-8-sig"))
+    batch = ("generate", "--model", "demo", "--steps", 1, "--batch", path)
+    assert uso(*batch).status == 0 and requests("outputs")[0]["prompt"] == "狐狸"
+    for encoding in ("utf-16", "utf-16-le", "utf-32"):
+        path.write_bytes(data.encode(encoding))
+        ran = uso(*batch)
+        assert (ran.status, ran.out) == (2, [])
+        assert "is not UTF-8 text. Save it as UTF-8." in ran.err and ran.err.count("\n") == 1

@@ -150,3 +150,9 @@ def metrics(config: TrainingConfig) -> list[dict[str, Any]]:
     """The lines that a run has logged."""
     lines = (config.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
+
+
+def cut_down(folder: Path, checkpointing: bool) -> tuple[TrainingConfig, Any]:
+    rows = write_rows(folder / "rows", 2)
+    config = tiny_config(folder, rows, "stage2", gradient_checkpointing=checkpointing)
+    return config, training_pipeline()

@@ -1,4 +1,4 @@
-"""The demo model's factory, `python -m tools.demo VERB`: one file of `verbs/` for each verb."""
+"""How the demo model is made, `python -m tools.demo VERB`: one file of `verbs/` for each verb."""
 
 import argparse
 import sys

@@ -24,6 +24,7 @@ from uso import output
 from uso.cli.request import REQUEST_FLAGS, chosen_config, load, make, output_place, request_values
 from uso.config import SPEEDS, ModelConfig, from_home
 from uso.errors import ConfigError, OutputError, RequestError, USOError
+from uso.files import read_text
 from uso.request import MAX_IMAGES, MAX_SEED, RANDOM_SEED, GenerationRequest, GenerationResult, ReferenceImage
 from uso.terminal import say
 from uso.weights.flags import AUTO, with_auto
@@ -223,10 +224,8 @@ def _refuse(path: Path, problems: list[str], jobs: int) -> None:
 
 def _entries(path: Path) -> list[Any]:
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise RequestError(f"The batch file {path} could not be read ({error.strerror}).") from error
-    except (ValueError, RecursionError) as error:
+        entries = json.loads(read_text(path, "batch file", RequestError))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise RequestError(f"The batch file {path} is not JSON: {error}.") from error
     if not isinstance(entries, list) or not entries:
         raise RequestError(f"The batch file {path} must hold a list of one or more jobs: [{{...}}, ...].")

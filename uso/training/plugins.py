@@ -1,4 +1,4 @@
-"""What a config names by `module:function`: a reward's descriptor, and data, teachers and optimizers of one's own."""
+"""What a config names by `module:function`: a reward's descriptor, data sources, teachers and optimizers."""
 
 import importlib
 from typing import Any

@@ -1,6 +1,6 @@
 """What was learned, as files in the released layouts: `dit_lora.safetensors`, `projector.safetensors` and the like.
 
-The inverse of `uso.weights.checkpoints`, which loads them back. Writes nothing by halves.
+The inverse of `uso.weights.checkpoints`, which loads them back. Files appear complete or not at all.
 """
 
 import os

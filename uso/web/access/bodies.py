@@ -1,7 +1,7 @@
 """Request bodies: how large they may be, and that nothing in them makes this server fetch from elsewhere.
 
-Gradio downloads a file whose "path" is a URL, and proxies URLs in two of its routes. The first is refused in every body
-that could be JSON; the routes, and others that the page does not use, by their paths.
+Gradio downloads a file whose "path" is a URL, and proxies URLs in two of its routes. URLs in "path" are refused in
+every body that could be JSON. The proxying routes, and others that the page does not use, are blocked by path.
 """
 
 import asyncio

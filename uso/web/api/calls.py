@@ -1,7 +1,7 @@
-"""From raw values to a job and its news. The page (`page/events.py`) and programs (`endpoints.py`) both call this.
+"""From raw values to a job and its status. The page (`page/events.py`) and programs (`endpoints.py`) both call this.
 
 Values arrive as they were sent: Gradio's own conversion is off, because its messages are not written for people.
-`GenerationRequest.create` checks them, and people read its sentences. Only files that were uploaded to this server are
+`GenerationRequest.create` checks them, and its messages are shown. Only files that were uploaded to this server are
 opened. Callers keep ids, never paths.
 """
 
@@ -11,6 +11,7 @@ import inspect
 import logging
 import os
 import shutil
+import sqlite3
 import threading
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -50,6 +51,8 @@ READERS = 2
 
 FILTERED = 4
 """Requests that are submitted at the same time. The server's own filter may take its time over each."""
+
+NO_RECORD = "The server cannot use its record of pictures. Tell the one who runs it."
 
 SPARE_THREADS = 8
 """Threads beyond one for each place in the queue, so that a full queue still refuses at once."""
@@ -277,6 +280,9 @@ def _shown(error: Exception) -> gr.Error:
         return error
     if isinstance(error, USOError):
         return gr.Error(str(error), print_exception=False)
+    if isinstance(error, sqlite3.Error):
+        logger.error("The ledger cannot be used.", exc_info=error)
+        return gr.Error(NO_RECORD, print_exception=False)
     name = uuid.uuid4().hex[:NAME_LETTERS]
     logger.error("Request %s failed.", name, exc_info=error)
     return gr.Error(f"Something unexpected happened; the server's log says more under {name}.", print_exception=False)

@@ -120,7 +120,8 @@ class Endpoints:
         self._job_status(job)
         cancelled = self.queue.cancel(job)
         answer = details(job, self._job_status(job), self.queue.status) | {"cancelled": cancelled}
-        return answer | {"message": "It stops after the current step."} if answer["state"] == "running" else answer
+        stopping = cancelled and answer["state"] == "running"
+        return answer | {"message": "It stops after the current step."} if stopping else answer
 
     def _job_status(self, job: str) -> JobStatus:
         """Status of a job. Only what has the form of an id is looked up.
@@ -141,7 +142,10 @@ def details(job_id: str, status: JobStatus, server: ServerStatus) -> dict[str, A
     """
     facts: dict[str, Any] = {"job": job_id, "state": status.state, "message": job_message(status, server)}
     if status.state == "queued":
-        facts |= {"ahead": status.ahead, "seconds_to_start": _tenths(status.seconds_to_start)}
+        facts |= {
+            "ahead": None if status.elsewhere else status.ahead,
+            "seconds_to_start": _tenths(status.seconds_to_start),
+        }
     if status.state == "running":
         facts |= {"stage": status.stage, "step": status.step, "num_steps": status.num_steps}
         facts |= {"seconds_left": _tenths(status.seconds_left)}

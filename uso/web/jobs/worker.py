@@ -114,6 +114,8 @@ class Worker:
 
     def _run(self, pipeline: Pipeline, job: Job) -> None:
         wanted, self._last = job.request.num_images, None
+        # In a thread of its own: a slow disk must not hold up the job.
+        threading.Thread(target=self._record_start, args=(job,), name="record", daemon=True).start()
         try:
             with closing(pipeline.stream(job.request)) as events:
                 for event in events:
@@ -132,6 +134,12 @@ class Worker:
             job.reach(state="failed", preview=None, error=sentence(error, job.name))
             if isinstance(error, DeviceError):  # a dead device fails at once: it would take, and fail, every queued job
                 self._report(state="failed", error=str(error))
+
+    def _record_start(self, job: Job) -> None:
+        try:
+            self._records.started(job)
+        except sqlite3.Error as error:
+            logger.warning("The ledger could not be told that job %s runs (%s).", job.name, error)
 
     def _note(self, pipeline: Pipeline, event: Progress, job: Job) -> None:
         """Report a pipeline's progress in the job's status."""

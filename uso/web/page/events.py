@@ -95,7 +95,8 @@ class Events:
             return
         job, status = found
         if job is None or status.over:
-            yield await self._ended(job_id, status, request)
+            shown = await self._ended(job_id, status, request)
+            yield shown._replace(memory=job_id) if status.elsewhere else shown
             return
         async with aclosing(self._follow(job, request)) as news:
             async for shown in news:

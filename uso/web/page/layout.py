@@ -84,13 +84,13 @@ def _inputs(config: ModelConfig) -> tuple[Inputs, gr.Row, gr.HTML, gr.Accordion,
     with gr.Row(elem_id="references"):
         references = reference_fields()
     note = gr.HTML("", elem_id="note")
-    *size, sides = size_fields(config)
+    width, height, keep, sides = size_fields(config)
     with gr.Row(elem_id="actions"):
         generate = gr.Button("Generate", variant="primary", scale=3, min_width=160, elem_id="generate")
         stop = gr.Button("Stop", variant="secondary", scale=1, min_width=80, interactive=False, elem_id="stop")
     with gr.Accordion("Advanced", open=False, elem_id="advanced") as advanced:
         advanced_inputs = advanced_fields(config)
-    return Inputs(prompt, *references, *size, *advanced_inputs), sides, note, advanced, generate, stop
+    return Inputs(prompt, *references, width, height, keep, *advanced_inputs), sides, note, advanced, generate, stop
 
 
 def _restore() -> tuple[gr.File, gr.HTML]:

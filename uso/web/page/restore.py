@@ -88,9 +88,9 @@ def restored(
 def _values(config: ModelConfig, values: dict[str, Any], remarks: list[str]) -> Inputs:
     """All fields but the images. Each value is checked alone, with the model's defaults for the others."""
     kept = values.get("keep_input_size") is True  # then width and height follow from the content image
-    sides, (_, longest) = (values.get("width"), values.get("height")), config.limits.kept_range
-    if kept and all(isinstance(side, int) for side in sides) and max(sides) > longest:
-        remarks.append(_short(f"It is {sides[0]} × {sides[1]}; here Keep input size gives a long side of {longest}."))
+    width, height, longest = values.get("width"), values.get("height"), config.limits.kept_range[1]
+    if kept and isinstance(width, int) and isinstance(height, int) and max(width, height) > longest:
+        remarks.append(_short(f"It is {width} × {height}; here Keep input size gives a long side of {longest}."))
     taken: dict[str, Any] = {}
     for name in Inputs._fields:
         if name.endswith("_image") or name not in values:

@@ -1,4 +1,4 @@
-"""How the server listens, answers before it is ready, is put together, and counts.
+"""The server process: port, answers during start-up, application, shutdown, metrics.
 
 port.py        the port, taken before anything slow is imported
 process.py     uvicorn, signals, the end
