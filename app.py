@@ -112,6 +112,8 @@ def build(
     if config is None:
         config, reason = automatic_model(args, worker_devices(args)[0])
     logger.info("%s. %s", config.title, reason)
+    if args.lora_scale is not None:
+        config = config.model_copy(update={"lora_scale": args.lora_scale})  # the page tells it
 
     with hidden_network_settings():  # Gradio makes HTTP clients when it is imported; the page needs no network
         from uso.web.api.calls import Calls

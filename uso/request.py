@@ -196,7 +196,7 @@ class GenerationRequest:
 
 def keep_input_size_of(config: ModelConfig, reference: ReferenceImage) -> tuple[int, int]:
     """(width, height) of a picture of the model `config` that keeps the aspect ratio of `reference`."""
-    return keep_input_size(*reference.image.size, config.limits.min_size, config.limits.max_size)
+    return keep_input_size(*reference.image.size, *config.limits.kept_range)
 
 
 def _references(given: Any) -> tuple[ReferenceImage, ...]:

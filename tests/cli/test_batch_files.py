@@ -52,8 +52,8 @@ def test_every_field_of_a_request_may_be_given(run: Callable[..., Ran], draw: Ca
     assert expected.items() <= first.items() and expected.items() <= second.items()
     assert (first["seed"], second["seed"]) == (5, 6)
     assert (third["width"], third["height"], third["keep_input_size"], third["num_inference_steps"]) == (
-        160,
         128,
+        112,
         True,
         1,
     )
@@ -67,7 +67,7 @@ def test_flags_give_what_a_job_leaves_out(run: Callable[..., Ran], draw: Callabl
     jobs = [{"prompt": "", "image_paths": [content]}, {"prompt": "", "image_paths": [content], "width": 144}]
     main(["generate", "--model", "demo", "--steps", "1", "--keep-size", "--output", "two", "--batch", str(save(jobs))])
     assert [(request["width"], request["keep_input_size"]) for request in requests("two")] == [
-        (160, True),
+        (128, True),
         (144, False),
     ]
 

@@ -43,7 +43,7 @@ def test_flags_beside_from_change_single_values(uso: Callable[..., Ran], picture
         ("--prompt", ""): {"prompt": ""},
         ("--steps", 1): {"num_inference_steps": 1},
         ("--no-tiled-decode",): {"tiled_decode": False},
-        ("--width", 128): {"width": 128, "keep_input_size": False},
+        ("--width", 128, "--height", 128): {"width": 128, "height": 128, "keep_input_size": False},
     }
     for flags, new in changed.items():
         (path,) = uso("generate", "--from", first, *flags).pictures

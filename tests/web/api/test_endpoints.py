@@ -165,6 +165,15 @@ def test_the_last_answer_is_the_picture_byte_for_byte(
     }
 
 
+def test_the_loras_of_a_picture_are_told(server: Offered, script: Script, client: Client) -> None:
+    """Catches a program that cannot tell which LoRAs made its picture."""
+    loras = {"added_loras": [{"file": "ink.safetensors", "fingerprint": "ab", "strength": 0.8}], "lora_scale": 0.5}
+    script.provenance = {**script.provenance, **loras}
+    _, details = client.predict(**FIRST, api_name="/generate")
+    assert {name: details[name] for name in loras} == loras
+    assert client.predict(job=details["job"], api_name="/status")[1] == details
+
+
 def test_a_caller_has_the_id_at_once_and_then_every_change(server: Offered, script: Script) -> None:
     """Catches a program that cannot stop or look at its job until it is over, and one that waits without a word."""
     script.steps = Script(free=False).steps

@@ -159,6 +159,20 @@ def test_a_png_from_elsewhere_restores_what_it_can(events: Events, uploads: Path
     assert inputs.content_image is None and len(hashes(inputs.style_image, inputs.extra_style_image)) == 2
 
 
+def test_a_picture_with_other_loras_or_another_kept_size_is_told(events: Events, uploads: Path) -> None:
+    """Catches settings that are "filled in" and make another picture, and a record that fails the page."""
+    picture = made(events, prompt="x")[1]
+
+    def change(record: dict[str, Any]) -> None:
+        record["request"] |= {"keep_input_size": True, "width": 304, "height": 208}
+        record["model"] |= {"added_loras": [{"file": "<ink>", "strength": 0.8}, 7], "lora_scale": 0.5}
+
+    message = restore(events, forged(uploads, picture.path, change))[0]
+    assert "Its LoRAs: &lt;ink&gt; at 0.8, USO&#x27;s own at 0.5. Those of this page: none." in message
+    assert "It is 304 × 208; here Keep input size gives a long side of 128." in message
+    assert "LoRA" not in restore(events, brought(uploads, picture.path))[0]
+
+
 @pytest.mark.parametrize(
     "values",
     [

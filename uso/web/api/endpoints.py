@@ -13,7 +13,8 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_function_description
 
-from uso.errors import RequestError, USOError
+from uso import output
+from uso.errors import OutputError, RequestError, USOError
 from uso.request import RANDOM_SEED
 from uso.web.api.calls import Calls, Inputs, handed_out, plain_errors
 from uso.web.api.messages import job_message
@@ -111,7 +112,7 @@ class Endpoints:
         if not status.pictures:
             return None, answer
         try:
-            return handed_out(status.pictures[-1]), answer
+            return handed_out(status.pictures[-1]), answer | _loras(status.pictures[-1])
         except OSError:
             return None, answer | {"message": "Done, but the picture is no longer on the server's disk."}
 
@@ -164,7 +165,7 @@ def finished(job_id: str, status: JobStatus, server: ServerStatus) -> Answer:
         raise USOError(status.error if status.state == "failed" else f"The job was stopped. {status.error}".strip())
     picture = status.pictures[-1]
     try:
-        return handed_out(picture), details(job_id, status, server)
+        return handed_out(picture), details(job_id, status, server) | _loras(picture)
     except OSError as error:
         raise USOError(
             f"The picture is saved as {picture.path.name} on the server, but cannot be handed out ({error.strerror})."
@@ -180,6 +181,16 @@ def _facts(picture: Picture) -> dict[str, Any]:
         "seconds": round(picture.seconds, 3),
         "file": picture.path.name,
     }
+
+
+def _loras(picture: Picture) -> dict[str, Any]:
+    """The LoRAs that were used, if any were added or USO's own had another strength than 1, as the PNG records them."""
+    try:
+        model = output.read(picture.path).model
+    except OutputError:
+        return {}
+    loras = {"added_loras": model["added_loras"]} if model.get("added_loras") else {}
+    return loras | ({"lora_scale": model["lora_scale"]} if model.get("lora_scale", 1) != 1 else {})
 
 
 def _tenths(seconds: float | None) -> float | None:

@@ -5,6 +5,7 @@ Every job goes through `api/calls.py`. Ids of jobs and pictures come from the br
 """
 
 import asyncio
+import json
 import logging
 import sqlite3
 import time
@@ -20,7 +21,8 @@ from uso.web.access.identity import Asker, asker_of
 from uso.web.api.calls import Calls, Inputs, handed_out, uploaded
 from uso.web.jobs.job import NAME_LETTERS, Job, JobStatus, Picture
 from uso.web.page import html
-from uso.web.page.inputs import KEEP, UNCHANGED, example_values
+from uso.web.page.inputs import KEEP, UNCHANGED, example_values, sides_class
+from uso.web.page.renditions import renditions
 from uso.web.page.restore import Restored, brought, entitled, restored
 from uso.web.store import history, prune
 from uso.web.store.ledger import Remembered
@@ -187,11 +189,23 @@ class Events:
             if reference is None:
                 return html.note("Keep input size needs a content image."), field, field
             size = upright_size(reference.data, reference.name, most)
-            width, height = keep_input_size(*size, self.config.limits.min_size, self.config.limits.max_size)
+            width, height = keep_input_size(*size, *self.config.limits.kept_range)
         except RequestError as error:
             return html.note(str(error), bad=True), field, field
         note = f"The picture will be {width} × {height}; the content image is {size[0]} × {size[1]}."
         return html.note(note), field, field
+
+    async def renditions(self, *images: Any) -> Any:
+        """What image fields show in place of files that browsers cannot show, such as TIFF: data URLs by path, as JSON.
+
+        The fields keep the files themselves. What is refused is left to `check_images`.
+        """
+        found = await self.calls.read(renditions, images, self.calls.max_pixels)
+        return json.dumps(found) if found else KEEP
+
+    def sides(self, width: Any, height: Any) -> Any:
+        """The row of width and height, which a model with one good size shows only with another."""
+        return gr.update(elem_classes=sides_class(self.config, width, height))
 
     def example(self, index: int) -> Inputs:
         """All inputs of an example."""
