@@ -192,11 +192,11 @@ def test_a_look_at_the_images_tells_size_and_trouble(events: Events, upload: Any
 def test_keep_input_size_keeps_to_the_size_that_a_model_draws_well(events: Events, upload: Any) -> None:
     """Catches 304 x 208 from a model that draws 128 x 128 well, and a note that says another size than is made."""
     content = upload("wide.png", 300, 200)
-    note = asyncio.run(events.check_images(content, None, None, True))[0]
+    note = asyncio.run(events.check_images(content, None, None, True, visitor()))[0]
     assert "The picture will be 128 × 80; the content image is 300 × 200." in note
     request = request_from(events.config, Inputs(content_image=content, keep_input_size=True))
     assert (request.width, request.height) == (128, 80)
-    note = asyncio.run(events.check_images(upload("long.png", 300, 100), None, None, True))[0]
+    note = asyncio.run(events.check_images(upload("long.png", 300, 100), None, None, True, visitor()))[0]
     assert "Keep input size cannot keep 300 x 100: at most 128:64 (2 to 1) is supported." in note
 
 

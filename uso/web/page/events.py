@@ -195,12 +195,13 @@ class Events:
         note = f"The picture will be {width} × {height}; the content image is {size[0]} × {size[1]}."
         return html.note(note), field, field
 
-    async def renditions(self, *images: Any) -> Any:
+    async def renditions(self, content: Any, style: Any, extra_style: Any, request: gr.Request) -> Any:
         """What image fields show in place of files that browsers cannot show, such as TIFF: data URLs by path, as JSON.
 
         The fields keep the files themselves. What is refused is left to `check_images`.
         """
-        found = await self.calls.read(renditions, images, self.calls.max_pixels)
+        images = (content, style, extra_style)
+        found = await self.calls.read(request, renditions, images, self.calls.max_pixels)
         return json.dumps(found) if found else KEEP
 
     def sides(self, width: Any, height: Any) -> Any:
