@@ -205,13 +205,15 @@ def test_what_browsers_cannot_show_gets_a_rendition(events: Events, uploads: Pat
     """Catches a broken picture in a field whose file is fine, and a rendition that replaces the file."""
     Image.new("RGB", (800, 400), (200, 40, 90)).save(uploads / name, form)
     value = {"path": str(uploads / name), "url": f"http://here/file={name}", "orig_name": name}
-    found = json.loads(asyncio.run(events.renditions(None, value, None)))
+    found = json.loads(asyncio.run(events.renditions(None, value, None, visitor())))
     assert list(found) == [value["path"]]
     shown = open_image(b64decode(found[value["path"]].removeprefix("data:image/webp;base64,")))
     assert shown.size == (384, 192)
     pixel: Any = shown.getpixel((100, 100))
     assert max(abs(one - other) for one, other in zip(pixel, (200, 40, 90), strict=True)) <= 4
-    assert asyncio.run(events.renditions(value | {"url": found[value["path"]]}, None, None)) == gr.skip()  # once
+    assert (
+        asyncio.run(events.renditions(value | {"url": found[value["path"]]}, None, None, visitor())) == gr.skip()
+    )  # once
 
 
 def test_nothing_else_gets_a_rendition(events: Events, upload: Any, uploads: Path, tmp_path: Path) -> None:
@@ -219,7 +221,7 @@ def test_nothing_else_gets_a_rendition(events: Events, upload: Any, uploads: Pat
     (uploads / "junk.tif").write_bytes(b"II*\0 no picture")
     Image.new("RGB", (16, 16)).save(tmp_path / "secret.tif")
     junk, secret = {"path": str(uploads / "junk.tif")}, {"path": str(tmp_path / "secret.tif")}
-    assert asyncio.run(events.renditions(upload("wide.png", 64, 64), junk, secret)) == gr.skip()
+    assert asyncio.run(events.renditions(upload("wide.png", 64, 64), junk, secret, visitor())) == gr.skip()
 
 
 # The model.
