@@ -245,7 +245,7 @@ def check_finished(header: Header) -> None:
         behind = [(end - entry.begin, name) for end, name, entry in entries if entry.begin >= zeros_from]
         empty = [name for size, name in behind if size > _FEW_BYTES and _written(name)]
         torn = [name for end, name, entry in matrices if entry.begin < zeros_from <= end - ZERO_TAIL_BYTES]
-        blank = [name for end, name, entry in matrices if zeros_from <= entry.begin <= end - ZERO_TAIL_BYTES]
+        blank = [name for end, name, entry in matrices if zeros_from <= entry.begin <= end - 2 * ZERO_TAIL_BYTES]
         if torn or blank or len(empty) > 1:
             raise CheckpointError(
                 f"{path} is an unfinished download: from {(torn or blank or empty)[0]} on it holds zeros alone. Fetch "

@@ -207,7 +207,9 @@ def _grouped(shapes: Shapes) -> dict[str, dict[str, str]]:
 
 
 def _change(files: TensorFiles, module: str, parts: Mapping[str, str], strength: float) -> Change:
-    alpha = float(files.whole(f"{module}.alpha").float()) if f"{module}.alpha" in files.shapes else None
+    alpha = _number(files, f"{module}.alpha")
+    if any(files.header.tensors[name].dtype[0] not in "FB" or 0 in files.shapes[name] for name in parts.values()):
+        raise CheckpointError(f"{files.where('')}: {module} is empty, or not stored as floating point.")
     if any(leaf.startswith("lokr") for leaf in parts):
         return _lokr(files, module, parts, alpha, strength)
     down = next((name for leaf, name in parts.items() if leaf in _DOWN), None)
@@ -222,6 +224,15 @@ def _change(files: TensorFiles, module: str, parts: Mapping[str, str], strength:
     if alpha is None:
         alpha = _stated_alpha(files, module, rank)
     return LowRank(files, up, down, strength * alpha / rank)
+
+
+def _number(files: TensorFiles, name: str) -> float | None:
+    if name not in files.shapes:
+        return None
+    numbers = files.whole(name).float()
+    if numbers.numel() != 1 or not numbers.isfinite().all():
+        raise CheckpointError(f"{files.where('')}: {name} is not one finite number.")
+    return float(numbers)
 
 
 def _lokr(files: TensorFiles, module: str, parts: Mapping[str, str], alpha: float | None, strength: float) -> Kronecker:
