@@ -8,7 +8,7 @@ from typing import Any
 from uso.config import from_home
 from uso.errors import CheckpointError
 from uso.weights.finder import tokenizer_kind
-from uso.weights.formats.headers import SUFFIXES, check_finished, read_headers
+from uso.weights.formats.headers import SUFFIXES, check_finished, parts_of, read_headers
 from uso.weights.formats.kinds import identify
 from uso.weights.formats.relatives import TITLES, other
 
@@ -49,7 +49,9 @@ def inspected(path: Path) -> list[dict[str, Any]]:
     if path.is_dir() and (component := tokenizer_kind(path)) is not None:
         use = f"Use it with --{component.replace('_', '-')} {path}."
         return [{"component": component, "title": TITLES[component], "kind": "", "bytes": 0, "use": use}]
-    files = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+    files = (
+        sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES) if path.is_dir() else parts_of(path)
+    )
     if not files:
         raise CheckpointError(f"{path} holds no weights ({', '.join(SUFFIXES)}).")
     header = read_headers(files)
@@ -63,9 +65,7 @@ def inspected(path: Path) -> list[dict[str, Any]]:
             "component": content.component,
             "title": content.title,
             "kind": content.storage,
-            "bytes": sum(
-                entry.end - entry.begin for name, entry in header.tensors.items() if name.startswith(content.prefix)
-            ),
+            "bytes": sum(entry.end - entry.begin for entry in content.tensors(header).values()),
             "use": content.refused or f"Use it with --{content.component.replace('_', '-')} {path}.",
         }
         for content in contents

@@ -24,7 +24,8 @@ from uso.pipeline.pipeline import USOPipeline
 from uso.transformer.context_embedder import ContextEmbedder
 from uso.weights import checkpoints
 from uso.weights.finder import tokenizer_kind
-from uso.weights.formats.headers import check_finished, read_headers
+from uso.weights.formats.headers import SUFFIXES, check_finished, parts_of, read_headers
+from uso.weights.formats.kinds import find
 from uso.weights.formats.loras import AddedLora, Targets, added_lora
 from uso.weights.formats.patches import parameter_shapes
 from uso.weights.formats.relatives import TITLES, other_autoencoder
@@ -79,8 +80,25 @@ class Loader:
         Raises:
             CheckpointError, ConfigError: a file is refused, or files do not belong together.
         """
+        self._check_files()
         with ExitStack() as stack:
             return self._pipeline(lora_scale, device, self._added_loras(stack))
+
+    def _check_files(self) -> None:
+        """Refuse what is not what its place needs, by the heads of all files, before numbers are read or a LoRA is
+        blamed."""
+        self._check_tokenizers()
+        for name in self.located:
+            if name in TOKENIZER_NAMES:
+                continue
+            content, reason = find(read_headers(paths := self.weights(name)), name)
+            if content is None:
+                raise CheckpointError(f"{paths[0].parent / reason}")
+            if name == "transformer":
+                checkpoints.check_guidance(paths[0], content, self.config.guidance)
+                checkpoints.check_transformer(self.architecture(name), paths)
+            elif name not in ("lora", "projector"):
+                self.architecture(name)
 
     def _added_loras(self, stack: ExitStack) -> list[AddedLora]:
         """The LoRAs that the model names beside USO's, open as long as the stack is."""
@@ -95,13 +113,13 @@ class Loader:
         targets = Targets(*(parameter_shapes(module) for module in modules))
         found = []
         for lora in self.config.added_loras:
-            check_finished(read_headers([lora.local_path]))
+            header = read_headers([lora.local_path])
+            check_finished(header)
             files = stack.enter_context(TensorFiles([lora.local_path], device=self.work))
             found.append(added_lora(files, targets, lora.strength))
         return found
 
     def _pipeline(self, lora_scale: float, device: PlaceOf, added: list[AddedLora]) -> USOPipeline:
-        self._check_tokenizers()
         transformer = checkpoints.load_transformer(
             self.architecture("transformer"),
             self.weights("transformer"),
@@ -129,10 +147,7 @@ class Loader:
         placing = self.placing("vae", device) | {"dtype": VAE_DTYPE}
         vae = checkpoints.load_autoencoder(self.architecture("vae"), self.weights("vae"), **placing)
         _check_fit(self.config, transformer, context, text_encoder, text_encoder_2, image_encoder, vae)
-        tokenizer = CLIPTokenizer.from_pretrained(self.located["tokenizer"].path)
-        tokenizer_2 = T5TokenizerFast.from_pretrained(self.located["tokenizer_2"].path)
-        _check_vocabulary("tokenizer", tokenizer, text_encoder)
-        _check_vocabulary("tokenizer_2", tokenizer_2, text_encoder_2)
+        tokenizer, tokenizer_2 = (self._tokenizer(name) for name in TOKENIZER_NAMES)
         return USOPipeline(
             transformer=transformer,
             vae=vae,
@@ -193,6 +208,11 @@ class Loader:
                 continue
             path = self.located[name].path
             kind = tokenizer_kind(path)
+            if kind is None:
+                raise CheckpointError(
+                    f"{path} is not {TITLES[name]}: its files are damaged, or another model's. Use the folder of "
+                    "FLUX.1-dev."
+                )
             if kind is not None and kind != name:
                 flag = f"--{kind.replace('_', '-')}"
                 raise CheckpointError(f"{path} is {TITLES[kind]}, not {TITLES[name]}. Its flag is {flag}.")
@@ -201,6 +221,24 @@ class Loader:
                     f"{path} holds spiece.model alone, which is not read. Put tokenizer.json beside it: it is in the "
                     "folder tokenizer_2 of FLUX.1-dev."
                 )
+            self._tokenizer(name)
+
+    def _tokenizer(self, name: ComponentName) -> Any:
+        """
+        Raises:
+            CheckpointError: it cannot be read, or has other tokens than its encoder.
+        """
+        path = self.located[name].path
+        try:
+            tokenizer = {"tokenizer": CLIPTokenizer, "tokenizer_2": T5TokenizerFast}[name].from_pretrained(path)
+        except Exception as error:  # the package raises whatever it stumbles over
+            raise CheckpointError(
+                f"{path} cannot be read as {TITLES[name]} ({type(error).__name__}): a file is damaged or missing. Use "
+                "the folder of FLUX.1-dev."
+            ) from error
+        encoder: ComponentName = "text_encoder" if name == "tokenizer" else "text_encoder_2"
+        _check_vocabulary(name, len(tokenizer), self.architecture(encoder)["vocab_size"])
+        return tokenizer
 
     def architecture(self, name: ComponentName) -> dict[str, Any]:
         """A component's config: the file beside its weights, or else the one that ships with the program.
@@ -210,7 +248,7 @@ class Loader:
         path = self.located[name].path
         beside = (path if path.is_dir() else path.parent) / "config.json"
         values = read_component_config(architecture_file(self.config, name))
-        if beside.is_file() and (path.is_dir() or path.name in STANDARD_NAMES):
+        if beside.is_file() and _speaks_for(path):
             own = read_component_config(beside)
             _check_class(beside, name, own, values)
             values = own if path.is_dir() else values
@@ -231,11 +269,32 @@ _CLASSES: dict[str, tuple[str, ...]] = {
 }
 
 
+_TYPES: dict[str, tuple[str, ...]] = {
+    "text_encoder": ("clip", "clip_text_model"),
+    "text_encoder_2": ("t5",),
+    "image_encoder": ("siglip", "siglip_vision_model"),
+}
+_OTHER_TYPES = ("umt5", "mt5", "siglip2", "siglip2_vision_model", "clip_vision_model", "bert", "llama", "qwen2")
+
+
+def _speaks_for(path: Path) -> bool:
+    """Whether the `config.json` beside a file is that file's: it has a library's name, or is the only one there."""
+    if path.is_dir() or path.name in STANDARD_NAMES or len(parts_of(path)) > 1:
+        return True
+    return sum(each.suffix.lower() in SUFFIXES for each in path.parent.iterdir()) == 1
+
+
 def _check_class(path: Path, name: ComponentName, values: dict[str, Any], shipped: dict[str, Any]) -> None:
     """Refuse a `config.json` of another class, or of an autoencoder with other latents, beside the weights."""
     found = values.get("_class_name") or next(iter(values.get("architectures") or ()), None)
     if found is not None and found not in _CLASSES.get(name, (found,)):
         raise CheckpointError(f"{path} says that these weights are of {found}; {TITLES[name]} is needed here.")
+    kind, own = values.get("model_type"), _TYPES.get(name, ())
+    if own and kind not in own and kind in (*_OTHER_TYPES, *(each for types in _TYPES.values() for each in types)):
+        raise CheckpointError(f"{path} says that these weights are of {kind}; {TITLES[name]} is needed here.")
+    words = (values.get("text_config") or {}).get("vocab_size", 0)
+    if name == "image_encoder" and words > 200_000:
+        raise CheckpointError(f"{path} says that these weights are SigLIP 2's. Use SigLIP so400m patch 14, 384 pixels.")
     keys = ("scaling_factor", "shift_factor")
     if name == "vae" and any(values.get(key, shipped.get(key)) != shipped.get(key) for key in keys):
         raise CheckpointError(f"{path.parent}: {other_autoencoder(values) or 'its latents are scaled otherwise.'}")
@@ -245,12 +304,17 @@ def _stored_bytes(component: Located) -> int:
     return sum(file.stat().st_size for file in component.files)
 
 
-def _check_vocabulary(name: ComponentName, tokenizer: Any, encoder: Any) -> None:
-    """Refuse a tokenizer whose tokens the encoder does not have."""
-    if len(tokenizer) > encoder.config.vocab_size:
+_T5_ROUNDING = 128
+"""T5's vocabulary is filled up to a multiple of it."""
+
+
+def _check_vocabulary(name: ComponentName, tokens: int, known: int) -> None:
+    """Refuse a tokenizer of another size than the encoder."""
+    spare = known - tokens
+    if spare < 0 or spare >= (1 if name == "tokenizer" else _T5_ROUNDING):
         raise CheckpointError(
-            f"The tokenizers do not belong to these encoders: {TITLES[name]} has {len(tokenizer)} tokens, and its "
-            f"encoder knows {encoder.config.vocab_size}."
+            f"The tokenizers do not belong to these encoders: {TITLES[name]} has {tokens} tokens, and its encoder "
+            f"knows {known}. Use the tokenizers of FLUX.1-dev."
         )
 
 

@@ -6,6 +6,7 @@ truncated tensor stops the load.
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ from uso.weights.formats.kinds import Content, find, guidance
 from uso.weights.formats.layouts import Part, autoencoder_part, flux_part, gguf_t5_name, projector_part, source_shapes
 from uso.weights.formats.loras import AddedLora
 from uso.weights.formats.patches import Patches, total_change, uso_patches
+from uso.weights.formats.relatives import TITLES
 from uso.weights.formats.tensor_files import HOST, TensorFiles, check_shapes
 
 logger = logging.getLogger(__name__)
@@ -52,12 +54,13 @@ COARSE = ("fp8", "Q2", "Q3", "Q4", "nf4")
 
 @contextmanager
 def component_files(
-    paths: list[Path], component: ComponentName, work: torch.device = HOST
+    paths: list[Path], component: ComponentName, work: torch.device = HOST, *, tell: bool = True
 ) -> Iterator[tuple[TensorFiles, Content]]:
     """A component's tensors, out of files of its own or of files that hold more.
 
     Args:
         work: where they are dequantised and LoRAs are folded.
+        tell: log what is lost where numbers are stored coarsely.
 
     Raises:
         CheckpointError: it is not in there; says what the files are instead.
@@ -67,7 +70,7 @@ def component_files(
     if content is None:
         raise CheckpointError(f"{paths[0].parent / reason}")
     check_finished(header)
-    if content.storage.startswith(COARSE) and "scaled" not in content.storage:
+    if tell and content.storage.startswith(COARSE) and "scaled" not in content.storage:
         logger.warning(
             "%s stores its weights as %s: pictures differ visibly from those of bf16.", paths[0].name, content.storage
         )
@@ -75,7 +78,9 @@ def component_files(
     if content.layout == "bare":
         prefix = content.prefix
     rename = gguf_t5_name if content.layout == "gguf" else None
-    with TensorFiles(paths, prefix=prefix, only_prefixed=bool(prefix), rename=rename, device=work) as files:
+    with TensorFiles(
+        paths, prefix=prefix, only_prefixed=bool(prefix), others=content.others, rename=rename, device=work
+    ) as files:
         yield files, content
 
 
@@ -118,7 +123,7 @@ def _read(
     stored = files.rows(part.source, start, stop) if part.fused else files.whole(part.source)
     if not stored.dtype.is_floating_point:
         raise CheckpointError(f"{files.where(part.source)}: {part.source} holds {stored.dtype}, not floating point.")
-    if not torch.isfinite(stored.sum(dtype=torch.float32)) and not torch.isfinite(stored).all():
+    if not _finite(stored):
         raise CheckpointError(
             f"{files.where(part.source)}: {part.source} holds NaN or infinite numbers. The file is damaged: fetch it "
             "again."
@@ -126,8 +131,16 @@ def _read(
     if part.swap_halves:
         stored = torch.cat(stored.chunk(2)[::-1])
     if change is not None:
+        if not _finite(change):
+            raise CheckpointError(
+                f"The LoRAs make {part.source} NaN or infinite: a file is damaged, or its strength too high."
+            )
         return change.add_(stored.float().reshape(change.shape)).to(dtype)
     return stored.to(dtype, copy=True)
+
+
+def _finite(numbers: torch.Tensor) -> bool:
+    return bool(torch.isfinite(numbers.sum(dtype=torch.float32))) or bool(torch.isfinite(numbers).all())
 
 
 def _tied_names(module: nn.Module) -> dict[str, list[str]]:
@@ -171,9 +184,7 @@ def load_transformer(
         transformer = FluxTransformer2DModel.from_config(dict(config))
     with ExitStack() as stack:
         files, content = stack.enter_context(component_files(paths, "transformer", work))
-        _check_guidance(paths[0], content, transformer.config.guidance_embeds)
-        part_of = Part if content.layout == "diffusers" else flux_part
-        check_shapes(files, source_shapes(*_parts(transformer, part_of)))  # before a LoRA is blamed
+        part_of = _checked(transformer, paths[0], files, content)  # before a LoRA is blamed
         patches: list[Patches] = []
         if lora:
             own, _ = stack.enter_context(component_files(lora, "lora", work))
@@ -183,12 +194,51 @@ def load_transformer(
     return transformer.eval()
 
 
+def check_transformer(config: Mapping[str, Any], paths: list[Path]) -> None:
+    """Verify a transformer's files by their heads alone.
+
+    Raises:
+        CheckpointError: naming file, key and shapes.
+    """
+    with init_empty_weights():
+        transformer = FluxTransformer2DModel.from_config(dict(config))
+    with component_files(paths, "transformer", tell=False) as (files, content):
+        _checked(transformer, paths[0], files, content)
+
+
+def _checked(
+    transformer: FluxTransformer2DModel, path: Path, files: TensorFiles, content: Content
+) -> Callable[[str], Part]:
+    """Where the transformer's parameters are in files that have all of them."""
+    check_guidance(path, content, transformer.config.guidance_embeds)
+    _check_blocks(path, files, transformer)
+    part_of = Part if content.layout == "diffusers" else flux_part
+    check_shapes(files, source_shapes(*_parts(transformer, part_of)))
+    return part_of
+
+
 def _parts(module: nn.Module, part_of: Callable[[str], Part]) -> tuple[dict[str, Part], dict[str, tuple[int, ...]]]:
     shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
     return {name: part_of(name) for name in shapes}, shapes
 
 
-def _check_guidance(path: Path, content: Content, wanted: bool) -> None:
+_BLOCK = re.compile(r"(double_blocks|single_blocks|transformer_blocks|single_transformer_blocks)\.(\d+)\.")
+
+
+def _check_blocks(path: Path, files: TensorFiles, transformer: FluxTransformer2DModel) -> None:
+    """Refuse a network with other numbers of blocks, such as FLUX.1-lite, by that."""
+    blocks = {(match[1].startswith("single"), match[2]) for name in files.shapes if (match := _BLOCK.match(name))}
+    found = [sum(single == kind for single, _ in blocks) for kind in (False, True)]
+    wanted = [len(transformer.transformer_blocks), len(transformer.single_transformer_blocks)]
+    if found != wanted and min(found):
+        fewer = ": FLUX.1-lite (8B) or another cut model" if found[0] <= wanted[0] and found[1] <= wanted[1] else ""
+        raise CheckpointError(
+            f"{path} has {found[0]} double and {found[1]} single blocks where this model has {wanted[0]} and "
+            f"{wanted[1]}{fewer}. Use a complete file of this model."
+        )
+
+
+def check_guidance(path: Path, content: Content, wanted: bool) -> None:
     found = guidance(content)
     if found is not None and found != wanted:
         model = "flux-dev" if found else "flux-schnell"
@@ -267,7 +317,7 @@ _T5_SECOND_NAME = "encoder.embed_tokens.weight"
 
 _UNUSED: dict[str, tuple[str, ...]] = {
     "text_encoder": ("embeddings.position_ids", "logit_scale", "text_projection."),
-    "text_encoder_2": ("decoder.", "lm_head."),
+    "text_encoder_2": ("decoder.", "lm_head.", "dec.", "output."),
     "image_encoder": ("embeddings.position_ids",),
 }
 """Beginnings of names that a file may hold beside an encoder: buffers that the class makes itself, other halves."""
@@ -292,9 +342,22 @@ def _encoder(
             files.call(_T5_SECOND_NAME, "shared.weight")
         if component == "image_encoder":
             _check_image_size(paths[0], files, model)
+        else:
+            _check_width(paths[0], files, model, component)
         patches = [found for each in added if (found := each.of(component)) is not None]
         _fill(model, files, Part, dtype=dtype, device=device, patches=patches, on_tensor=on_tensor)
     return model.eval()
+
+
+def _check_width(path: Path, files: TensorFiles, model: Any, component: ComponentName) -> None:
+    """Refuse a CLIP or T5 of another size by its size."""
+    name = "shared.weight" if component == "text_encoder_2" else "embeddings.token_embedding.weight"
+    found, wanted = files.shapes.get(name), tuple(model.get_parameter(name).shape)
+    if found is not None and len(found) == 2 and found != wanted:
+        raise CheckpointError(
+            f"{path} is a text encoder of another size ({found[0]} tokens, {found[1]} wide); {TITLES[component]} has "
+            f"{wanted[0]} tokens and is {wanted[1]} wide."
+        )
 
 
 def _check_image_size(path: Path, files: TensorFiles, model: Any) -> None:

@@ -4,14 +4,13 @@ folder layout (ComfyUI, Forge, diffusers folders, the Hub's cache). Only headers
 
 import json
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from uso.config import ComponentName
 from uso.errors import CheckpointError, ConfigError
-from uso.weights.formats.headers import PICKLES, SUFFIXES, read_headers
+from uso.weights.formats.headers import PICKLES, SHARD, SUFFIXES, read_headers
 from uso.weights.formats.kinds import Content, guidance, identify
 from uso.weights.formats.relatives import TITLES, other, other_autoencoder
 
@@ -19,7 +18,6 @@ INDEX = ".index.json"
 MAX_FILES = 20_000
 """More files than this under one folder: it is no folder of weights, and the search ends."""
 
-_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<ending>\.\w+)", re.IGNORECASE)
 _UNFINISHED = (".incomplete", ".part", ".aria2", ".crdownload", ".download", ".tmp")
 _SKIPPED_FOLDERS = {"blobs", "__pycache__", "node_modules", "venv", "site-packages"}
 
@@ -79,7 +77,14 @@ def scan(folders: Iterable[Path]) -> list[Candidate]:
 
 def _in_folder(root: Path) -> Iterator[Candidate]:
     count = 0
-    for folder, folders, names in os.walk(root, followlinks=True):
+    been: set[str] = set()
+    closed: list[OSError] = []
+    for folder, folders, names in os.walk(root, followlinks=True, onerror=closed.append):
+        real = os.path.realpath(folder)
+        if real in been:  # a link that leads back
+            folders.clear()
+            continue
+        been.add(real)
         folders[:] = sorted(name for name in folders if name not in _SKIPPED_FOLDERS and not name.startswith("."))
         count += len(names)
         if count > MAX_FILES:
@@ -87,6 +92,8 @@ def _in_folder(root: Path) -> Iterator[Candidate]:
         here = Path(folder)
         yield from _tokenizers(here, names)
         yield from _weights(here, sorted(names))
+    for error in closed:
+        yield _unusable(Path(error.filename), "a folder that cannot be read", f"{error.strerror}.")
 
 
 def _weights(folder: Path, names: list[str]) -> Iterator[Candidate]:
@@ -101,27 +108,25 @@ def _weights(folder: Path, names: list[str]) -> Iterator[Candidate]:
             yield _unusable(path, "a PyTorch pickle", "It is not loaded, for it can run code. Use a safetensors file.")
         elif not lower.endswith(SUFFIXES):
             continue
-        elif not path.exists():
+        elif not os.path.exists(path):
             yield _unusable(path, "a link to a file that is gone", "Fetch the file again.")
         elif any(f"{name}{ending}" in names for ending in _UNFINISHED):
             yield _unusable(path, "an unfinished download", "Finish it, or fetch the file again.")
-        elif (match := _SHARD.fullmatch(name)) is not None:
+        elif (match := SHARD.fullmatch(name)) is not None:
             shards.setdefault(f"{match['stem']}{match['ending']}", []).append(name)
         else:
             yield from _candidates(path, [path])
     for stem, parts in shards.items():
         index = folder / f"{stem}{INDEX}"
-        count = int(_SHARD.fullmatch(parts[0])["count"])  # type: ignore[index]
-        if len(parts) < count or not all((folder / part).exists() for part in parts):
+        count = int(SHARD.fullmatch(parts[0])["count"])  # type: ignore[index]
+        if len(parts) != count or not all(os.path.exists(folder / part) for part in parts):
             yield _unusable(folder / parts[0], f"{len(parts)} of {count} parts of a file", "Fetch the others.")
-        elif not index.is_file():
-            yield _unusable(folder / parts[0], "parts of a file without their index", f"Fetch {index.name} too.")
-        else:
-            yield from _candidates(index, [folder / part for part in parts])
+        else:  # a part stands for all, where their index has another name
+            yield from _candidates(index if index.is_file() else folder / parts[0], [folder / part for part in parts])
 
 
 def _unusable(path: Path, title: str, refused: str) -> Candidate:
-    size = path.stat().st_size if path.exists() else 0
+    size = os.path.getsize(path) if os.path.isfile(path) else 0
     return Candidate(None, path, "", title, size, refused)
 
 
@@ -141,7 +146,7 @@ def _candidates(path: Path, files: list[Path]) -> Iterator[Candidate]:
             path,
             content.storage,
             content.title,
-            _bytes(header.tensors, content),
+            sum(entry.end - entry.begin for entry in content.tensors(header).values()),
             content.refused or _config_beside(path, content),
             guidance=guidance(content),
         )
@@ -158,14 +163,6 @@ def _config_beside(path: Path, content: Content) -> str:
         return ""
 
 
-def _bytes(tensors: Mapping[str, object], content: Content) -> int:
-    return sum(
-        entry.end - entry.begin  # type: ignore[attr-defined]
-        for name, entry in tensors.items()
-        if name.startswith(content.prefix)
-    )
-
-
 def _tokenizers(folder: Path, names: list[str]) -> Iterator[Candidate]:
     have = set(names)
     if not have & {"tokenizer.json", "vocab.json", "spiece.model"}:
@@ -173,7 +170,7 @@ def _tokenizers(folder: Path, names: list[str]) -> Iterator[Candidate]:
     component = tokenizer_kind(folder)
     if component is None:
         return
-    size = sum((folder / name).stat().st_size for name in names if (folder / name).exists())
+    size = sum(os.path.getsize(folder / name) for name in names if os.path.isfile(folder / name))
     refused = ""
     if component == "tokenizer_2" and "tokenizer.json" not in have:
         refused = "spiece.model alone is no T5 tokenizer here: tokenizer.json is needed beside it."
@@ -182,13 +179,17 @@ def _tokenizers(folder: Path, names: list[str]) -> Iterator[Candidate]:
 
 def tokenizer_kind(folder: Path) -> ComponentName | None:
     """`tokenizer` for CLIP's, `tokenizer_2` for T5's; None for others."""
+    try:
+        return _tokenizer_kind(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _tokenizer_kind(folder: Path) -> ComponentName | None:
     file = folder / "tokenizer.json"
     if file.is_file():
-        try:
-            model = json.loads(file.read_text(encoding="utf-8"))["model"]
-            kind, suffix = model.get("type"), model.get("end_of_word_suffix")
-        except (OSError, ValueError, KeyError, AttributeError):
-            return None
+        model = json.loads(file.read_text(encoding="utf-8"))["model"]
+        kind, suffix = model.get("type"), model.get("end_of_word_suffix")
         if kind == "Unigram":
             return "tokenizer_2"
         return "tokenizer" if suffix == "</w>" else None

@@ -12,7 +12,7 @@ from pathlib import Path
 from uso.config import ComponentName, ModelConfig, Source, from_home
 from uso.errors import ConfigError
 from uso.weights.finder import INDEX, Candidate, scan
-from uso.weights.formats.headers import SUFFIXES
+from uso.weights.formats.headers import SHARD, SUFFIXES
 
 _ORDER = (
     "bf16",
@@ -34,6 +34,15 @@ _KIND_WORDS = re.compile(
     r"only|all[-_]?in[-_]?one|aio|checkpoint|pruned)(?=$|[-_. ])",
     re.IGNORECASE,
 )
+_KNOWN: dict[ComponentName, re.Pattern[str]] = {
+    "text_encoder": re.compile(r"clip[-_]?l(?![a-z])|(?:^|/)(text_encoder|clip-vit-large-patch14)/", re.IGNORECASE),
+    "text_encoder_2": re.compile(r"t5[-_]?(xxl|v1)|(?:^|/)text_encoder_2/", re.IGNORECASE),
+    "vae": re.compile(r"(?:^|/)(ae|flux\w*)[-_.]|(?:^|/)vae/diffusion", re.IGNORECASE),
+    "image_encoder": re.compile(r"sigclip|siglip", re.IGNORECASE),
+    "lora": re.compile(r"(?<![a-z])uso(?![a-z])|dit_lora", re.IGNORECASE),
+}
+"""Names of the originals: these come before fine-tunes of the same shapes, however exact those are stored."""
+
 _GENERIC = {"diffusionpytorchmodel", "model", "transformer", "unet", "pytorchmodel"}
 
 
@@ -61,7 +70,17 @@ def choose(config: ModelConfig, candidates: Iterable[Candidate]) -> list[Candida
 def _choose_one(
     component: ComponentName, group: list[Candidate], configured: str, config: ModelConfig
 ) -> list[Candidate]:
-    group = sorted(group, key=lambda each: (each.name != configured, _rank(each.kind), str(each.path)))
+    known = _KNOWN.get(component)
+    group = sorted(
+        group,
+        key=lambda each: (
+            each.name != configured,
+            known is not None and known.search("/".join(each.path.parts[-2:])) is None,
+            _rank(each.kind),
+            not _is_current(each.path),
+            str(each.path),
+        ),
+    )
     if component == "transformer":
         wanted = {model_stem(Path(configured)), _plain(config.name), _plain(config.title)}
         stems = {model_stem(each.path) for each in group}
@@ -84,6 +103,17 @@ def _first(group: list[Candidate], configured: str) -> list[Candidate]:
     ]
 
 
+def _is_current(path: Path) -> bool:
+    """Whether a file of the Hub's cache is of the revision that `main` points to; true of all others."""
+    for parent in path.parents:
+        if parent.parent.name == "snapshots":
+            try:
+                return (parent.parent.parent / "refs" / "main").read_text(encoding="utf-8").strip() == parent.name
+            except OSError:
+                return False
+    return True
+
+
 def _rank(kind: str) -> int:
     return next((place for place, known in enumerate(_ORDER) if kind == known or kind.startswith(known + "_")), 99)
 
@@ -91,6 +121,8 @@ def _rank(kind: str) -> int:
 def model_stem(path: Path) -> str:
     """A model's name without what says how its numbers are stored: `flux1-dev-Q8_0.gguf` is `flux1dev`."""
     name = path.name.removesuffix(INDEX)
+    if part := SHARD.fullmatch(name):
+        name = part["stem"]
     for suffix in (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES)):
         name = name.removesuffix(suffix)
     previous = ""

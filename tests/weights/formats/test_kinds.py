@@ -238,7 +238,10 @@ def test_kontext_is_known_by_its_name(golden: Case, tmp_path: Path) -> None:
         (b"", "is truncated: it has 0 bytes"),
         (b"\0" * 4096, "is an unfinished download: it begins with zeros"),
         (b"GGUF\3\0\0\0" + b"\1" * 40, "is no GGUF file that can be read"),
-        (b"not weights at all, but long enough to look at", "is no safetensors or GGUF file"),
+        (b"\x07\x01 not weights at all, but long enough", "is no safetensors or GGUF file"),
+        (b"Access to model X is restricted. You must be authenticated.", "holds text, not weights: .* needs a login"),
+        (b'{"error": "Repository not found"}', "holds text, not weights"),
+        (b"\xef\xbb\xbf<!DOCTYPE html><html>", "is a web page"),
     ],
 )
 def test_files_that_are_no_weights_are_named(golden: Case, tmp_path: Path, data: bytes, says: str) -> None:

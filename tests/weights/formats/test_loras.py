@@ -235,7 +235,7 @@ def test_several_loras_are_summed_before_one_rounding(golden: Case, targets: Tar
     [
         ("lora_unet_double_blocks_0_img_attn_qkv.dora_scale", "is a DoRA"),
         ("lora_unet_double_blocks_0_img_attn_qkv.hada_w1_a", "is a LoHa"),
-        ("diffusion_model.img_in.lora_A.weight", "is a control LoRA"),
+        ("diffusion_model.img_in.lora_B.bias", "is a control LoRA"),
         ("diffusion_model.double_blocks.0.img_attn.qkv.diff_b", "is a file of whole differences"),
         ("lora_unet_double_blocks_77_img_attn_qkv.lora_down.weight", r"1 of its 19 tensors have no use here"),
         ("something.else", r"1 of its 19 tensors have no use here \(something.else\)"),

@@ -7,6 +7,7 @@ pointer, a web page, a pickle, a truncated file, an unfinished download.
 import functools
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +20,19 @@ SUFFIXES = (".safetensors", ".sft", ".gguf")
 MAX_HEADER_BYTES = 100_000_000
 """The safetensors format's own limit."""
 
-ZERO_TAIL_BYTES = 4096
+ZERO_TAIL_BYTES = 512
 """A weight matrix does not end in so many zeros; a file whose download was prepared and never finished does."""
 
 _LONGEST_TAIL = 64 << 20
 """Bytes of zeros after which no more are looked at."""
 
+_MOST_PARTS = 1000
+_FEW_BYTES = 64
 _LENGTH_BYTES = 8
 _BLOCK = 1 << 20
+
+SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<ending>\.\w+)", re.IGNORECASE)
+"""One part of a file that was split."""
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -81,6 +87,31 @@ def read_headers(paths: Iterable[Path]) -> Header:
     return Header(several, tensors, homes, metadata, gguf)
 
 
+def parts_of(path: Path) -> list[Path]:
+    """The files of one component: all parts where an index or one of the parts is named, else the file itself.
+
+    Raises:
+        CheckpointError: the index cannot be read, or a part is not there.
+    """
+    if path.name.lower().endswith(".json"):
+        try:
+            names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+            parts = [path.parent / Path(name).name for name in names]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{path} is no index of weights: it holds no weight_map.") from error
+    elif match := SHARD.fullmatch(path.name):
+        count = int(match["count"])
+        numbers = range(1, count + 1) if count <= _MOST_PARTS else ()
+        parts = [path.with_name(f"{match['stem']}-{n:05d}-of-{match['count']}{match['ending']}") for n in numbers]
+    else:
+        return [path]
+    absent = [part.name for part in parts if not part.is_file()]
+    if absent or not parts:
+        listed = ", ".join(absent[:3]) + (" ..." if len(absent) > 3 else "")
+        raise CheckpointError(f"{path} is in {len(parts)} parts, and {listed} is not there. Fetch it too.")
+    return parts
+
+
 def read_header(path: Path) -> Header:
     """The head of one file. Heads are remembered until the file changes.
 
@@ -110,7 +141,7 @@ def _read(path: Path, changed: int, size: int) -> Header:
             if size < start:
                 raise CheckpointError(f"{path} is truncated: {size} bytes, and its header alone takes {start}.")
             file.seek(_LENGTH_BYTES)
-            values = json.loads(file.read(length))
+            values = json.loads(file.read(length), object_pairs_hook=_once)
         metadata = {str(key): str(value) for key, value in (values.pop("__metadata__", None) or {}).items()}
         tensors = {
             name: Entry(
@@ -121,10 +152,24 @@ def _read(path: Path, changed: int, size: int) -> Header:
             )
             for name, entry in values.items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise CheckpointError(f"{path} is no safetensors file that can be read ({error}).") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"{path} is no safetensors file that can be read ({reason}).") from error
     _check_whole(path, tensors, size)
     return Header((path,), tensors, dict.fromkeys(tensors, path), metadata)
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object whose names differ.
+
+    Raises:
+        ValueError: a name is there twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)} is in it twice")
+    return found
 
 
 _PICKLE_REMEDY = "Only safetensors and GGUF weights are loaded. Convert it, or fetch a file of that kind."
@@ -136,11 +181,20 @@ def _refuse_other_formats(path: Path, begin: bytes, size: int) -> None:
             f"{path} is a git-LFS pointer of {size} bytes, not the weights. Run `git lfs pull` in that folder, or "
             "download the file itself."
         )
-    text = begin.lstrip().lower()
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+    text = begin.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith((b"<!", b"<html", b"<?xml", b"<head", b"<body", b"<script")):
         raise CheckpointError(
             f"{path} is a web page that was saved in the place of the weights. Download the file again; a gated model "
             "needs a login."
+        )
+    if (
+        len(text) > 2 * _LENGTH_BYTES
+        and not _plausible(begin)
+        and all(9 <= byte <= 13 or 32 <= byte < 127 for byte in text)
+    ):
+        raise CheckpointError(
+            f"{path} holds text, not weights: a server's answer in their place, perhaps. Download the file again; a "
+            "gated model needs a login."
         )
     if begin.startswith(b"PK\x03\x04") or (path.suffix.lower() in PICKLES and not _plausible(begin)):
         raise CheckpointError(f"{path} is a PyTorch pickle, which can run code when it is loaded. {_PICKLE_REMEDY}")
@@ -187,12 +241,24 @@ def check_finished(header: Header) -> None:
         if not entries:
             continue
         zeros_from = _zero_tail(path, entries[-1][0])
-        empty = [name for _, name, entry in entries if entry.begin >= zeros_from and entry.end - entry.begin > 64]
-        torn = [name for end, name, entry in entries if entry.begin < zeros_from <= end - ZERO_TAIL_BYTES]
-        if torn or len(empty) > 1:
+        matrices = [each for each in entries if len(each[2].shape) > 1 and _written(each[1])]
+        behind = [(end - entry.begin, name) for end, name, entry in entries if entry.begin >= zeros_from]
+        empty = [name for size, name in behind if size > _FEW_BYTES and _written(name)]
+        torn = [name for end, name, entry in matrices if entry.begin < zeros_from <= end - ZERO_TAIL_BYTES]
+        blank = [name for end, name, entry in matrices if zeros_from <= entry.begin <= end - 2 * ZERO_TAIL_BYTES]
+        if torn or blank or len(empty) > 1:
             raise CheckpointError(
-                f"{path} is an unfinished download: from {(torn or empty)[0]} on it holds zeros alone. Fetch it again."
+                f"{path} is an unfinished download: from {(torn or blank or empty)[0]} on it holds zeros alone. Fetch "
+                "it again."
             )
+
+
+_BEGUN = re.compile(r"(lora_up|lora_B|lora\.up|\.up|lokr_w\d\w*|lora_linear_layer\.up)(\.default)?(\.weight)?$")
+
+
+def _written(name: str) -> bool:
+    """Whether a tensor of this name holds more than zeros in a whole file: a LoRA's second matrix begins as zeros."""
+    return _BEGUN.search(name) is None
 
 
 def _zero_tail(path: Path, end: int) -> int:
@@ -222,6 +288,8 @@ def _gguf(path: Path, size: int) -> Header:
         tensors = {}
         for tensor in reader.tensors:
             shape = tuple(int(side) for side in reversed(tensor.shape.tolist()))
+            if (own := reader.fields.get(f"comfy.gguf.orig_shape.{tensor.name}")) is not None:
+                shape = tuple(int(side) for side in own.contents())  # stored in rows of whole blocks
             begin = int(tensor.data_offset)
             tensors[tensor.name] = Entry(tensor.tensor_type.name, shape, begin, begin + int(tensor.n_bytes))
         fields = reader.fields

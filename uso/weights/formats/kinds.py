@@ -12,8 +12,8 @@ from pathlib import Path
 
 from uso.config import ComponentName
 from uso.errors import CheckpointError
-from uso.weights.formats.headers import Entry, Header, read_header
-from uso.weights.formats.relatives import TITLES, describe, other
+from uso.weights.formats.headers import Entry, Header, parts_of, read_headers
+from uso.weights.formats.relatives import TITLES, describe, foreign, other
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,12 @@ class Content:
     """What it is, in words."""
     refused: str = ""
     """Why it cannot be used, and what to do; empty where it can."""
+    others: tuple[str, ...] = ()
+    """Beginnings of names that belong to other components of the file."""
+
+    def tensors(self, header: Header) -> dict[str, Entry]:
+        """Its tensors, by their names without the prefix."""
+        return _inside(self.prefix, self.others, header)
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ _STORAGE = {"BF16": "bf16", "F16": "fp16", "F32": "fp32", "F64": "fp64", "F8_E4M
 
 def identify(header: Header) -> list[Content]:
     """Every component that a file holds, usable or not; empty where it holds none."""
-    found: list[Content] = []
+    found: list[tuple[_Anchor, str]] = []
     seen: set[tuple[str, str]] = set()
     for anchor in _ANCHORS:
         for name in header.tensors:
@@ -72,8 +78,24 @@ def identify(header: Header) -> list[Content]:
             if (anchor.component, outer) in seen or _belongs_elsewhere(anchor, prefix, header):
                 continue
             seen.add((anchor.component, outer))
-            found.append(_content(anchor, prefix, header))
-    return found
+            found.append((anchor, prefix))
+    prefixes = [prefix for _, prefix in found]
+    return [_content(anchor, prefix, _others(prefix, prefixes), header) for anchor, prefix in found]
+
+
+def _others(prefix: str, prefixes: list[str]) -> tuple[str, ...]:
+    """Where a component's names have no prefix of their own: the first words of the other components' prefixes."""
+    if prefix.removesuffix("text_model.").removesuffix("vision_model."):
+        return ()
+    return tuple({f"{each.split('.')[0]}." for each in prefixes if each} - {"text_model.", "vision_model."})
+
+
+def _inside(prefix: str, others: tuple[str, ...], header: Header) -> dict[str, Entry]:
+    return {
+        name[len(prefix) :]: entry
+        for name, entry in header.tensors.items()
+        if name.startswith(prefix) and not name.startswith(others)
+    }
 
 
 def _belongs_elsewhere(anchor: _Anchor, prefix: str, header: Header) -> bool:
@@ -86,14 +108,14 @@ def _belongs_elsewhere(anchor: _Anchor, prefix: str, header: Header) -> bool:
     return False
 
 
-def _content(anchor: _Anchor, prefix: str, header: Header) -> Content:
-    tensors = {name[len(prefix) :]: entry for name, entry in header.tensors.items() if name.startswith(prefix)}
+def _content(anchor: _Anchor, prefix: str, others: tuple[str, ...], header: Header) -> Content:
+    tensors = _inside(prefix, others, header)
     component = anchor.component
     storage = storage_of(tensors, header)
     title, refused = describe(component, anchor.layout, tensors, header)
     if not refused:
-        refused = _unreadable(tensors, header)
-    return Content(component, prefix, anchor.layout, storage, title, refused)
+        refused = _unreadable(tensors, prefix, header)
+    return Content(component, prefix, anchor.layout, storage, title, refused, others)
 
 
 def storage_of(tensors: Mapping[str, Entry], header: Header) -> str:
@@ -115,27 +137,50 @@ def storage_of(tensors: Mapping[str, Entry], header: Header) -> str:
     return _STORAGE.get(dtype, dtype) + (" scaled" if scaled and dtype.startswith("F8") else "")
 
 
-def _unreadable(tensors: Mapping[str, Entry], header: Header) -> str:
+_PACKINGS: tuple[tuple[str, str], ...] = (
+    (r"\.(wscales|smooth_factor|smooth_orig|smooth)$", "quantised by svdquant (Nunchaku)"),
+    (r"\.(qweight|qzeros)$", "quantised by AWQ or GPTQ"),
+    (r"\.(SCB|weight_format)$", "quantised to int8 by bitsandbytes"),
+    (r"\.quant_state\.bitsandbytes__fp4", "quantised to fp4 by bitsandbytes"),
+    (r"\.(weight_scale_2|weight_global_scale)$", "stored as nvfp4"),
+    (r"\.weight\._(data|scale|shift)$", "quantised by quanto"),
+)
+"""Names of tensors that a way of storing numbers has which is not read."""
+
+_QUANT_METADATA = ("_quantization_metadata", "quantization_config", "quantization")
+_BLOCK_KINDS = ("nvfp4", "mxfp8", "mxfp4", "svdquant")
+
+
+def _unreadable(tensors: Mapping[str, Entry], prefix: str, header: Header) -> str:
     """Why the way in which a file stores its numbers is not read; empty where it is."""
-    names = tensors.keys()
-    if any(name.endswith((".wscales", ".smooth_factor", ".smooth_orig", ".smooth")) for name in names):
-        return "It is quantised by svdquant (Nunchaku), which is not read. Use the bf16, fp8 or GGUF file."
-    if any(name.endswith((".qweight", ".qzeros")) for name in names):
-        return "It is quantised by AWQ or GPTQ, which is not read. Use the bf16, fp8 or GGUF file."
-    if any(name.endswith((".SCB", ".weight_format")) for name in names):
-        return "It is quantised to int8 by bitsandbytes, which is not read. Use the bf16, fp8 or GGUF file."
-    if any(".quant_state.bitsandbytes__fp4" in name for name in names):
-        return "It is quantised to fp4 by bitsandbytes, which is not read. Use the bf16, fp8 or GGUF file."
-    if any(name.endswith((".weight_scale_2", ".weight_global_scale")) for name in names):
-        return "It is stored as nvfp4, which is not read. Use the bf16, fp8 or GGUF file."
-    for text in header.metadata.values():
-        if "nvfp4" in text or "mxfp8" in text or "svdquant" in text:
-            kind = next(kind for kind in ("nvfp4", "mxfp8", "svdquant") if kind in text)
-            return f"It is stored as {kind}, which is not read. Use the bf16, fp8 or GGUF file."
-    if any(entry.dtype in ("I8", "F4", "F8_E8M0") for entry in tensors.values()):
-        kind = next(entry.dtype for entry in tensors.values() if entry.dtype in ("I8", "F4", "F8_E8M0"))
-        return f"It is quantised to {kind.lower()}, which is not read. Use the bf16, fp8 or GGUF file."
+    told = _way_of_storing(tensors, prefix, header)
+    return f"It is {told}, which is not read. Use the bf16, fp8 or GGUF file." if told else ""
+
+
+def _way_of_storing(tensors: Mapping[str, Entry], prefix: str, header: Header) -> str:
+    for pattern, told in _PACKINGS:
+        if any(re.search(pattern, name) for name in tensors):
+            return told
+    for text in (header.metadata.get(key, "") for key in _QUANT_METADATA):
+        for kind in _BLOCK_KINDS:
+            if kind in text:
+                return f"stored as {kind}"
+    for name, entry in tensors.items():
+        if name.endswith(".comfy_quant") and entry.end - entry.begin < _LONGEST_NOTE:
+            with header.homes[prefix + name].open("rb") as file:
+                file.seek(entry.begin)
+                kind = comfy_quant_format(file.read(entry.end - entry.begin).decode(errors="replace"))
+            if not kind.startswith("float8"):
+                return f"stored as {kind or 'an unknown kind of comfy_quant'}"
+        packed = name.endswith(".weight") and f"{name}.quant_state.bitsandbytes__nf4" not in tensors
+        if entry.dtype in ("F4", "F8_E8M0", "F6_E2M3", "F6_E3M2") or (packed and entry.dtype in _INTEGERS):
+            return f"quantised to {entry.dtype.lower()}"
     return ""
+
+
+_INTEGERS = ("I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "BOOL")
+_LONGEST_NOTE = 4096
+"""Bytes of a `comfy_quant` tensor: a short JSON text."""
 
 
 def guidance(content: Content) -> bool | None:
@@ -152,11 +197,12 @@ def find(header: Header, component: ComponentName) -> tuple[Content | None, str]
     if usable:
         chosen = next((content for content in usable if not content.refused), usable[0])
         return (chosen, "") if not chosen.refused else (None, f"{name} is {chosen.title}. {chosen.refused}")
-    if contents and not strange:
+    base = foreign(header)
+    if contents and not strange and base is None:
         held = ", ".join(dict.fromkeys(content.title for content in contents))
         flag = "" if len(contents) > 1 else f" Its flag is --{contents[0].component.replace('_', '-')}."
         return None, f"{name} holds {held}, not {TITLES[component]}.{flag}"
-    title, remedy = (strange[0].title, strange[0].refused) if strange else other(header)
+    title, remedy = base or ((strange[0].title, strange[0].refused) if strange else other(header))
     return None, f"{name} is {title}, not {TITLES[component]}. {remedy}"
 
 
@@ -168,7 +214,7 @@ def check_file(path: Path, component: ComponentName) -> None:
     """
     if component in ("tokenizer", "tokenizer_2"):
         return
-    content, reason = find(read_header(path), component)
+    content, reason = find(read_headers(parts_of(path)), component)
     if content is None:
         raise CheckpointError(f"{path.parent / reason}")
 

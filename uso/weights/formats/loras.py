@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from uso.errors import CheckpointError
 from uso.weights.formats.kinds import identify
@@ -27,10 +28,11 @@ from uso.weights.formats.tensor_files import TensorFiles
 _LISTED = 3
 
 _DOTTED = re.compile(
-    r"(?P<module>.+?)\.(?P<leaf>lora_A|lora_B|lora_down|lora_up|lora\.down|lora\.up|down|up)(?:\.default)?(?:\.weight)?"
+    r"(?P<module>.+?)\.(?P<leaf>lora_A|lora_B|lora_down|lora_up|(?:lora_linear_layer|lora)\.(?:down|up)|down|up)"
+    r"(?:\.default)?(?:\.weight)?"
 )
 _LOKR = re.compile(r"(?P<module>.+)\.(?P<leaf>lokr_w[12](?:_[ab])?)")
-_DOWN = ("lora_A", "lora_down", "lora.down", "down")
+_DOWN = ("lora_A", "lora_down", "lora.down", "lora_linear_layer.down", "down")
 _PREFIXES = (
     "base_model.model.",
     "model.diffusion_model.",
@@ -38,20 +40,31 @@ _PREFIXES = (
     "transformer.",
     "unet.",
     "lora_unet_",
+    "lora_unet.",
     "lora_transformer_",
+    "lora_transformer.",
     "lycoris_",
     "",
 )
 """Before a transformer's module, longest first."""
 
 _TEXT_PREFIXES: tuple[tuple[str, str], ...] = (
-    ("lora_te1_", "text_encoder"),
-    ("lora_te2_", "text_encoder_2"),
-    ("lora_te_", "text_encoder"),
+    *(
+        (f"lora_{short}{mark}", component)
+        for mark in "_."
+        for short, component in (
+            ("te1", "text_encoder"),
+            ("te2", "text_encoder_2"),  # OneTrainer's T5
+            ("te3", "text_encoder_2"),  # kohya's
+            ("te", "text_encoder"),
+        )
+    ),
     ("text_encoder_2.", "text_encoder_2"),
     ("text_encoder.", "text_encoder"),
     ("text_encoders.clip_l.transformer.", "text_encoder"),
     ("text_encoders.t5xxl.transformer.", "text_encoder_2"),
+    ("clip_l.transformer.", "text_encoder"),
+    ("t5xxl.transformer.", "text_encoder_2"),
 )
 
 _REFUSED: tuple[tuple[str, str], ...] = (
@@ -59,8 +72,7 @@ _REFUSED: tuple[tuple[str, str], ...] = (
     (r"\.hada_w[12]", "a LoHa"),
     (r"\.(oft_blocks|oft_diag|boft)", "an OFT"),
     (r"\.lokr_t2$|\.lora_mid", "a LoRA of convolutions"),
-    (r"(img_in|x_embedder)\.lora_A|lora_unet_img_in\.", "a control LoRA (FLUX.1 Depth or Canny)"),
-    (r"\.lora_B\.bias$", "a LoRA with biases, as control LoRAs have"),
+    (r"\.lora_B\.bias$", "a control LoRA (FLUX.1 Depth or Canny), or another with biases"),
     (r"\.(diff|diff_b|set_weight)$", "a file of whole differences"),
 )
 
@@ -101,9 +113,9 @@ class Targets:
                 for lead in ("text_model.", "text_model_", ""):
                     if rest.startswith(lead) and (name := self._texts[component].get(rest.removeprefix(lead))):
                         return component, name
-        if re.fullmatch(r"(double_blocks|single_blocks)\.\d+\.processor\.\w+", module):
+        if xlabs := re.search(r"(?:^|\.)((?:double_blocks|single_blocks)\.\d+\.processor\.\w+)$", module):
             try:
-                target = lora_target(module)
+                target = lora_target(xlabs[1])
             except KeyError:
                 return None
             return ("source", target) if target in self.sources else None
@@ -159,7 +171,7 @@ def added_lora(files: TensorFiles, targets: Targets, strength: float) -> AddedLo
             continue
         change = _change(files, module, parts, strength)
         kind, name = target
-        _check_fits(where, module, change, kind, targets.shape(kind, name))
+        _check_fits(where, module, change, kind, name, targets.shape(kind, name))
         if name in changes[kind]:
             raise CheckpointError(f"{where} changes {name} twice.")
         changes[kind][name] = change
@@ -195,7 +207,9 @@ def _grouped(shapes: Shapes) -> dict[str, dict[str, str]]:
 
 
 def _change(files: TensorFiles, module: str, parts: Mapping[str, str], strength: float) -> Change:
-    alpha = float(files.whole(f"{module}.alpha").float()) if f"{module}.alpha" in files.shapes else None
+    alpha = _number(files, f"{module}.alpha")
+    if any(files.header.tensors[name].dtype[0] not in "FB" or 0 in files.shapes[name] for name in parts.values()):
+        raise CheckpointError(f"{files.where('')}: {module} is empty, or not stored as floating point.")
     if any(leaf.startswith("lokr") for leaf in parts):
         return _lokr(files, module, parts, alpha, strength)
     down = next((name for leaf, name in parts.items() if leaf in _DOWN), None)
@@ -210,6 +224,15 @@ def _change(files: TensorFiles, module: str, parts: Mapping[str, str], strength:
     if alpha is None:
         alpha = _stated_alpha(files, module, rank)
     return LowRank(files, up, down, strength * alpha / rank)
+
+
+def _number(files: TensorFiles, name: str) -> float | None:
+    if name not in files.shapes:
+        return None
+    numbers = files.whole(name).float()
+    if numbers.numel() != 1 or not numbers.isfinite().all():
+        raise CheckpointError(f"{files.where('')}: {name} is not one finite number.")
+    return float(numbers)
 
 
 def _lokr(files: TensorFiles, module: str, parts: Mapping[str, str], alpha: float | None, strength: float) -> Kronecker:
@@ -227,26 +250,43 @@ def _lokr(files: TensorFiles, module: str, parts: Mapping[str, str], alpha: floa
 
 
 def _stated_alpha(files: TensorFiles, module: str, rank: int) -> float:
-    """peft's alpha, as diffusers writes it into the file's head; the rank itself (a scale of 1) where there is none."""
-    text = files.header.metadata.get("lora_adapter_metadata")
-    if not text:
-        return float(rank)
+    """peft's alpha, from the file's head or from `adapter_config.json` beside it; the rank itself (a scale of 1) where
+    neither is there."""
     try:
-        values = json.loads(text)
+        own = _peft_config(files, module)
+        plain = module.removeprefix("base_model.model.").removeprefix(f"{module.split('.')[0]}.")
+        alpha = float(_by_pattern(own.get("alpha_pattern"), plain, own.get("lora_alpha", rank)))
+        if own.get("use_dora") or own.get("lora_bias"):
+            raise ValueError("use_dora and lora_bias are not read")
+        return alpha / rank**0.5 * rank if own.get("use_rslora") else alpha
+    except (OSError, ValueError, TypeError, AttributeError, re.error) as error:
+        raise CheckpointError(f"{files.where('')}: the LoRA's settings (peft) cannot be read ({error}).") from error
+
+
+def _peft_config(files: TensorFiles, module: str) -> dict[str, Any]:
+    text = files.header.metadata.get("lora_adapter_metadata")
+    beside = files.paths[0].parent / "adapter_config.json"
+    if text:
         component = module.split(".")[0]
-        own = {key.removeprefix(f"{component}."): value for key, value in values.items()}
-        plain = module.removeprefix(f"{component}.")
-        alpha = dict(own.get("alpha_pattern") or {}).get(plain, own.get("lora_alpha", rank))
-        stated = dict(own.get("rank_pattern") or {}).get(plain, own.get("r", rank))
-        alpha = float(alpha)
-        return alpha / (float(stated) ** 0.5) * rank if own.get("use_rslora") else alpha
-    except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{files.where('')}: the LoRA's metadata cannot be read ({error}).") from error
+        return {key.removeprefix(f"{component}."): value for key, value in json.loads(text).items()}
+    if files.paths[0].name.startswith("adapter_model") and beside.is_file():
+        return dict(json.loads(beside.read_text(encoding="utf-8")))
+    return {}
 
 
-def _check_fits(where: str, module: str, change: Change, kind: str, wanted: tuple[int, ...]) -> None:
+def _by_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
+    """What peft gives a module: its patterns are the ends of names, or expressions for them."""
+    found = (value for key, value in (patterns or {}).items() if re.match(rf"(?:.*\.)?(?:{key})$", module))
+    return next(found, default)
+
+
+def _check_fits(where: str, module: str, change: Change, kind: str, name: str, wanted: tuple[int, ...]) -> None:
     rows, columns = change.shape
-    part = kind == "source" and columns == wanted[1] and rows == 3 * columns  # query, key and value of `linear1`
+    if re.search(r"(img_in|x_embedder)$", module) and columns == 2 * wanted[1]:
+        raise CheckpointError(
+            f"{where} is a control LoRA (FLUX.1 Depth or Canny), which cannot be added. USO cannot widen its input."
+        )
+    part = kind == "source" and name.endswith("linear1.weight") and columns == wanted[1] and rows == 3 * columns
     if (rows, columns) != tuple(wanted) and not (part and rows <= wanted[0]):
         raise CheckpointError(
             f"{where} does not fit this model: {module} changes a matrix of shape [{rows}, {columns}], and here it has "

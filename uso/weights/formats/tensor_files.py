@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from diffusers.quantizers.gguf.utils import dequantize_functions
 from gguf import GGML_QUANT_SIZES, GGUFReader
+from gguf.quants import dequantize
 from safetensors import SafetensorError, safe_open
 
 from uso.errors import CheckpointError
@@ -47,6 +48,8 @@ class _Nf4:
     block: int
     offset: float | None
     """Of nested scales; None where scales are plain."""
+    nested: int
+    """Numbers in a block of nested scales."""
 
 
 @dataclass
@@ -58,6 +61,8 @@ class TensorFiles:
     """Taken off the names that have it (files of larger models nest their parts)."""
     only_prefixed: bool = False
     """Leave out names without the prefix: they belong to other parts of the larger model."""
+    others: tuple[str, ...] = ()
+    """Beginnings of names that belong to other parts of the larger model."""
     rename: Callable[[str], str] | None = None
     """From a name without the prefix to the one under which it is asked for."""
     device: torch.device = HOST
@@ -75,7 +80,7 @@ class TensorFiles:
         for path in self.header.paths:
             self._readers[path] = self._open(path)
         for key in self.header.tensors:
-            if self.only_prefixed and not key.startswith(self.prefix):
+            if (self.only_prefixed and not key.startswith(self.prefix)) or key.startswith(self.others):
                 continue
             name = key.removeprefix(self.prefix)
             if name.endswith((*_BESIDE, _NF4_STATE)) or name in _ALONE or _is_nf4_part(name):
@@ -86,7 +91,16 @@ class TensorFiles:
                 raise CheckpointError(f"{self.header.homes[key]} holds {name} twice, under two prefixes.")
             self._keys[name] = key
             self.shapes[name] = self._shape(name, key)
+        self._check_beside()
         return self
+
+    def _check_beside(self) -> None:
+        """Refuse scales of weights that are not there."""
+        for name, key in self._beside.items():
+            base = next((name.removesuffix(ending) for ending in _SCALES if name.endswith(ending)), None)
+            weight = f"{base}.weight"
+            if base is not None and (self.rename(weight) if self.rename else weight) not in self._keys:
+                raise CheckpointError(f"{self.header.homes[key]} holds {name} and no {weight}.")
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
@@ -134,11 +148,9 @@ class TensorFiles:
         if f"{key}{_NF4_STATE}" in self.header.tensors:
             values = json.loads(bytes(self._raw(f"{key}{_NF4_STATE}").tolist()))
             nested = values.get("nested_offset") if f"{key}.nested_absmax" in self.header.tensors else None
-            self._nf4[name] = _Nf4(tuple(values["shape"]), int(values["blocksize"]), nested)
+            blocks = int(values.get("nested_blocksize") or _NESTED_BLOCK)
+            self._nf4[name] = _Nf4(tuple(values["shape"]), int(values["blocksize"]), nested, blocks)
             return self._nf4[name].shape
-        kept = self.header.metadata.get(f"comfy.gguf.orig_shape.{key}")
-        if kept:
-            return tuple(int(side) for side in kept.strip("[]").split(","))
         return self.header.tensors[key].shape
 
     def _beside_of(self, name: str, *endings: str) -> torch.Tensor | None:
@@ -156,8 +168,8 @@ class TensorFiles:
         whole = (start, stop) == (0, self.shapes[name][0])
         stored = self._raw(key) if whole else self._raw(key, start, stop)
         scale = self._beside_of(name, *_SCALES)
-        if stored.dtype.itemsize == 1 and stored.dtype.is_floating_point:
-            stored = stored.float()
+        if stored.dtype.is_floating_point and (stored.dtype.itemsize == 1 or scale is not None):
+            stored = stored.float() if stored.dtype != torch.float32 else stored.clone()
             if scale is not None:
                 stored = stored.mul_(self._scale_of(name, scale, start, stop))
         return stored
@@ -194,7 +206,7 @@ class TensorFiles:
         absmax = self._raw(f"{key}.absmax")
         if packing.offset is not None:
             nested = self._raw(f"{key}.nested_quant_map").float()[absmax.long()]
-            factors = self._raw(f"{key}.nested_absmax").float().repeat_interleave(_NESTED_BLOCK)[: nested.numel()]
+            factors = self._raw(f"{key}.nested_absmax").float().repeat_interleave(packing.nested)[: nested.numel()]
             absmax = nested * factors + packing.offset
         blocks = torch.arange(first, last, device=self.device) // packing.block
         return (table[indices] * absmax.float()[blocks]).reshape(stop - start, *packing.shape[1:])
@@ -206,11 +218,21 @@ class TensorFiles:
         data = torch.from_numpy(np.array(tensor.data[start:stop] if by_rows else tensor.data)).to(self.device)
         kind = tensor.tensor_type
         if not data.dtype.is_floating_point:
-            if kind not in dequantize_functions:
-                raise CheckpointError(f"{self.where(name)}: {name} is quantised as {kind.name}, which is not read.")
             block, size = GGML_QUANT_SIZES[kind]
-            data = dequantize_functions[kind](data.view(torch.uint8).reshape(-1, size), block, size, torch.float32)
+            if kind in dequantize_functions:
+                data = dequantize_functions[kind](data.view(torch.uint8).reshape(-1, size), block, size, torch.float32)
+            else:
+                data = self._by_package(name, data, kind)
         return data.float().reshape(stop - start, *shape[1:]) if by_rows else data.float().reshape(shape)[start:stop]
+
+    def _by_package(self, name: str, data: torch.Tensor, kind: Any) -> torch.Tensor:
+        """Kinds that diffusers does not know (IQ4_NL ...), as the gguf package reads them."""
+        try:
+            return torch.from_numpy(np.array(dequantize(data.cpu().numpy(), kind))).to(self.device)
+        except (NotImplementedError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.where(name)}: {name} is quantised as {kind.name}, which is not read. Use Q8_0, fp8 or bf16."
+            ) from error
 
 
 def _is_nf4_part(name: str) -> bool:

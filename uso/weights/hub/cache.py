@@ -18,7 +18,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from uso.config import ComponentName, Source, from_home
 from uso.errors import CheckpointError, ConfigError
-from uso.weights.formats.headers import SUFFIXES, read_header
+from uso.weights.formats.headers import SHARD, SUFFIXES, parts_of, read_header
 
 WEIGHTS = ".safetensors"
 INDEX = ".safetensors.index.json"
@@ -123,6 +123,8 @@ def _find_local(name: ComponentName, source: Source) -> Found:
         raise CheckpointError(f"{name}: {source.path} is a file; name the folder that holds the tokenizer's files.")
     if path.name.endswith(INDEX):
         return _present(path.parent, _indexed(path), {})
+    if path.name.lower().endswith(".json") or SHARD.fullmatch(path.name):
+        return Found(path, tuple(parts_of(path)))
     if path.suffix.lower() not in SUFFIXES:
         read_header(path)  # whatever its name is, its content decides
     return Found(path, (path,))
@@ -138,7 +140,9 @@ def _find_in_folder(name: ComponentName, folder: Path, sizes: Mapping[str, int |
     names, index = choose_weights(sizes, folder.name)
     if not names:  # a folder of one's own may hold one file of another ending
         others = [each for each in sizes if Path(each).suffix.lower() in SUFFIXES]
-        names = others if len(others) == 1 else []
+        stems = {(match["stem"], match["count"]) for each in others if (match := SHARD.fullmatch(each))}
+        split = len(stems) == 1 and all(SHARD.fullmatch(each) for each in others)  # its index has another name
+        names = [each.name for each in parts_of(folder / others[0])] if split else others if len(others) == 1 else []
     if index is not None:
         if not (folder / index).is_file():
             return Found(folder, (), (index,))
