@@ -120,3 +120,10 @@ def test_windows_is_refused_in_a_sentence(tmp_path: Path) -> None:
     done = python("-c", script, folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("app.py: The page runs on Linux and macOS. On Windows start it in WSL 2")
+
+
+def test_a_file_that_is_not_what_its_flag_says_is_refused_at_the_start(tmp_path: Path) -> None:
+    """Catches a server that starts, and says minutes later that its weights are a web page."""
+    (tmp_path / "ae.safetensors").write_text("<!DOCTYPE html><html>Log in</html>")
+    done = python(str(ROOT / "app.py"), "--vae", str(tmp_path / "ae.safetensors"), folder=tmp_path)
+    assert done.returncode == 2 and "is a web page that was saved in the place of the weights" in done.stderr

@@ -160,10 +160,9 @@ class TestRealProgram:
             assert running.ask("/readyz").status == 200
             assert running.signal() == -signal.SIGTERM
 
-    def test_bind_when_ready_tells_of_a_model_that_cannot_be_loaded(self, tmp_path: Path) -> None:
+    def test_bind_when_ready_tells_of_a_model_that_cannot_be_loaded(self, tmp_path: Path, golden_folder: Path) -> None:
         """Catches a container that starts again and again, and nobody is told why."""
-        (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
-        with program(tmp_path, "--bind-when-ready", "--vae", str(tmp_path / "broken.safetensors")) as running:
+        with program(tmp_path, "--bind-when-ready", "--vae", str(golden_folder / "ae.safetensors")) as running:
             running.wait_until_listening()
             answer = running.ask("/readyz")
             assert answer.status == 503 and answer.json()["status"] == "failed"
