@@ -85,7 +85,7 @@ def test_keep_size_shows_the_size_it_used(uso: Callable[..., Ran], picture_file:
     ran = uso("generate", "--model", "demo", "--steps", 1, "--content", content, "--keep-size", "--output", "a.png")
     assert "128 x 80" in ran.err
     with Image.open("a.png") as image:
-        assert image.size == (304, 208)
+        assert image.size == (128, 80)
 
 
 def test_auto_says_which_model_runs_and_why(uso: Callable[..., Ran]) -> None:
