@@ -13,13 +13,17 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from uso.config import ModelConfig, load_model_config
+from uso.arguments import Parser
+from uso.config import ModelConfig
 from uso.errors import ConfigError, USOError
 from uso.output import check_folder
+from uso.system.network import hidden_network_settings
+from uso.terminal import run_program
 from uso.web.jobs.safety import Safety, load_safety
 from uso.web.server.port import address, listen, reserve
 from uso.web.settings import ServerSettings, add_server_flags, server_settings, worker_devices
-from uso.weights.flags import AUTO, AUTO_MODEL, add_model_flags, check_model_flags, load_options, named_files, own_files
+from uso.weights.automatic import automatic_model
+from uso.weights.flags import add_model_flags, check_model_flags, load_options
 
 if TYPE_CHECKING:
     from uso.pipeline.pipeline import USOPipeline
@@ -33,7 +37,7 @@ REFUSED = 2
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="app.py", description="USO in a browser.", allow_abbrev=False)
+    made = Parser(prog="app.py", description="USO in a browser.")
     add_server_flags(made)
     add_model_flags(made)
     return made
@@ -92,7 +96,8 @@ def serve(args: argparse.Namespace, named: ModelConfig | None, settings: ServerS
 
     folder = uploads.private_uploads()
     starting = StartingApp(lambda: build(args, named, settings, safety, listener), hold=settings.bind_when_ready)
-    Server(starting, grace=settings.grace, uploads=folder).run(sockets=[listener])
+    proxies = settings.trusted_proxies
+    Server(starting, grace=settings.grace, uploads=folder, proxies=proxies).run(sockets=[listener])
 
 
 def build(
@@ -103,19 +108,25 @@ def build(
     listener: socket.socket,
 ) -> "BuiltApp":
     """The page. Called in a thread of its own, so that the seconds of importing Gradio delay no answer."""
-    config, reason = (named, f"Chosen with --model {args.model}.") if named else automatic_model(args)
+    config, reason = named, f"Chosen with --model {args.model}."
+    if config is None:
+        config, reason = automatic_model(args, worker_devices(args)[0])
     logger.info("%s. %s", config.title, reason)
+    if args.lora_scale is not None:
+        config = config.model_copy(update={"lora_scale": args.lora_scale})  # the page tells it
 
-    from uso.web.api.calls import Calls
-    from uso.web.jobs.queue import JobQueue
-    from uso.web.page.layout import build_page
-    from uso.web.server.app import built_app
-    from uso.web.server.metrics import Metrics
-    from uso.web.store.recovery import open_ledger
+    with hidden_network_settings():  # Gradio makes HTTP clients when it is imported; the page needs no network
+        from uso.web.api.calls import Calls
+        from uso.web.jobs.queue import JobQueue
+        from uso.web.page.layout import build_page
+        from uso.web.server.app import built_app
+        from uso.web.server.metrics import Metrics
+        from uso.web.store.recovery import open_ledger
 
     devices = worker_devices(args)
     metrics = Metrics(settings.log_prompts)
-    loads = [partial(load, args, config, device, len(devices) == 1) for device in devices]
+    why = None if named else reason
+    loads = [partial(load, args, config, device, why, len(devices) == 1) for device in devices]
     ledger = open_ledger(settings.output)
     queue = JobQueue(loads, settings, ledger, safety=safety, on_over=metrics.job_over)
     metrics.watch(lambda: queue.status)
@@ -123,30 +134,23 @@ def build(
     return built_app(queue, ledger, page, metrics, own_url=lambda: address(listener))
 
 
-def automatic_model(args: argparse.Namespace) -> tuple[ModelConfig, str]:
-    """What `auto` means here, and why. torch is imported only if there are weights to run."""
-    from uso.weights.hub.files import missing
-
-    wanted = own_files(load_model_config(AUTO_MODEL), args)
-    absent = missing(wanted)
-    if absent:
-        return load_model_config("demo"), f"The weights of {wanted.title} are not on this disk."
-    from uso.weights.choices import choose_model
-
-    return choose_model(AUTO, worker_devices(args)[0], named_files(args), lambda model: own_files(model, args))
-
-
 def load(
-    args: argparse.Namespace, config: ModelConfig, device: str, alone: bool, on_progress: "OnProgress"
+    args: argparse.Namespace,
+    config: ModelConfig,
+    device: str,
+    why: str | None,
+    alone: bool,
+    on_progress: "OnProgress",
 ) -> "USOPipeline":
     """The pipeline. Called in a worker's thread, so that the seconds of importing torch delay no answer.
 
     Args:
+        why: why `auto` chose this model; recorded in every picture.
         alone: it is the only worker.
     """
     from uso.weights.loading import load_pipeline
 
-    options = load_options(args) | {"device": device, "alone": alone}
+    options = load_options(args) | {"device": device, "alone": alone, "why": why}
     pipeline = load_pipeline(config, **options, on_progress=on_progress)
     on_progress("Fitting the preview", 1.0)
     pipeline.fit_preview()
@@ -154,4 +158,4 @@ def load(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

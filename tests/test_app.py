@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from uso.config import ROOT
+from uso.weights.automatic import automatic_model
 
 HEAVY = ("torch", "gradio", "diffusers", "transformers", "fastapi")
 
@@ -101,11 +102,10 @@ def test_a_port_in_use_is_refused_before_the_model_is_ready(tmp_path: Path) -> N
 
 def test_auto_without_weights_is_the_demo_and_says_why() -> None:
     """Catches an `auto` that downloads, or asks torch for devices that nothing could run on."""
-    import app
-
     args = argparse.Namespace(device="auto", **dict.fromkeys(_component_flags()))
-    config, reason = app.automatic_model(args)
-    assert config.name == "demo" and reason == "The weights of FLUX.1-dev are not on this disk."
+    config, reason = automatic_model(args, "auto")
+    assert config.name == "demo"
+    assert reason == "The weights of FLUX.1-dev are not on this disk, so the demo model draws this."
 
 
 def _component_flags() -> list[str]:
@@ -120,3 +120,10 @@ def test_windows_is_refused_in_a_sentence(tmp_path: Path) -> None:
     done = python("-c", script, folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("app.py: The page runs on Linux and macOS. On Windows start it in WSL 2")
+
+
+def test_a_file_that_is_not_what_its_flag_says_is_refused_at_the_start(tmp_path: Path) -> None:
+    """Catches a server that starts, and says minutes later that its weights are a web page."""
+    (tmp_path / "ae.safetensors").write_text("<!DOCTYPE html><html>Log in</html>")
+    done = python(str(ROOT / "app.py"), "--vae", str(tmp_path / "ae.safetensors"), folder=tmp_path)
+    assert done.returncode == 2 and "is a web page that was saved in the place of the weights" in done.stderr

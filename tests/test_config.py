@@ -95,6 +95,10 @@ def test_a_model_of_ones_own(tmp_path: Path) -> None:
             {"limits": dict(load_model_config("demo").limits) | {"min_size": 100}},
             r"mine\.yaml: limits: .*multiples of 16",
         ),
+        (
+            {"limits": dict(load_model_config("demo").limits) | {"trained_size": 120}},
+            r"mine\.yaml: limits: .*trained_size must be a multiple of 16 from min_size to max_size",
+        ),
     ],
 )
 def test_what_is_not_understood_is_refused_with_its_place(tmp_path: Path, changes: Any, sentence: str) -> None:
@@ -112,9 +116,20 @@ def test_files_that_are_no_configuration(tmp_path: Path, text: str, sentence: st
         load_model_config(str(tmp_path / "broken.yaml"))
 
 
+def test_a_mark_at_its_beginning_does_not_matter(tmp_path: Path) -> None:
+    """Windows' Notepad writes it: catches a first key that nobody knows."""
+    path = Path(own_model(tmp_path))
+    plain = load_model_config(str(path))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_model_config(str(path)) == plain
+    path.write_bytes(path.read_text(encoding="utf-8-sig").encode("utf-16"))
+    with pytest.raises(ConfigError, match=r"is not UTF-8 text\. Save it as UTF-8\."):
+        load_model_config(str(path))
+
+
 def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes("title: Malerei für mich".encode("latin-1"))
-    with pytest.raises(ConfigError, match=r"latin\.yaml could not be read: 'utf-8' codec can't decode byte 0xfc"):
+    with pytest.raises(ConfigError, match=r"latin\.yaml is not UTF-8 text\. Save it as UTF-8\."):
         load_model_config(str(tmp_path / "latin.yaml"))
 
 

@@ -11,7 +11,11 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
-    {"errors", "files", "config", "image_formats", "images", "checks", "request", "output", "version", "terminal"},
+    {
+        *("errors", "files", "arguments", "config", "image_formats", "images", "checks", "request", "output"),
+        *("version", "terminal"),
+    },
+    {"system"},
     {"transformer"},
     {"memory"},
     {"pipeline"},
@@ -35,7 +39,8 @@ HEAVY = {"torch", "diffusers", "transformers", "accelerate", "gradio"}
 
 LIGHT = sorted(
     PLAIN
-    | {"weights.flags", "weights.hub.files"}
+    | {"weights.flags", "weights.automatic", "weights.hub.files"}
+    | {f"system.{path.stem}" for path in (ROOT / "uso" / "system").glob("[!_]*.py")}
     | {f"cli.{path.stem}" for path in (ROOT / "uso" / "cli").glob("[!_]*.py")}
 )
 """What `python -m uso --help` and the first checks of `app.py` import: nothing heavy may come along."""

@@ -1,4 +1,4 @@
-"""Single values of a request, verified: each check returns the value, or refuses it and says what is allowed."""
+"""Checks of single request values. Each returns the value, or raises an error that says what is allowed."""
 
 import math
 from numbers import Integral, Real

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from uso.errors import ConfigError
+from uso.files import read_text
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
@@ -95,6 +96,14 @@ class Limits(Strict):
     max_steps: int
     min_guidance: float
     max_guidance: float
+    trained_size: int | None = None
+    """Side of the square pictures that a model was trained on, if it draws no other size well. The page then offers
+    that size alone, and "Keep input size" makes it the long side."""
+
+    @property
+    def kept_range(self) -> tuple[int, int]:
+        """The range of a picture's sides with "Keep input size"."""
+        return (self.trained_size,) * 2 if self.trained_size else (self.min_size, self.max_size)
 
     @model_validator(mode="after")
     def _in_order(self) -> "Limits":
@@ -102,6 +111,8 @@ class Limits(Strict):
             raise ValueError("min_size and max_size must be multiples of 16, in order")
         if not 16 <= self.min_content_size <= self.max_content_size:
             raise ValueError("min_content_size must be at least 16 and at most max_content_size")
+        if self.trained_size and (self.trained_size % 16 or not self.min_size <= self.trained_size <= self.max_size):
+            raise ValueError("trained_size must be a multiple of 16 from min_size to max_size")
         return self
 
 
@@ -162,8 +173,8 @@ class MemoryPlan(Strict):
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = yaml.safe_load(read_text(path, "file"))
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path} could not be read: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold names and values.")
@@ -287,7 +298,7 @@ def read_component_config(path: Path) -> dict[str, Any]:
         ConfigError: the file cannot be read.
     """
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values: dict[str, Any] = json.loads(read_text(path, "file"))
+    except ValueError as error:
         raise ConfigError(f"{path} could not be read ({error}).") from error
     return values

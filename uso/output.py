@@ -34,6 +34,8 @@ CHUNK = "uso"
 
 FORMAT = "uso-picture/1"
 REFERENCES = "references"
+TEMPORARY = "uso-outputs"
+"""Beside the system's temporary files: where pictures go if their own folder fails."""
 KINDS = ("content_images", "style_images")
 _MAX_SLUG = 48
 
@@ -72,6 +74,7 @@ def metadata(result: GenerationResult, extra: dict[str, Any] | None = None) -> d
         "model": result.model,
         "timings": {stage: round(seconds, 3) for stage, seconds in result.timings.items()},
         "peak_memory_gib": result.peak_memory_gib,
+        **({"notes": list(result.notes)} if result.notes else {}),
         **(extra or {}),
     }
 
@@ -146,13 +149,14 @@ def write_somewhere(
     """
     own = file_stem(request)
     failures = []
-    for place, name in ((folder, stem or own), (folder, own), (Path(tempfile.gettempdir()) / "uso-outputs", own)):
+    for place, name in ((folder, stem or own), (folder, own), (None, own)):
         try:
+            place = place or files.own_temporary_folder(TEMPORARY)
             place.mkdir(parents=True, exist_ok=True)
             keep_references(request, place)  # first: a picture that exists can be repeated
             path = files.write_new(place, f"{name}.png", write)
         except OSError as error:
-            failures.append(f"{place / name}.png: {error.strerror or error}")
+            failures.append(f"{(place or Path(tempfile.gettempdir())) / name}.png: {error.strerror or error}")
             continue
         if failures:
             logger.warning("The picture was saved as %s instead (%s).", path, "; ".join(failures))
@@ -169,16 +173,16 @@ def remove_parts(folder: Path) -> None:
 def keep_references(request: GenerationRequest, folder: Path) -> None:
     """Store each reference image once, as `references/<sha256>`, so that the picture can be repeated.
 
-    A file's modification time is the time of its last use.
+    Nobody but this user can read them. A file's modification time is the time of its last use.
     """
     for reference in (*request.content_images, *request.style_images):
         target = folder / REFERENCES / reference.sha256
         try:
+            files.private_folder(target.parent)
             if target.exists():
                 os.utime(target)
                 continue
-            target.parent.mkdir(exist_ok=True)
-            files.write_over(target, reference.data)
+            files.write_over(target, reference.data, files.PRIVATE)
         except OSError as error:
             logger.warning("The reference %s could not be kept in %s: %s", reference.name, target.parent, error)
 
@@ -235,14 +239,15 @@ class SavedPicture:
 
 
 def read(path: str | Path) -> SavedPicture:
-    """Read the record of a PNG of this program.
+    """Read the record of a PNG of this program; its pixels are not looked at.
 
     Raises:
         OutputError: there is no such file, or it is not a PNG of this program, or has a newer format.
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        with files.open_regular(path) as file:
+            data = file.read()
         kind = kind_of(data)
         text = text_of(data, CHUNK) if kind in ("", "PNG") else None
     except FileNotFoundError as error:

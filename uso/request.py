@@ -196,7 +196,7 @@ class GenerationRequest:
 
 def keep_input_size_of(config: ModelConfig, reference: ReferenceImage) -> tuple[int, int]:
     """(width, height) of a picture of the model `config` that keeps the aspect ratio of `reference`."""
-    return keep_input_size(*reference.image.size, config.limits.min_size, config.limits.max_size)
+    return keep_input_size(*reference.image.size, *config.limits.kept_range)
 
 
 def _references(given: Any) -> tuple[ReferenceImage, ...]:
@@ -252,3 +252,5 @@ class GenerationResult:
     """Seconds by stage: `condition` (0 where shared with an earlier picture), `denoise`, `decode`."""
     peak_memory_gib: float | None
     """Peak device memory for this picture; None if the device does not report it."""
+    notes: tuple[str, ...] = ()
+    """What people should know of how their request was read, as sentences."""

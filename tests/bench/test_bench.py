@@ -108,7 +108,7 @@ def arguments(**changed: Any) -> argparse.Namespace:
     values = {
         "model": "flux-dev", "device": "cpu", "dtype": "auto", "memory": "auto", "speed": None, "compile": "off",
         "mode": "content+style", "size": 128, "content_size": 64, "steps": 2, "warm_up": 0, "baseline": False,
-        "cap_gib": None, "real_weights": False,
+        "cap_gib": None, "real_weights": False, "weights": None, "add_lora": None,
     }  # fmt: skip
     return argparse.Namespace(**values | changed)
 
@@ -174,3 +174,10 @@ def test_plans_and_levels_are_run_side_by_side_on_the_same_numbers(monkeypatch: 
 def test_flags_that_do_not_go_together_are_refused_before_anything_is_drawn(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         next(measure(arguments(**wrong)))
+
+
+@pytest.mark.parametrize("named", [{"weights": ["folder"]}, {"add_lora": ["lora.safetensors"]}])
+def test_files_of_ones_own_need_real_weights(named: dict[str, Any]) -> None:
+    """Catches a LoRA that is named and not measured."""
+    with pytest.raises(ConfigError, match="Add --real-weights"):
+        next(measure(arguments(**named)))

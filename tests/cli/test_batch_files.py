@@ -27,7 +27,7 @@ def test_image_paths_are_content_then_styles(run: Callable[..., Ran], draw: Call
 
 def test_every_field_of_a_request_may_be_given(run: Callable[..., Ran], draw: Callable[..., str]) -> None:
     job = {
-        "prompt": "狐狸",
+        "prompt": "a fox 狐狸",
         "width": 144,
         "height": 160,
         "steps": 2,
@@ -48,12 +48,12 @@ def test_every_field_of_a_request_may_be_given(run: Callable[..., Ran], draw: Ca
         "guidance_scale": 1.5,
         "content_size": 80,
     }
-    expected |= {"prompt": "狐狸", "schedule": "flux", "tiled_decode": True}
+    expected |= {"prompt": "a fox 狐狸", "schedule": "flux", "tiled_decode": True}
     assert expected.items() <= first.items() and expected.items() <= second.items()
     assert (first["seed"], second["seed"]) == (5, 6)
     assert (third["width"], third["height"], third["keep_input_size"], third["num_inference_steps"]) == (
-        160,
         128,
+        112,
         True,
         1,
     )
@@ -67,7 +67,7 @@ def test_flags_give_what_a_job_leaves_out(run: Callable[..., Ran], draw: Callabl
     jobs = [{"prompt": "", "image_paths": [content]}, {"prompt": "", "image_paths": [content], "width": 144}]
     main(["generate", "--model", "demo", "--steps", "1", "--keep-size", "--output", "two", "--batch", str(save(jobs))])
     assert [(request["width"], request["keep_input_size"]) for request in requests("two")] == [
-        (160, True),
+        (128, True),
         (144, False),
     ]
 
@@ -166,3 +166,19 @@ def test_flags_that_every_job_has_itself_are_refused(run: Callable[..., Ran], no
 def test_one_output_file_is_refused(run: Callable[..., Ran], nothing_loads: None) -> None:
     (line,) = refused(run([{"prompt": "a"}], "--output", "a.png"))
     assert line.startswith("--output a.png names one file, which cannot hold several pictures.")
+
+
+def test_a_batch_file_of_windows_is_read_or_refused_with_the_remedy(
+    run: Callable[..., Ran], uso: Callable[..., Ran]
+) -> None:
+    """Notepad writes a mark, PowerShell UTF-16: catches "not JSON" for a file that looks well to its owner."""
+    path = save([{"prompt": "a fox 狐狸"}])
+    data = path.read_text(encoding="utf-8")
+    path.write_bytes(data.encode("utf-8-sig"))
+    batch = ("generate", "--model", "demo", "--steps", 1, "--batch", path)
+    assert uso(*batch).status == 0 and requests("outputs")[0]["prompt"] == "a fox 狐狸"
+    for encoding in ("utf-16", "utf-16-le", "utf-32"):
+        path.write_bytes(data.encode(encoding))
+        ran = uso(*batch)
+        assert (ran.status, ran.out) == (2, [])
+        assert "is not UTF-8 text. Save it as UTF-8." in ran.err and ran.err.count("\n") == 1

@@ -61,12 +61,12 @@ def test_all_flags_arrive(uso: Callable[..., Ran], picture_file: Callable[..., P
     images = ("--content", files[0], "--content", files[1], "--style", files[2], "--style", files[3])
     values = ("--steps", 3, "--guidance", 2.5, "--content-size", 80, "--seed", 9, "--schedule", 0.5, "--tiled-decode")
     size = ("--width", 144, "--height", 128)
-    (path,) = uso("generate", "--model", "demo", "--prompt", "狐狸", *images, *size, *values).pictures
+    (path,) = uso("generate", "--model", "demo", "--prompt", "a fox, 狐狸", *images, *size, *values).pictures
     request = request_of(path)
     assert [entry["name"] for entry in request.pop("content_images")] == ["a.png", "b.png"]
     assert [entry["name"] for entry in request.pop("style_images")] == ["c.png", "d.png"]
     assert request == {
-        "prompt": "狐狸",
+        "prompt": "a fox, 狐狸",
         "width": 144,
         "height": 128,
         "keep_input_size": False,
@@ -90,8 +90,12 @@ def test_keep_size_shows_the_size_it_used(uso: Callable[..., Ran], picture_file:
 
 def test_auto_says_which_model_runs_and_why(uso: Callable[..., Ran]) -> None:
     ran = uso("generate", "--device", "cpu", *SMALL[2:])
-    assert "The CPU was requested, and FLUX.1-dev needs a GPU." in ran.err
-    assert output.read(ran.pictures[0]).model["name"] == "demo"
+    reason = "The CPU was requested, and FLUX.1-dev needs a GPU, so the demo model draws this."
+    assert reason in ran.err.splitlines()
+    model = output.read(ran.pictures[0]).model
+    assert (model["name"], model["why"]) == ("demo", reason)
+    again = uso("generate", "--from", ran.pictures[0], "--output", "again")
+    assert "why" not in again.err and output.read(again.pictures[0]).model.get("why") is None
 
 
 def test_a_folder_whose_name_is_no_utf_8_is_named_by_its_bytes() -> None:

@@ -20,7 +20,7 @@ def test_a_picture_is_repeated_to_the_bit_when_its_sources_are_gone(
 ) -> None:
     files = [picture_file(name, 180, 140, seed) for seed, name in enumerate(("content.png", "s1.png", "s2.png"))]
     images = ("--content", files[0], "--style", files[1], "--style", files[2])
-    values = ("--prompt", "一只狐狸", "--keep-size", "--steps", 3, "--guidance", 2, "--content-size", 96, "--seed", 11)
+    values = ("--prompt", "fox 狐狸", "--keep-size", "--steps", 3, "--guidance", 2, "--content-size", 96, "--seed", 11)
     model = ("--model", "demo", "--lora-scale", 0.5, "--dtype", "bfloat16", "--schedule", "flux", "--tiled-decode")
     (first,) = uso("generate", *model, *images, *values, "--output", "first").pictures
     for file in files:
@@ -43,7 +43,7 @@ def test_flags_beside_from_change_single_values(uso: Callable[..., Ran], picture
         ("--prompt", ""): {"prompt": ""},
         ("--steps", 1): {"num_inference_steps": 1},
         ("--no-tiled-decode",): {"tiled_decode": False},
-        ("--width", 128): {"width": 128, "keep_input_size": False},
+        ("--width", 128, "--height", 128): {"width": 128, "height": 128, "keep_input_size": False},
     }
     for flags, new in changed.items():
         (path,) = uso("generate", "--from", first, *flags).pictures

@@ -66,6 +66,8 @@ def bare(folder: Path) -> FastAPI:
             return facts | {"scheme": request.url.scheme, "headers": shown}
 
         @app.post("/size")
+        @app.get("/gradio_api/size")
+        @app.post("/gradio_api/size")
         async def size(request: Request) -> int:
             return len(await request.body())
 

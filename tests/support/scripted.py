@@ -35,7 +35,7 @@ class Script:
         self.seen: list[str] = []
         self.at_work = 0
         self.closed_early: list[str] = []
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.previewed: list[int] = []
 
     def stream(self, request: GenerationRequest) -> Generator[Progress | GenerationResult, None, None]:

@@ -16,10 +16,10 @@ ANN, BEN = "a" * 43, "b" * 43
 """Keys of two browsers."""
 
 
-def visitor(key: str | None = ANN, session: str = "tab", local: bool = False) -> gr.Request:
+def visitor(key: str | None = ANN, session: str = "tab", local: bool = False, host: str = "127.0.0.1") -> gr.Request:
     """A request from the browser with this key, or from one that keeps no cookies; `local`: on the server's machine."""
     headers = [] if key is None else [(b"cookie", f"{BROWSER_COOKIE}={key}".encode())]
-    scope = {"type": "http", "method": "POST", "path": "/", "headers": headers, "client": ("127.0.0.1", 1)}
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": headers, "client": (host, 1)}
     if local:
         remember(scope, replace(asker_of(Request(scope)), local=True))
     return gr.Request(Request(scope), session_hash=session)

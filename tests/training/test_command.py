@@ -54,7 +54,7 @@ def test_what_is_missing_is_named_before_anything_loads(
         "tensorboard=false",
         "device=cpu",
     ]
-    assert "The rows /none.jsonl could not be read" in refused(capsys, *mini, "data.rows=/none.jsonl")
+    assert "The rows file /none.jsonl could not be read" in refused(capsys, *mini, "data.rows=/none.jsonl")
     assert "start.lora: there is no file" in refused(capsys, *mini, "start.lora=none.safetensors")
     assert "There is no model" in refused(capsys, *mini, "model=flux-pro")
     assert "The descriptor 'none:none' was not found" in refused(capsys, *mini, "reward.descriptor=none:none")

@@ -29,6 +29,7 @@ def test_every_setting_has_a_flag() -> None:
         "bind_when_ready": ["--bind-when-ready"],
         "trusted_proxies": ["--trusted-proxies", "10.0.0.0/8, *"],
         "allowed_hosts": ["--allowed-hosts", "Uso.example.org, 192.0.2.7,[2001:db8::7]"],
+        "frame_ancestors": ["--frame-ancestors", "https://Hub.example.org/, http://localhost:8080,https://*.a.org"],
         "accounts": ["--auth", "people"],
         "user_header": ["--auth-header", "X-Forwarded-User"],
         "safety": ["--safety", "filters:check"],
@@ -48,14 +49,16 @@ def test_every_setting_has_a_flag() -> None:
         "output": ["--output", "elsewhere"],
     }
     assert set(changes) == set(ServerSettings.__dataclass_fields__)
-    plain = server_settings(parsed())
     for name, flags in changes.items():
-        changed = server_settings(parsed(*flags))
+        base = changes["allowed_hosts"] if name == "user_header" else []  # refused without it
+        plain, changed = server_settings(parsed(*base)), server_settings(parsed(*base, *flags))
         differing = {field for field in changes if getattr(changed, field) != getattr(plain, field)}
         assert differing == {name}, flags
     assert server_settings(parsed("--root-path", "/uso/")).root_path == "/uso"
     names = server_settings(parsed(*changes["allowed_hosts"])).allowed_hosts
     assert names == ("uso.example.org", "192.0.2.7", "[2001:db8::7]")
+    sites = server_settings(parsed(*changes["frame_ancestors"])).frame_ancestors
+    assert sites == ("https://hub.example.org", "http://localhost:8080", "https://*.a.org")
     assert server_settings(parsed("--trusted-proxies", "10.0.0.0/8, *")).trusted_proxies == ("10.0.0.0/8", "*")
 
 
@@ -72,6 +75,33 @@ def test_every_setting_has_a_flag() -> None:
         (["--allowed-hosts", "http://x"], "--allowed-hosts: 'http://x' is no host."),
         (["--allowed-hosts", "x:7860"], "--allowed-hosts: 'x:7860' is no host."),
         (["--allowed-hosts", "*"], "--allowed-hosts: '*' is no host."),
+        *(
+            (["--frame-ancestors", site], f"--frame-ancestors: '{site}' is no site.")
+            for site in (
+                "*",
+                "'none'",
+                "hub.example.org",
+                "https:",
+                "https://",
+                "https://*",
+                "https://*.org",
+                "https://a.*.org",
+                "https://hub.example.org/page",
+                "https://hub.example.org; script-src *",
+                "https://a.org b.org",
+                "https://a.org\r\nx: y",
+                "https://hub.example.org:0",
+                "https://hub.example.org:65536",
+                "https://[::1]",
+                "https://hüb.example.org",
+                "ftp://hub.example.org",
+                "https://you@hub.example.org",
+            )
+        ),
+        (["--auth-header", "X-User"], "--auth-header needs --allowed-hosts. Without it a web page elsewhere"),
+        (["--auth-header", "X-User", "--host", "0.0.0.0"], "--auth-header needs --allowed-hosts."),
+        (["--auth-header", "X-User", "--trusted-proxies", "10.0.0.0/8"], "--auth-header needs --allowed-hosts."),
+        (["--auth-header", "X-User", "--allowed-hosts", ","], "--auth-header needs --allowed-hosts."),
         (["--auth", "people", "--auth-header", "X-User"], "--auth and --auth-header are two ways to let people in"),
     ],
 )

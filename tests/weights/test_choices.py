@@ -9,23 +9,27 @@ from uso.errors import ConfigError
 from uso.memory.plan import GIB
 from uso.weights import choices
 from uso.weights.choices import choose_device, choose_dtype, choose_model, choose_plan
+from uso.weights.hub import files as hub_files
+
+DEMO = ", so the demo model draws this."
 
 
 def test_auto_runs_the_demo_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(hub_files, "missing", lambda _: [])
     for version, words in (("12.8", "here"), (None, "here (this PyTorch is built without CUDA)")):
         monkeypatch.setattr(torch.version, "cuda", version)
         config, reason = choose_model("auto")
         assert config.name == "demo"
-        assert reason == f"PyTorch finds no GPU {words}, and FLUX.1-dev needs one."
+        assert reason == f"PyTorch finds no GPU {words}, and FLUX.1-dev needs one{DEMO}"
 
 
 def test_auto_runs_the_demo_where_the_processor_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches "PyTorch finds no GPU here" beside a GPU."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     config, reason = choose_model("auto", device="cpu")
-    assert (config.name, reason) == ("demo", "The CPU was requested, and FLUX.1-dev needs a GPU.")
+    assert (config.name, reason) == ("demo", f"The CPU was requested, and FLUX.1-dev needs a GPU{DEMO}")
 
 
 @pytest.mark.parametrize(
@@ -40,7 +44,7 @@ def test_auto_goes_by_the_weights_and_the_memory(
     monkeypatch: pytest.MonkeyPatch, absent: list[str], free: int, name: str, says: str
 ) -> None:
     monkeypatch.setattr(choices, "choose_device", lambda _: torch.device("cuda:0"))
-    monkeypatch.setattr(choices, "missing", lambda _: absent)
+    monkeypatch.setattr(hub_files, "missing", lambda _: absent)
     monkeypatch.setattr(choices, "free_device_bytes", lambda _: free * GIB)
     config, reason = choose_model("auto")
     assert config.name == name
@@ -51,7 +55,7 @@ def test_auto_goes_by_the_weights_and_the_memory(
 def test_auto_asks_on_a_mac_for_all_of_the_weights(free: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches 32 GiB loaded into the memory of a small Mac because a plan that streams would need 7.5."""
     monkeypatch.setattr(choices, "choose_device", lambda _: torch.device("mps"))
-    monkeypatch.setattr(choices, "missing", lambda _: [])
+    monkeypatch.setattr(hub_files, "missing", lambda _: [])
     monkeypatch.setattr(choices, "free_device_bytes", lambda _: free * GIB)
     config, reason = choose_model("auto")
     assert config.name == name

@@ -1,4 +1,4 @@
-"""The demo model's factory, `python -m tools.demo VERB`. README.md is its notebook.
+"""How the demo model is made, `python -m tools.demo VERB`. README.md describes it.
 
 world/       the drawn world: subjects, places, styles, triplets
 shards/      drawn data on disk, and a run's samples from it

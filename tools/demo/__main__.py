@@ -1,19 +1,20 @@
-"""The demo model's factory, `python -m tools.demo VERB`: one file of `verbs/` for each verb."""
+"""How the demo model is made, `python -m tools.demo VERB`: one file of `verbs/` for each verb."""
 
 import argparse
 import sys
 
 from tools.demo.verbs import data, evaluate, part, sheet, showcase, stage
+from uso.arguments import Parser
 from uso.cli import main as command_line
+from uso.terminal import run_program
 
 VERBS = (data, sheet, part, stage, evaluate, showcase)
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m tools.demo",
         description="Make the demo model: draw its data, train its parts, measure the result.",
-        allow_abbrev=False,
     )
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for module in VERBS:
@@ -28,4 +29,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

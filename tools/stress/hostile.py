@@ -1,9 +1,10 @@
 """Strangers with bad intentions: `python -m tools.stress.hostile --examples 5000 --seed 1`.
 
 Calls drawn by hypothesis (`calls.py`) go to two servers, one of which asks for a login, and schemathesis goes through
-our own routes by our own schema. Nothing that is nobody's business may come back, nothing of ours may answer 500, and
-at the end the server must live and make the same picture as before. Prints one JSON line; exit status 1 and a sentence
-for each fault if there is any.
+our own routes by our own schema. Then small requests that are dear to answer hit the open one (`stalls.py`). Nothing
+that is nobody's business may come back, nothing of ours may answer 500, nobody may wait for a stranger, and at the end
+the server must live and make the same picture as before. Prints one JSON line; exit status 1 and a sentence for each
+fault if there is any.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from tools.stress.calls import Call, World, calls
 from tools.stress.scene import Scene, Watcher
 from tools.stress.schema import by_schema
 from tools.stress.sender import Sent
+from tools.stress.stalls import stalls
 from uso.config import ROOT
 
 THREADS = 4
@@ -102,6 +104,8 @@ def in_the_open(folder: Path, examples: int, seed: int) -> tuple[dict[str, Any],
         drawn = round(examples * SCHEMA_SHARE)
         attack(program, world, watcher, examples - drawn, seed)
         tried, wrong = by_schema(f"http://127.0.0.1:{program.port}", drawn, seed)
+        stalled, slow = stalls(program)
+        wrong += slow
         _wait_until_idle(program)
         after = process.memory_info().rss / 1e6
         wrong += watcher.faults + scene.strewn() + [f"{path.name} is new." for path in set(ROOT.iterdir()) - top]
@@ -121,6 +125,7 @@ def in_the_open(folder: Path, examples: int, seed: int) -> tuple[dict[str, Any],
     return {
         "calls": sum(watcher.statuses.values()),
         "by_schema": tried,
+        "healthz_and_picture_s": stalled,
         "answers": dict(watcher.statuses),
         "gradio_5xx": dict(watcher.failed_at.most_common(12)),
         "jobs": len(entries),

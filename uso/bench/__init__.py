@@ -2,8 +2,8 @@
 
 measure.py         runs side by side, one line of figures each
 runs.py            one request through the pipeline, timed by stage and step
-baseline.py        the same request the plain way
-request.py         what is run: a mode at a size, with drawn inputs
+baseline.py        the baseline: diffusers' stock transformer
+request.py         the request that is timed: a mode at a size, with drawn inputs
 machine.py         clock, matrix rate and link rate of this machine
 random_model.py    a model of full size with random weights
 flops.py           operations of a step

@@ -1,4 +1,4 @@
-"""The plain way to run a request, for comparison: diffusers' stock transformer, eager.
+"""The baseline for comparison: the same request with diffusers' stock transformer, not compiled.
 
 The LoRA is computed beside the weights, and image encoder, projector and modulation run in every step.
 """

@@ -1,4 +1,4 @@
-"""A machine's clock, rates and names: how runs are timed, and what their figures are compared with."""
+"""This machine's clock, rates and name, for timing runs and for comparing their figures."""
 
 import platform
 import time

@@ -1,4 +1,4 @@
-"""What a benchmark makes: a mode at a size, with drawn references and embeddings that stand in for a prompt."""
+"""The request that a benchmark times: a mode at a size, with drawn references, and embeddings in place of a prompt."""
 
 from dataclasses import dataclass, replace
 

@@ -8,6 +8,7 @@ remote_server.py    the client of that server
 request.py          what these share: flags and records become a request
 info.py             what a picture records
 models.py           which models there are
+inspect.py          what a weights file is
 download.py         fetch a model's weights
 memory.py           what memory a request will need
 bench.py            measure this machine

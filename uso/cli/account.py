@@ -16,7 +16,6 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         help="who may use the server",
         description="Add an account to the file that `app.py --auth FILE` reads, or replace its password. A terminal "
         "prompts for it twice; otherwise it is one line of stdin. A running server picks the change up by itself.",
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     parser.add_argument("file", type=Path, metavar="FILE", help="htpasswd format with bcrypt; created if missing")

@@ -13,7 +13,6 @@ import hashlib
 import itertools
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -23,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 from uso import output
 from uso.cli.request import REQUEST_FLAGS, chosen_config, load, make, output_place, request_values
 from uso.config import SPEEDS, ModelConfig, from_home
-from uso.errors import ConfigError, OutputError, RequestError, USOError
+from uso.errors import OutputError, RequestError, USOError
+from uso.files import read_text
 from uso.request import MAX_IMAGES, MAX_SEED, RANDOM_SEED, GenerationRequest, GenerationResult, ReferenceImage
+from uso.system.launcher import Process, this_process
 from uso.terminal import say
 from uso.weights.flags import AUTO, with_auto
 
@@ -79,38 +80,18 @@ class Job:
             yield replace(whole, seed=self.seed + indices[0], num_images=len(indices))
 
 
-@dataclass(frozen=True)
-class Process:
-    """This process among several, as started by `accelerate launch` or `torchrun`."""
+def takes(process: Process, job: Job) -> bool:
+    """Whether a job is this process's own."""
+    return (job.number - 1) % process.world == process.rank
 
-    rank: int
-    world: int
-    local_rank: int
 
-    @classmethod
-    def from_environment(cls) -> "Process":
-        """From RANK, WORLD_SIZE and LOCAL_RANK; a single process if they are not set.
+def device_of(process: Process, wanted: str) -> str:
+    """The requested device; for `auto` with several processes, this process's own GPU."""
+    if wanted != AUTO or process.world == 1:
+        return wanted
+    import torch
 
-        Raises:
-            ConfigError: their values make no sense.
-        """
-        names = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
-        texts = {name: os.environ.get(name, default) for name, default in names.items()}
-        if not all(text.isdecimal() for text in texts.values()) or int(texts["RANK"]) >= int(texts["WORLD_SIZE"]):
-            values = ", ".join(f"{name}={text}" for name, text in texts.items())
-            raise ConfigError(f"{values} do not say which process this is. Use accelerate launch, or unset them.")
-        return cls(*(int(text) for text in texts.values()))
-
-    def takes(self, job: Job) -> bool:
-        return (job.number - 1) % self.world == self.rank
-
-    def device(self, wanted: str) -> str:
-        """The requested device; for `auto` with several processes, this process's own GPU."""
-        if wanted != AUTO or self.world == 1:
-            return wanted
-        import torch
-
-        return f"cuda:{self.local_rank}" if torch.cuda.is_available() else wanted
+    return f"cuda:{process.local_rank}" if torch.cuda.is_available() else wanted
 
 
 def generate_batch(args: argparse.Namespace) -> int:
@@ -121,14 +102,15 @@ def generate_batch(args: argparse.Namespace) -> int:
     """
     _refuse_single_flags(args)
     args = with_auto(args)
-    process = Process.from_environment()
-    config = chosen_config(args)
+    process = this_process()
+    _entries(Path(args.batch))  # before `auto` may import torch
+    config, why = chosen_config(args)
     jobs = read_jobs(Path(args.batch), config, args)
-    own = [job for job in jobs if process.takes(job)]
+    own = [job for job in jobs if takes(process, job)]
     waiting = [job for job in own if job.missing()]
     skipped, failed = _present(own), 0
     if waiting:
-        pipe = load(config, argparse.Namespace(**(vars(args) | {"device": process.device(args.device)})))
+        pipe = load(config, argparse.Namespace(**(vars(args) | {"device": device_of(process, args.device)})), why)
         check_prompts(Path(args.batch), jobs, pipe)
     for job in waiting:
         try:
@@ -201,7 +183,7 @@ def read_jobs(path: Path, config: ModelConfig, args: argparse.Namespace) -> list
 
 
 def check_prompts(path: Path, jobs: list[Job], pipe: "USOPipeline") -> None:
-    """Refuse prompts that are longer than the model reads, as counted by its tokenizer.
+    """Refuse prompts that are longer than the model reads, or in letters that it does not know, by its tokenizer.
 
     Raises:
         RequestError: lists each refused job by number, with the reason.
@@ -210,6 +192,7 @@ def check_prompts(path: Path, jobs: list[Job], pipe: "USOPipeline") -> None:
     for job in jobs:
         try:
             pipe.check_prompt(job.values["prompt"])
+            pipe.reading_notes(job.values["prompt"])
         except RequestError as error:
             problems.append(f"Job {job.number}: {error}")
     _refuse(path, problems, len(jobs))
@@ -223,10 +206,8 @@ def _refuse(path: Path, problems: list[str], jobs: int) -> None:
 
 def _entries(path: Path) -> list[Any]:
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise RequestError(f"The batch file {path} could not be read ({error.strerror}).") from error
-    except (ValueError, RecursionError) as error:
+        entries = json.loads(read_text(path, "batch file", RequestError))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise RequestError(f"The batch file {path} is not JSON: {error}.") from error
     if not isinstance(entries, list) or not entries:
         raise RequestError(f"The batch file {path} must hold a list of one or more jobs: [{{...}}, ...].")

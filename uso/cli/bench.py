@@ -14,7 +14,6 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         help="measure this machine",
         description="Time one request stage by stage, on random weights of full size (reduced on a CPU), and print one "
         "line of JSON per run. --memory and --speed may name several, separated by commas, to be run side by side.",
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     parser.add_argument("--model", default="flux-dev", metavar="NAME", help=f"{', '.join(model_names())} (flux-dev)")

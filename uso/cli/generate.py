@@ -18,6 +18,7 @@ from uso.cli.request import (
     request_values,
     tell_differences,
 )
+from uso.config import ModelConfig
 from uso.errors import ConfigError
 from uso.request import GenerationRequest
 from uso.terminal import on_terminal, say
@@ -94,16 +95,21 @@ def generate(args: argparse.Namespace) -> int:
     picture = output.read(args.repeat) if args.repeat else None
     recorded = recorded_flags(args, picture) if picture else {}
     args = with_auto(argparse.Namespace(**(vars(args) | recorded)))
-    config = chosen_config(args)
-    values = request_values(args)
-    if picture:
-        values = repeated_values(picture, values, config, Path(args.output or DEFAULT_FOLDER))
-    request = GenerationRequest.create(config, **values)
+    given = request_values(args)
+
+    def request_for(model: ModelConfig) -> GenerationRequest:
+        values = given
+        if picture:
+            values = repeated_values(picture, given, model, Path(args.output or DEFAULT_FOLDER))
+        return GenerationRequest.create(model, **values)
+
+    config, why = chosen_config(args, request_for)
+    request = request_for(config)
     folder, stem = output_place(args.output, several=request.num_images > 1)
     if on_terminal() or request.keep_input_size:
         say(f"{config.title}: {request.width} x {request.height}, seed {request.seed}.")
     _check_machine(args, recorded)
-    pipe = load(config, args)
+    pipe = load(config, args, why)
     if picture:
         tell_differences(picture, pipe.provenance)
     make(pipe, request, lambda result: output.save(result, folder, stem))

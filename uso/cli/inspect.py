@@ -19,7 +19,6 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         help="what a weights file is",
         description="Say which components a weights file holds, how its numbers are stored, and whether this program "
         "can use it. Reads the head of the file alone.",
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     parser.add_argument("file", type=Path, metavar="FILE", help="a file, or a folder with the parts of one")

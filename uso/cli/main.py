@@ -6,13 +6,11 @@ everything else to stderr. Only what needs torch imports it, so `--help` and eve
 
 import argparse
 import logging
-import os
-import sys
 import traceback
 from collections.abc import Sequence
 
+from uso.arguments import Parser
 from uso.cli import (
-    FAILED,
     INTERRUPTED,
     REFUSED,
     account,
@@ -27,6 +25,7 @@ from uso.cli import (
     train_data,
 )
 from uso.errors import USOError
+from uso.system.packages import import_problem
 from uso.terminal import log_to_terminal, on_terminal, say
 from uso.version import __version__
 
@@ -42,25 +41,21 @@ def main(argv: Sequence[str] | None = None, parser: argparse.ArgumentParser | No
     try:
         status: int = args.run(args)
         return status
-    except BrokenPipeError:  # the reader stopped early, as in `python -m uso info ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    except (KeyboardInterrupt, USOError) as error:
+    except (Exception, KeyboardInterrupt) as error:
         if args.debug:
             traceback.print_exc()
-        if isinstance(error, USOError):
-            say(str(error))
-            return REFUSED
-        say("Stopped. Pictures that were finished are kept.")
-        return INTERRUPTED
+        if isinstance(error, KeyboardInterrupt):
+            say("Stopped. Pictures that were finished are kept.")
+            return INTERRUPTED
+        sentence = str(error) if isinstance(error, USOError) else import_problem(error)
+        if sentence is None:
+            raise
+        say(sentence)
+        return REFUSED
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m uso",
-        description="Pictures from a sentence, a content image and style images.",
-        allow_abbrev=False,
-    )
+    parser = Parser(prog="python -m uso", description="Pictures from a sentence, a content image and style images.")
     parser.add_argument("--version", action="version", version=f"uso {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for add_parser in (

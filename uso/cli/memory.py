@@ -24,7 +24,6 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         "memory",
         help="what memory a request will need",
         description="Forecast a request's memory, stage by stage, from shapes alone: nothing is loaded or fetched.",
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     parser.add_argument("--model", default="flux-dev", metavar="NAME", help=f"{', '.join(model_names())} (flux-dev)")

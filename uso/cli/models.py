@@ -14,7 +14,6 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         help="which models there are",
         description="List the models, and whether they are on this disk. With --weights, print a table of what the "
         "folders hold for one model: which file is chosen for each component, and why the others are not.",
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     parser.add_argument("--model", default=AUTO_MODEL, metavar="NAME", help=f"for the table ({AUTO_MODEL})")

@@ -17,6 +17,7 @@ from uso.cli.request import (
     output_place,
     recorded_values,
     request_values,
+    say_once,
     tell_differences,
 )
 from uso.config import COMPONENT_NAMES, load_model_config
@@ -62,6 +63,7 @@ def generate_remotely(args: argparse.Namespace) -> int:
         values = recorded_values(picture, values, Path(args.output or DEFAULT_FOLDER))
     request = known_request(values)
     folder, stem = output_place(args.output, several=request.num_images > 1)
+    said: set[str] = set()
     with RemoteServer(args.server) as server:
         images = server.upload_all(request.content_images, request.style_images)
         sent = {name: values[name] for name in SENT if values.get(name) is not None} | images
@@ -71,6 +73,7 @@ def generate_remotely(args: argparse.Namespace) -> int:
                 data = server.picture(sent | {"seed": one.seed}, _show_in(bar, index, request.num_images))
                 path = output.write_somewhere(one, folder, stem, _writing(data), "It is kept on the server.")
                 print_path(path)
+                say_once(_notes(path), said)
                 if picture and index == 0:
                     _print_differences(picture, path)
     return 0
@@ -109,6 +112,14 @@ def known_request(values: dict[str, Any]) -> GenerationRequest:
     known = {name: values[name] for name in ("prompt", "seed", "num_images") if name in values}
     request = GenerationRequest.create(load_model_config("demo"), **known)  # these rules are the same for every model
     return replace(request, content_images=tuple(contents), style_images=tuple(styles))
+
+
+def _notes(path: Path) -> list[str]:
+    """What the server noted of the request, from the picture's record."""
+    try:
+        return [str(note) for note in output.read(path).record.get("notes") or ()]
+    except OutputError:
+        return []
 
 
 def _writing(data: bytes) -> Callable[[BinaryIO], object]:

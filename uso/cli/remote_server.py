@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from uso.errors import ConfigError, OutputError, RequestError, USOError
 from uso.request import ReferenceImage
+from uso.system.network import check_network, is_this_machine, proxy_for
 from uso.terminal import say
 
 LOGIN = "USO_SERVER_LOGIN"
@@ -40,6 +41,8 @@ class RemoteServer:
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"--server {url} is not the address of a server. Give one like http://127.0.0.1:7860.")
         self.url = url.rstrip("/")
+        self._proxied = not is_this_machine(url)
+        """Whether the environment's proxies and certificates count. No proxy leads to this machine."""
         self._client: Any = None
         self._cookies: dict[str, str] = {}
 
@@ -52,6 +55,10 @@ class RemoteServer:
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
         with self._in_sentences():
+            if self._proxied:
+                from httpx import Client
+
+                check_network(Client)
             self._check_state()
             self._log_in()
             self._connect()
@@ -107,7 +114,7 @@ class RemoteServer:
 
         address = f"{self._client.src_prefixed}file={quote(path)}"
         try:
-            answer = httpx.get(address, cookies=self._cookies, timeout=_timeout())
+            answer = httpx.get(address, cookies=self._cookies, **self._options())
             answer.raise_for_status()
         except httpx.HTTPError as error:
             raise OutputError(
@@ -132,7 +139,7 @@ class RemoteServer:
     def _check_state(self) -> None:
         import httpx
 
-        answer = httpx.get(f"{self.url}/readyz", timeout=_timeout())
+        answer = httpx.get(f"{self.url}/readyz", **self._options())
         try:
             state = answer.json()
             status, error = state["status"], state["error"]
@@ -146,10 +153,11 @@ class RemoteServer:
     def _no_server(self, answer: Any) -> str:
         """Explain an answer that is not from this program's server."""
         if answer.status_code in (502, 503, 504):
-            return f"The server at {self.url} is starting, or down ({answer.status_code}). Try again in a minute."
+            down = f"The server at {self.url}{self._asked()} is starting, or down ({answer.status_code})."
+            return f"{down} Try again in a minute."
         if answer.has_redirect_location:
             return f"{self.url} is elsewhere now: it leads to {answer.headers['location']}. Give that address."
-        return f"What answers at {self.url} is not a server of this program ({answer.status_code})."
+        return f"What answers at {self.url}{self._asked()} is not a server of this program ({answer.status_code})."
 
     def _log_in(self) -> None:
         login = os.environ.get(LOGIN)
@@ -173,7 +181,7 @@ class RemoteServer:
             verbose=False,
             analytics_enabled=False,
             download_files=False,
-            httpx_kwargs={"timeout": _timeout(), "cookies": self._cookies},
+            httpx_kwargs={"cookies": self._cookies, **self._options()},
         )
         if not any(endpoint.api_name == "/generate" for endpoint in self._client.endpoints.values()):
             raise ConfigError(f"What answers at {self.url} is not a server of this program.")
@@ -181,10 +189,21 @@ class RemoteServer:
     def _post(self, address: str, check: bool = True, **content: Any) -> Any:
         import httpx
 
-        answer = httpx.post(address, cookies=self._cookies, timeout=_timeout(), **content)
+        answer = httpx.post(address, cookies=self._cookies, **self._options(), **content)
         if check:
             answer.raise_for_status()
         return answer
+
+    def _asked(self) -> str:
+        """The proxy that stands between, for messages."""
+        proxy = proxy_for(self.url) if self._proxied else ""
+        return f" through the proxy {proxy}, which the environment names" if proxy else ""
+
+    def _options(self) -> dict[str, Any]:
+        """Of every connection."""
+        import httpx
+
+        return {"timeout": httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS), "trust_env": self._proxied}
 
     @contextmanager
     def _in_sentences(self) -> Iterator[None]:
@@ -204,8 +223,11 @@ class RemoteServer:
             raise RequestError(_detail(error.response)) from error
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise ConfigError(
-                f"Nothing answers at {self.url} ({error}). Start it with `python app.py`, or correct --server."
+                f"Nothing answers at {self.url}{self._asked()} ({error}). Start it with `python app.py`, or correct "
+                "--server."
             ) from error
+        except httpx.ProxyError as error:
+            raise ConfigError(f"{self.url} cannot be reached{self._asked()} ({error}). Correct the proxy.") from error
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise ConfigError(f"--server {self.url} is not the address of a server ({error}).") from error
         except (httpx.TransportError, concurrent.futures.CancelledError) as error:
@@ -214,12 +236,6 @@ class RemoteServer:
             ) from error
         except ValueError as error:  # raised by gradio_client, with a message
             raise RequestError(f"The server at {self.url} refused it: {error}") from error
-
-
-def _timeout() -> Any:
-    import httpx
-
-    return httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
 
 
 def _detail(answer: Any) -> str:

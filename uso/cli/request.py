@@ -5,7 +5,7 @@ Whatever can be refused is refused before torch is imported.
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,8 @@ from uso.config import SPEEDS, ModelConfig, from_home, model_names
 from uso.errors import ConfigError, OutputError, RequestError
 from uso.request import GenerationRequest, GenerationResult, ReferenceImage
 from uso.terminal import loading_bar, print_path, say, step_bar
-from uso.weights.flags import AUTO, check_model_flags, load_options, named_files, own_files, weights_folders
+from uso.weights.automatic import automatic_model
+from uso.weights.flags import AUTO, check_model_flags, load_options, weights_folders
 
 if TYPE_CHECKING:
     from uso.pipeline.pipeline import USOPipeline
@@ -44,32 +45,46 @@ def make(
     pipe: "USOPipeline", request: GenerationRequest, save: Callable[[GenerationResult], Path], label: str = ""
 ) -> None:
     """Run a request; each picture is saved, and its path printed, as soon as it is finished."""
+    said: set[str] = set()
     with closing(pipe.stream(request)) as events, step_bar(label) as show:
         for event in events:
             if isinstance(event, GenerationResult):
                 print_path(save(event))
+                say_once(event.notes, said, label)
             else:
                 show(event)
 
 
-def chosen_config(args: argparse.Namespace) -> ModelConfig:
-    """The model that the flags name; only `auto` has to check the device."""
+def say_once(notes: Iterable[str], said: set[str], label: str = "") -> None:
+    """Print notes on how a request was read that were not printed before."""
+    for note in notes:
+        if note not in said:
+            said.add(note)
+            say(f"{label.capitalize().rstrip(', ')}: {note}" if label else note)
+
+
+def chosen_config(
+    args: argparse.Namespace, check: Callable[[ModelConfig], object] = lambda config: None
+) -> tuple[ModelConfig, str | None]:
+    """The model that the flags name, or that `auto` is here with the reason. Only `auto` may have to check the device.
+
+    Args:
+        check: refuses what a model cannot run, before the device is checked.
+    """
     config = check_model_flags(args)
     if config is not None:
-        return config
-    from uso.weights.choices import choose_model
-
-    config, reason = choose_model(args.model, args.device, named_files(args), lambda model: own_files(model, args))
-    say(reason)
-    return config
+        return config, None
+    config, why = automatic_model(args, args.device, check)
+    say(why)
+    return config, why
 
 
-def load(config: ModelConfig, args: argparse.Namespace) -> "USOPipeline":
+def load(config: ModelConfig, args: argparse.Namespace, why: str | None = None) -> "USOPipeline":
     """Load the pipeline as the model flags say. A named model is fetched if necessary; `auto` never fetches."""
     from uso.weights.loading import load_pipeline
 
     with loading_bar() as show:
-        return load_pipeline(config, **load_options(args), on_progress=show)
+        return load_pipeline(config, **load_options(args), why=why, on_progress=show)
 
 
 def request_values(args: argparse.Namespace) -> dict[str, Any]:
@@ -200,7 +215,7 @@ def tell_differences(picture: output.SavedPicture, provenance: dict[str, Any]) -
 
 def _plain(model: dict[str, Any]) -> dict[str, Any]:
     """The record of a model without its files, flattened."""
-    values = {key: value for key, value in model.items() if key not in ("components", "versions")}
+    values = {key: value for key, value in model.items() if key not in ("components", "versions", "why")}
     return values | _part(model, "versions")
 
 

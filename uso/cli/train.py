@@ -10,7 +10,6 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         help="train projector and LoRA",
         description="Run a training stage of configs/training/ or a YAML file of your own; several GPUs: accelerate "
         "launch -m uso train CONFIG. The result is written in the released layout, with every checkpoint.",
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     parser.add_argument("config", metavar="CONFIG", help="a name (see configs/training/) or a YAML file")

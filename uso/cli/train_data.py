@@ -16,11 +16,10 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         "train.data",
         help="make and check training data",
         description="Training data: triplets of a content image, a style image and a target picture.",
-        allow_abbrev=False,
     )
     kinds = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     _add_make(kinds)
-    check = kinds.add_parser("check", help="name every row that cannot be used", allow_abbrev=False)
+    check = kinds.add_parser("check", help="name every row that cannot be used")
     check.add_argument("file", type=Path, metavar="FILE", help="JSON lines")
     check.add_argument("--min-side", type=int, default=64, metavar="PIXELS", help="least short side (64)")
     check.add_argument("--links", action="store_true", help="pictures may lie in linked folders")
@@ -34,7 +33,6 @@ def _add_make(kinds: Any) -> None:
         help="make triplets from stylised pictures",
         description="Let a stylization and a de-stylization expert make references for every picture, and drop pairs "
         "that CSD or DINO find unlike. An interrupted call continues.",
-        allow_abbrev=False,
     )
     made.add_argument("pictures", type=Path, metavar="PICTURES", help="a folder; a.txt beside a.png is its caption")
     made.add_argument("--output", type=Path, required=True, metavar="FOLDER")

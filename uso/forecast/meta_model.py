@@ -4,9 +4,9 @@ Weights are counted. Everything else that is alive at each stage is found by run
 `uso.forecast.live_memory`. No weights are read, no network is used, nothing is computed. `uso.memory.plan` says how a
 plan divides the device.
 
-Scratch memory inside kernels is not counted. For the autoencoder this assumes that cuDNN, in float32 without TF32,
-needs no more than the tensors' own peak leaves free: 0.25 GiB at the largest convolution of a 1024 x 1024 decode, 0.5
-GiB at the others of that size. cuBLAS's share is in `uso.memory.plan.RESERVE`.
+Scratch memory inside kernels is not counted. For the autoencoder, in float32 without TF32, this assumes that cuDNN's
+workspace fits between a convolution's own memory and the peak: 0.25 GiB at the largest convolution of a 1024 x 1024
+decode, 0.5 GiB at the others of that size. cuBLAS's share is in `uso.memory.plan.RESERVE`.
 """
 
 from collections.abc import Callable, Hashable, Iterator

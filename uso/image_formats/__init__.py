@@ -1,8 +1,8 @@
-"""Image files as bytes: which format they have, what of them carries pixels, and what decoding them would cost.
+"""Image files as bytes: their format, the parts that carry pixels, and the cost of decoding.
 
     kinds       the format of a file by its first bytes, never by its name
-    reader      `prepare`: any file becomes an `ImageData`, or is refused in a sentence
-    contents    what the others share: `ImageData`, `Refusal`, limits, the orientation in EXIF and XMP
+    reader      `prepare`: a file becomes an `ImageData`, or is refused with a sentence
+    contents    shared by the others: `ImageData`, `Refusal`, limits, the orientation in EXIF and XMP
     png         PNG: chunks
     jpeg        JPEG: segments, and how many scans there are
     tiff        TIFF: directories, camera raws, previews
@@ -10,5 +10,5 @@
     simple      WebP, GIF and BMP
     colours     decoded pixels of any mode and profile become 8-bit sRGB on white
 
-Only what a decoder needs is handed to Pillow: damaged or huge metadata cost no picture, and no time.
+Pillow gets only what a decoder needs, so damaged or huge metadata does no harm.
 """

@@ -1,4 +1,4 @@
-"""What the formats share: what is handed to the decoder, how a file is refused, where EXIF keeps the orientation."""
+"""Shared by all formats: the data for the decoder, refusals, limits, and the orientation in EXIF."""
 
 import re
 import struct

@@ -1,4 +1,4 @@
-"""JPEG: segments that make the picture are kept; how many scans there are is counted before any is decoded."""
+"""JPEG: keeps the segments that make up the picture, and counts the scans before any is decoded."""
 
 import re
 import struct

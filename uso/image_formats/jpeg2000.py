@@ -1,4 +1,4 @@
-"""JPEG 2000: tiles, code blocks and precincts, of which decoding costs more than its pixels do."""
+"""JPEG 2000: checks tiles, code blocks and precincts, which can make decoding slower than the pixels alone would."""
 
 import itertools
 import struct

@@ -1,6 +1,6 @@
-"""PNG: only the chunks that make the picture are kept, with fresh checksums.
+"""PNG: keeps only the chunks that make up the picture, with fresh checksums.
 
-Text, profiles and other ancillary chunks can then be damaged or huge, and an animation is its first picture.
+So damaged or huge text, profiles and other ancillary chunks do no harm. Of an animation the first picture is kept.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""`prepare`: what of a file goes to the decoder, whatever its format is."""
+"""`prepare`: the parts of a file that go to the decoder, for every format."""
 
 import struct
 import sys

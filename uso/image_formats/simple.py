@@ -1,4 +1,4 @@
-"""WebP, GIF and BMP: the first picture, without what is not needed to show it."""
+"""WebP, GIF and BMP: keeps the first picture, and only what is needed to show it."""
 
 import struct
 

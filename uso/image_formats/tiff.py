@@ -1,6 +1,7 @@
-"""TIFF: the first picture under a directory of its own, with only the entries that decoding needs.
+"""TIFF: keeps the first picture, with a new directory that has only the entries needed for decoding.
 
-Camera raws are TIFFs whose first picture is a preview; they are refused, and so is any other reduced first picture.
+Camera raws are TIFFs whose first picture is a preview. They are refused, as is any other file whose first picture is
+reduced.
 """
 
 import struct

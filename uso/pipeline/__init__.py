@@ -2,12 +2,13 @@
 
 pipeline.py        USOPipeline: saving and loading, placing, whole requests
 conditioning.py    one request's prompt, styles and references, put together
+prompts.py         prompts as token ids; which words are not read
 encoders.py        T5, CLIP, SigLIP and the autoencoder's encoder
 denoising.py       Euler steps and decoding
-stages.py          what the stages hand to each other
+stages.py          the values passed between stages
 latents.py         noise, packing, position ids
 schedule.py        noise levels
 preview.py         a small picture of unfinished latents
 pacing.py          how far the host runs ahead of the device
-cache.py           what was computed for earlier requests
+cache.py           results of earlier requests
 """

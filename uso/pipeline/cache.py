@@ -1,4 +1,4 @@
-"""A bounded cache of tensors in host memory: what earlier requests computed, by what it depends on."""
+"""A bounded cache of tensors in host memory: results of earlier requests, keyed by their inputs."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable

@@ -15,6 +15,7 @@ from uso.config import ModelConfig
 from uso.errors import RequestError
 from uso.memory.residency import Residency
 from uso.pipeline.latents import image_to_tensor, pack
+from uso.pipeline.prompts import prompt_ids, prompt_length, reading_notes
 from uso.transformer.context_embedder import STYLE_LAYERS, ContextEmbedder
 from uso.transformer.exchange import ExchangedTransformer
 
@@ -57,11 +58,10 @@ class Encoders:
         """
         for prompt in prompts:
             self.check_prompt(prompt)
-        texts, length = list(prompts), self.model_config.max_sequence_length
-        ids_2 = self.tokenizer_2(texts, padding="max_length", max_length=length, return_tensors="pt").input_ids
-        ids = self.tokenizer(
-            texts, padding="max_length", max_length=CLIP_LENGTH, truncation=True, return_tensors="pt"
-        ).input_ids
+        padded = {"padding": "max_length", "max_length": self.model_config.max_sequence_length}
+        ids_2 = torch.cat([prompt_ids(self.tokenizer_2, prompt, **padded) for prompt in prompts])
+        padded = {"padding": "max_length", "max_length": CLIP_LENGTH, "truncation": True}
+        ids = torch.cat([prompt_ids(self.tokenizer, prompt, **padded) for prompt in prompts])
         self.residency.enter("text")
         with self.residency.visit(self.text_encoder):
             pooled = self.text_encoder(ids.to(self.work_device)).pooler_output
@@ -76,9 +76,19 @@ class Encoders:
             RequestError: gives both lengths, in tokens.
         """
         length = self.model_config.max_sequence_length
-        tokens = len(self.tokenizer_2(prompt, truncation=False, verbose=False).input_ids)  # no warning, but a refusal
+        tokens = prompt_length(self.tokenizer_2, prompt)
         if tokens > length:
             raise RequestError(f"The prompt has {tokens} tokens; this model reads {length}. Shorten it.")
+
+    def reading_notes(self, prompt: str) -> tuple[str, ...]:
+        """What people should know about how their prompt is read; see `prompts.reading_notes`.
+
+        Raises:
+            RequestError: hardly anything of it is read.
+        """
+        if self.tokenizer_2 is None:  # the prompt was encoded elsewhere
+            return ()
+        return reading_notes(self.tokenizer_2, prompt, self.model_config.title)
 
     def preprocess_style(self, image: Image.Image) -> torch.Tensor:
         """A style picture as the image encoder reads it: [1, 3, S, S], squashed to a square, in [-1, 1]."""

@@ -168,7 +168,8 @@ class USOPipeline(Denoising, DiffusionPipeline):
         cancel. On a GPU a step's `Progress` comes when the step before it is done: the host is at most one step ahead.
 
         Raises:
-            RequestError: the prompt is longer than the model reads, or the request does not fit the memory plan.
+            RequestError: the prompt is longer than the model reads, or in letters that it does not know, or the request
+                does not fit the memory plan.
             USOError: the device ran out of memory, or values are not finite; the next request can still work.
             DeviceError: the device has failed; no request works until the process is restarted.
         """
@@ -208,6 +209,7 @@ class USOPipeline(Denoising, DiffusionPipeline):
             )
 
         yield progress("condition", 0, 1, 0)
+        notes = self.reading_notes(request.prompt)
         conditioning = self.condition(request)
         timings = {"condition": time.perf_counter() - began}
         for picture in range(request.num_images):
@@ -237,6 +239,7 @@ class USOPipeline(Denoising, DiffusionPipeline):
                 model=self.provenance,
                 timings=dict(timings),
                 peak_memory_gib=self.residency.peak_memory_gib(),
+                notes=notes,
             )
             timings = {"condition": 0.0}
 

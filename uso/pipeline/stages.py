@@ -1,4 +1,4 @@
-"""What the pipeline's stages hand to each other: `Conditioning`, `DenoiseStep`, and the result of a call."""
+"""The values passed between the pipeline's stages: `Conditioning`, `DenoiseStep`, and the result of a call."""
 
 from dataclasses import dataclass
 

@@ -1,6 +1,7 @@
-"""Bytes that a training step keeps beside weights, traced on the meta device with the run's own code.
+"""Memory that a training step needs besides the weights, traced on the meta device with the run's own code.
 
-Few blocks of each kind are run, forwards and backwards; all blocks of a kind add the same, so the rest follows.
+Only a few blocks of each kind are run, forwards and backwards. All blocks of a kind need the same amount, so the rest
+is computed from these.
 """
 
 from collections.abc import Callable, Iterator

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uso.errors import ConfigError, USOError
+from uso.system.launcher import this_process
 from uso.terminal import loading_bar, say
 from uso.training.config import TrainingConfig
 
@@ -61,6 +62,7 @@ def train(config: TrainingConfig, *, resume: bool = False, offline: bool = False
     Raises:
         USOError: with the remedy.
     """
+    this_process(meets=True)
     from uso.training import prepare
     from uso.training.loop.checkpoint import check_samples
     from uso.training.loop.run import stopped_by_signals

@@ -1,7 +1,6 @@
-"""What a training run is: `TrainingConfig`, read from `configs/training/` with overrides from the command line.
+"""The settings of a training run: `TrainingConfig`, read from `configs/training/`, with command line overrides.
 
-Plain data without torch. What values alone show to be wrong is refused here. Files and devices are checked in
-`prepare.py`.
+Plain data without torch. Wrong values are refused here. Files and devices are checked in `prepare.py`.
 """
 
 from collections.abc import Sequence

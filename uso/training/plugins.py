@@ -1,9 +1,10 @@
-"""What a config names by `module:function`: a reward's descriptor, and data, teachers and optimizers of one's own."""
+"""What a config names by `module:function`: a reward's descriptor, data sources, teachers and optimizers."""
 
 import importlib
 from typing import Any
 
 from uso.errors import ConfigError
+from uso.system.packages import import_problem
 
 
 def find(what: str, name: str) -> Any:
@@ -20,4 +21,5 @@ def find(what: str, name: str) -> Any:
         return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         wanted = "" if colon else " Write module:function."
-        raise ConfigError(f"The {what} '{name}' was not found ({error}).{wanted}") from error
+        problem = import_problem(error) if isinstance(error, ImportError) and error.name != module else None
+        raise ConfigError(f"The {what} '{name}' was not found ({error}).{wanted} {problem or ''}".strip()) from error

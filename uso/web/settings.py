@@ -33,6 +33,11 @@ HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\]", re.ASCII
 """As a browser writes it into the `Host` header, in lower case and without a port."""
 
 
+_LABEL = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+ORIGIN = re.compile(rf"https?://({_LABEL}|(\*\.)?{_LABEL}(\.{_LABEL})+)(:(?P<port>[0-9]{{1,5}}))?")
+"""As the policy `frame-ancestors` takes it: scheme, host, port; no IPv6 address; `*.` for all names below a domain."""
+
+
 # Checks
 
 
@@ -94,6 +99,18 @@ def _hosts(flag: str, text: str) -> tuple[str, ...]:
     return found
 
 
+def _origins(flag: str, text: str) -> tuple[str, ...]:
+    found = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    for part in found:
+        match = ORIGIN.fullmatch(part.removesuffix("/"))
+        if not match or not 0 < int(match["port"] or 443) < 65536:
+            raise ConfigError(
+                f"{flag}: '{part[:80]}' is no site. Give sites such as https://hub.example.org, "
+                "https://*.example.org or http://localhost:8080, without a path."
+            )
+    return tuple(part.removesuffix("/") for part in found)
+
+
 # The options
 
 
@@ -146,6 +163,15 @@ class ServerSettings:
             "without it any, but only localhost where --host is this machine and no proxy stands before it",
             metavar="LIST",
             check=_hosts,
+        ),
+    )
+    frame_ancestors: tuple[str, ...] = field(
+        default=(),
+        metadata=flag(
+            ADDRESS,
+            "comma-separated sites that may show the page in a frame: https://hub.example.org; without it none may",
+            metavar="LIST",
+            check=_origins,
         ),
     )
     bind_when_ready: bool = field(
@@ -264,6 +290,12 @@ def server_settings(args: argparse.Namespace) -> ServerSettings:
     )
     if settings.accounts and settings.user_header:
         raise ConfigError("--auth and --auth-header are two ways to let people in; choose one.")
+    if settings.user_header and not settings.allowed_hosts:
+        raise ConfigError(
+            "--auth-header needs --allowed-hosts. Without it a web page elsewhere can reach this server under "
+            "a name of its own, through the browser of somebody nearby, and send any name in that header. Give the "
+            "page's host names, such as --allowed-hosts uso.example.org."
+        )
     return settings
 
 

@@ -1,6 +1,7 @@
 """Files on a disk become a pipeline.
 
 flags.py          `--model`, `--weights`, `--add-lora`, `--memory`, `--device`, and one flag per component
+automatic.py      which model `auto` means, as far as that is known without torch
 choices.py        which model, device, dtype and memory plan `auto` means
 hub/              files on the Hugging Face Hub: cache, download, errors
 finder.py         what folders of weights hold

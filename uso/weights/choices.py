@@ -10,12 +10,10 @@ from uso.errors import ConfigError
 from uso.forecast.meta_model import MetaModel
 from uso.memory.device import free_device_bytes
 from uso.memory.plan import GIB
+from uso.weights.automatic import fallback, why_not
 from uso.weights.flags import AUTO_MODEL
-from uso.weights.hub.files import missing
 
 logger = logging.getLogger(__name__)
-
-FALLBACK_MODEL = "demo"
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 WORKING_BYTES = 5 * GIB
@@ -82,26 +80,20 @@ def choose_model(
     if name != "auto":
         return prepare(load_model_config(name)), f"{name} was requested."
     config = prepare(load_model_config(AUTO_MODEL))
-    if device == "cpu":
-        reason: str | None = f"The CPU was requested, and {config.title} needs a GPU."
-    else:
-        reason = _why_not(config, choose_device(device))
+    reason = why_not(config, device) or _why_not(config, choose_device(device))
     if reason is None:
         return config, f"{config.title} is on this disk, and the GPU can hold it."
     if files:
         flags = ", ".join(f"--{component.replace('_', '-')}" for component in files)
-        raise ConfigError(f"{reason} The demo has no use for {flags}. Name the model: --model {AUTO_MODEL}.")
-    return load_model_config(FALLBACK_MODEL), reason
+        raise ConfigError(f"{reason}. The demo has no use for {flags}. Name the model: --model {AUTO_MODEL}.")
+    return fallback(reason)
 
 
 def _why_not(config: ModelConfig, device: torch.device) -> str | None:
-    """Why `auto` does not run this model here; None if it does."""
+    """Why `auto` does not run this model, whose weights are here, on a device; None if it does. No full stop."""
     if device.type == "cpu":
         built = "" if torch.version.cuda or torch.version.hip else " (this PyTorch is built without CUDA)"
-        return f"PyTorch finds no GPU here{built}, and {config.title} needs one."
-    absent = missing(config)
-    if absent:
-        return f"The weights of {config.title} are not on this disk ({', '.join(absent)} missing)."
+        return f"PyTorch finds no GPU here{built}, and {config.title} needs one"
     free = free_device_bytes(device) or 0
     needed: float
     if device.type == "mps":  # everything is resident at once
@@ -109,7 +101,7 @@ def _why_not(config: ModelConfig, device: torch.device) -> str | None:
     else:
         needed = min(load_memory_plan(name).device_gib or float("inf") for name in memory_names()) * GIB
     if free < needed:
-        return f"{config.title} needs {needed / GIB:.1f} GiB of free GPU memory, and {free / GIB:.1f} GiB are free."
+        return f"{config.title} needs {needed / GIB:.1f} GiB of free GPU memory, and {free / GIB:.1f} GiB are free"
     return None
 
 

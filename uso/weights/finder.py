@@ -1,5 +1,5 @@
-"""What folders of weights hold: `scan`. Whatever the names and trees are (ComfyUI, Forge, diffusers folders, the Hub's
-cache), a component is known by its tensors. Only heads of files are read. No torch.
+"""What folders of weights hold: `scan`. Components are recognised by their tensors, whatever the file names and the
+folder layout (ComfyUI, Forge, diffusers folders, the Hub's cache). Only headers of files are read. No torch.
 """
 
 import json

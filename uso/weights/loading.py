@@ -50,6 +50,7 @@ def load_pipeline(
     offline: bool = False,
     download: bool = False,
     alone: bool = True,
+    why: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> USOPipeline:
     """Find the files, load them strictly, fold in the LoRA, place everything.
@@ -68,6 +69,7 @@ def load_pipeline(
         offline: never use the network.
         download: fetch missing files, unless `offline`.
         alone: no other pipeline will run in this process; see `choose_attention`.
+        why: why `auto` chose this model; recorded in every picture.
         on_progress: called with a stage and the share of all bytes done, 0 to 1.
 
     Raises:
@@ -95,6 +97,8 @@ def load_pipeline(
         report("Placing the model", 1.0)
         tuned = tune(pipeline, residency, speed, compile, alone)
         pipeline.provenance = provenance(config, located, scale, weights_dtype, VAE_DTYPE, where, plan) | tuned
+        if why is not None:
+            pipeline.provenance["why"] = why
         return pipeline
 
 

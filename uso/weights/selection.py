@@ -1,7 +1,7 @@
 """Which of the files that were found a model uses: `choose`, and `with_weights` for a whole model.
 
-A file under the configured name comes first, then the most exact kind. Nothing is guessed between models that have the
-same shapes.
+A file with the configured name comes first, then the most exact format. The program never guesses between models that
+have the same shapes.
 """
 
 import re

@@ -1,16 +1,21 @@
 """How large request bodies may be, in which words they are refused, and what a broken upload leaves."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from mcp.server.transport_security import DEFAULT_MAX_REQUEST_BODY_SIZE
 
-from tests.support.behind import connected
+from tests.support.behind import STRANGER, connected
 from tests.support.scripted import until
 from tests.support.served import served
+from uso.web.access import bodies
+from uso.web.access.asgi import MCP_BYTES
 from uso.web.access.bodies import JSON_BYTES
+from uso.web.api.mcp import GIVE_A_DATA_URL
 
 # Gradio's own conversion leaves images open.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*FileIO:pytest.PytestUnraisableExceptionWarning")
@@ -24,10 +29,57 @@ def test_bodies_are_bounded(client: TestClient, declared: bool) -> None:
         data = b"x" * size
         return data if declared else iter([data[: size // 2], data[size // 2 :]])
 
-    assert client.post("/size", content=body(JSON_BYTES)).json() == JSON_BYTES
-    answer = client.post("/size", content=body(JSON_BYTES + 1))
+    assert client.post("/gradio_api/size", content=body(JSON_BYTES)).json() == JSON_BYTES
+    answer = client.post("/gradio_api/size", content=body(JSON_BYTES + 1))
     assert answer.status_code == 413
     assert answer.json()["detail"].startswith("The request is larger than 1 MB.")
+
+
+def test_a_tools_message_has_one_limit(guard: Callable[..., Any]) -> None:
+    """Catches a limit that is promised here while the package below has a smaller one, in words of its own."""
+    assert MCP_BYTES <= DEFAULT_MAX_REQUEST_BODY_SIZE
+    assert "(4 MB in one call)" in GIVE_A_DATA_URL
+    with TestClient(guard(mcp=True), client=STRANGER) as client:
+        answer = client.post("/gradio_api/mcp/", content=b" " * (MCP_BYTES + 1))
+    assert answer.status_code == 413
+    assert answer.json()["detail"] == "The request is larger than 4 MB. Use smaller images."
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/healthz"), ("POST", "/size"), ("GET", "/gradio_api/size")])
+def test_bodies_where_none_is_taken_are_not_read(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, method: str, path: str
+) -> None:
+    """Catches a body that costs its sender no login and the server seconds, on a route that has no use for it."""
+    monkeypatch.setattr(bodies, "examine", lambda *arguments: pytest.fail("examined"))
+    monkeypatch.setattr(bodies, "read_body", lambda *arguments: pytest.fail("read"))
+    answer = client.request(method, path, content=b"[" + b"[]," * 300_000 + b"[]]")
+    assert answer.status_code == (404 if path == "/healthz" else 200)
+    assert path == "/healthz" or answer.json() == 0
+
+
+def test_bodies_are_examined_beside_the_event_loop(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a stranger's body that is parsed where every answer is waiting."""
+    seen: list[str] = []
+    real = bodies.examine
+
+    def noted(*arguments: Any) -> Any:
+        seen.append(threading.current_thread().name)
+        return real(*arguments)
+
+    monkeypatch.setattr(bodies, "examine", noted)
+    assert client.post("/gradio_api/size", content=b"[1]").json() == 3
+    assert len(seen) == 1 and seen[0].startswith("examine")
+
+
+def test_a_body_that_does_not_arrive_is_given_up(guard: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a caller who holds a request open by a byte now and then."""
+    monkeypatch.setattr(bodies, "READ_SECONDS", 0.2)
+    with served(guard()) as url, connected(url) as connection:
+        connection.sendall(b"POST /gradio_api/size HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nx")
+        answer = connection.recv(65536)
+        assert (
+            answer.startswith(b"HTTP/1.1 408 ") and b"The request was not here within 0.2 s. Send it again." in answer
+        )
 
 
 def test_deep_bodies_are_refused_in_words(client: TestClient) -> None:

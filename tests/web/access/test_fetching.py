@@ -22,7 +22,7 @@ from PIL import Image
 
 from tests.support.behind import META, called
 from tests.support.served import served
-from uso.web.access.bodies import GIVE_THE_FILE, fault
+from uso.web.access.contents import GIVE_THE_FILE, examine
 
 # Gradio's own conversion leaves images open.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*FileIO:pytest.PytestUnraisableExceptionWarning")
@@ -178,9 +178,11 @@ def test_tools_are_given_files_too(arguments: dict[str, Any], refused: bool) -> 
     """Catches the way through MCP, where an image is a plain string; and a client that may not say where it is from."""
     hello = {"method": "initialize", "params": {"clientInfo": {"websiteUrl": "https://example.org"}}}
     call = {"method": "tools/call", "params": {"name": "generate", "arguments": arguments}}
-    assert fault(json.dumps(hello).encode(), "/gradio_api/mcp/", set()) is None
+    assert examine(json.dumps(hello).encode(), "/gradio_api/mcp/", set()).fault is None
     for body in (call, [hello, call]):
-        assert fault(json.dumps(body).encode(), "/gradio_api/mcp", set()) == (GIVE_THE_FILE if refused else None)
+        assert examine(json.dumps(body).encode(), "/gradio_api/mcp", set()).fault == (
+            GIVE_THE_FILE if refused else None
+        )
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_names_are_compared_without_ports() -> None:
 def test_other_sites_cannot_act_through_a_browser(client: TestClient, origin: str, host: str, allowed: bool) -> None:
     """Catches a page elsewhere that makes pictures, or stops them, in a visitor's name."""
     headers = {"host": host} | ({"origin": origin} if origin else {})
-    answer = client.post("/size", content=b"abc", headers=headers)
+    answer = client.post("/gradio_api/size", content=b"abc", headers=headers)
     assert answer.status_code == (200 if allowed else 403)
     assert allowed or "This came from another site" in answer.json()["detail"]
 
@@ -159,9 +159,9 @@ def test_behind_a_proxy_the_outer_name_counts(guard: Callable[..., Any]) -> None
     """Catches a page that refuses its own visitors because the proxy calls the server by another name."""
     headers = {"host": "app:7860", "origin": "https://example.org", "x-forwarded-host": "example.org"}
     with TestClient(guard(trusted_proxies=("203.0.113.1",)), client=PROXY) as client:
-        assert client.post("/size", content=b"abc", headers=headers).json() == 3
+        assert client.post("/gradio_api/size", content=b"abc", headers=headers).json() == 3
     with TestClient(guard(trusted_proxies=()), client=PROXY) as client:
-        assert client.post("/size", content=b"abc", headers=headers).status_code == 403
+        assert client.post("/gradio_api/size", content=b"abc", headers=headers).status_code == 403
 
 
 def test_other_sites_cannot_read(client: TestClient, open_app: FastAPI) -> None:

@@ -92,6 +92,10 @@ def test_cookies_are_kept_from_scripts_and_other_sites() -> None:
     assert line == "n=v; Path=/uso; Max-Age=60; HttpOnly; SameSite=Lax; Secure"
     assert "Secure" not in set_cookie("n", "v", path="", secure=False, seconds=60)
     assert "Path=/;" in set_cookie("n", "v", path="", secure=False, seconds=60)
+    framed = set_cookie("n", "v", path="", secure=True, seconds=60, framed=True)
+    assert framed == "n=v; Path=/; Max-Age=60; HttpOnly; SameSite=None; Partitioned; Secure"
+    plain = set_cookie("n", "v", path="", secure=False, seconds=60, framed=True)
+    assert plain.endswith("SameSite=Lax"), "without HTTPS a browser drops SameSite=None"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tests.support.behind import PAGE
 from tests.support.served import served
 from uso.web.access.accounts import Accounts
 from uso.web.access.identity import login_name
-from uso.web.access.login import LOGIN_COOKIE, WRONG_TRIES, WRONG_TRIES_OF_NAME, Login
+from uso.web.access.login import LOGIN_COOKIE, MOST_COOKIES, WRONG_TRIES, WRONG_TRIES_OF_NAME, Login
 from uso.web.access.stack import guarded
 from uso.web.access.tokens import LoginTokens
 from uso.web.settings import ServerSettings
@@ -211,3 +211,38 @@ def test_programs_log_in_with_gradio_client(app: Any) -> None:
         client = Client(url, auth=("alice", PASSWORD), verbose=False, analytics_enabled=False)
         assert client.predict("hi", api_name="/echo") == "alice: hi"
         client.close()
+
+
+def test_nobody_is_let_in_without_the_accounts(app: Any, file: Path) -> None:
+    """Catches a cookie or a password that outlives the accounts file in the running server, and a login page that lets
+    people try for ever; when the file is back, the same cookie counts again."""
+    text = file.read_text()
+    with TestClient(app) as client:
+        assert log_in(client).status_code == 200 and client.get("/config").status_code == 200
+        for spoil, sentence in (
+            (file.unlink, "Nobody can log in now: the server cannot read its accounts."),
+            (lambda: file.write_text("", encoding="utf-8"), "Nobody can log in now: this server has no accounts."),
+        ):
+            spoil()
+            for _ in range(WRONG_TRIES + 1):
+                said = log_in(client)
+                assert said.status_code == 401 and said.json()["detail"].startswith(sentence)
+            assert client.get("/config").status_code == 401
+            page = client.get("/", headers=PAGE)
+            assert page.status_code == 401 and sentence in page.text and str(file) not in page.text
+            assert client.get("/healthz").status_code == 200
+        file.write_text(text, encoding="utf-8")
+        assert client.get("/config").status_code == 200 and log_in(client).status_code == 200
+
+
+def test_cookies_are_looked_at_up_to_a_number(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches one small request with a thousand cookies, each of which opens the accounts file."""
+    with TestClient(app) as client:
+        log_in(client)
+        forged = client.cookies[LOGIN_COOKIE][:-1] + "x"
+        looks: list[str] = []
+        monkeypatch.setattr(LoginTokens, "name_of", lambda self, token: looks.append(token))
+        header = "; ".join([f"{LOGIN_COOKIE}={forged}"] * 500)
+        client.cookies.clear()
+        assert client.get("/config", headers={"cookie": header}).status_code == 401
+        assert len(looks) == MOST_COOKIES

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from tests.support.accounts import PASSWORD
 from tests.support.behind import PAGE, PROXY, STRANGER, connected, who
 from tests.support.served import served
 from uso.errors import ConfigError
-from uso.web.access.stack import check_proxies
+from uso.web.access.stack import Answers, check_proxies, frame_headers
 
 # Gradio's own conversion leaves images open.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*FileIO:pytest.PytestUnraisableExceptionWarning")
@@ -103,7 +104,41 @@ def test_every_answer_has_an_id_of_its_own_and_careful_headers(client: TestClien
 def test_no_other_site_shows_a_page_in_its_own(client: TestClient) -> None:
     """Catches a page in an invisible frame, over which somebody elsewhere catches clicks."""
     assert client.get("/", headers=PAGE).headers["content-security-policy"] == "frame-ancestors 'self'"
+    assert client.get("/", headers=PAGE).headers["x-frame-options"] == "SAMEORIGIN"
     assert "content-security-policy" not in client.get("/config").headers
+
+
+def test_sites_that_are_named_show_the_page_in_theirs(guard: Callable[..., Any], file: Path) -> None:
+    """A hub shows the page in a frame: catches a page or a login that stays blank there, a header of old browsers that
+    forbids what was allowed, and cookies that a browser does not send from a frame."""
+    sites = ("https://hub.example.org", "https://*.hub.example.org")
+    for settings in ({}, {"accounts": file}):
+        app = guard(frame_ancestors=sites, **settings)
+        with TestClient(app, base_url="https://testserver", client=STRANGER) as client:
+            page = client.get("/", headers=PAGE)
+            assert page.headers["content-security-policy"] == f"frame-ancestors 'self' {' '.join(sites)}"
+            assert "x-frame-options" not in page.headers
+            if settings:
+                page = client.post("/login", data={"username": "alice", "password": PASSWORD})
+                assert page.status_code == 200
+            assert "SameSite=None; Partitioned; Secure" in page.headers["set-cookie"]
+            refused = client.post("/size", headers={"origin": "https://hub.example.org"})
+            assert refused.status_code == 403, "the hub may show the page, not act in a visitor's name"
+    with TestClient(guard(frame_ancestors=sites), client=STRANGER) as client:
+        assert "SameSite=Lax" in client.get("/", headers=PAGE).headers["set-cookie"]
+
+
+def test_a_policy_of_its_own_does_not_open_a_page() -> None:
+    """Catches an answer whose own policy, on something else, takes the place of the one on frames."""
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"text/html"), (b"content-security-policy", b"img-src 'self'")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"page"})
+
+    answer = TestClient(Answers(inner, inner, frame_headers(()))).get("/")
+    policies = answer.headers.get_list("content-security-policy")
+    assert policies == ["img-src 'self'", "frame-ancestors 'self'"]
 
 
 def test_a_header_that_anybody_can_send_is_warned_of(
@@ -134,3 +169,19 @@ def test_websockets_are_not_let_in(client: TestClient) -> None:
 
     with pytest.raises(WebSocketDisconnect), client.websocket_connect("/gradio_api/queue/join"):
         pass
+
+
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/", "/config", "/theme.css", "/gradio_api/info", "/gradio_api/heartbeat/x", "/examples/a.txt"]
+)
+def test_head_works_wherever_get_does(guard: Callable[..., Any], path: str) -> None:
+    """Catches a probe that is told 404 or 405 by a healthy server, and a stream whose head never ends."""
+    with served(guard()) as url, connected(url) as connection:
+        for _ in range(2):  # over one connection: nothing of a body is left on it
+            connection.sendall(f"HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            answer = b""
+            while b"\r\n\r\n" not in answer:
+                answer += connection.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"\r\n\r\n")
+        connection.sendall(b"HEAD /boom HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 500 ")

@@ -16,9 +16,10 @@ from uso.config import ModelConfig, load_model_config
 from uso.errors import ImageError, RequestError, USOError
 from uso.request import GenerationRequest
 from uso.web.api import calls as calls_module
-from uso.web.api.calls import Calls, Inputs, request_from, uploaded
+from uso.web.api.calls import FILTERED, Calls, Inputs, request_from, uploaded
 from uso.web.jobs import admission
 from uso.web.jobs.admission import LimitError
+from uso.web.jobs.safety import Safety
 from uso.web.settings import ServerSettings
 
 
@@ -136,34 +137,95 @@ def test_a_malformed_request_gives_its_place_back(tmp_path: Path, demo_config: M
         assert submit(calls, Inputs()).status.state == "queued"
 
 
+@contextmanager
+def slow_images(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """While this lasts, reading the images of a request waits for its end; the prompts whose images are being read."""
+    go_on = threading.Event()
+    reading: list[str] = []
+
+    def slow(config: ModelConfig, inputs: Inputs, *rest: Any) -> GenerationRequest:
+        if inputs.style_image is not None:
+            reading.append(inputs.prompt)
+            assert go_on.wait(PATIENCE)
+        return request_from(config, inputs, *rest)
+
+    monkeypatch.setattr(calls_module, "request_from", slow)
+    try:
+        yield reading
+    finally:
+        go_on.set()
+
+
 def test_limits_hold_while_images_are_read(
-    tmp_path: Path, demo_config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, demo_config: ModelConfig, upload: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches requests that are all admitted while none of them is in the queue yet, and one that waits for the readers
     to hear that the queue is full."""
-    go_on = threading.Event()
-    reading: list[Any] = []
-
-    def slow(*arguments: Any) -> GenerationRequest:
-        reading.append(arguments)
-        assert go_on.wait(PATIENCE)
-        return request_from(*arguments)
-
-    monkeypatch.setattr(calls_module, "request_from", slow)
+    inputs = Inputs("hers", style_image=upload())
     with calls_of(tmp_path, demo_config, max_waiting=5, max_waiting_per_person=3) as calls:
 
         async def many() -> list[Any]:
-            hers = [asyncio.ensure_future(calls.submit(Inputs(), visitor())) for _ in range(8)]
-            while sum(one.done() for one in hers) < 5:
-                await asyncio.sleep(0.01)
-            assert len(reading) == 2
-            go_on.set()
+            with slow_images(monkeypatch) as reading:
+                hers = [asyncio.ensure_future(calls.submit(inputs, visitor())) for _ in range(8)]
+                while sum(one.done() for one in hers) < 5 or not reading:
+                    await asyncio.sleep(0.01)
+                assert reading == ["hers"]
             return await asyncio.gather(*hers, return_exceptions=True)
 
         results = asyncio.run(many())
         refused = [str(one) for one in results if isinstance(one, USOError)]
         assert len(refused) == 5 and all(one.startswith("3 requests of yours are waiting") for one in refused)
         assert calls.queue.status.waiting == 3
+
+
+def test_slow_images_hold_up_nobody_else(
+    tmp_path: Path, demo_config: ModelConfig, upload: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches images that are cheap to send and dear to decode, behind which everybody's requests wait, text too."""
+    image = upload()
+    with calls_of(tmp_path, demo_config) as calls:
+
+        async def many() -> None:
+            with slow_images(monkeypatch) as reading:
+                hers = [
+                    asyncio.ensure_future(calls.submit(Inputs("hers", style_image=image), visitor(host="198.51.100.1")))
+                    for _ in range(4)
+                ]
+                while not reading:
+                    await asyncio.sleep(0.01)
+                for host in ("198.51.100.1", "198.51.100.2"):  # without images not even she waits
+                    job = await asyncio.wait_for(calls.submit(Inputs("text"), visitor(host=host)), PATIENCE)
+                    assert job.status.state == "queued"
+                monkeypatch.setattr(calls_module, "request_from", request_from)
+                his = calls.submit(Inputs("his", style_image=image), visitor(host="198.51.100.2"))
+                assert (await asyncio.wait_for(his, PATIENCE)).status.state == "queued"
+                assert reading == ["hers"] and not any(one.done() for one in hers)
+            await asyncio.gather(*hers)
+
+        asyncio.run(many())
+
+
+def test_a_filter_that_hangs_on_ones_prompts_holds_up_nobody_else(tmp_path: Path, demo_config: ModelConfig) -> None:
+    """Catches a few prompts on which the filter hangs, and everybody who waits behind them."""
+    go_on = threading.Event()
+    safety = Safety(lambda prompt, image: "late" if prompt == "hang" and go_on.wait(PATIENCE) else None)
+    queue = queue_of(lambda on_progress: Script(), ServerSettings(output=tmp_path), safety=safety)
+    calls = Calls(demo_config, queue, ledger_of(queue))
+
+    async def many() -> None:
+        hang = [calls.submit(Inputs("hang"), visitor(host="198.51.100.1")) for _ in range(FILTERED + 2)]
+        hers = [asyncio.ensure_future(one) for one in hang]
+        await asyncio.sleep(0.1)
+        his = await asyncio.wait_for(calls.submit(Inputs("a fox"), visitor(host="198.51.100.2")), PATIENCE)
+        assert his.status.state == "queued" and not any(one.done() for one in hers)
+        go_on.set()
+        assert {str(one) for one in await asyncio.gather(*hers, return_exceptions=True)} == {
+            "Blocked by this server's filter: late"
+        }
+
+    asyncio.run(many())
+    queue.close()
+    ledger_of(queue).close()
 
 
 def test_a_caller_who_leaves_keeps_no_place(

@@ -165,6 +165,15 @@ def test_the_last_answer_is_the_picture_byte_for_byte(
     }
 
 
+def test_the_loras_of_a_picture_are_told(server: Offered, script: Script, client: Client) -> None:
+    """Catches a program that cannot tell which LoRAs made its picture."""
+    loras = {"added_loras": [{"file": "ink.safetensors", "fingerprint": "ab", "strength": 0.8}], "lora_scale": 0.5}
+    script.provenance = {**script.provenance, **loras}
+    _, details = client.predict(**FIRST, api_name="/generate")
+    assert {name: details[name] for name in loras} == loras
+    assert client.predict(job=details["job"], api_name="/status")[1] == details
+
+
 def test_a_caller_has_the_id_at_once_and_then_every_change(server: Offered, script: Script) -> None:
     """Catches a program that cannot stop or look at its job until it is over, and one that waits without a word."""
     script.steps = Script(free=False).steps
@@ -206,6 +215,35 @@ def test_a_finished_job_is_found_after_a_restart(tmp_path: Path, uploads: Path) 
             copy.unlink()
         file, again = client.predict(job=details["job"], api_name="/status")
         assert file is None and again["message"] == "Done, but the picture is no longer on the server's disk."
+
+
+def test_a_job_of_another_server_in_the_same_folder(tmp_path: Path, uploads: Path) -> None:
+    """Catches a job that is "next" for ever at a server which does not have it, or that it claims to have stopped."""
+    script = Script(free=False)
+    with (
+        offered(tmp_path, script) as first,
+        offered(tmp_path, Script()) as second,
+        calling(first) as one,
+        calling(second) as other,
+    ):
+        job, name = begun(one, script, prompt="first")
+        waiting = begun(one, script, prompt="second")[1]
+
+        def told(verb: str, name: str) -> dict[str, Any]:
+            answer = other.predict(job=name, api_name=verb)
+            return dict(answer[1] if verb == "/status" else answer)
+
+        until(lambda: told("/status", name)["state"] == "running")
+        running = told("/status", name)
+        assert running["message"].startswith("Another server has it: your picture is being made there.")
+        assert told("/cancel", name) == {**running, "cancelled": False}
+        queued = told("/status", waiting)
+        assert (queued["state"], queued["ahead"], queued["seconds_to_start"]) == ("queued", None, None)
+        script.steps.release(10**6)
+        job.result(timeout=PATIENCE)
+        until(lambda: told("/status", name)["state"] == "done")
+        file, details = other.predict(job=name, api_name="/status")
+        assert Path(file).read_bytes() == (second.settings.output / details["file"]).read_bytes()
 
 
 def test_cancel_stops_what_runs_and_what_waits(server: Offered, script: Script) -> None:

@@ -21,6 +21,15 @@ def soon(seconds: float) -> float:
         ({"ahead": 2, "starts_at": 45}, "2 pictures are ahead of yours, about 45 s."),
         ({"ahead": 1, "starts_at": 200}, "One picture is ahead of yours, about 3 min."),
         ({"starts_at": 0}, "Your picture is next."),
+        (
+            {"elsewhere": True},
+            "Another server has it: your picture is waiting there. Ask again, or reload the page, to see it finished.",
+        ),
+        (
+            {"state": "running", "elsewhere": True},
+            "Another server has it: your picture is being made there. Ask again, or reload the page, to see it "
+            "finished.",
+        ),
         ({"state": "running", "stage": "condition"}, "Reading the prompt and the images ..."),
         (
             {"state": "running", "stage": "condition", "ends_at": 9},

@@ -4,15 +4,31 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
+import yaml
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from tests.support.browsing import chromium, wait_for_life
 from tests.support.running import Program, program
+from uso.config import CONFIGS
 
 
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    with program(tmp_path_factory.mktemp("server")) as made:
+    """The demo model with all the sizes of its limits on the page, as a model has that draws them well: some tests need
+    pictures that take a while."""
+    folder = tmp_path_factory.mktemp("server")
+    values = yaml.safe_load((CONFIGS / "models" / "demo.yaml").read_text(encoding="utf-8"))
+    del values["limits"]["trained_size"]
+    (folder / "demo.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    with program(folder, "--model", str(folder / "demo.yaml")) as made:
+        made.wait_until_built()
+        yield made
+
+
+@pytest.fixture(scope="package")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """The demo model as it is."""
+    with program(tmp_path_factory.mktemp("demo")) as made:
         made.wait_until_built()
         yield made
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+from gradio_client import Client
 from playwright.sync_api import Page, expect
 
 from tests.support.browsing import (
@@ -94,6 +95,37 @@ def test_axe_finds_nothing_of_ours(visit: Any, server: Program, scheme: str, wid
     expect(page.locator("#status [role=alert]")).to_be_visible(timeout=PATIENCE_MS)
     assert faults(page) == []
     shoot(page, f"refused-{width}-{scheme}")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), [(1440, 789), (390, 844)])
+def test_the_demo_offers_the_size_that_it_draws_well(
+    visit: Any, demo: Program, scheme: str, width: int, height: int
+) -> None:
+    """Catches sliders for sizes that come out badly, and a size from elsewhere that cannot be seen or changed."""
+    page = visit(demo, width, height, color_scheme=scheme)
+    expect(page.locator("#only-size")).to_contain_text("128 × 128 pixels")
+    for field in ("width", "height"):
+        expect(page.locator(f"#{field} input").first).not_to_be_visible()
+    shoot(page, f"demo-{width}-{scheme}")
+    assert faults(page) == []
+    fill_number(page, "steps", FAST)
+    record = generate(page, demo)
+    assert (record.values()["width"], record.values()["height"]) == (128, 128)
+    client = Client(demo.url, verbose=False)
+    try:
+        other, _ = client.predict(width=160, num_inference_steps=2, api_name="/generate")
+    finally:
+        client.close()
+    page.click("#restore-frame button")
+    page.set_input_files("#restore input[type=file]", other)
+    expect(page.locator("#width input").first).to_have_value("160", timeout=PATIENCE_MS)
+    expect(page.locator("#width input").first).to_be_visible(timeout=PATIENCE_MS)
+    shoot(page, f"demo-other-size-{width}-{scheme}")
+    assert faults(page) == []
+    assert generate(page, demo).values()["width"] == 160
+    fill_number(page, "width", "128")
+    expect(page.locator("#width input").first).not_to_be_visible(timeout=PATIENCE_MS)
 
 
 def test_the_keyboard_reaches_everything_in_order(visit: Any, server: Program) -> None:

@@ -61,6 +61,29 @@ def test_upload_generate_download_and_read_back(
     assert page.locator("#picture img").evaluate("image => image.naturalWidth") == 304
 
 
+@pytest.mark.parametrize(("name", "form"), [("a scan.tif", "TIFF"), ("map.jp2", "JPEG2000")])
+def test_a_file_that_browsers_cannot_show_is_shown(
+    visit: Any, server: Program, tmp_path: Path, name: str, form: str
+) -> None:
+    """Catches a broken picture in a field, and a thumbnail that is used in place of the file."""
+    page = visit(server)
+    path = tmp_path / name
+    with Image.open(EXAMPLES_FOLDER / "drawn" / "fox.png") as fox:
+        fox.convert("RGB").resize((600, 300)).save(path, form)
+    for field in ("content", "extra-style"):
+        page.set_input_files(f"#{field} input[type=file]", path)
+        shown = f"document.querySelector('#{field} img')?.naturalWidth === 384"
+        page.wait_for_function(shown, timeout=PATIENCE_MS)
+    shoot(page, f"rendition-{form}")
+    fill_number(page, "steps", FAST)
+    request = generate(page, server).record["request"]
+    original = {"sha256": sha256(path.read_bytes()).hexdigest(), "name": name}
+    assert request["content_images"] == request["style_images"] == [original]
+    page.locator("#content button[aria-label]").first.click()
+    expect(page.locator("#content img")).to_have_count(0)
+    assert generate(page, server).record["request"]["content_images"] == []
+
+
 def test_every_mode_through_its_example(visit: Any, server: Program) -> None:
     """Catches an example that leaves fields of the one before, and a mode that does not run from the page.
 

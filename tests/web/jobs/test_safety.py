@@ -2,13 +2,16 @@
 
 import logging
 import sys
+import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from tests.support.scripted import PATIENCE, until
 from uso.errors import ConfigError, USOError
+from uso.web.jobs import safety as safety_module
 from uso.web.jobs.safety import Blocked, Safety, load_safety
 
 CODE = """
@@ -86,6 +89,64 @@ def test_a_filter_that_fails_blocks(here: Path, name: str, caplog: pytest.LogCap
     assert ("on fire" in caplog.text) == (name == "myfilters:broken")
 
 
+@pytest.mark.parametrize("end", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_nothing_that_a_filter_raises_ends_the_server(end: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    """Catches `sys.exit` in a filter, which ends the thread that asked, or the process."""
+
+    def leaves(prompt: str, image: Image.Image | None) -> None:
+        raise end
+
+    with caplog.at_level(logging.ERROR), pytest.raises(Blocked, match="filter could not be asked"):
+        Safety(leaves).check_prompt("a")
+    assert type(end).__name__ in caplog.text
+
+
+def test_a_filter_that_hangs_blocks_after_a_while(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Catches a request that waits for ever, and threads without number that hang."""
+    monkeypatch.setattr(safety_module, "MOST_HANGING", 2)
+    go_on = threading.Event()
+    safety = Safety(lambda prompt, image: None if prompt == "quick" else go_on.wait(PATIENCE) and None, seconds=0.1)
+    for _ in range(2):
+        with pytest.raises(Blocked, match=r"^Blocked because the filter did not answer in time\."):
+            safety.check_prompt("slow")
+    assert "did not answer on a prompt within 0.1 s" in caplog.text
+    with pytest.raises(Blocked, match="did not answer"):
+        safety.check_prompt("quick")
+    assert "2 calls of the filter hang" in caplog.text
+    go_on.set()
+    until(lambda: passes(safety))
+
+
+def passes(safety: Safety) -> bool:
+    try:
+        safety.check_prompt("quick")
+    except Blocked:
+        return False
+    return True
+
+
+FORGED = "no\n2026-01-01 00:00:00,000 ERROR uso: all is lost\x1b[31m\r\x00\x85\u2028\u202eend"
+
+
+def test_the_filters_text_forges_no_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Catches a prompt that writes lines of its own into the log, through the filter's reason or its error."""
+    with pytest.raises(Blocked) as blocked:
+        Safety(lambda prompt, image: prompt).check_prompt(FORGED)
+    said = str(blocked.value)
+    assert said.isprintable() and said.endswith("no 2026-01-01 00:00:00,000 ERROR uso: all is lost [31m end")
+
+    def fails(prompt: str, image: Image.Image | None) -> None:
+        raise ValueError(prompt)
+
+    with pytest.raises(Blocked):
+        Safety(fails).check_prompt(FORGED)
+    first, *rest = caplog.records[-1].getMessage().split("\n")
+    assert first == "The filter failed on a prompt." and len(rest) > 3
+    assert all(line.startswith("    | ") and line.isprintable() for line in rest)
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
@@ -98,11 +159,13 @@ def test_a_filter_that_fails_blocks(here: Path, name: str, caplog: pytest.LogCap
         ("myfilters:constant", "constant in the module myfilters is no function"),
         ("needy:check", "needs a_library_nobody_has, which is not installed"),
         ("broken:check", "could not be imported: unexpected"),
+        ("leaving:check", "could not be imported: 3"),
     ],
 )
 def test_what_cannot_be_a_filter_is_refused_at_the_start(here: Path, name: str, sentence: str) -> None:
     """Catches a server that starts, and finds out about its filter when the first person asks for a picture."""
     (here / "needy.py").write_text("import a_library_nobody_has\n", encoding="utf-8")
+    (here / "leaving.py").write_text("import sys\nsys.exit(3)\n", encoding="utf-8")
     (here / "broken.py").write_text("raise ValueError('unexpected')\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=sentence):
         load_safety(name)

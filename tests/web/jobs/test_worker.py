@@ -207,6 +207,59 @@ def test_a_worker_outlives_what_nobody_expected(
     assert states(*jobs) == ["done", "done"] and "planted" in caplog.text
 
 
+def test_a_job_that_wants_to_end_the_process_ends_itself(
+    run: Any, request_for: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Catches a library that calls `sys.exit`: the worker's thread would be gone without a word."""
+    script = Script()
+    script.error = SystemExit(3)
+    queue = run(script)
+    job = submit(queue, request_for("a"), ANN)
+    until(lambda: job.status.over)
+    assert states(job) == ["failed"] and "SystemExit" in job.status.error
+    script.error = None
+    following = submit(queue, request_for("b"), ANN)
+    until(lambda: following.status.over)
+    assert states(following) == ["done"] and queue.status.state == "ready"
+
+
+def test_a_worker_that_dies_is_a_fault_that_is_told(
+    run: Any, request_for: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Catches a server without a living worker that says it is ready, and jobs that wait for it for ever."""
+    job_over = JobQueue._job_over
+
+    def dies(queue: JobQueue, job: Job) -> None:
+        job_over(queue, job)
+        raise SystemExit(3)
+
+    monkeypatch.setattr(JobQueue, "_job_over", dies)
+    script = Script(free=False)
+    queue = run(script)
+    first = submit(queue, request_for("a"), ANN)
+    until(lambda: first.status.state == "running")
+    second = submit(queue, request_for("b"), ANN)
+    script.steps.release(100)
+    until(lambda: second.status.over)
+    assert states(first, second) == ["done", "failed"]
+    assert queue.status.state == "failed" and queue.status.workers_ready == 0
+    assert queue.status.error == second.status.error == "Worker 0 has ended. Start the server again."
+    assert [record.levelname for record in caplog.records if "has ended" in record.getMessage()] == ["CRITICAL"]
+    with pytest.raises(USOError, match="Worker 0 has ended"):
+        submit(queue, request_for(), ANN)
+
+
+def test_a_load_that_wants_to_end_the_process_is_a_load_that_failed(run: Any) -> None:
+    """Catches an import that ends in SystemExit, and a server that says it is loading for ever."""
+
+    def leaves(on_progress: OnProgress) -> Script:
+        raise SystemExit("no driver")
+
+    queue = run(leaves)
+    until(lambda: queue.status.state == "failed")
+    assert "SystemExit" in queue.status.error
+
+
 def test_a_filter_checks_prompt_and_picture(run: Any, request_for: Any, tmp_path: Path) -> None:
     """Catches a blocked prompt that is queued, and a blocked picture that is saved all the same."""
     script = Script()

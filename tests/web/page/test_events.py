@@ -1,7 +1,9 @@
 """The page's events: what Generate, Stop and the checks of images change, over a pipeline that is a script."""
 
 import asyncio
+import json
 import threading
+from base64 import b64decode
 from contextlib import aclosing
 from itertools import pairwise
 from pathlib import Path
@@ -9,12 +11,14 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from PIL import Image
 
 from tests.support.scripted import PATIENCE, Script, ledger_of, queue_of, submit, until
 from tests.support.visitor import ANN, BEN, visitor
 from uso import output
 from uso.config import ModelConfig
 from uso.errors import MissingWeightsError
+from uso.images import open_image
 from uso.web.access.identity import asker_of
 from uso.web.api.calls import Calls, Inputs, request_from
 from uso.web.jobs.queue import JobQueue
@@ -166,8 +170,8 @@ def test_what_is_no_job_id_starts_a_job_and_stops_none(events: Events, queue: Jo
 def test_a_look_at_the_images_tells_size_and_trouble(events: Events, upload: Any, uploads: Path) -> None:
     """Catches a size that differs from the one which is then used, and junk that is noticed only at the end."""
 
-    def look(*values: Any) -> tuple[str, Any, Any]:
-        return asyncio.run(events.check_images(*values))
+    def look(content: Any, style: Any, extra_style: Any, keep: bool) -> tuple[str, Any, Any]:
+        return asyncio.run(events.check_images(content, style, extra_style, keep, visitor()))
 
     content = upload("wide.png", 640, 427)
     note, width, height = look(content, None, None, True)
@@ -183,6 +187,41 @@ def test_a_look_at_the_images_tells_size_and_trouble(events: Events, upload: Any
     note = look(None, {"path": str(uploads / "junk.png"), "orig_name": "my <file>.png"}, None, False)[0]
     assert "my &lt;file&gt;.png is not a picture this program can read (try PNG, JPEG or WebP)." in note
     assert 'role="alert"' in note
+
+
+def test_keep_input_size_keeps_to_the_size_that_a_model_draws_well(events: Events, upload: Any) -> None:
+    """Catches 304 x 208 from a model that draws 128 x 128 well, and a note that says another size than is made."""
+    content = upload("wide.png", 300, 200)
+    note = asyncio.run(events.check_images(content, None, None, True, visitor()))[0]
+    assert "The picture will be 128 × 80; the content image is 300 × 200." in note
+    request = request_from(events.config, Inputs(content_image=content, keep_input_size=True))
+    assert (request.width, request.height) == (128, 80)
+    note = asyncio.run(events.check_images(upload("long.png", 300, 100), None, None, True, visitor()))[0]
+    assert "Keep input size cannot keep 300 x 100: at most 128:64 (2 to 1) is supported." in note
+
+
+@pytest.mark.parametrize(("name", "form"), [("a scan.tif", "TIFF"), ("x.png", "TIFF"), ("map.jp2", "JPEG2000")])
+def test_what_browsers_cannot_show_gets_a_rendition(events: Events, uploads: Path, name: str, form: str) -> None:
+    """Catches a broken picture in a field whose file is fine, and a rendition that replaces the file."""
+    Image.new("RGB", (800, 400), (200, 40, 90)).save(uploads / name, form)
+    value = {"path": str(uploads / name), "url": f"http://here/file={name}", "orig_name": name}
+    found = json.loads(asyncio.run(events.renditions(None, value, None, visitor())))
+    assert list(found) == [value["path"]]
+    shown = open_image(b64decode(found[value["path"]].removeprefix("data:image/webp;base64,")))
+    assert shown.size == (384, 192)
+    pixel: Any = shown.getpixel((100, 100))
+    assert max(abs(one - other) for one, other in zip(pixel, (200, 40, 90), strict=True)) <= 4
+    assert (
+        asyncio.run(events.renditions(value | {"url": found[value["path"]]}, None, None, visitor())) == gr.skip()
+    )  # once
+
+
+def test_nothing_else_gets_a_rendition(events: Events, upload: Any, uploads: Path, tmp_path: Path) -> None:
+    """Catches files decoded for nothing, an error for what is refused elsewhere, and a file of the server shown."""
+    (uploads / "junk.tif").write_bytes(b"II*\0 no picture")
+    Image.new("RGB", (16, 16)).save(tmp_path / "secret.tif")
+    junk, secret = {"path": str(uploads / "junk.tif")}, {"path": str(tmp_path / "secret.tif")}
+    assert asyncio.run(events.renditions(upload("wide.png", 64, 64), junk, secret, visitor())) == gr.skip()
 
 
 # The model.

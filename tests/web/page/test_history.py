@@ -4,6 +4,7 @@ Real queue, ledger and files; the pipeline is a script.
 """
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,67 @@ def test_anothers_picture_cannot_be_had_over_http_either(serve: Any, demo_config
 
 
 # A tab comes back.
+
+
+def test_a_tab_that_slept_finds_its_picture(serve: Any, uploads: Path) -> None:
+    """Catches what a tab can do only as long as the server keeps a state for it: Gradio drops that after an hour."""
+    first = serve()
+    picture = made(first, ANN, prompt="a fox", seed=42)[1]
+
+    async def build() -> Any:
+        page = build_page(first.calls, "Because.")
+        return page, build_app(first.queue, first.ledger, page)
+
+    page, app = asyncio.run(build())
+    gradio: Any = next(one.app for one in app.routes if hasattr(getattr(one, "app", None), "state_holder"))
+    client = TestClient(app, headers={"Cookie": f"{BROWSER_COOKIE}={ANN}"})  # not entered: the queue runs already
+
+    def call(name: str, *values: Any, **more: Any) -> list[Any]:
+        (number,) = (number for number, one in page.fns.items() if getattr(one.fn, "__name__", "") == name)
+        body = {"data": values, "fn_index": number, "session_hash": "tab", **more}
+        answer = client.post("/gradio_api/run/predict", json=body)
+        assert answer.status_code == 200, answer.text
+        return list(answer.json()["data"])
+
+    shown = Shown(*call("select", None, event_data={"picture": picture.id}))
+    assert shown.picture_id == picture.id  # kept in the page
+    gradio.state_holder.session_data.clear()
+    gradio.state_holder.time_last_used.clear()
+    assert "settings of this picture" in call("reuse_all", shown.picture_id)[0]
+    assert call("reuse_seed", shown.picture_id)[1] == 42
+    content = call("as_content", shown.picture_id)[1]
+    assert client.get(f"/gradio_api/file={content['path']}").content == picture.path.read_bytes()
+    for one in (shown.picture, shown.download["value"]):
+        assert client.get(f"/gradio_api/file={one['path']}").content == picture.path.read_bytes()
+    assert Shown(*call("select", None, event_data={"picture": picture.id})).picture_id == picture.id
+
+
+def test_a_job_of_another_server_is_told_and_kept_in_mind(serve: Any) -> None:
+    """Catches "your picture is next", for ever, about a job that another server in the folder has."""
+    first, second = serve(), serve()
+    job = Job(GenerationRequest.create(first.config), asker_of(visitor()))
+    ledger_of(first.queue).accepted(job)
+    (shown,) = came_back(second, job.id)
+    assert "Another server has it: your picture is waiting there." in shown.status and "next" not in shown.status
+    assert shown.memory == job.id and shown.generate["interactive"] is True  # a reload asks again
+    ledger_of(first.queue).started(job)
+    assert "your picture is being made there." in came_back(second, job.id)[0].status
+    ledger_of(first.queue).close()
+    (shown,) = came_back(second, job.id)
+    assert CUT_OFF in shown.status and shown.memory == FORGET
+
+
+def test_a_folder_that_is_wiped_costs_no_picture_that_is_being_made(serve: Any, tmp_path: Path) -> None:
+    """Catches a page that fails after somebody has emptied the output folder, and a picture that is lost with it."""
+    events = serve()
+    gone = made(events, ANN, prompt="before")[1]
+    shutil.rmtree(tmp_path / "outputs")
+    assert "None yet." in asyncio.run(events.arrive(visitor()))[1]
+    assert GONE in asyncio.run(events.select(chosen(gone.id), None, visitor())).status
+    picture = made(events, ANN, prompt="after")[1]
+    assert picture.path.is_file() and picture.path.parent == tmp_path / "outputs"
+    shown = asyncio.run(events.arrive(visitor()))[1]
+    assert "after" in shown and "before" not in shown
 
 
 def test_a_tab_comes_back_to_its_job(serve: Any, demo_config: ModelConfig, tmp_path: Path, uploads: Path) -> None:

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from uso.config import load_model_config
+from uso.config import LoraFile, load_model_config
 from uso.web.jobs.job import JobStatus, ServerStatus
 from uso.web.page import html
 
@@ -17,6 +17,21 @@ def test_the_banner_says_which_model_runs_why_and_how_to_get_the_real_one() -> N
     dev, schnell = (html.banner(load_model_config(name), "") for name in ("flux-dev", "flux-schnell"))
     assert "non-commercial purposes only" in dev and "uso-loud" not in dev and "app.py" not in dev
     assert "Experimental" in schnell and "non-commercial" not in schnell
+
+
+def test_the_loras_that_are_in_are_shown() -> None:
+    """Catches pictures that look unlike the model's, and nothing on the page that says why."""
+    config = load_model_config("demo")
+    assert "LoRA" not in html.banner(config, "")
+    added = (LoraFile(path="/secret/<ink>.safetensors", strength=0.8), LoraFile(path="b.safetensors"))
+    config = config.model_copy(update={"added_loras": added, "lora_scale": 0.7})
+    words = "&lt;ink&gt;.safetensors at 0.8, b.safetensors at 1, USO&#x27;s own at 0.7"
+    assert f"<p>LoRAs: {words}.</p>" in html.banner(config, "") and "secret" not in html.banner(config, "")
+    request = {"content_images": [], "style_images": [], "seed": 1}
+    model = {"name": "demo", "device": "cpu (x86_64)", **html.loras_of(config)}
+    record = {"request": request, "model": model}
+    assert f"<dt>LoRAs</dt><dd>{words}</dd>" in html.settings(record) and "<dd>CPU</dd>" in html.settings(record)
+    assert "LoRA" not in html.settings({"request": request, "model": {"name": "demo", "lora_scale": 1.0}})
 
 
 def soon(seconds: float) -> float:

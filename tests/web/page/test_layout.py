@@ -68,6 +68,22 @@ def test_ranges_and_defaults_are_the_models(name: str, queue: JobQueue) -> None:
     assert config.guidance or "does not use guidance" in found["guidance"].info
 
 
+def test_a_model_with_one_good_size_offers_that_size_alone(queue: JobQueue, demo_config: ModelConfig) -> None:
+    """Catches sizes on the page that the model draws badly, a Keep input size that does not say what it does, and a
+    size that a picture brought and nobody sees."""
+    page = built(demo_config, queue)
+    found = fields(page)
+    assert "Size: 128 × 128 pixels. This model draws no other size well." in found["only-size"].value
+    assert "Its long side is 128 pixels" in found["keep"].info
+    (row,) = (block for block in page.blocks.values() if "uso-unneeded" in (getattr(block, "elem_classes", None) or ()))
+    assert found["width"].parent.parent is row or found["width"].parent is row
+    events = Events(Calls(demo_config, queue, ledger_of(queue)))
+    assert events.sides(160, 128)["elem_classes"] != events.sides(128, 128)["elem_classes"] == "uso-unneeded"
+    others = built(load_model_config("flux-dev"), queue)
+    assert "only-size" not in fields(others) and "shape and size" in fields(others)["keep"].info
+    assert not any("uso-unneeded" in (getattr(block, "elem_classes", None) or ()) for block in others.blocks.values())
+
+
 def test_labels_are_the_tutorials(queue: JobQueue, demo_config: ModelConfig) -> None:
     """Catches a field that was renamed or lost."""
     labels = {block.label for block in fields(built(demo_config, queue)).values() if hasattr(block, "label")}

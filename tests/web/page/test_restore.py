@@ -159,6 +159,20 @@ def test_a_png_from_elsewhere_restores_what_it_can(events: Events, uploads: Path
     assert inputs.content_image is None and len(hashes(inputs.style_image, inputs.extra_style_image)) == 2
 
 
+def test_a_picture_with_other_loras_or_another_kept_size_is_told(events: Events, uploads: Path) -> None:
+    """Catches settings that are "filled in" and make another picture, and a record that fails the page."""
+    picture = made(events, prompt="x")[1]
+
+    def change(record: dict[str, Any]) -> None:
+        record["request"] |= {"keep_input_size": True, "width": 304, "height": 208}
+        record["model"] |= {"added_loras": [{"file": "<ink>", "strength": 0.8}, 7], "lora_scale": 0.5}
+
+    message = restore(events, forged(uploads, picture.path, change))[0]
+    assert "Its LoRAs: &lt;ink&gt; at 0.8, USO&#x27;s own at 0.5. Those of this page: none." in message
+    assert "It is 304 × 208; here Keep input size gives a long side of 128." in message
+    assert "LoRA" not in restore(events, brought(uploads, picture.path))[0]
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -185,7 +199,7 @@ def test_files_that_are_no_pictures_of_ours_are_refused(events: Events, uploads:
     for name, words in (
         ("text.png", "mine.png is not a picture"),
         ("other.png", "mine.png holds no request: it was not made by this program"),
-        ("torn.png", "mine.png is not a picture"),
+        ("torn.png", "mine.png is damaged or incomplete"),
     ):
         message, inputs = restore(events, brought(uploads, tmp_path / name, "mine.png"))
         assert words in message and 'role="alert"' in message and str(uploads) not in message

@@ -104,11 +104,13 @@ def test_people_with_names(tmp_path: Path) -> None:
 
 def test_a_proxy_names_people(tmp_path: Path) -> None:
     """Catches a name that anybody can give themselves, and a server that lets people in without one."""
-    with program(tmp_path, "--auth-header", "X-Forwarded-User", "--trusted-proxies", "127.0.0.1") as running:
+    named = ("--auth-header", "X-Forwarded-User", "--allowed-hosts", "uso.example.org")
+    with program(tmp_path, *named, "--trusted-proxies", "127.0.0.1") as running:
         running.wait_until_built()
         assert running.ask("/config").status == 401
         assert running.ask("/config", {"X-Forwarded-User": "ann"}).status == 200
-    with program(tmp_path, "--auth-header", "X-Forwarded-User", "--trusted-proxies", "203.0.113.1") as running:
+        assert running.ask("/config", {"X-Forwarded-User": "ann", "Host": "rebound.example"}).status == 403
+    with program(tmp_path, *named, "--trusted-proxies", "203.0.113.1") as running:
         running.wait_until_built()
         assert running.ask("/config", {"X-Forwarded-User": "ann"}).status == 401
 

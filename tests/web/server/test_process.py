@@ -80,6 +80,30 @@ def test_a_second_stop_forces(second: signal.Signals) -> None:
         started.end()
 
 
+def test_a_hangup_is_a_stop_unless_it_is_ignored() -> None:
+    """Catches a terminal that is closed and takes the running picture with it, and nohup that no longer helps."""
+    started, port = small_process()
+    try:
+        stream = Stream(port, "/short")
+        until(lambda: stream.lines)
+        started.send_signal(signal.SIGHUP)
+        assert started.wait(LONG) == -signal.SIGHUP
+        assert stream.ended.wait(PATIENCE) and stream.lines == ["first\n", "last\n"]
+    finally:
+        started.end()
+    port = free_port()
+    script = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + SCRIPT
+    started = Started([sys.executable, "-c", script, str(port)], cwd=ROOT)
+    try:
+        until(lambda: listens(port) or started.poll() is not None)
+        started.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            started.wait(1)
+        assert listens(port)
+    finally:
+        started.end()
+
+
 # The real program
 
 
@@ -136,10 +160,9 @@ class TestRealProgram:
             assert running.ask("/readyz").status == 200
             assert running.signal() == -signal.SIGTERM
 
-    def test_bind_when_ready_tells_of_a_model_that_cannot_be_loaded(self, tmp_path: Path) -> None:
+    def test_bind_when_ready_tells_of_a_model_that_cannot_be_loaded(self, tmp_path: Path, golden_folder: Path) -> None:
         """Catches a container that starts again and again, and nobody is told why."""
-        (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
-        with program(tmp_path, "--bind-when-ready", "--vae", str(tmp_path / "broken.safetensors")) as running:
+        with program(tmp_path, "--bind-when-ready", "--vae", str(golden_folder / "ae.safetensors")) as running:
             running.wait_until_listening()
             answer = running.ask("/readyz")
             assert answer.status == 503 and answer.json()["status"] == "failed"

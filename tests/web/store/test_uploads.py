@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -135,3 +136,25 @@ def test_a_picture_that_is_used_again_stays(tmp_path: Path, monkeypatch: pytest.
     yesterday = time.time() - MAX_AGE
     os.utime(copy, (yesterday, yesterday))
     assert handed_out(picture) == str(copy) and copy.stat().st_mtime > yesterday + MAX_AGE / 2
+
+
+def test_a_folder_that_the_environment_names_is_private_if_it_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches people's images that others on the machine can read, because their folder was given."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "a" / "uploads"))
+    assert private_uploads() is None
+    assert (tmp_path / "a" / "uploads").stat().st_mode & 0o777 == 0o700
+
+
+def test_another_users_folder_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a server of root's that removes what another user's server left, or laid out for it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    put(tmp_path / "uso-page-x" / "image.png")
+    other = os.getuid() + 1
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "getuid", lambda: other)
+        remove_left(time.time() + LEFT_AGE + 60)
+    assert (tmp_path / "uso-page-x").exists()
+    remove_left(time.time() + LEFT_AGE + 60)
+    assert not (tmp_path / "uso-page-x").exists()

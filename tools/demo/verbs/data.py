@@ -16,7 +16,6 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         help="draw training data",
         description="Draw samples of the miniature data: subjects x places x styles. The same numbers give the same "
         "pictures. An interrupted call continues where it stopped.",
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     parser.add_argument("folder", type=Path, metavar="FOLDER")

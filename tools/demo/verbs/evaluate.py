@@ -29,7 +29,6 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         help="measure a model",
         description="Draw pictures of seven conditions that training has not seen, have a judge decide whether style "
         "and subject are right, and print the shares beside chance and truth. The same numbers give the same pictures.",
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     parser.add_argument("--model", default="demo", metavar="NAME", help="a model's name or YAML file (demo)")

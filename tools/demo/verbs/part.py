@@ -22,7 +22,6 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         help="train one part of the model",
         description="Train one part of a model like the demo on drawn data: a run of tools/demo/configs/parts/ or a "
         "YAML file. Each run continues from the part in the model's folder, and writes its result there.",
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     names = ", ".join(config_names(PARTS_FOLDER))

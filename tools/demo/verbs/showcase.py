@@ -14,7 +14,6 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         "showcase",
         help="write the README's contact sheet",
         description="Write a contact sheet of twelve tasks that the demo model has not seen; nothing is selected.",
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     parser.add_argument("file", type=Path, nargs="?", default=FILE, metavar="FILE")

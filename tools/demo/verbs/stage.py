@@ -18,7 +18,6 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         "stage",
         help="train projector and LoRA",
         description="Train a stage of the demo model. Several GPUs: accelerate launch -m tools.demo stage STAGE.",
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     parser.add_argument("config", metavar="STAGE", help=f"{', '.join(config_names(STAGES_FOLDER))}; or a YAML file")

@@ -1,7 +1,7 @@
 """The style descriptor CSD (Somepalli et al., 2024, arXiv 2404.01292), differentiable, and its published checkpoint.
 
-CLIP ViT-L/14's visual tower without its projection, and two matrices: one for style, one for content. Two pictures are
-alike in style as far as the cosine of their style vectors says. No training here, and no download.
+CLIP ViT-L/14's visual tower without its projection, and two matrices: one for style, one for content. The cosine of two
+style vectors measures how similar two styles are. No training here, and no download.
 """
 
 import argparse

@@ -3,7 +3,7 @@
 rows.py        JSON lines
 check.py       names every row that cannot be used
 samples.py     rows as samples of a run
-source.py      where samples come from: rows, or a source of one's own
+source.py      where samples come from: rows, or your own source
 buckets.py     sizes and the order of an epoch
 features.py    encoded prompts and pictures, kept on disk
 batches.py     stacked features, prefetched

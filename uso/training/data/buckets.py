@@ -1,7 +1,7 @@
 """Which samples go together: pictures cropped to a few shapes, and batches in which every sample has as many tokens.
 
 A bucket is everything that decides the number of tokens: size of target and content picture, and which conditions a
-sample keeps. So conditions are left out per sample and a batch still is what the network sees in use. The order
+sample keeps. So conditions can be dropped per sample, and no batch needs padding, just as in inference. The order
 depends on seed and epoch alone. No pictures are read here.
 """
 

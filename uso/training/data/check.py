@@ -1,4 +1,4 @@
-"""Looks at every row and every picture of a data file before an hour is spent on it. Changes nothing; no torch."""
+"""Checks every row and every picture of a data file before a run. Changes nothing and needs no torch."""
 
 import os
 from collections import defaultdict

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from uso.config import Strict
 from uso.errors import RequestError
+from uso.files import read_text
 
 
 class Row(Strict):
@@ -95,12 +96,7 @@ def numbered_lines(path: Path) -> list[tuple[int, str]]:
     Raises:
         RequestError: the file cannot be read, is no text, or holds no rows.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise RequestError(f"The rows {path} could not be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise RequestError(f"The rows {path} are not UTF-8 text; save the file as UTF-8.") from error
+    text = read_text(path, "rows file", RequestError)
     # Not splitlines(): it also breaks at characters that may stand inside a JSON text.
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if not lines:

@@ -1,8 +1,8 @@
 """Checkpoints: everything a run needs to resume as if it had never stopped. A folder is complete or absent.
 
 `state.safetensors` holds what learns, the optimizer's moments and the running mean, in float32; `state.json` the step,
-the place in the data, and the config. Random draws go by the place in the data (`seeds.py`), so that place is
-their state too. No pickles.
+the position in the data, and the config. Random numbers depend only on the position in the data (`seeds.py`), so no
+generator state is saved. No pickles.
 """
 
 import json

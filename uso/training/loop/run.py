@@ -1,7 +1,7 @@
 """The loop of every run: updates, records and checkpoints, until the last step or a stop.
 
-Subclasses compute the gradients. A resumed run computes what a run in one piece does, if every random draw goes by the
-number of the step (`uso.training.losses.seeds`).
+Subclasses compute the gradients. A resumed run gives the same result as an uninterrupted one, provided that random
+numbers depend on the number of the step alone (`uso.training.losses.seeds`).
 """
 
 import logging

@@ -3,5 +3,5 @@
 flow.py       rectified flow
 teacher.py    targets from the network's own answers
 reward.py     style reward
-seeds.py      random numbers by purpose and place
+seeds.py      random numbers by purpose and position
 """

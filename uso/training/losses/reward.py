@@ -1,9 +1,10 @@
-"""Style reward learning (arXiv 2508.18966, section 3.3): the picture's style, judged by a descriptor, has a gradient.
+"""Style reward learning (arXiv 2508.18966, section 3.3): a differentiable score of how well the picture matches its
+style reference.
 
-From noise a batch is rolled out by Euler steps without gradient, with the schedule and guidance of use, to a step drawn
-from the last few; one step more is taken with gradient, its clean estimate decoded, and the reward is the cosine
-between the descriptor's vectors of the picture and of its style reference. The descriptor is any module from pixels
-[B, 3, H, W] in [-1, 1] to unit vectors [B, D]; it stays frozen.
+Euler steps without gradient take noise to a step drawn from the last few, with the schedule and guidance of inference.
+One more step runs with gradient, and its clean estimate is decoded. The reward is the cosine between the descriptor's
+vectors of that picture and of the style reference. The descriptor is any module from pixels [B, 3, H, W] in [-1, 1] to
+unit vectors [B, D]; it stays frozen.
 """
 
 from itertools import islice

@@ -1,7 +1,7 @@
-"""Random numbers by what they are for: one seed, one purpose and one place in the run give one generator.
+"""Random numbers by purpose: the seed, the purpose and the position in the run determine a generator.
 
-No generator outlives its use, so the place in the run is the whole state. A resumed run, or one on more processes,
-draws what a run in one piece draws.
+No generator is kept, so there is no state to save. A resumed run, or one on more processes, draws the same numbers as
+an uninterrupted run on one.
 """
 
 import hashlib

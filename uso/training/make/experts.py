@@ -2,7 +2,7 @@
 
 A picture is the target. A stylization expert makes the style reference, a de-stylization expert the content reference;
 CSD and DINO decide which triplets are kept. One expert is loaded at a time and every result is a file of its own, so a
-stopped run continues. The expert models are in `models.py`; here are their protocols.
+stopped run continues. The protocols of the experts are here, the models in `models.py`.
 """
 
 import codecs

@@ -1,6 +1,6 @@
 """What was learned, as files in the released layouts: `dit_lora.safetensors`, `projector.safetensors` and the like.
 
-The inverse of `uso.weights.checkpoints`, which loads them back. Writes nothing by halves.
+The inverse of `uso.weights.checkpoints`, which loads them back. Files appear complete or not at all.
 """
 
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from uso.files import where_supported
 from uso.weights.formats.layouts import Part, flux_part, projector_part
 
 FILES = {"projector": "projector.safetensors", "lora": "dit_lora.safetensors", "transformer": "flux1.safetensors"}
@@ -54,5 +55,6 @@ def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     save_file({name: tensor.cpu() for name, tensor in tensors.items()}, part, metadata)
-    part.chmod(0o644)  # safetensors writes files that only their owner may read
+    with where_supported():
+        part.chmod(0o644)  # safetensors writes files that only their owner may read
     part.replace(path)

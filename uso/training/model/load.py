@@ -1,7 +1,7 @@
-"""What a run begins from: the model's files without USO's own two, the files of an earlier stage, encoders in turn.
+"""The pipeline that a run begins with: the model without USO's LoRA and projector, and files of an earlier stage.
 
-Everything is loaded to the host. Encoders visit the device while features are made, then what trains goes there, T5
-and CLIP excepted, since their features are cached.
+Everything is loaded to the host. Encoders visit the device one at a time while features are made. Then everything goes
+there, except T5 and CLIP, whose features are cached.
 """
 
 import logging

@@ -8,6 +8,7 @@ accounts.py    the file of accounts
 tokens.py      signatures, and the tokens of logins
 limits.py      the window that every limit counts with; requests and streams
 uploads.py     how much may be uploaded
-bodies.py      request bodies
+bodies.py      request bodies: size, uploads, routes that are closed
+contents.py    what a JSON body holds, counted before it is parsed
 asgi.py        helpers
 """

@@ -10,6 +10,8 @@ Headers = Iterable[tuple[str, str]]
 
 API = "/gradio_api"
 MCP = f"{API}/mcp"
+MCP_BYTES = 4_000_000
+"""Of one message to a tool, with the images in it as Base64. The package mcp takes 4 MiB."""
 
 
 def is_mcp(path: str) -> bool:

@@ -1,22 +1,22 @@
 """Request bodies: how large they may be, and that nothing in them makes this server fetch from elsewhere.
 
-Gradio downloads a file whose "path" is a URL, and proxies URLs in two of its routes. The first is refused in every body
-that could be JSON; the routes, and others that the page does not use, by their paths.
+Gradio downloads a file whose "path" is a URL, and proxies URLs in two of its routes. URLs in "path" are refused in
+every body that could be JSON (`contents.py`, in a few threads). The proxying routes, and others that the page does not
+use, are blocked by path. Where no route takes a body, none is read.
 """
 
 import asyncio
 import json
 import math
 import re
-from collections.abc import Iterator
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
 
 from starlette.formparsers import MultiPartException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from uso.errors import RequestError
-from uso.web.access.asgi import API, Headers, header, is_mcp, path_of, read_body, refuse, replayed
-from uso.web.access.hosts import host_of, own_hosts
+from uso.web.access.asgi import API, MCP_BYTES, Headers, header, is_mcp, path_of, read_body, refuse, replayed
+from uso.web.access.contents import ADDRESS, GIVE_THE_FILE, examine
+from uso.web.access.hosts import own_hosts
 from uso.web.access.identity import asker_in
 from uso.web.access.uploads import Refused, Uploads
 
@@ -24,29 +24,21 @@ UPLOAD = f"{API}/upload"
 JOIN = f"{API}/queue/join"
 
 JSON_BYTES = 1_000_000
-MCP_BYTES = 32_000_000
-"""Tools take images inside the message, in Base64."""
 FORM_BYTES = 1_000_000
 """Of the form around an uploaded file."""
-MAX_DEPTH = 64
-"""Of lists and objects inside each other."""
+READ_SECONDS = 60.0
+"""Until a body that is no upload must be there."""
+EXAMINERS = 2
+"""Threads in which bodies are examined, each for milliseconds."""
 DRAIN_SECONDS = 10.0
 """How long a refused body is still read, and thrown away: a caller who is cut off while sending sees a broken
 connection, not the reason."""
-
-GIVE_THE_FILE = "Give the file itself, not its address: this server fetches nothing from elsewhere."
-
-ADDRESS = re.compile(r"\s*(?:[A-Za-z][A-Za-z0-9+.-]*:)?[/\\]{2}\S", re.ASCII)
-"""`https://...`, and what a browser or a file system would take for a host as well (`//host`, `\\\\host`)."""
-WEB_ADDRESS = re.compile(r"\s*(?:https?|ftp):[/\\]{2}\S+\s*", re.ASCII | re.IGNORECASE)
 
 CLOSED = re.compile(
     rf"{API}/(?:proxy=|vibe-|undo-vibe|run-history|runs(?:/|$)|dev/|custom_component/|process_recording|deep_link"
     r"|profiling/)|/monitoring(?:/|$)"
 )
 """Gradio's routes that fetch, that stream without end, or that this page does not use."""
-SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""Gradio joins a session's name with others, and splits them again."""
 FILE = re.compile(rf"{API}/file[=/](.*)", re.DOTALL)
 
 
@@ -61,6 +53,7 @@ class Bodies:
     def __init__(self, inner: ASGIApp, uploads: Uploads, *, max_upload: int, mcp: bool) -> None:
         self._inner, self._uploads = inner, uploads
         self._max_upload, self._mcp = max_upload, mcp
+        self._examiners = ThreadPoolExecutor(EXAMINERS, "examine")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = path_of(scope)
@@ -69,6 +62,8 @@ class Bodies:
         file = FILE.match(path)
         if file and ADDRESS.match(file[1]):
             return await refuse(scope, send, 400, GIVE_THE_FILE)
+        if not takes_body(scope):
+            return await self._inner(scope, replayed(b"", receive), send)
         upload = path.rstrip("/") == UPLOAD and scope["method"] == "POST"
         limit = self._max_upload + FORM_BYTES if upload else MCP_BYTES if is_mcp(path) else JSON_BYTES
         declared = header(scope, "content-length")
@@ -82,22 +77,27 @@ class Bodies:
 
     async def _json(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
         try:
-            body = await read_body(receive, limit)
+            async with asyncio.timeout(READ_SECONDS):
+                body = await read_body(receive, limit)
         except ConnectionError:
             return None
+        except TimeoutError:
+            late = f"The request was not here within {READ_SECONDS:g} s. Send it again."
+            return await refuse(scope, send, 408, late, [("connection", "close")])
         if body is None:
             return await self._too_large(scope, receive, send, limit, upload=False)
-        sentence = fault(body, path_of(scope), own_hosts(scope))
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._examiners, examine, body, path_of(scope), own_hosts(scope))
+        sentence = found.fault
         if sentence is None:
-            return await self._with_images(scope, receive, send, body)
+            return await self._with_images(scope, receive, send, body, found.images)
         if path_of(scope).rstrip("/") == JOIN:  # the form in which gradio_client shows a sentence to its caller
             invalid = {"__type__": "validate", "is_valid": False, "parameter_name": "request", "message": sentence}
             return await refuse(scope, send, 422, [invalid])
         return await refuse(scope, send, 400, sentence)
 
-    async def _with_images(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
+    async def _with_images(self, scope: Scope, receive: Receive, send: Send, body: bytes, images: int) -> None:
         """Images inside a message to a tool become files, so they count as uploads."""
-        images = _images(body) if is_mcp(path_of(scope)) else 0
         if not images:
             return await self._inner(scope, replayed(body, receive), send)
         upload = await self._uploads.begin(asker_in(scope), len(body))
@@ -165,8 +165,14 @@ class Bodies:
         if upload:
             sentence = f"The file is larger than {self._max_upload / 1e6:g} MB. Choose a smaller one."
         else:
-            sentence = f"The request is larger than {limit / 1e6:g} MB. Upload images first, and name them in it."
+            remedy = "Use smaller images." if is_mcp(path_of(scope)) else "Upload images first, and name them in it."
+            sentence = f"The request is larger than {limit / 1e6:g} MB. {remedy}"
         await _drained(scope, receive, send, 413, sentence)
+
+
+def takes_body(scope: Scope) -> bool:
+    """Whether a route may take the body: Gradio's alone do, and a login's form is read by `login.py`."""
+    return scope["method"] not in ("GET", "HEAD", "OPTIONS") and path_of(scope).startswith(API + "/")
 
 
 async def _drained(
@@ -183,16 +189,6 @@ async def _drained(
 
 def _later(refused: Refused) -> Headers:
     return [] if refused.seconds is None else [("retry-after", str(math.ceil(refused.seconds)))]
-
-
-def _images(body: bytes) -> int:
-    """How many images a message to a tool holds, as data URLs in its arguments."""
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
-        return 0
-    found = (value for part in _tool_arguments(content) for value, *_ in _walk(part))
-    return sum(isinstance(value, str) and value.startswith("data:") for value in found)
 
 
 def _files(answer: bytearray) -> int:
@@ -224,56 +220,3 @@ async def _drain(receive: Receive) -> None:
     while more:
         message = await receive()
         more = message["type"] == "http.request" and message.get("more_body", False)
-
-
-def fault(body: bytes, path: str, hosts: set[str]) -> str | None:
-    """Why a body is refused, as a sentence; None if it is not. A body that is no JSON is left to the app."""
-    try:
-        content = json.loads(body, parse_constant=_no_number)
-    except RecursionError:
-        return f"The request is nested deeper than {MAX_DEPTH} levels."
-    except RequestError as error:
-        return str(error)
-    except ValueError:
-        return None
-    parts = _tool_arguments(content) if is_mcp(path) else [content]
-    for value, key, holder, depth in (found for part in parts for found in _walk(part)):
-        if depth > MAX_DEPTH:
-            return f"The request is nested deeper than {MAX_DEPTH} levels."
-        if key == "session_hash" and value is not None and not (isinstance(value, str) and SESSION.fullmatch(value)):
-            return "The session has a name that no page gives itself. Load the page again."
-        if isinstance(value, str) and _points_elsewhere(value, key, holder, hosts):
-            return GIVE_THE_FILE
-    return None
-
-
-def _no_number(name: str) -> None:
-    """Python's parser accepts NaN and infinities; Gradio would fail where it writes them back."""
-    raise RequestError(f"The request holds {name}, which is no number that JSON has.")
-
-
-def _points_elsewhere(value: str, key: str, holder: Any, hosts: set[str]) -> bool:
-    if key == "path":
-        return ADDRESS.match(value) is not None
-    if key == "url" and isinstance(holder, dict):  # where a browser shows a file from; it may be on this server
-        return ADDRESS.match(value) is not None and host_of(value) not in hosts
-    return WEB_ADDRESS.fullmatch(value) is not None
-
-
-def _tool_arguments(content: Any) -> list[Any]:
-    """The parts of MCP messages that are checked: the arguments of calls. A client may name its own site elsewhere."""
-    calls = content if isinstance(content, list) else [content]
-    parameters = [call.get("params") for call in calls if isinstance(call, dict)]
-    return [part.get("arguments") for part in parameters if isinstance(part, dict)]
-
-
-def _walk(content: Any) -> Iterator[tuple[Any, str, Any, int]]:
-    """Every value with its key (empty in a list), what holds it, and how deep it lies. No recursion: it may be deep."""
-    todo: list[tuple[Any, str, Any, int]] = [(content, "", None, 0)]
-    while todo:
-        value, key, holder, depth = todo.pop()
-        yield value, key, holder, depth
-        if isinstance(value, dict):
-            todo += [(inner, str(name), value, depth + 1) for name, inner in value.items()]
-        elif isinstance(value, list):
-            todo += [(inner, "", value, depth + 1) for inner in value]

@@ -140,9 +140,15 @@ def cookie_values(cookies: str, name: str) -> list[str]:
     return [value for key, _, value in pairs if key == name]
 
 
-def set_cookie(name: str, value: str, *, path: str, secure: bool, seconds: int) -> str:
-    """A `Set-Cookie` header that scripts cannot read and other sites cannot use to change anything."""
-    parts = [f"{name}={value}", f"Path={path or '/'}", f"Max-Age={seconds}", "HttpOnly", "SameSite=Lax"]
+def set_cookie(name: str, value: str, *, path: str, secure: bool, seconds: int, framed: bool = False) -> str:
+    """A `Set-Cookie` header that scripts cannot read and other sites cannot use to change anything.
+
+    Args:
+        framed: other sites may show the page in a frame. Over HTTPS the cookie then works there too; the browser keeps
+            another one for each of these sites (`Partitioned`), so a third site can use none. HTTP has no such cookies.
+    """
+    parts = [f"{name}={value}", f"Path={path or '/'}", f"Max-Age={seconds}", "HttpOnly"]
+    parts += ["SameSite=None", "Partitioned"] if framed and secure else ["SameSite=Lax"]
     return "; ".join([*parts, "Secure"] if secure else parts)
 
 
@@ -189,9 +195,10 @@ class Relay:
 class Identity:
     """Notes who sends each request, and gives a browser its cookie with the page: a new one, or its own for longer."""
 
-    def __init__(self, inner: ASGIApp, root_path: str, relay: Relay) -> None:
+    def __init__(self, inner: ASGIApp, root_path: str, relay: Relay, framed: bool = False) -> None:
         self._inner = inner
         self._root = root_path.rstrip("/")
+        self._framed = framed
         self._relay = relay
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -210,7 +217,9 @@ class Identity:
 
     def _with_cookie(self, scope: Scope, send: Send, key: str) -> Send:
         secure = scope.get("scheme") == "https"
-        cookie = set_cookie(BROWSER_COOKIE, key, path=self._root, secure=secure, seconds=BROWSER_SECONDS)
+        cookie = set_cookie(
+            BROWSER_COOKIE, key, path=self._root, secure=secure, seconds=BROWSER_SECONDS, framed=self._framed
+        )
 
         async def send_with(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -33,6 +33,9 @@ WRONG_TRIES_OF_NAME = 20
 LOG_IN = "Log in first."
 WRONG = "The name or the password is wrong."
 
+MOST_COOKIES = 8
+"""Looked at in one request: each costs a look into the accounts file."""
+
 CHECKS_AT_ONCE = 2
 """Passwords that are checked at the same time; each occupies a processor core."""
 
@@ -48,8 +51,10 @@ class Login:
         *,
         open_paths: Collection[str],
         root_path: str,
+        framed: bool = False,
     ) -> None:
         self._inner = inner
+        self._framed = framed
         self._accounts, self._tokens = accounts, tokens
         self._open = frozenset(open_paths)
         self._root = root_path.rstrip("/")
@@ -69,13 +74,13 @@ class Login:
             return await self._inner(scope, receive, send)
         if path in self._open:
             return await self._inner(scope, receive, send)
-        return await self._show(scope, send, 401)
+        return await self._show(scope, send, 401, self._accounts.fault())
 
     async def _logout(self, scope: Scope, send: Send) -> None:
         """Log out, by POST alone: an image or a link on another page must log nobody out."""
         if scope["method"] != "POST":
             return await refuse(scope, send, 405, "Log out with the button on the page.", [("allow", "POST")])
-        for token in cookie_values(header(scope, "cookie"), LOGIN_COOKIE):
+        for token in cookie_values(header(scope, "cookie"), LOGIN_COOKIE)[:MOST_COOKIES]:
             self._tokens.end(token)
         return await self._go_home(send, self._cookie(scope, "", 0))
 
@@ -84,7 +89,7 @@ class Login:
         known = asker_in(scope)
         if known is not None and known.name is not None:
             return True
-        for token in cookie_values(header(scope, "cookie"), LOGIN_COOKIE):
+        for token in cookie_values(header(scope, "cookie"), LOGIN_COOKIE)[:MOST_COOKIES]:
             name = self._tokens.name_of(token)
             if name is not None:
                 remember(scope, asker_at(None, name=name))
@@ -100,6 +105,8 @@ class Login:
             return await self._show(scope, send, 400, "A login has a form with username and password.")
         if not acceptable_name(name):  # of no account: not worth a hash or a place in memory
             return await self._show(scope, send, 401, WRONG)
+        if fault := self._accounts.fault():
+            return await self._show(scope, send, 401, fault)
         address = person_at(scope["client"][0] if scope.get("client") else None)
         wait = self._by_address.wait(address) or self._by_name.wait(name)
         if wait:
@@ -124,7 +131,9 @@ class Login:
 
     def _cookie(self, scope: Scope, value: str, seconds: int) -> tuple[str, str]:
         secure = scope.get("scheme") == "https"
-        return "set-cookie", set_cookie(LOGIN_COOKIE, value, path=self._root, secure=secure, seconds=seconds)
+        return "set-cookie", set_cookie(
+            LOGIN_COOKIE, value, path=self._root, secure=secure, seconds=seconds, framed=self._framed
+        )
 
     async def _go_home(self, send: Send, *headers: tuple[str, str]) -> None:
         pairs = [("location", self._root + "/"), ("cache-control", "no-store"), *headers]

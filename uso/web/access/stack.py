@@ -15,7 +15,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from uso.errors import ConfigError
 from uso.web.access.accounts import Accounts
-from uso.web.access.asgi import drop_headers, header, path_of, refuse
+from uso.web.access.asgi import Headers, drop_headers, header, path_of, refuse
 from uso.web.access.bodies import FORM_BYTES, Bodies
 from uso.web.access.hosts import Hosts, Origins
 from uso.web.access.identity import REQUEST_ID, Asker, Identity, Relay, acceptable_name, asker_at, remember
@@ -27,9 +27,8 @@ from uso.web.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
 
+PAGES = ("text/html", "application/xhtml+xml")
 ANSWER_HEADERS = (("x-content-type-options", "nosniff"), ("referrer-policy", "same-origin"))
-FRAMES = ("content-security-policy", "frame-ancestors 'self'")
-"""On pages: no other site may show them inside its own, to catch clicks that are meant for something else."""
 
 
 def guarded(
@@ -63,15 +62,23 @@ def guarded(
     uploads = Uploads(max_upload + FORM_BYTES, settings.min_free_gb * 10**9, upload_folder)
     inner: ASGIApp = Bodies(app, uploads, max_upload=max_upload, mcp=settings.mcp)
     inner = RateLimits(inner)
-    inner = Identity(inner, settings.root_path, relay)
+    framed = bool(settings.frame_ancestors)
+    inner = Identity(inner, settings.root_path, relay, framed)
     if settings.accounts:
         accounts = Accounts(settings.accounts)
         tokens = LoginTokens(login_key(settings.output), accounts.hash_of)
-        inner = Login(inner, accounts, tokens, open_paths=open_paths, root_path=settings.root_path)
+        inner = Login(inner, accounts, tokens, open_paths=open_paths, root_path=settings.root_path, framed=framed)
     inner = Origins(inner)
     inner = Proxies(inner, settings, open_paths, relay)
     inner = Hosts(inner, settings)
-    return Answers(inner, app)
+    return Answers(inner, app, frame_headers(settings.frame_ancestors))
+
+
+def frame_headers(ancestors: Collection[str]) -> Headers:
+    """Headers of pages: no site but those named may show them inside its own, to catch clicks that are meant for
+    something else. Old browsers know only a header that cannot name sites."""
+    policy = [("content-security-policy", " ".join(["frame-ancestors 'self'", *ancestors]))]
+    return policy if ancestors else [*policy, ("x-frame-options", "SAMEORIGIN")]
 
 
 def check_proxies(proxies: Collection[str]) -> None:
@@ -92,9 +99,10 @@ def check_proxies(proxies: Collection[str]) -> None:
 class Answers:
     """Gives each request an id, adds headers to each answer, and turns an exception inside into a sentence."""
 
-    def __init__(self, inner: ASGIApp, app: ASGIApp) -> None:
+    def __init__(self, inner: ASGIApp, app: ASGIApp, of_pages: Headers = ()) -> None:
         self._inner = inner
         self._app = app
+        self._of_pages = tuple(of_pages)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":  # the page has none, so no layer checks them
@@ -104,9 +112,12 @@ class Answers:
             return await self._app(scope, receive, send)
         number = secrets.token_hex(8)
         scope.setdefault("state", {})[REQUEST_ID] = number
-        answer = _Answer(scope, send, number)
+        send = _headed(send) if scope["method"] == "HEAD" else send
+        answer = _Answer(scope, send, number, self._of_pages)
         try:
-            await self._inner(scope, receive, answer.send)
+            # uvicorn leaves the body of an answer to HEAD away; inside it is a GET, for Gradio's routes have no HEAD.
+            inside = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+            await self._inner(inside, receive, answer.send)
         except Exception:
             logger.exception("Request %s: %s %r failed.", number, scope["method"], scope["path"])
             if not answer.begun:
@@ -114,12 +125,25 @@ class Answers:
         return None
 
 
+def _headed(send: Send) -> Send:
+    """A `send` whose answer ends with its head, also where a stream would have no end."""
+    ended = False
+
+    async def first(message: Message) -> None:
+        nonlocal ended
+        if not ended:
+            ended = message["type"] == "http.response.body"
+            await send({"type": "http.response.body", "body": b""} if ended else message)
+
+    return first
+
+
 class _Answer:
     """One answer on its way out. A status 500 in plain text is held back until its text is seen: Starlette's own
     `Internal Server Error` is replaced by a sentence."""
 
-    def __init__(self, scope: Scope, send: Send, number: str) -> None:
-        self._scope, self._send, self._number = scope, send, number
+    def __init__(self, scope: Scope, send: Send, number: str, of_pages: Headers) -> None:
+        self._scope, self._send, self._number, self._of_pages = scope, send, number, of_pages
         self._held: Message | None = None
         self._replaced = False
         self.begun = False
@@ -155,10 +179,11 @@ class _Answer:
     def _add_headers(self, message: Message) -> None:
         have = {name.lower() for name, _ in message.get("headers", ())}
         pairs = [("x-request-id", self._number), *ANSWER_HEADERS]
-        if _kind(message) == "text/html":
-            pairs.append(FRAMES)
-        new = [(name.encode(), value.encode()) for name, value in pairs if name.encode() not in have]
-        message["headers"] = [*message.get("headers", ()), *new]
+        new = [(name, value) for name, value in pairs if name.encode() not in have]
+        if _kind(message) in PAGES:
+            new += self._of_pages  # a policy of its own does not replace them: browsers hold both
+        raw = [(name.encode(), value.encode()) for name, value in new]
+        message["headers"] = [*message.get("headers", ()), *raw]
 
 
 def _kind(message: Message) -> str:

@@ -11,14 +11,12 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
-from uso.files import write_over
+from uso.files import PRIVATE, write_over
 
 logger = logging.getLogger(__name__)
 
 LOGIN_SECONDS = 30 * 24 * 3600
 """How long a login lasts."""
-PRIVATE = 0o600
-"""Mode of files that hold secrets."""
 MAX_TOKEN = 1000
 """Characters of a token."""
 

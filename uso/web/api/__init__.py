@@ -1,6 +1,7 @@
 """What the page and programs both call.
 
-calls.py        from raw values to a job and its news
+calls.py        from raw values to a job and its status
+turns.py        threads that people take turns at
 endpoints.py    /generate, /status, /cancel
 messages.py     what a job is doing, as a sentence
 mcp.py          the endpoints as tools for assistants

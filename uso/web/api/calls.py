@@ -1,7 +1,7 @@
-"""From raw values to a job and its news. The page (`page/events.py`) and programs (`endpoints.py`) both call this.
+"""From raw values to a job and its status. The page (`page/events.py`) and programs (`endpoints.py`) both call this.
 
 Values arrive as they were sent: Gradio's own conversion is off, because its messages are not written for people.
-`GenerationRequest.create` checks them, and people read its sentences. Only files that were uploaded to this server are
+`GenerationRequest.create` checks them, and its messages are shown. Only files that were uploaded to this server are
 opened. Callers keep ids, never paths.
 """
 
@@ -11,7 +11,7 @@ import inspect
 import logging
 import os
 import shutil
-import threading
+import sqlite3
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +27,7 @@ from uso.errors import ImageError, USOError
 from uso.images import MAX_PIXELS, upright_size
 from uso.request import RANDOM_SEED, GenerationRequest, ReferenceImage
 from uso.web.access.identity import Asker, asker_of
+from uso.web.api.turns import Turns
 from uso.web.jobs.admission import LimitError
 from uso.web.jobs.job import NAME_LETTERS, Job, JobStatus, Picture, ServerStatus
 from uso.web.jobs.queue import JobQueue
@@ -46,10 +47,12 @@ REPEAT_SECONDS = 1.0
 """News is repeated after this long, because the seconds that are left have changed."""
 
 READERS = 2
-"""Requests whose images are read at the same time: each may take a gigabyte for a second."""
+"""People whose images are read at the same time: each may take a gigabyte for a second."""
 
 FILTERED = 4
-"""Requests that are submitted at the same time. The server's own filter may take its time over each."""
+"""People whose requests are submitted at the same time. The server's own filter may take its time over each."""
+
+NO_RECORD = "The server cannot use its record of pictures. Tell the one who runs it."
 
 SPARE_THREADS = 8
 """Threads beyond one for each place in the queue, so that a full queue still refuses at once."""
@@ -94,17 +97,17 @@ class Calls:
         self.ledger = ledger
         self._on_refused = on_refused
         self._requests = ThreadPoolExecutor(queue.settings.max_waiting + SPARE_THREADS, "request")
-        self._readers = ThreadPoolExecutor(READERS, "read")
-        self._filtered = threading.Semaphore(FILTERED)
+        self._readers = Turns(READERS, "read")
+        self._filtered = Turns(FILTERED, "submit")
 
     @property
     def max_pixels(self) -> int:
         """Limit of one image."""
         return int(self.queue.settings.max_megapixels * 10**6)
 
-    async def read(self, function: Callable[..., T], *args: Any) -> T:
-        """Call a function that reads or decodes people's images, in one of the few threads for that."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, function, *args)
+    async def read(self, caller: gr.Request | None, function: Callable[..., T], *args: Any) -> T:
+        """Call a function that reads or decodes the caller's images, in one of the few threads for that."""
+        return await asyncio.wrap_future(self._readers.submit(asker_of(caller).person, function, *args))
 
     async def submit(self, inputs: Inputs, caller: gr.Request | None) -> Job:
         """Put a request into the queue.
@@ -121,12 +124,16 @@ class Calls:
 
     def _submit(self, inputs: Inputs, asker: Asker) -> Job:
         """Admit, read and submit one request, in one thread: it goes on to the end where the caller leaves meanwhile,
-        and always gives its place up. Images are read by the few readers, for they take memory."""
+        and always gives its place up. Images are read by the few readers, for they take memory; a request without any
+        waits for none of them."""
         place = self.queue.admit(asker, sum(map(_upload_size, inputs.images)))
         try:
-            request = self._readers.submit(request_from, self.config, inputs, self.max_pixels).result()
-            with self._filtered:
-                job = self.queue.submit(request, place)
+            if any(image is not None for image in inputs.images):
+                reading = self._readers.submit(asker.person, request_from, self.config, inputs, self.max_pixels)
+                request = reading.result()
+            else:
+                request = request_from(self.config, inputs)
+            job = self._filtered.submit(asker.person, self.queue.submit, request, place).result()
         finally:
             self.queue.release(place)
         self.queue.followers.expect(job)
@@ -277,6 +284,9 @@ def _shown(error: Exception) -> gr.Error:
         return error
     if isinstance(error, USOError):
         return gr.Error(str(error), print_exception=False)
+    if isinstance(error, sqlite3.Error):
+        logger.error("The ledger cannot be used.", exc_info=error)
+        return gr.Error(NO_RECORD, print_exception=False)
     name = uuid.uuid4().hex[:NAME_LETTERS]
     logger.error("Request %s failed.", name, exc_info=error)
     return gr.Error(f"Something unexpected happened; the server's log says more under {name}.", print_exception=False)

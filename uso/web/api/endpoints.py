@@ -13,7 +13,8 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_function_description
 
-from uso.errors import RequestError, USOError
+from uso import output
+from uso.errors import OutputError, RequestError, USOError
 from uso.request import RANDOM_SEED
 from uso.web.api.calls import Calls, Inputs, handed_out, plain_errors
 from uso.web.api.messages import job_message
@@ -111,7 +112,7 @@ class Endpoints:
         if not status.pictures:
             return None, answer
         try:
-            return handed_out(status.pictures[-1]), answer
+            return handed_out(status.pictures[-1]), answer | _loras(status.pictures[-1])
         except OSError:
             return None, answer | {"message": "Done, but the picture is no longer on the server's disk."}
 
@@ -119,7 +120,8 @@ class Endpoints:
         self._job_status(job)
         cancelled = self.queue.cancel(job)
         answer = details(job, self._job_status(job), self.queue.status) | {"cancelled": cancelled}
-        return answer | {"message": "It stops after the current step."} if answer["state"] == "running" else answer
+        stopping = cancelled and answer["state"] == "running"
+        return answer | {"message": "It stops after the current step."} if stopping else answer
 
     def _job_status(self, job: str) -> JobStatus:
         """Status of a job. Only what has the form of an id is looked up.
@@ -140,12 +142,16 @@ def details(job_id: str, status: JobStatus, server: ServerStatus) -> dict[str, A
     """
     facts: dict[str, Any] = {"job": job_id, "state": status.state, "message": job_message(status, server)}
     if status.state == "queued":
-        facts |= {"ahead": status.ahead, "seconds_to_start": _tenths(status.seconds_to_start)}
+        facts |= {
+            "ahead": None if status.elsewhere else status.ahead,
+            "seconds_to_start": _tenths(status.seconds_to_start),
+        }
     if status.state == "running":
         facts |= {"stage": status.stage, "step": status.step, "num_steps": status.num_steps}
         facts |= {"seconds_left": _tenths(status.seconds_left)}
     if status.state == "done":
         facts |= _facts(status.pictures[-1]) if status.pictures else {"message": "Done; the picture has been removed."}
+        facts |= {"notes": list(status.notes)} if status.notes else {}
     return facts
 
 
@@ -159,7 +165,7 @@ def finished(job_id: str, status: JobStatus, server: ServerStatus) -> Answer:
         raise USOError(status.error if status.state == "failed" else f"The job was stopped. {status.error}".strip())
     picture = status.pictures[-1]
     try:
-        return handed_out(picture), details(job_id, status, server)
+        return handed_out(picture), details(job_id, status, server) | _loras(picture)
     except OSError as error:
         raise USOError(
             f"The picture is saved as {picture.path.name} on the server, but cannot be handed out ({error.strerror})."
@@ -175,6 +181,16 @@ def _facts(picture: Picture) -> dict[str, Any]:
         "seconds": round(picture.seconds, 3),
         "file": picture.path.name,
     }
+
+
+def _loras(picture: Picture) -> dict[str, Any]:
+    """The LoRAs that were used, if any were added or USO's own had another strength than 1, as the PNG records them."""
+    try:
+        model = output.read(picture.path).model
+    except OutputError:
+        return {}
+    loras = {"added_loras": model["added_loras"]} if model.get("added_loras") else {}
+    return loras | ({"lora_scale": model["lora_scale"]} if model.get("lora_scale", 1) != 1 else {})
 
 
 def _tenths(seconds: float | None) -> float | None:

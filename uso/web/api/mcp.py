@@ -7,13 +7,16 @@ Importing this needs neither Gradio nor the `mcp` package.
 from importlib import metadata
 
 from uso.errors import ConfigError
+from uso.web.access.asgi import MCP_BYTES
 
 PACKAGE = "mcp==1.30.0"
 """Gradio 6.31 works with version 1 from 1.21 on. Its extra `gradio[mcp]` would downgrade pydantic."""
 
 OLDEST, TOO_NEW = (1, 21), (2,)
 
-GIVE_A_DATA_URL = "a data URL with the image file in Base64, such as data:image/png;base64,..."
+GIVE_A_DATA_URL = (
+    f"a data URL with the image file in Base64, such as data:image/png;base64,... ({MCP_BYTES / 1e6:g} MB in one call)"
+)
 IMAGES_SENTENCE = f" Each image is given as {GIVE_A_DATA_URL}"
 
 

@@ -8,13 +8,16 @@ _STAGES = {"condition": "Reading the prompt and the images", "decode": "Decoding
 
 def job_message(status: JobStatus, server: ServerStatus) -> str:
     """What the job is doing, or how it ended, as a sentence."""
+    if status.elsewhere:
+        doing = "is waiting" if status.state == "queued" else "is being made"
+        return f"Another server has it: your picture {doing} there. Ask again, or reload the page, to see it finished."
     if status.state == "queued":
         return _queued(status, server)
     if status.state == "running":
         return _running(status)
     if status.state == "cancelled":
         return f"Stopped. {status.error}".strip()
-    return status.error if status.state == "failed" else "Done."
+    return status.error if status.state == "failed" else " ".join(["Done.", *status.notes])
 
 
 def _queued(status: JobStatus, server: ServerStatus) -> str:

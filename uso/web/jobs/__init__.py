@@ -1,7 +1,7 @@
 """Queued and running jobs. No page and no torch.
 
-job.py              a job, its status, and what it needs of a pipeline and of a ledger
-admission.py        whether a request is admitted now
+job.py              a job, its status, and the protocols of pipeline and ledger
+admission.py        the limits on new requests
 queue.py            the queue, its workers' threads, shutdown
 fair_queue.py       which job is next, and when each will start
 worker.py           one worker: loads a model and runs one job at a time

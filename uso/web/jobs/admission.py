@@ -1,4 +1,4 @@
-"""Whether a request may join the queue: limits per person, in all, and of the disk, each refused in a sentence.
+"""Whether a request may join the queue: limits per person, limits in total, and free disk space.
 
 Counts and clocks only. The values of a request are checked by `GenerationRequest.create`.
 """

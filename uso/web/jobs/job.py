@@ -1,4 +1,4 @@
-"""Jobs, their status, finished pictures, and the protocols of what makes and records them.
+"""Jobs, their status, finished pictures, and the protocols of pipeline and ledger.
 
 Plain data. `ServerStatus` and `JobStatus` are frozen snapshots that are replaced as a whole, so any thread may read
 them without a lock.
@@ -91,8 +91,12 @@ class JobStatus:
     preview: bytes | None = None
     """`running`: the picture as predicted so far, as a small WebP file."""
     pictures: tuple[Picture, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What people should know of how their request was read, as sentences."""
     error: str = ""
     """`failed`, or `cancelled` by the server: why, as a sentence."""
+    elsewhere: bool = False
+    """`queued` or `running` at another server in the same folder; how far it is, only that one knows."""
 
     @property
     def over(self) -> bool:
@@ -162,6 +166,9 @@ class Records(Protocol):
 
     def accepted(self, job: Job) -> None:
         """A job was admitted."""
+
+    def started(self, job: Job) -> None:
+        """A worker has taken a job. It may be told too late, when the job is over."""
 
     def ended(self, job: Job) -> None:
         """A job is over."""

@@ -1,4 +1,4 @@
-"""How long pictures take on this machine, measured on those that were made. Before that there is no estimate.
+"""How long a picture takes on this machine, estimated from earlier ones. There is no estimate before the first.
 
 The shape of a request (picture size, reference images) decides how long a step takes. For a shape that was not
 measured, the nearest measured one is scaled by the number of tokens that the transformer reads.

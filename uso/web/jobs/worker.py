@@ -20,6 +20,7 @@ from typing import Any
 from uso import output
 from uso.errors import DeviceError, USOError
 from uso.request import GenerationResult, Progress
+from uso.system.packages import import_problem
 from uso.web.jobs.job import Job, Load, Picture, Pipeline, Records, ServerStatus, digest
 from uso.web.jobs.safety import Safety
 from uso.web.jobs.time_estimate import TimeEstimate
@@ -78,20 +79,33 @@ class Worker:
         self.thread.start()
 
     def _work(self, next_job: Callable[[int], Job | None], job_over: Callable[[Job], None]) -> None:
+        """The thread. However it ends before the server does, its status says so, and so does the log."""
         try:
             pipeline = self._loaded()
-        except Exception as error:
-            expected = isinstance(error, USOError)
-            logger.error("The model could not be loaded: %s", error, exc_info=not expected)
-            self._report(state="failed", error=f"The model could not be loaded. {sentence(error)}")
+        except BaseException as error:
+            problem = import_problem(error)
+            expected = isinstance(error, USOError) or problem is not None
+            logger.error("The model could not be loaded: %s", problem or error, exc_info=not expected)
+            self._report(state="failed", error=f"The model could not be loaded. {problem or sentence(error)}")
             return
+        try:
+            self._serve(pipeline, next_job, job_over)
+        except BaseException as error:
+            logger.critical("Worker %d has ended and takes no more jobs.", self.number, exc_info=error)
+            self._report(state="failed", error=f"Worker {self.number} has ended. Start the server again.")
+
+    def _serve(
+        self, pipeline: Pipeline, next_job: Callable[[int], Job | None], job_over: Callable[[Job], None]
+    ) -> None:
         while self.status.state == "ready":
             try:
                 job = next_job(self.number)
                 if job is None:
                     return
-                self._run(pipeline, job)
-                job_over(job)
+                try:
+                    self._run(pipeline, job)
+                finally:
+                    job_over(job)
             except Exception:  # without its thread the worker would look ready and take no jobs
                 logger.exception("Worker %d goes on after an unexpected error.", self.number)
                 time.sleep(1.0)
@@ -114,6 +128,8 @@ class Worker:
 
     def _run(self, pipeline: Pipeline, job: Job) -> None:
         wanted, self._last = job.request.num_images, None
+        # In a thread of its own: a slow disk must not hold up the job.
+        threading.Thread(target=self._record_start, args=(job,), name="record", daemon=True).start()
         try:
             with closing(pipeline.stream(job.request)) as events:
                 for event in events:
@@ -127,11 +143,17 @@ class Worker:
                 job.reach(state="done", preview=None)
             else:
                 job.reach(state="cancelled", preview=None, error=job.stop_reason)
-        except Exception as error:
+        except BaseException as error:  # SystemExit of a library too: it is this job's failure, not the worker's
             logger.exception("Job %s failed.", job.name)
             job.reach(state="failed", preview=None, error=sentence(error, job.name))
             if isinstance(error, DeviceError):  # a dead device fails at once: it would take, and fail, every queued job
                 self._report(state="failed", error=str(error))
+
+    def _record_start(self, job: Job) -> None:
+        try:
+            self._records.started(job)
+        except sqlite3.Error as error:
+            logger.warning("The ledger could not be told that job %s runs (%s).", job.name, error)
 
     def _note(self, pipeline: Pipeline, event: Progress, job: Job) -> None:
         """Report a pipeline's progress in the job's status."""
@@ -192,7 +214,7 @@ class Worker:
         for stage, seconds in result.timings.items():
             job.timings[stage] = job.timings.get(stage, 0.0) + seconds
         self._learn(result, job)
-        job.reach(pictures=(*job.status.pictures, picture))
+        job.reach(pictures=(*job.status.pictures, picture), notes=result.notes)
 
     def _learn(self, result: GenerationResult, job: Job) -> None:
         if not job.step_seconds:
@@ -236,7 +258,7 @@ def status_of(workers: Sequence[Worker]) -> ServerStatus:
     return replace(first, error=" ".join(errors), workers=len(statuses), workers_ready=len(ready))
 
 
-def sentence(error: Exception, job: str = "") -> str:
+def sentence(error: BaseException, job: str = "") -> str:
     """What people read about an error; the log has the traceback."""
     if isinstance(error, USOError):
         return str(error)

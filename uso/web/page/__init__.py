@@ -5,6 +5,7 @@ inputs.py      the input fields
 events.py      what happens on a click
 restore.py     a picture's settings, back into the fields
 html.py        pieces of HTML
+renditions.py  thumbnails of images that browsers cannot show
 texts.py       examples and tips
 scripts.py     JavaScript
 theme.py page.css    colours and shapes

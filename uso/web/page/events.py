@@ -5,6 +5,7 @@ Every job goes through `api/calls.py`. Ids of jobs and pictures come from the br
 """
 
 import asyncio
+import json
 import logging
 import sqlite3
 import time
@@ -20,7 +21,8 @@ from uso.web.access.identity import Asker, asker_of
 from uso.web.api.calls import Calls, Inputs, handed_out, uploaded
 from uso.web.jobs.job import NAME_LETTERS, Job, JobStatus, Picture
 from uso.web.page import html
-from uso.web.page.inputs import KEEP, UNCHANGED, example_values
+from uso.web.page.inputs import KEEP, UNCHANGED, example_values, sides_class
+from uso.web.page.renditions import renditions
 from uso.web.page.restore import Restored, brought, entitled, restored
 from uso.web.store import history, prune
 from uso.web.store.ledger import Remembered
@@ -93,7 +95,8 @@ class Events:
             return
         job, status = found
         if job is None or status.over:
-            yield await self._ended(job_id, status, request)
+            shown = await self._ended(job_id, status, request)
+            yield shown._replace(memory=job_id) if status.elsewhere else shown
             return
         async with aclosing(self._follow(job, request)) as news:
             async for shown in news:
@@ -164,13 +167,15 @@ class Events:
 
     # Inputs.
 
-    async def check_images(self, content: Any, style: Any, extra_style: Any, keep: Any) -> tuple[str, Any, Any]:
+    async def check_images(
+        self, content: Any, style: Any, extra_style: Any, keep: Any, request: gr.Request
+    ) -> tuple[str, Any, Any]:
         """What is wrong with an image, or the size of the picture with Keep input size: (note, width, height).
 
         Reads image headers only, because this costs people nothing and decoding is expensive. A file that is cut off
         is noticed at Generate.
         """
-        return await self.calls.read(self._check_images, content, style, extra_style, keep)
+        return await self.calls.read(request, self._check_images, content, style, extra_style, keep)
 
     def _check_images(self, content: Any, style: Any, extra_style: Any, keep: Any) -> tuple[str, Any, Any]:
         field = gr.update(interactive=not keep)
@@ -184,11 +189,24 @@ class Events:
             if reference is None:
                 return html.note("Keep input size needs a content image."), field, field
             size = upright_size(reference.data, reference.name, most)
-            width, height = keep_input_size(*size, self.config.limits.min_size, self.config.limits.max_size)
+            width, height = keep_input_size(*size, *self.config.limits.kept_range)
         except RequestError as error:
             return html.note(str(error), bad=True), field, field
         note = f"The picture will be {width} × {height}; the content image is {size[0]} × {size[1]}."
         return html.note(note), field, field
+
+    async def renditions(self, content: Any, style: Any, extra_style: Any, request: gr.Request) -> Any:
+        """What image fields show in place of files that browsers cannot show, such as TIFF: data URLs by path, as JSON.
+
+        The fields keep the files themselves. What is refused is left to `check_images`.
+        """
+        images = (content, style, extra_style)
+        found = await self.calls.read(request, renditions, images, self.calls.max_pixels)
+        return json.dumps(found) if found else KEEP
+
+    def sides(self, width: Any, height: Any) -> Any:
+        """The row of width and height, which a model with one good size shows only with another."""
+        return gr.update(elem_classes=sides_class(self.config, width, height))
 
     def example(self, index: int) -> Inputs:
         """All inputs of an example."""
@@ -199,7 +217,7 @@ class Events:
         if file is None:  # removed again
             return "", *UNCHANGED
         try:
-            name, saved = await self.calls.read(brought, file, self.calls.max_pixels)
+            name, saved = await self.calls.read(request, brought, file, self.calls.max_pixels)
         except (RequestError, OutputError) as error:
             return html.note(str(error), bad=True), *UNCHANGED
         source = await asyncio.to_thread(entitled, self.ledger, asker_of(request), saved)

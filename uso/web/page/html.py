@@ -33,7 +33,7 @@ def masthead() -> str:
 
 
 def banner(config: ModelConfig, reason: str) -> str:
-    """Which model runs and why, its licence notice, and in the demo the command that starts the real model."""
+    """Which model runs and why, its LoRAs, its licence notice, and in the demo how to start the real model."""
     tag = '<span class="uso-tag">Experimental</span>' if config.experimental else ""
     text = f"<p>{tag}<strong>{escape(config.title)}.</strong> {escape(config.description)} {escape(reason)}</p>"
     if config.name == "demo":
@@ -43,6 +43,8 @@ def banner(config: ModelConfig, reason: str) -> str:
             f"<p>For the real model, {escape(real.title)}: <code>python app.py --model {REAL_MODEL}</code> "
             f"(downloads {size:.0f} GB once, best on a GPU).</p>"
         )
+    if words := loras(loras_of(config)):
+        text += f"<p>LoRAs: {escape(words)}.</p>"
     if config.licence_notice:
         text += f'<p class="uso-quiet">{escape(config.licence_notice)}</p>'
     loud = " uso-loud" if config.experimental or config.name == "demo" else ""
@@ -187,6 +189,7 @@ def settings(record: Mapping[str, Any]) -> str:
     kept = " (from the content image)" if request.get("keep_input_size") else ""
     rows = [
         ("Prompt", request.get("prompt") or "(none)"),
+        ("Notes", " ".join(map(str, record.get("notes") or ()))),
         ("Content image", ", ".join(entry["name"] for entry in request["content_images"]) or "(none)"),
         ("Style images", ", ".join(entry["name"] for entry in request["style_images"]) or "(none)"),
         ("Size", f"{request.get('width')} × {request.get('height')}{kept}"),
@@ -196,7 +199,8 @@ def settings(record: Mapping[str, Any]) -> str:
         ("Seed", request.get("seed")),
         ("Schedule", request.get("schedule")),
         ("Model", model.get("title") or model["name"]),
-        ("Device", model.get("device")),
+        ("LoRAs", loras(model)),
+        ("Device", _device(model["device"]) if model.get("device") else None),
         ("Precision", model.get("dtype")),
         ("Seconds", ", ".join(f"{stage} {seconds}" for stage, seconds in (record.get("timings") or {}).items())),
     ]
@@ -204,6 +208,27 @@ def settings(record: Mapping[str, Any]) -> str:
         f"<dt>{name}</dt><dd>{escape(str(value))}</dd>" for name, value in rows if value is not None and value != ""
     )
     return f'<dl class="uso-settings">{items}</dl>'
+
+
+def loras(model: Mapping[str, Any]) -> str:
+    """The LoRAs that a picture's record names: those that were added, and USO's own if its strength is not 1.
+
+    A record may come from a stranger's file.
+    """
+    own = model.get("lora_scale", 1.0)
+    named = [(lora.get("file"), lora.get("strength")) for lora in _dicts(model.get("added_loras"))]
+    named += [] if own == 1 else [("USO's own", own)]
+    return ", ".join(f"{name} at {round(size, 6):g}" if isinstance(size, float) else f"{name}" for name, size in named)
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def loras_of(config: ModelConfig) -> dict[str, Any]:
+    """What `loras` shows of a model, before its pipeline is there."""
+    added = [{"file": lora.local_path.name, "strength": lora.strength} for lora in config.added_loras]
+    return {"added_loras": added, "lora_scale": config.lora_scale}
 
 
 def webp(data: bytes) -> str:

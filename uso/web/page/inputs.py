@@ -4,6 +4,7 @@ Labels are those of USO's tutorial. Ranges and defaults come from the model's co
 """
 
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -11,6 +12,7 @@ from uso.config import ModelConfig
 from uso.images import TOKEN_SIZE
 from uso.request import MAX_SEED, RANDOM_SEED
 from uso.web.api.calls import Inputs
+from uso.web.page.html import note
 from uso.web.page.texts import EXAMPLES, PROMPT_PLACEHOLDER
 
 KEEP = gr.skip()
@@ -48,11 +50,17 @@ def _reference(label: str, elem_id: str, placeholder: str) -> gr.Image:
     )
 
 
-def size_fields(config: ModelConfig) -> tuple[gr.Slider, gr.Slider, gr.Checkbox]:
-    """Width, height, Keep input size."""
+def size_fields(config: ModelConfig) -> tuple[gr.Slider, gr.Slider, gr.Checkbox, gr.Row]:
+    """Width, height, Keep input size; and the row of width and height, hidden where a model has one good size."""
     limits, defaults = config.limits, config.defaults
-    with gr.Group():
-        with gr.Row():
+    only = limits.trained_size
+    shape = "Give the picture the shape and size of the content image."
+    if only:
+        shape = f"The picture takes the shape of the content image. Its long side is {only} pixels; square works best."
+    with gr.Group(elem_id="size"):
+        if only:
+            gr.HTML(note(f"Size: {only} × {only} pixels. This model draws no other size well."), elem_id="only-size")
+        with gr.Row(elem_classes=sides_class(config, defaults.width, defaults.height)) as sides:
             width, height = (
                 gr.Slider(
                     limits.min_size,
@@ -68,10 +76,16 @@ def size_fields(config: ModelConfig) -> tuple[gr.Slider, gr.Slider, gr.Checkbox]
         keep = gr.Checkbox(
             False,
             label="Keep input size",
-            info="Give the picture the shape and size of the content image.",
+            info=shape,
             elem_id="keep",
         )
-    return width, height, keep
+    return width, height, keep, sides
+
+
+def sides_class(config: ModelConfig, width: Any, height: Any) -> str:
+    """The CSS class of the row of width and height. A model with one good size shows them only while they have another,
+    which a picture that a program made may bring."""
+    return "uso-unneeded" if config.limits.trained_size == width == height else "uso-needed"
 
 
 def advanced_fields(config: ModelConfig) -> tuple[gr.Slider, gr.Slider, gr.Slider, gr.Number]:

@@ -27,6 +27,7 @@ class Controls(NamedTuple):
 
     model_state: gr.HTML
     account: gr.HTML
+    sides: gr.Row
     note: gr.HTML
     advanced: gr.Accordion
     examples: gr.Dataset
@@ -61,14 +62,14 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
         gr.HTML(html.banner(config, reason), elem_id="banner")
         with gr.Row():
             with gr.Column(scale=5, min_width=320):
-                inputs, note, advanced, generate, stop = _inputs(config)
+                inputs, sides, note, advanced, generate, stop = _inputs(config)
                 file, restored = _restore()
             with gr.Column(scale=6, min_width=320, elem_id="result"):
                 shown, actions = _result(generate, stop)
         examples = _examples(config)
         gr.HTML(html.heading("Tips") + html.tips(TIPS[config.examples]))
         timer = gr.Timer(TICK_SECONDS)
-        controls = Controls(model_state, account, note, advanced, examples, file, restored, timer)
+        controls = Controls(model_state, account, sides, note, advanced, examples, file, restored, timer)
         _wire_jobs(page, events, inputs, shown)
         _wire_inputs(page, events, inputs, shown, controls)
         _wire_pictures(page, events, inputs, shown, controls, actions)
@@ -77,19 +78,19 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
     return page
 
 
-def _inputs(config: ModelConfig) -> tuple[Inputs, gr.HTML, gr.Accordion, gr.Button, gr.Button]:
+def _inputs(config: ModelConfig) -> tuple[Inputs, gr.Row, gr.HTML, gr.Accordion, gr.Button, gr.Button]:
     """The left column: the inputs, the buttons, and the advanced inputs."""
     prompt = prompt_field()
     with gr.Row(elem_id="references"):
         references = reference_fields()
     note = gr.HTML("", elem_id="note")
-    size = size_fields(config)
+    width, height, keep, sides = size_fields(config)
     with gr.Row(elem_id="actions"):
         generate = gr.Button("Generate", variant="primary", scale=3, min_width=160, elem_id="generate")
         stop = gr.Button("Stop", variant="secondary", scale=1, min_width=80, interactive=False, elem_id="stop")
     with gr.Accordion("Advanced", open=False, elem_id="advanced") as advanced:
         advanced_inputs = advanced_fields(config)
-    return Inputs(prompt, *references, *size, *advanced_inputs), note, advanced, generate, stop
+    return Inputs(prompt, *references, width, height, keep, *advanced_inputs), sides, note, advanced, generate, stop
 
 
 def _restore() -> tuple[gr.File, gr.HTML]:
@@ -185,7 +186,8 @@ def _wire_jobs(page: gr.Blocks, events: Events, inputs: Inputs, shown: Shown) ->
 
 def _wire_inputs(page: gr.Blocks, events: Events, inputs: Inputs, shown: Shown, controls: Controls) -> None:
     """What fills the fields in, checks them, and keeps them over a reload."""
-    checked = [inputs.content_image, inputs.style_image, inputs.extra_style_image, inputs.keep_input_size]
+    references = [inputs.content_image, inputs.style_image, inputs.extra_style_image]
+    checked = [*references, inputs.keep_input_size]
     gr.on(
         [field.change for field in checked],
         plain_errors(events.check_images),
@@ -195,6 +197,19 @@ def _wire_inputs(page: gr.Blocks, events: Events, inputs: Inputs, shown: Shown, 
         trigger_mode="always_last",
         **AT_ONCE,  # a queued event that ends while Generate is clicked would end the tab's stream
     )
+    renditions = gr.Textbox(label="renditions", visible="hidden", elem_id="renditions")
+    gr.on(
+        [field.change for field in references],
+        plain_errors(events.renditions),
+        references,
+        renditions,
+        preprocess=False,
+        trigger_mode="always_last",
+        **AT_ONCE,
+    ).then(None, [renditions, *references], references, js=scripts.SHOW_RENDITIONS)
+    if events.config.limits.trained_size:
+        size = [inputs.width, inputs.height]
+        gr.on([field.change for field in size], plain_errors(events.sides), size, controls.sides, **AT_ONCE)
     controls.examples.click(plain_errors(events.example), [controls.examples], list(inputs), **AT_ONCE)
     gr.on(
         [controls.file.upload, controls.file.clear],

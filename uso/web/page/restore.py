@@ -20,6 +20,7 @@ from uso.images import MAX_PIXELS
 from uso.request import GenerationRequest, ReferenceImage
 from uso.web.access.identity import Asker
 from uso.web.api.calls import Inputs, uploaded
+from uso.web.page import html
 from uso.web.page.inputs import KEEP
 from uso.web.store.history import of_job_digest, record_of
 from uso.web.store.ledger import Ledger
@@ -87,6 +88,9 @@ def restored(
 def _values(config: ModelConfig, values: dict[str, Any], remarks: list[str]) -> Inputs:
     """All fields but the images. Each value is checked alone, with the model's defaults for the others."""
     kept = values.get("keep_input_size") is True  # then width and height follow from the content image
+    width, height, longest = values.get("width"), values.get("height"), config.limits.kept_range[1]
+    if kept and isinstance(width, int) and isinstance(height, int) and max(width, height) > longest:
+        remarks.append(_short(f"It is {width} × {height}; here Keep input size gives a long side of {longest}."))
     taken: dict[str, Any] = {}
     for name in Inputs._fields:
         if name.endswith("_image") or name not in values:
@@ -109,7 +113,11 @@ def _differences(config: ModelConfig, saved: output.SavedPicture) -> list[str]:
         made_by = saved.model.get("title") or saved.model.get("name")
         here = f"This page runs {config.title}, which makes a different picture."
         remarks.append(_short(f"It was made with {made_by}. {here}"))
-    elif values.get("schedule", config.defaults.schedule) != config.defaults.schedule:
+        return remarks
+    its, ours = html.loras(saved.model), html.loras(html.loras_of(config))
+    if its != ours:
+        remarks.append(_short(f"Its LoRAs: {its or 'none'}. Those of this page: {ours or 'none'}."))
+    if values.get("schedule", config.defaults.schedule) != config.defaults.schedule:
         remarks.append(_short(f"Its schedule ({values['schedule']}) cannot be chosen on this page."))
     return remarks
 

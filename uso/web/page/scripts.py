@@ -64,6 +64,13 @@ SHOW_RESULT = """() => {
 """On a phone the result lies below everything else."""
 
 
+SHOW_RENDITIONS = """(renditions, ...files) => {
+  const urls = JSON.parse(renditions || '{}')
+  return files.map(file => urls[file?.path] ? { ...file, url: urls[file.path] } : file)
+}"""
+"""Image fields whose file a browser cannot show get the address of one that it can; the file stays the same."""
+
+
 def keep_draft(key: str) -> str:
     """What is typed survives a reload of the tab. Nothing is kept before `recall_draft` has run."""
     return f"(...fields) => {{ if (window.usoDraft) sessionStorage.setItem('{key}', JSON.stringify(fields)) }}"

@@ -28,7 +28,7 @@ from uso.web.page.theme import CSS, page_theme
 from uso.web.server.metrics import CONTENT_TYPE, Metrics
 from uso.web.server.starting import RETRY_SECONDS, BuiltApp
 from uso.web.store import uploads
-from uso.web.store.ledger import Ledger
+from uso.web.store.ledger import Ledger, keep_checking
 from uso.web.store.prune import keep_pruning
 
 OPEN_PATHS = ("/healthz", "/readyz", "/metrics")
@@ -62,6 +62,7 @@ def build_app(queue: JobQueue, ledger: Ledger, page: gr.Blocks, metrics: Metrics
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         ended = threading.Event()
+        keep_checking(ledger, ended)
         keep_pruning(settings, ledger, ended)
         folder = Path(os.environ.get(uploads.VARIABLE, ""))
         if uploads.is_private(folder):
@@ -74,7 +75,7 @@ def build_app(queue: JobQueue, ledger: Ledger, page: gr.Blocks, metrics: Metrics
         ledger.close()  # last: open pages read it
 
     app = FastAPI(title="USO", lifespan=lifespan, docs_url=None, redoc_url=None)
-    _add_routes(app, queue, metrics)
+    _add_routes(app, queue, ledger, metrics)
     app.mount(f"/{EXAMPLES_ROUTE}", StaticFiles(directory=EXAMPLES_FOLDER))
     gradio_fit.fit_queue(page)
     gradio_fit.accept_uploads_only(page)
@@ -100,7 +101,7 @@ def build_app(queue: JobQueue, ledger: Ledger, page: gr.Blocks, metrics: Metrics
     )
 
 
-def _add_routes(app: FastAPI, queue: JobQueue, counted: Metrics | None) -> None:
+def _add_routes(app: FastAPI, queue: JobQueue, ledger: Ledger, counted: Metrics | None) -> None:
     @app.get("/healthz")
     async def healthz() -> Health:
         """Whether the process lives."""
@@ -108,15 +109,15 @@ def _add_routes(app: FastAPI, queue: JobQueue, counted: Metrics | None) -> None:
 
     @app.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
     async def readyz() -> JSONResponse:
-        """Whether the model is loaded: 200, or 503 with how far it is, or why it failed."""
+        """Whether the model is loaded and pictures can be saved: 200, or 503 with how far it is, or why it failed."""
         status = queue.status
-        ready = status.state == "ready"
+        ready = status.state == "ready" and not ledger.fault
         readiness = Readiness(
-            status=status.state,
+            status="failed" if ledger.fault else status.state,
             progress=round(status.share, 3),
             stage=status.stage,
             elapsed=round(queue.loading_seconds, 1),
-            error=status.error or None,
+            error=status.error or ledger.fault or None,
         )
         headers = {"Cache-Control": "no-store"} | ({} if ready else {"Retry-After": str(RETRY_SECONDS)})
         return JSONResponse(readiness.model_dump(), status_code=200 if ready else 503, headers=headers)

@@ -16,7 +16,7 @@ class Reserved(socket.socket):
 
     def listen(self, backlog: int = BACKLOG, /) -> None:
         self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        super().listen(backlog)
+        super().listen(max(backlog, BACKLOG))  # asyncio's own is how many it accepts in one go (`connections.py`)
 
 
 def listen(host: str, port: int) -> Reserved:

@@ -1,19 +1,23 @@
 """How the process listens and ends: uvicorn's server with signals of its own. Knows nothing of the page behind it.
 
-The first SIGTERM or SIGINT ends in order: queued jobs are cancelled with a message, running ones are finished and
-delivered within the grace time. A second one ends the process at once. No file is left half-written by either.
+The first SIGTERM, SIGHUP or SIGINT ends in order: queued jobs are cancelled with a message, running ones are finished
+and delivered within the grace time. A second one ends the process at once. No file is left half-written by either.
 """
 
 import asyncio
 import logging
 import signal
 import socket
+import threading
 import time
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
 
+from uso.web.server.connections import AT_ONCE, Limits, connection_class, most_connections, raise_file_limit
 from uso.web.server.port import address
 from uso.web.server.starting import StartingApp
 from uso.web.store import uploads as upload_folder
@@ -40,12 +44,18 @@ class Server(uvicorn.Server):
     Args:
         grace: seconds that a running job has to finish.
         uploads: the private folder of uploads, removed at the end.
+        proxies: addresses and networks of trusted proxies, which may have any number of connections.
     """
 
-    def __init__(self, app: StartingApp, grace: float, uploads: Path | None = None) -> None:
+    def __init__(
+        self, app: StartingApp, grace: float, uploads: Path | None = None, proxies: Iterable[str] = ()
+    ) -> None:
+        self._limits = Limits(proxies, most=most_connections(raise_file_limit()))
         super().__init__(
             uvicorn.Config(
                 app,
+                http=connection_class(self._limits),
+                backlog=AT_ONCE,
                 lifespan="on",
                 ws="none",
                 log_config=None,
@@ -63,6 +73,20 @@ class Server(uvicorn.Server):
         """When a job was last seen to run, after the first signal."""
         self._announcing: asyncio.Task[None] | None = None
 
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """SIGHUP too: a terminal that is closed sends it. Under nohup it stays ignored."""
+        with super().capture_signals():
+            before = signal.getsignal(signal.SIGHUP)
+            hears = before is not signal.SIG_IGN and threading.current_thread() is threading.main_thread()
+            if hears:
+                signal.signal(signal.SIGHUP, self.handle_exit)
+            try:
+                yield
+            finally:
+                if hears:
+                    signal.signal(signal.SIGHUP, before)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """No locks and no logging in here: it may interrupt code that holds them."""
         if self._stopped_at is None:
@@ -79,6 +103,8 @@ class Server(uvicorn.Server):
         """Ten times a second: serve on until the running job is finished and its page has fetched the picture."""
         if self._stopped_at is not None and not self.should_exit and self._is_finished(self._stopped_at):
             super().handle_exit(self._signal, None)
+        if counter % 10 == 0:
+            self._limits.close_late(time.monotonic())
         return await super().on_tick(counter)
 
     def _is_finished(self, stopped_at: float) -> bool:
@@ -88,6 +114,7 @@ class Server(uvicorn.Server):
         return now - self._busy_at > FETCH_SECONDS or now - stopped_at > self._grace + LAST_SECONDS
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(self._limits.on_loop_error)
         await super().startup(sockets)
         addresses = [address(listener) for listener in sockets or []]
         logger.info("Listening at %s.", ", ".join(addresses))

@@ -18,6 +18,7 @@ from typing import Any
 
 from uso.config import ROOT
 from uso.errors import USOError
+from uso.system.packages import import_problem
 
 logger = logging.getLogger(__name__)
 
@@ -277,9 +278,9 @@ def _sentence(error: BaseException) -> str:
     """What people read of an error; without paths of this machine."""
     if isinstance(error, USOError):
         return str(error)
-    if isinstance(error, ImportError):
-        what = f"{error.name or 'A package'} cannot be imported."
-        return f"{what} Run pip install -r requirements.txt and start again; the server's log says more."
+    problem = import_problem(error)
+    if problem is not None:
+        return f"{problem} The server's log says more."
     return f"Something unexpected happened ({type(error).__name__}); the server's log says more."
 
 

@@ -4,14 +4,16 @@ Ids come from browsers: their form is checked before they are looked up, and who
 learns only that there is none. Owners are those of `Asker.owner`; None has no history.
 """
 
+import os
 import re
 from typing import Any
 
 from uso import output
 from uso.errors import OutputError
-from uso.web.jobs.job import Job, JobStatus, digest
+from uso.web.jobs.job import Job, JobStatus
 from uso.web.jobs.queue import JobQueue
 from uso.web.store.ledger import Ledger, Remembered
+from uso.web.store.recovery import CUT_OFF, close_accounts
 
 MOST = 30
 """Pictures in a history; the page receives all of them each time that one is added."""
@@ -25,10 +27,22 @@ def is_id(value: Any) -> bool:
 
 
 def recent(ledger: Ledger, owner: str | None, most: int = MOST) -> list[Remembered]:
-    """An owner's last pictures whose files are still there, newest first."""
-    if owner is None:
-        return []
-    return list(filter(_exists, ledger.select("owner = ? ORDER BY made DESC LIMIT ?", owner, most)))
+    """An owner's last pictures whose files are still there, newest first, however many were moved away since."""
+    found: list[Remembered] = []
+    before, page = 2**63 - 1, most
+    while owner is not None and len(found) < most:
+        with ledger.transaction() as db:
+            rows = db.execute(
+                "SELECT rowid, file FROM pictures WHERE owner = ? AND rowid < ? ORDER BY rowid DESC LIMIT ?",
+                (owner, before, page),
+            ).fetchall()
+        if not rows:
+            break
+        for before, file in rows:
+            if len(found) < most and os.path.isfile(ledger.folder / file):
+                found += ledger.select("rowid = ?", before)
+        page *= 4
+    return found
 
 
 def own(ledger: Ledger, owner: str | None, picture_id: Any) -> Remembered | None:
@@ -39,10 +53,7 @@ def own(ledger: Ledger, owner: str | None, picture_id: Any) -> Remembered | None
 
 def of_job_digest(ledger: Ledger, owner: str | None, job_digest: str) -> Remembered | None:
     """An owner's picture whose file is still there, by the digest of its job (see `uso.web.jobs.job.digest`)."""
-    with ledger.transaction() as db:
-        rows = db.execute("SELECT id, job FROM pictures WHERE owner = ?", (owner,)).fetchall()
-    found = (own(ledger, owner, picture_id) for picture_id, job in rows if digest(job) == job_digest)
-    return next(filter(None, found), None)
+    return next(filter(_exists, ledger.select("digest = ? AND +owner = ?", job_digest, owner)), None)
 
 
 def outcome(queue: JobQueue, ledger: Ledger, job_id: Any) -> JobStatus | None:
@@ -54,13 +65,27 @@ def outcome(queue: JobQueue, ledger: Ledger, job_id: Any) -> JobStatus | None:
 
 
 def ended_status(ledger: Ledger, job_id: str) -> JobStatus | None:
-    """The status of a job as the ledger has it; None if it is not there."""
-    with ledger.transaction() as db:
-        row = db.execute("SELECT state, error FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    """The status of a job that is not in this server's queue, as the ledger has it; None if it is not there."""
+    row = _entry(ledger, job_id)
+    if row is not None and row[0] in ("queued", "running"):
+        state, _, instance = row
+        if instance == ledger.instance.id:  # its end could not be entered: a full disk, a folder that was gone
+            row = ("failed", CUT_OFF, instance)
+        elif ledger.instance.lives(instance):
+            return JobStatus(state=state, elsewhere=True)
+        else:
+            close_accounts(ledger)
+            row = _entry(ledger, job_id)
     if row is None:
         return None
-    pictures = tuple(found.picture for found in ledger.select("job = ? ORDER BY made", job_id))
+    pictures = tuple(found.picture for found in ledger.select("job = ? ORDER BY rowid", job_id))
     return JobStatus(state=row[0], error=row[1], pictures=pictures)
+
+
+def _entry(ledger: Ledger, job_id: str) -> Any:
+    """(state, error, id of its server) of a job in the ledger, or None."""
+    with ledger.transaction() as db:
+        return db.execute("SELECT state, error, instance FROM jobs WHERE id = ?", (job_id,)).fetchone()
 
 
 def own_job(queue: JobQueue, ledger: Ledger, owner: str | None, job_id: Any) -> tuple[Job | None, JobStatus] | None:
@@ -88,4 +113,4 @@ def record_of(remembered: Remembered) -> output.SavedPicture | None:
 
 
 def _exists(remembered: Remembered) -> bool:
-    return remembered.picture.path.is_file()
+    return os.path.isfile(remembered.picture.path)  # False, not an error, where it may not be looked at

@@ -3,7 +3,10 @@
 import fcntl
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
+
+from uso.files import open_regular
 
 ENDING = ".alive"
 
@@ -24,13 +27,30 @@ class Instance:
         """This server has ended in order; a second call does nothing."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            self._file(self.id).unlink(missing_ok=True)
+            with suppress(OSError):  # the folder may be gone
+                self._file(self.id).unlink(missing_ok=True)
             os.close(descriptor)
+
+    def renew(self) -> None:
+        """Sign in again if the file is gone, as from a folder that was wiped."""
+        if self._descriptor is None:
+            return
+        try:
+            there = os.path.samestat(os.fstat(self._descriptor), self._file(self.id).stat())
+        except FileNotFoundError:
+            there = False
+        if not there:
+            lost, self._descriptor = self._descriptor, self._sign_in()
+            os.close(lost)
+
+    def lives(self, instance: str) -> bool:
+        """Whether a server still runs. Removes the file of one that does not."""
+        return instance == self.id or self._lives(instance)
 
     def dead(self, instances: set[str]) -> set[str]:
         """The ids of servers that have ended, among some and all that have a file here. Removes their files."""
         known = instances | {path.stem for path in self._folder.glob(f"*{ENDING}")}
-        return {instance for instance in known - {self.id} if not self._lives(instance)}
+        return {instance for instance in known if not self.lives(instance)}
 
     def _file(self, instance: str) -> Path:
         return self._folder / f"{instance}{ENDING}"
@@ -46,11 +66,11 @@ class Instance:
 
     def _lives(self, instance: str) -> bool:
         try:
-            with self._file(instance).open("rb") as file:
+            with open_regular(self._file(instance)) as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
         except BlockingIOError:
             return True
+        except OSError:  # none, or nothing that a server made
+            return False
         self._file(instance).unlink(missing_ok=True)
         return False

@@ -2,12 +2,17 @@
 
 From it the history comes back after a restart. Pictures are files of their own (`uso/output.py`); losing the ledger
 loses no picture. Several servers may share a folder. Open it with `recovery.open_ledger`.
+
+The folder may be wiped, replaced or mounted anew while the server runs: from then on the ledger that lies there now is
+used, or a new one. Order is that of entry (`rowid`), because a clock may be set back.
 """
 
 import io
+import logging
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +21,14 @@ from typing import Any
 
 from PIL import Image
 
-from uso.web.jobs.job import Job, Picture
+from uso import output
+from uso.errors import OutputError
+from uso.files import private_folder
+from uso.web.jobs.job import Job, Picture, digest
 from uso.web.store.instance import Instance
+from uso.web.store.upkeep import repeat
+
+logger = logging.getLogger(__name__)
 
 FOLDER = ".server"
 """In the output folder."""
@@ -28,7 +39,15 @@ THUMB_PIXELS = 160
 CAPTION_CHARACTERS = 200
 """Characters of a prompt that are kept."""
 
-_SCHEMA = """
+Row = tuple[object, ...]
+
+MISSED = 1000
+"""What is kept in memory while the ledger cannot be written."""
+
+CHECK_SECONDS = 5.0
+"""How often `Ledger.check` is called."""
+
+_TABLES = """
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, owner TEXT, instance TEXT NOT NULL, state TEXT NOT NULL, error TEXT NOT NULL DEFAULT '',
     accepted REAL NOT NULL, ended REAL
@@ -38,12 +57,21 @@ CREATE TABLE IF NOT EXISTS pictures (
     width INTEGER NOT NULL, height INTEGER NOT NULL, seed INTEGER NOT NULL, steps INTEGER NOT NULL,
     seconds REAL NOT NULL, thumb BLOB, prompt TEXT NOT NULL, refs TEXT NOT NULL
 );
-CREATE INDEX IF NOT EXISTS pictures_of ON pictures (owner, made);
-CREATE INDEX IF NOT EXISTS pictures_by_age ON pictures (made);
-CREATE INDEX IF NOT EXISTS jobs_open ON jobs (state);
 """
 
-_COLUMNS = "id, job, owner, file, made, width, height, seed, steps, seconds, thumb, prompt, refs"
+_INDICES = """
+CREATE INDEX IF NOT EXISTS jobs_open ON jobs (state);
+CREATE INDEX IF NOT EXISTS jobs_by_end ON jobs (ended);
+CREATE INDEX IF NOT EXISTS pictures_of_owner ON pictures (owner);
+CREATE INDEX IF NOT EXISTS pictures_of_job ON pictures (job);
+CREATE INDEX IF NOT EXISTS pictures_by_digest ON pictures (digest);
+CREATE INDEX IF NOT EXISTS pictures_to_prune ON pictures (made, id, file, refs);
+DROP INDEX IF EXISTS pictures_of;
+DROP INDEX IF EXISTS pictures_by_age;
+"""
+"""The last but two holds all that pruning reads, beside thumbnails that take a hundred times as much."""
+
+_COLUMNS = "id, job, owner, file, made, width, height, seed, steps, seconds, thumb, prompt, refs, digest"
 
 
 @dataclass(frozen=True)
@@ -75,22 +103,78 @@ class Ledger:
     def __init__(self, pictures: Path, instance: Instance) -> None:
         self.folder = pictures
         self.instance = instance
+        self.fault = ""
+        """Why pictures cannot be saved or recorded now, as a sentence without paths."""
         self._lock = threading.Lock()
-        self._db = sqlite3.connect(pictures / FOLDER / FILE, timeout=30, check_same_thread=False)
-        with self.transaction() as db:
-            db.executescript(_SCHEMA)
+        self._closed = False
+        self._missed: deque[tuple[str, Row]] = deque(maxlen=MISSED)
+        """Statements that failed, to be repeated: pictures and ends of jobs."""
+        self._db, self._which = self._opened()
 
     def close(self) -> None:
         """Nothing can be read or written any more; a second call does nothing."""
         with self._lock:
+            self._closed = True
             self._db.close()
             self.instance.sign_out()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """The connection, for one thread at a time; commits at the end, rolls back on an error."""
-        with self._lock, self._db as db:
-            yield db
+        with self._lock:
+            if not self._closed and (self._which is None or self._which != _identity(self._file)):
+                self._reopen()
+            with self._db as db:
+                yield db
+
+    def check(self) -> None:
+        """Find out whether pictures can be saved and recorded, and set `fault`."""
+        try:
+            output.check_folder(self.folder)
+            with self.transaction() as db:
+                db.execute("SELECT 1 FROM jobs LIMIT 1")
+                self.instance.renew()
+                missed = list(self._missed)
+                for statement, row in missed:
+                    db.execute(statement, row)
+            for _ in missed:  # which are committed
+                self._missed.popleft()
+            fault = ""
+        except OutputError as error:
+            fault = f"Pictures cannot be saved in the output folder ({getattr(error.__cause__, 'strerror', error)})."
+        except (OSError, sqlite3.Error) as error:
+            fault = f"The record of pictures cannot be used ({getattr(error, 'strerror', error)})."
+        if fault != self.fault and not self._closed:
+            logger.error("%s: %s", self.folder, fault or "Pictures can be saved and recorded again.")
+        self.fault = fault
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / FOLDER / FILE
+
+    def _opened(self) -> tuple[sqlite3.Connection, tuple[int, int] | None]:
+        """(the connection, which file it is); the tables are those of this version."""
+        db = sqlite3.connect(self._file, timeout=30, check_same_thread=False)
+        try:
+            db.execute("PRAGMA schema_version")  # touches the file
+            which = _identity(self._file)
+            _bring_up_to_date(db)
+        except BaseException:
+            db.close()
+            raise
+        return db, which
+
+    def _reopen(self) -> None:
+        """Go on with the file that lies there now, because it is another one or none."""
+        self._db.close()
+        self._which = None
+        try:
+            private_folder(self._file.parent)
+            self._db, self._which = self._opened()
+            self.instance.renew()
+        except OSError as error:
+            raise sqlite3.OperationalError(f"the folder cannot be used ({error.strerror})") from error
+        logger.error("%s was removed or replaced. The one that is there now is used from here on.", self._file)
 
     def accepted(self, job: Job) -> None:
         """Enter a job that was admitted."""
@@ -100,11 +184,28 @@ class Ledger:
                 (job.id, job.asker.owner, self.instance.id, time.time()),
             )
 
-    def ended(self, job: Job) -> None:
-        """Enter the end of a job."""
-        values = (job.status.state, job.status.error, time.time(), job.id)
+    def started(self, job: Job) -> None:
+        """Enter that a job runs, unless it is over."""
         with self.transaction() as db:
-            db.execute("UPDATE jobs SET state = ?, error = ?, ended = ? WHERE id = ?", values)
+            db.execute("UPDATE jobs SET state = 'running' WHERE id = ? AND state = 'queued'", (job.id,))
+
+    def ended(self, job: Job) -> None:
+        """Enter the end of a job; the job too, where the folder has been replaced since it was accepted. It is entered
+        later where that fails now."""
+        self._surely(
+            "INSERT INTO jobs (id, owner, instance, state, error, accepted, ended) VALUES (?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (id) DO UPDATE SET state = excluded.state, error = excluded.error, ended = excluded.ended",
+            (job.id, job.asker.owner, self.instance.id, job.status.state, job.status.error, time.time(), time.time()),
+        )
+
+    def _surely(self, statement: str, row: Row) -> None:
+        """Write something now, or else as soon as `check` finds that it can be written."""
+        try:
+            with self.transaction() as db:
+                db.execute(statement, row)
+        except sqlite3.Error:
+            self._missed.append((statement, row))
+            raise
 
     def keep(self, job: Job, picture: Picture, image: Image.Image) -> None:
         """Enter a picture whose file is on the disk."""
@@ -114,7 +215,7 @@ class Ledger:
     def enter(
         self, picture: Picture, image: Image.Image, job_id: str, owner: str | None, prompt: str, references: set[str]
     ) -> None:
-        """Enter a picture.
+        """Enter a picture; later, where that fails now.
 
         Args:
             references: SHA-256 of each reference image.
@@ -124,10 +225,9 @@ class Ledger:
         row = (
             picture.id, job_id, owner, file, time.time(), picture.width, picture.height, picture.seed,
             picture.num_inference_steps, picture.seconds, _thumb(image), prompt[:CAPTION_CHARACTERS],
-            " ".join(sorted(references)),
+            " ".join(sorted(references)), digest(job_id),
         )  # fmt: skip
-        with self.transaction() as db:
-            db.execute(f"INSERT INTO pictures ({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row)
+        self._surely(f"INSERT OR IGNORE INTO pictures ({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row)
 
     def select(self, condition: str, *values: object) -> list[Remembered]:
         """Pictures by what follows WHERE in a query; their files may be gone."""
@@ -148,6 +248,33 @@ class Ledger:
         return Remembered(
             picture, values["job"], values["owner"], values["made"], values["thumb"] or b"", values["prompt"]
         )
+
+
+def keep_checking(ledger: Ledger, stop: threading.Event) -> None:
+    """Check the ledger and its folder regularly, in a thread, until `stop`."""
+    repeat(ledger.check, CHECK_SECONDS, stop, name="checking the output folder")
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Tells one file from another of the same name; None without one."""
+    try:
+        about = file.stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
+
+
+def _bring_up_to_date(db: sqlite3.Connection) -> None:
+    """Make the tables and indices, or bring those of earlier versions up to date, which still can use them."""
+    db.executescript(_TABLES)
+    with db:
+        db.execute("BEGIN IMMEDIATE")  # another server may do the same
+        if "digest" not in [column[1] for column in db.execute("PRAGMA table_info(pictures)")]:
+            db.execute("ALTER TABLE pictures ADD COLUMN digest TEXT")
+    db.executescript(_INDICES)
+    with db:  # an earlier version enters none
+        missing = db.execute("SELECT DISTINCT job FROM pictures WHERE digest IS NULL").fetchall()
+        db.executemany("UPDATE pictures SET digest = ? WHERE job = ?", ((digest(job), job) for (job,) in missing))
 
 
 def _thumb(image: Image.Image) -> bytes:

@@ -1,21 +1,25 @@
 """Removes the server's oldest pictures, by age and by the size of all together. Off by default.
 
 Only pictures in the ledger are removed; those that the command line saved in the same folder stay. A reference image is
-removed when no remaining picture can have used it.
+removed when no remaining picture can have used it. Pictures go in the order in which they were entered.
+
+A clock that is wrong makes everything look old. So where more than half of the pictures are too old, none goes at
+first: the log says so, and from `HOLD_SECONDS` later on at most half of them go in that time.
 """
 
 import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from uso.output import REFERENCES
 from uso.web.settings import ServerSettings
 from uso.web.store.ledger import Ledger
-from uso.web.store.upkeep import repeat
+from uso.web.store.upkeep import now_for_ages, repeat
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +29,11 @@ SLACK = 60.0
 """Seconds by which a reference may be older than a picture that used it (a slow disk)."""
 
 MIN_AGE = 600.0
-"""Seconds for which a picture stays whatever the size: somebody is looking at it."""
+"""Seconds for which a picture stays whatever the size: somebody is looking at it. The same into the future, for a clock
+that was set back."""
+
+HOLD_SECONDS = 12 * 3600.0
+"""Long enough to see the warning and set the clock right, short enough for servers that start anew every day."""
 
 JOB_DAYS = 30
 """How long a job without a picture stays in the ledger."""
@@ -43,6 +51,35 @@ class Stored:
     """SHA-256 of each reference image."""
 
 
+class Hold:
+    """Keeps one run from removing more than half of all pictures by their age.
+
+    Args:
+        clock: seconds; never set back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since: float | None = None
+
+    def most(self, due: int, pictures: int) -> int:
+        """How many of the pictures that are too old may go now."""
+        if 2 * due <= pictures:
+            self._since = None
+            return due
+        if self._since is None or self._clock() - self._since < HOLD_SECONDS:
+            if self._since is None:
+                self._since = self._clock()
+                logger.warning(
+                    "%d of %d pictures are too old, which is more than half. None is removed yet: is the clock right "
+                    "(%s UTC)? If this stays so, half of them go in %g hours.",
+                    due, pictures, datetime.now(UTC).isoformat(" ", "seconds")[:19], HOLD_SECONDS / 3600,
+                )  # fmt: skip
+            return 0
+        self._since = self._clock()
+        return max(1, pictures // 2)
+
+
 def notice(settings: ServerSettings) -> str:
     """How long pictures are kept, as a message for the page; empty if they are kept for good."""
     rules = []
@@ -55,25 +92,34 @@ def notice(settings: ServerSettings) -> str:
     return f"This server removes pictures {' and '.join(rules)}. Download what you want to keep."
 
 
-def prune(settings: ServerSettings, ledger: Ledger, now: float | None = None) -> int:
+def prune(settings: ServerSettings, ledger: Ledger, now: float | None = None, hold: Hold | None = None) -> int:
     """Remove pictures that are too old or too much; returns how many.
 
     Args:
         now: seconds since 1970.
+        hold: the same at every run; without it more than half never go by their age.
     """
     if settings.prune_days is None and settings.prune_gb is None:
         return 0
-    now = time.time() if now is None else now
+    now = now_for_ages() if now is None else now
     oldest = now - settings.prune_days * DAY if settings.prune_days is not None else float("-inf")
     room = settings.prune_gb * 10**9 if settings.prune_gb is not None else float("inf")
     pictures = _stored(ledger)
+    due = [picture.id for picture in pictures if picture.made < oldest]
+    too_old = set(due[: (hold or Hold()).most(len(due), len(pictures))])
+    if not too_old and settings.prune_gb is None:
+        return 0
     stored = _Files(settings.output, pictures)
     removed = 0
     for picture in pictures:
-        too_much = stored.bytes > room and picture.made < now - MIN_AGE
-        if picture.made >= oldest and not too_much:
-            break
-        stored.remove(picture)
+        too_much = stored.bytes > room and abs(now - picture.made) > MIN_AGE
+        if picture.id not in too_old and not too_much:
+            continue
+        try:
+            stored.remove(picture)
+        except OSError as error:
+            logger.warning("%s cannot be removed (%s).", picture.path, error.strerror)
+            continue
         with ledger.transaction() as db:
             db.execute("DELETE FROM pictures WHERE id = ?", (picture.id,))
         removed += 1
@@ -85,24 +131,27 @@ def prune(settings: ServerSettings, ledger: Ledger, now: float | None = None) ->
 def forget_jobs(ledger: Ledger, before: float) -> None:
     """Remove jobs that ended before a moment (seconds since 1970) and have no picture."""
     with ledger.transaction() as db:
-        db.execute("DELETE FROM jobs WHERE ended < ? AND id NOT IN (SELECT job FROM pictures)", (before,))
+        db.execute(
+            "DELETE FROM jobs WHERE ended < ? AND NOT EXISTS (SELECT 1 FROM pictures WHERE job = jobs.id)", (before,)
+        )
 
 
 def keep_pruning(settings: ServerSettings, ledger: Ledger, stop: threading.Event) -> None:
     """Prune regularly, in a thread, until `stop`. Old jobs without pictures are removed in any case."""
+    hold = Hold()
 
     def once() -> None:
-        prune(settings, ledger)
-        forget_jobs(ledger, before=time.time() - JOB_DAYS * DAY)
+        prune(settings, ledger, hold=hold)
+        forget_jobs(ledger, before=now_for_ages() - JOB_DAYS * DAY)
 
     repeat(once, EVERY_SECONDS, stop, name="pruning")
 
 
 def _stored(ledger: Ledger) -> list[Stored]:
-    """Every picture in the ledger, oldest first."""
+    """Every picture in the ledger, in the order of entry."""
     with ledger.transaction() as db:
-        rows = db.execute("SELECT id, file, made, refs FROM pictures ORDER BY made").fetchall()
-    return [Stored(row[0], ledger.folder / row[1], row[2], frozenset(row[3].split())) for row in rows]
+        rows = db.execute("SELECT rowid, id, file, made, refs FROM pictures").fetchall()
+    return [Stored(row[1], ledger.folder / row[2], row[3], frozenset(row[4].split())) for row in sorted(rows)]
 
 
 class _Files:

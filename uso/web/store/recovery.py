@@ -1,18 +1,23 @@
-"""Opens the ledger, and closes the accounts of servers that ended without a word (a kill, a power cut).
+"""Opens the ledger, and settles jobs that a killed server left open.
 
-An open job of theirs is done if its picture is on the disk (the picture then joins the history); otherwise it failed.
+Such a job is done if its picture is on disk (the picture joins the history); otherwise it failed. Whatever else lies in
+the folder, under whatever name, does not stop the start.
 """
 
 import logging
 import sqlite3
+import stat
+import threading
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
 from uso import output
 from uso.errors import OutputError
+from uso.files import private_folder
 from uso.web.jobs.job import Picture, digest
 from uso.web.store.instance import Instance
 from uso.web.store.ledger import FOLDER, Ledger
@@ -20,6 +25,12 @@ from uso.web.store.ledger import FOLDER, Ledger
 logger = logging.getLogger(__name__)
 
 CUT_OFF = "The server was restarted before the picture was finished. Send it again."
+
+SLACK = 24 * 3600.0
+"""Seconds by which a picture's file may be older than its job: clocks are set back, and a share has its own."""
+
+NAMED = 5
+"""Files that are skipped and named in the log; the others are counted."""
 
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 """SQLite's names for a damaged file; any other error is the disk's, or another program's."""
@@ -34,10 +45,8 @@ def open_ledger(pictures: Path) -> Ledger:
     folder = pictures / FOLDER
     try:
         # For this user alone: the ids of jobs are secrets.
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        ledger = Ledger(pictures, Instance(folder))
-        _close_accounts(ledger)
+        ledger = Ledger(pictures, Instance(private_folder(folder)))
+        close_accounts(ledger)
         output.remove_parts(pictures)
     except (OSError, sqlite3.Error) as error:
         remedy = "Make sure that its disk has room and that this user may write there"
@@ -49,8 +58,16 @@ def open_ledger(pictures: Path) -> Ledger:
     return ledger
 
 
-def _close_accounts(ledger: Ledger) -> None:
+_closing = threading.Lock()
+
+
+def close_accounts(ledger: Ledger) -> None:
     """End the open jobs of servers that have ended."""
+    with _closing:
+        _close_accounts(ledger)
+
+
+def _close_accounts(ledger: Ledger) -> None:
     with ledger.transaction() as db:
         rows = db.execute(
             "SELECT id, owner, instance, accepted FROM jobs WHERE state IN ('queued', 'running')"
@@ -59,47 +76,74 @@ def _close_accounts(ledger: Ledger) -> None:
     lost = {digest(row[0]): row for row in rows if row[2] in dead}
     if not lost:
         return
-    since = min(row[3] for row in lost.values()) - 1.0
-    made = set()
-    for path in sorted(ledger.folder.glob("*.png")):
-        if path.stat().st_mtime >= since and (row := lost.get(_job_digest(path))) is not None:
+    with ledger.transaction() as db:
+        made = {row[0] for row in rows if db.execute("SELECT 1 FROM pictures WHERE job = ?", row[:1]).fetchone()}
+    skipped: list[str] = []
+    for path in _candidates(ledger, min(row[3] for row in lost.values()) - SLACK, skipped):
+        try:
+            saved = output.read(path)
+        except OutputError as error:
+            skipped.append(str(error))
+            continue
+        row = lost.get(str(saved.record.get("job")))
+        if row is not None and _recover(ledger, saved, row[0], row[1]):
             made.add(row[0])
-            _recover(ledger, path, row[0], row[1])
+    if skipped:
+        more = f" And {len(skipped) - NAMED} more." if len(skipped) > NAMED else ""
+        logger.warning("Skipped after the end of an earlier server: %s%s", " ".join(skipped[:NAMED]), more)
     with ledger.transaction() as db:
         for job_id, *_ in lost.values():
             ends = ("done", "") if job_id in made else ("failed", CUT_OFF)
             db.execute("UPDATE jobs SET state = ?, error = ?, ended = ? WHERE id = ?", (*ends, time.time(), job_id))
     logger.info(
-        "%d jobs were cut off by the end of an earlier server; %d of them had their picture.", len(lost), len(made)
+        "%d jobs were cut off by the end of an earlier server; %d of them had their picture.",
+        len(lost),
+        len(made & {row[0] for row in lost.values()}),
     )
 
 
-def _recover(ledger: Ledger, path: Path, job_id: str, owner: str | None) -> None:
-    """Enter a picture that was saved, but not entered, when its server ended."""
+def _candidates(ledger: Ledger, since: float, skipped: list[str]) -> Iterator[Path]:
+    """Files that may be pictures which their server could not enter any more: not older than a moment, not entered.
+
+    Args:
+        skipped: gets a sentence for each that cannot be one.
+    """
     with ledger.transaction() as db:
-        known = db.execute("SELECT 1 FROM pictures WHERE file = ?", (path.name,)).fetchone()
-    if known:
-        return
-    record = output.read(path).record
-    request, timings = record["request"], record.get("timings") or {}
-    picture = Picture(
-        id=uuid.uuid4().hex,
-        path=path,
-        width=int(request["width"]),
-        height=int(request["height"]),
-        seed=int(request["seed"]),
-        num_inference_steps=int(request["num_inference_steps"]),
-        seconds=float(sum(timings.values())),
-    )
-    references = {entry["sha256"] for kind in output.KINDS for entry in request[kind]}
-    with Image.open(path, formats=["PNG"]) as image:
-        ledger.enter(picture, image, job_id, owner, str(request["prompt"]), references)
+        entered = {row[0] for row in db.execute("SELECT file FROM pictures")}
+    for path in sorted(ledger.folder.glob("*.png")):
+        if path.name in entered:
+            continue
+        try:
+            about = path.stat()
+        except OSError as error:
+            skipped.append(f"{path} cannot be looked at ({error.strerror}).")
+            continue
+        if not stat.S_ISREG(about.st_mode):
+            skipped.append(f"{path} is no regular file.")
+        elif about.st_mtime >= since:
+            yield path
 
 
-def _job_digest(path: Path) -> str:
-    """The digest of the job that a PNG names; empty if it names none."""
+def _recover(ledger: Ledger, saved: output.SavedPicture, job_id: str, owner: str | None) -> bool:
+    """Enter a picture that was saved, but not entered, when its server ended; False if it cannot be shown."""
+    path, request = saved.path, saved.record["request"]
     try:
-        named = output.read(path).record.get("job")
-    except OutputError:
-        return ""
-    return named if isinstance(named, str) else ""
+        timings = saved.record.get("timings") or {}
+        picture = Picture(
+            id=uuid.uuid4().hex,
+            path=path,
+            width=int(request["width"]),
+            height=int(request["height"]),
+            seed=int(request["seed"]),
+            num_inference_steps=int(request["num_inference_steps"]),
+            seconds=float(sum(timings.values())),
+        )
+        references = {entry["sha256"] for kind in output.KINDS for entry in request[kind]}
+        with Image.open(path, formats=("PNG",)) as image:
+            ledger.enter(picture, image, job_id, owner, str(request["prompt"]), references)
+    except sqlite3.Error:
+        raise
+    except Exception:  # a file that somebody changed; Pillow raises errors of many kinds
+        logger.warning("%s could not be taken into the history.", path, exc_info=True)
+        return False
+    return True

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from uso.image_formats.kinds import HEAD, kind_of
-from uso.web.store.upkeep import repeat
+from uso.web.store.upkeep import now_for_ages, repeat
 
 VARIABLE = "GRADIO_TEMP_DIR"
 """Names Gradio's folder of uploads."""
@@ -39,8 +39,11 @@ PARTIAL_AGE = 3600.0
 
 
 def private_uploads() -> Path | None:
-    """Make a folder for this process alone, where Gradio keeps uploads; None if the environment names another."""
-    if os.environ.get(VARIABLE):
+    """Make a folder for this process alone, where Gradio keeps uploads; None if the environment names another, which is
+    private too if it is new."""
+    if named := os.environ.get(VARIABLE):
+        with suppress(OSError):  # Gradio says what is wrong with it, once somebody uploads
+            Path(named).mkdir(mode=0o700, parents=True, exist_ok=True)
         return None
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     # The lock lasts as long as this process: nobody closes the descriptor.
@@ -55,7 +58,8 @@ def remove_left(now: float | None = None) -> None:
     now = time.time() if now is None else now
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError):  # another user's, or just removed
-            if now - folder.lstat().st_mtime < LEFT_AGE:
+            about = folder.lstat()
+            if about.st_uid != os.getuid() or now - about.st_mtime < LEFT_AGE:
                 continue
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
@@ -88,7 +92,7 @@ def tidied_size(folder: Path, most: int) -> int | None:
 
 def sweep(folder: Path, now: float | None = None, most: int = MAX_BYTES) -> int:
     """Remove files that are too old or no images, and the oldest if all take over `most` bytes; returns how many."""
-    now = time.time() if now is None else now
+    now = now_for_ages() if now is None else now
     files = _files(folder)
     size, removed = sum(file[1] for file in files), 0
     for changed, bytes_, path in sorted(files):

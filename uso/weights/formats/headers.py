@@ -1,7 +1,7 @@
-"""What a weights file holds, read from its head: names, shapes and types of its tensors. No torch, no numbers.
+"""What a weights file holds, read from its header: names, shapes and types of its tensors. No torch, no numbers.
 
-Safetensors and GGUF files are understood. Everything else is refused by what it is: a git-LFS pointer, a web page, a
-pickle, a file that was cut short or never finished downloading.
+Safetensors and GGUF files are understood. Everything else is refused, and the message says what it is: a git-LFS
+pointer, a web page, a pickle, a truncated file, an unfinished download.
 """
 
 import functools

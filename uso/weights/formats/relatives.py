@@ -1,5 +1,5 @@
-"""What tells related models apart that have the same names or shapes: Fill, Depth, Canny, Kontext, schnell, UNO's LoRA,
-long CLIP, other autoencoders. `describe` names a component, `other` a file that holds none.
+"""Related models with the same names or shapes (Fill, Depth, Canny, Kontext, schnell, UNO's LoRA, long CLIP, other
+autoencoders) are recognised by specific differences. `describe` names a component, `other` a file that holds none.
 """
 
 import re

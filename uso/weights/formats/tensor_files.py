@@ -1,4 +1,4 @@
-"""Weights files read as one, tensor by tensor, dequantised on the way, and held strictly to the shapes that are needed.
+"""Reads several weights files as one, tensor by tensor: dequantises, and refuses shapes other than the needed ones.
 
 Safetensors in bf16, fp16, fp32 and fp8 (plain, or with scales beside the weights), bitsandbytes' nf4, and GGUF. Knows
 nothing of models: which names and shapes are needed is the caller's business (`layouts.py`).

@@ -1,4 +1,4 @@
-"""Which files make up a component, and where they are on this disk: in folders or in the Hub's cache.
+"""The files of a component, and where they are on this disk: in folders or in the Hub's cache.
 
 Reads names, sizes and index files; fetches nothing and loads no weights. The cache has huggingface_hub's documented
 layout (`blobs`, `refs`, `snapshots`) and is shared with its other users.

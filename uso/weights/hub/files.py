@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
+
 from uso.config import ComponentName, ModelConfig, Source
 from uso.errors import MissingWeightsError
+from uso.system.network import check_network
 from uso.weights.hub.cache import (
     TOKENIZERS,
     Found,
@@ -120,9 +123,12 @@ def plan_download(config: ModelConfig, *, hub: Hub | None = None) -> DownloadPla
     """Ask the Hub which files a model needs, how large they are, and whether access is granted.
 
     Raises:
+        ConfigError: the environment names a proxy or certificates that cannot be used.
         MissingWeightsError: no connection, a gated or unknown repository, an unknown revision, or no such files.
     """
     hub = hub or Hub()
+    if not hub.offline:
+        check_network(httpx2.Client)
     files: dict[tuple[str, str, str], RemoteFile] = {}
     repositories: dict[tuple[str, str], list[RemoteFile]] = {}
     for name, source in config.components.items():

@@ -24,6 +24,7 @@ from huggingface_hub.file_download import are_symlinks_supported
 from huggingface_hub.utils import WeakFileLock, build_hf_headers, hf_raise_for_status, tqdm
 
 from uso.errors import CheckpointError
+from uso.files import where_supported
 from uso.weights.hub.cache import Hub
 from uso.weights.hub.listing import RemoteFile, size_of
 
@@ -121,7 +122,8 @@ def receive(file: RemoteFile, partial: Path, hub: Hub, meter: Meter) -> None:
                 raise reason
             logger.info("%s: %s; going on at byte %d of %d.", file.name, reason, length, file.size)
             time.sleep(min(2.0**fruitless, LONGEST_WAIT))
-        os.fsync(target.fileno())
+        with where_supported():
+            os.fsync(target.fileno())
 
 
 def _length(target: BinaryIO) -> int:

@@ -1,0 +1,46 @@
+"""Images that browsers cannot show, such as TIFF and JPEG 2000, as small pictures that they can."""
+
+import io
+from contextlib import suppress
+from typing import Any
+
+from uso.errors import ImageError
+from uso.image_formats.kinds import kind_of
+from uso.images import MAX_PIXELS, open_image
+from uso.request import ReferenceImage
+from uso.web.api.calls import uploaded
+from uso.web.page import html
+
+SHOWN = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
+"""Formats that every browser shows."""
+
+SIDE = 384
+"""Pixels: twice the height of an image field, for dense screens."""
+
+
+def renditions(values: tuple[Any, ...], max_pixels: int = MAX_PIXELS) -> dict[str, str]:
+    """By the path of an uploaded image that browsers cannot show: a small WebP of it, as a data URL. Decodes it.
+
+    Args:
+        values: raw values of image fields. Those that have their rendition are left out, and so are files that are
+            refused: the page tells why elsewhere.
+    """
+    found = {}
+    for value in values:
+        with suppress(ImageError):
+            reference = None if _has_rendition(value) else uploaded(value, max_pixels)
+            if reference is not None and kind_of(reference.data) not in SHOWN:
+                found[value["path"]] = _rendition(reference)
+    return found
+
+
+def _has_rendition(value: Any) -> bool:
+    return isinstance(value, dict) and str(value.get("url")).startswith("data:")
+
+
+def _rendition(reference: ReferenceImage) -> str:
+    image = open_image(reference.data, reference.name)
+    image.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=80)
+    return html.webp(buffer.getvalue())
