@@ -82,6 +82,23 @@ def test_a_file_that_browsers_cannot_show_is_shown(
     page.locator("#content button[aria-label]").first.click()
     expect(page.locator("#content img")).to_have_count(0)
     assert generate(page, server).record["request"]["content_images"] == []
+    page.set_input_files("#content input[type=file]", path)
+    page.wait_for_function("document.querySelector('#content img')?.naturalWidth === 384", timeout=PATIENCE_MS)
+
+
+def test_a_page_at_rest_asks_nothing(visit: Any, server: Program, tmp_path: Path) -> None:
+    """Catches an event that changes a field, whose change is that event again: calls without end, then 429."""
+    page = visit(server)
+    Image.new("RGB", (300, 200), (200, 90, 40)).save(tmp_path / "a.tif")
+    upload(page, "content", tmp_path / "a.tif")
+    upload(page, "style", EXAMPLES_FOLDER / "drawn" / "fox.png")
+    page.wait_for_function("document.querySelector('#content img')?.naturalWidth === 300", timeout=PATIENCE_MS)
+    expect(page.locator("#model-state")).to_contain_text("Ready on CPU", timeout=PATIENCE_MS)
+    page.wait_for_timeout(3000)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(3000)
+    assert asked == []
 
 
 def test_every_mode_through_its_example(visit: Any, server: Program) -> None:

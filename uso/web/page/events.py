@@ -9,6 +9,7 @@ import json
 import logging
 import sqlite3
 import time
+import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, NamedTuple
@@ -196,13 +197,14 @@ class Events:
         return html.note(note), field, field
 
     async def renditions(self, content: Any, style: Any, extra_style: Any, request: gr.Request) -> Any:
-        """What image fields show in place of files that browsers cannot show, such as TIFF: data URLs by path, as JSON.
+        """What image fields show in place of files that browsers cannot show, such as TIFF: JSON, by path a data URL.
 
-        The fields keep the files themselves. What is refused is left to `check_images`.
+        The fields keep the files themselves. What is refused is left to `check_images`. Nothing changes where nothing
+        is missing: the answer changes fields, and each change of a field asks again.
         """
         images = (content, style, extra_style)
         found = await self.calls.read(request, renditions, images, self.calls.max_pixels)
-        return json.dumps(found) if found else KEEP
+        return json.dumps({"id": uuid.uuid4().hex, "urls": found}) if found else KEEP  # the id: as new each time
 
     def sides(self, width: Any, height: Any) -> Any:
         """The row of width and height, which a model with one good size shows only with another."""

@@ -206,7 +206,8 @@ def _wire_inputs(page: gr.Blocks, events: Events, inputs: Inputs, shown: Shown, 
         preprocess=False,
         trigger_mode="always_last",
         **AT_ONCE,
-    ).then(None, [renditions, *references], references, js=scripts.SHOW_RENDITIONS)
+    )
+    renditions.change(None, [renditions, *references], references, js=scripts.SHOW_RENDITIONS)
     if events.config.limits.trained_size:
         size = [inputs.width, inputs.height]
         gr.on([field.change for field in size], plain_errors(events.sides), size, controls.sides, **AT_ONCE)

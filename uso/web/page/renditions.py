@@ -10,6 +10,7 @@ from uso.images import MAX_PIXELS, open_image
 from uso.request import ReferenceImage
 from uso.web.api.calls import uploaded
 from uso.web.page import html
+from uso.web.page.scripts import RENDERED
 
 SHOWN = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
 """Formats that every browser shows."""
@@ -35,7 +36,7 @@ def renditions(values: tuple[Any, ...], max_pixels: int = MAX_PIXELS) -> dict[st
 
 
 def _has_rendition(value: Any) -> bool:
-    return isinstance(value, dict) and str(value.get("url")).startswith("data:")
+    return isinstance(value, dict) and value.get("mime_type") == RENDERED
 
 
 def _rendition(reference: ReferenceImage) -> str:

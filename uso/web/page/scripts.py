@@ -64,10 +64,14 @@ SHOW_RESULT = """() => {
 """On a phone the result lies below everything else."""
 
 
-SHOW_RENDITIONS = """(renditions, ...files) => {
-  const urls = JSON.parse(renditions || '{}')
-  return files.map(file => urls[file?.path] ? { ...file, url: urls[file.path] } : file)
-}"""
+RENDERED = "image/x-uso-rendition"
+"""In place of a file's MIME type: its field shows a rendition. Gradio sends its address back as that of the file."""
+
+SHOW_RENDITIONS = f"""(renditions, ...files) => {{
+  const {{ urls }} = JSON.parse(renditions)
+  const shown = file => ({{ ...file, url: urls[file.path], mime_type: '{RENDERED}' }})
+  return files.map(file => urls[file?.path] ? shown(file) : file)
+}}"""
 """Image fields whose file a browser cannot show get the address of one that it can; the file stays the same."""
 
 
