@@ -41,7 +41,7 @@ LIGHT = sorted(
     PLAIN
     | {"weights.flags", "weights.automatic", "weights.hub.files"}
     | {f"system.{path.stem}" for path in (ROOT / "uso" / "system").glob("[!_]*.py")}
-    | {f"cli.{path.stem}" for path in (ROOT / "uso" / "cli").glob("[!_]*.py")}
+    | {".".join(path.relative_to(ROOT / "uso").with_suffix("").parts) for path in (ROOT / "uso/cli").rglob("[!_]*.py")}
 )
 """What `python -m uso --help` and the first checks of `app.py` import: nothing heavy may come along."""
 

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from tests.support.commands import SMALL, Ran
-from uso.cli import batch
-from uso.cli import generate as generate_module
 from uso.cli.main import main
+from uso.cli.pictures import batch
+from uso.cli.pictures import generate as generate_module
 from uso.config import ModelConfig
 from uso.weights import loading
 

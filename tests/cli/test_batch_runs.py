@@ -16,7 +16,7 @@ from PIL import Image
 from tests.support.commands import SMALL, Ran, made, refused, requests, save
 from tests.support.running import LONG, Started
 from tests.support.scripted import until
-from uso.cli import batch
+from uso.cli.pictures import batch
 from uso.config import ROOT
 from uso.system.launcher import Process
 

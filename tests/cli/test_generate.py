@@ -83,9 +83,9 @@ def test_all_flags_arrive(uso: Callable[..., Ran], picture_file: Callable[..., P
 def test_keep_size_shows_the_size_it_used(uso: Callable[..., Ran], picture_file: Callable[..., Path]) -> None:
     content = picture_file("wide.png", 300, 200)
     ran = uso("generate", "--model", "demo", "--steps", 1, "--content", content, "--keep-size", "--output", "a.png")
-    assert "304 x 208" in ran.err
+    assert "128 x 80" in ran.err
     with Image.open("a.png") as image:
-        assert image.size == (304, 208)
+        assert image.size == (128, 80)
 
 
 def test_auto_says_which_model_runs_and_why(uso: Callable[..., Ran]) -> None:
@@ -140,7 +140,7 @@ def test_output_names_a_file_or_a_folder(uso: Callable[..., Ran]) -> None:
         (("--style", "notes.txt"), "notes.txt is not a picture this program can read (try PNG, JPEG or WebP)."),
         (("--content", "pole.png", "--content-size", 64), "pole.png is too long and thin: 20 x 300 becomes 4 x 64"),
         (("--keep-size",), "Keep input size needs a content image. Add one, or switch it off."),
-        (("--keep-size", "--content", "long.png"), "Keep input size cannot keep 60 x 450: at most 384:64 (6 to 1)"),
+        (("--keep-size", "--content", "long.png"), "Keep input size cannot keep 60 x 450: at most 128:64 (2 to 1)"),
         (
             ("--keep-size", "--width", 128),
             "--keep-size takes the size from the content image: leave out --width and --height.",

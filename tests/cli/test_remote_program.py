@@ -10,7 +10,7 @@ from tests.support.commands import Ran, request_of
 from tests.support.running import Program, program
 from uso import output
 from uso.cli.main import main
-from uso.cli.remote_server import RemoteServer
+from uso.cli.pictures.remote_server import RemoteServer
 from uso.config import ROOT
 from uso.errors import USOError
 

@@ -11,7 +11,7 @@ from PIL import Image, PngImagePlugin
 
 from tests.support.commands import SMALL, Ran, pixels, request_of, rerecorded
 from uso import output
-from uso.cli import generate as generate_module
+from uso.cli.pictures import generate as generate_module
 from uso.config import load_model_config
 
 

@@ -236,3 +236,36 @@ def test_inspect_says_what_a_file_is(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "y.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     assert main(["inspect", str(tmp_path / "y.safetensors")]) == 2
     assert "git-LFS pointer" in capsys.readouterr().err
+
+
+def test_links_that_lead_back_and_parts_with_another_index(dev: ModelConfig, tmp_path: Path) -> None:
+    """Catches a search that follows a loop until the system stops it, and a variant's parts left out."""
+    (tmp_path / "loop").symlink_to(tmp_path)
+    names = list(FLUX)
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        sparse(tmp_path / f"flux.fp16-0000{number}-of-00002.safetensors", {name: FLUX[name] for name in part}, "F16")
+    found = choose(dev, scan([tmp_path]))
+    assert [each.path.name for each in found] == ["flux.fp16-00001-of-00002.safetensors"]
+    assert found[0].chosen and found[0].kind == "fp16"
+
+
+def test_the_originals_come_before_what_has_their_shapes(dev: ModelConfig, tmp_path: Path) -> None:
+    """Catches a fine-tuned CLIP in float32, or an SDXL checkpoint's, taken before clip_l in float16."""
+    sparse(tmp_path / "ViT-L-14-improved.safetensors", CLIP, "F32")
+    unet = {"model.diffusion_model.input_blocks.0.0.weight": (4, 4)}
+    sdxl = unet | {f"conditioner.embedders.0.transformer.{name}": shape for name, shape in CLIP.items()}
+    sparse(tmp_path / "a-sdxl.safetensors", sdxl)
+    sparse(tmp_path / "clip_l.safetensors", CLIP, "F16")
+    assert chosen(dev, tmp_path)["text_encoder"].name == "clip_l.safetensors"
+    for name in ("ViT-L-14-improved.safetensors", "clip_l.safetensors"):
+        (tmp_path / name).unlink()
+    assert "text_encoder" not in chosen(dev, tmp_path)
+
+
+def test_the_current_revision_comes_first(dev: ModelConfig, tmp_path: Path) -> None:
+    repository = tmp_path / "models--black-forest-labs--FLUX.1-dev"
+    for commit in ("a" * 40, "b" * 40):
+        sparse(repository / "snapshots" / commit / "ae.safetensors", VAE, "F32")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("b" * 40)
+    assert chosen(dev, tmp_path)["vae"].path.parent.name == "b" * 40

@@ -1,6 +1,7 @@
 """A model's files become a pipeline; files that do not belong together, or are nowhere, are refused."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from uso.config import ModelConfig, load_model_config, with_local_files
+from uso.config import LoraFile, ModelConfig, load_model_config, with_local_files
 from uso.errors import CheckpointError, ConfigError, MissingWeightsError
 from uso.forecast.meta_model import MetaModel
 from uso.memory.sizes import check_whole
@@ -125,3 +126,74 @@ def test_memory_that_runs_out_while_loading_is_said(demo_config: ModelConfig, mo
     monkeypatch.setattr(loading, "tune", full)
     with pytest.raises(ConfigError, match="Memory ran out while the model was loaded. Close other programs"):
         load_pipeline(demo_config, device="cpu")
+
+
+def smaller(folder: Path) -> None:
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer["model"]["vocab"] = tokenizer["model"]["vocab"][:500]
+    tokenizer["added_tokens"] = [each for each in tokenizer["added_tokens"] if each["id"] < 500]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+
+
+def word_pieces(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text('{"model": {"type": "WordPiece", "vocab": {}}}')
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [(smaller, "has 600 tokens, and its encoder knows 1664"), (word_pieces, "not T5's tokenizer")],
+)
+def test_tokenizers_of_other_models_are_refused(
+    demo_config: ModelConfig, tmp_path: Path, change: Any, says: str
+) -> None:
+    """Catches one that is too small, whose ids are all valid and all wrong."""
+    folder = tmp_path / "tokenizer_2"
+    shutil.copytree(demo_config.components["tokenizer_2"].local_path, folder)
+    change(folder)
+    with pytest.raises(CheckpointError, match=says):
+        load_pipeline(with_local_files(demo_config, {"tokenizer_2": str(folder)}), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("component", "config", "says"),
+    [
+        (
+            "vae",
+            {"_class_name": "AutoencoderKL", "scaling_factor": 1.5305, "shift_factor": 0.0609},
+            "SD3's autoencoder",
+        ),
+        ("vae", {"_class_name": "AutoencoderTiny"}, "of AutoencoderTiny"),
+        ("image_encoder", {"model_type": "siglip", "text_config": {"vocab_size": 256_000}}, "SigLIP 2's"),
+        ("text_encoder_2", {"model_type": "umt5"}, "of umt5"),
+    ],
+)
+def test_a_config_of_another_model_beside_the_only_file(
+    demo_config: ModelConfig, tmp_path: Path, component: str, config: dict[str, Any], says: str
+) -> None:
+    source = demo_config.components[component].local_path  # type: ignore[index]
+    file = next(source.rglob("*.safetensors")) if source.is_dir() else source
+    shutil.copy(file, tmp_path / "my-own.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=says):
+        load_pipeline(with_local_files(demo_config, {component: str(tmp_path / "my-own.safetensors")}), device="cpu")
+
+
+def test_the_base_is_checked_before_a_lora_is_blamed(demo_config: ModelConfig, tmp_path: Path) -> None:
+    lora = tmp_path / "wide.safetensors"
+    name = "diffusion_model.double_blocks.0.img_attn.proj"
+    save_file({f"{name}.lora_A.weight": torch.ones(2, 8), f"{name}.lora_B.weight": torch.ones(8, 2)}, lora)
+    config = demo_config.model_copy(update={"added_loras": (LoraFile(path=str(lora)),)})
+    with pytest.raises(CheckpointError, match="wide.safetensors does not fit this model"):
+        load_pipeline(config, device="cpu")
+    tensors = load_file(demo_config.components["transformer"].local_path)
+    tensors["txt_in.weight"] = torch.ones(3, 3)
+    save_file(tensors, tmp_path / "base.safetensors")
+    with pytest.raises(CheckpointError, match="base.safetensors: txt_in.weight has shape"):
+        load_pipeline(with_local_files(config, {"transformer": str(tmp_path / "base.safetensors")}), device="cpu")
+
+
+def test_a_strength_beyond_all_numbers_is_refused(demo_config: ModelConfig) -> None:
+    own = str(demo_config.components["lora"].local_path)
+    config = demo_config.model_copy(update={"added_loras": (LoraFile(path=own, strength=1e39),)})
+    with pytest.raises(CheckpointError, match="NaN or infinite: a file is damaged, or its strength too high"):
+        load_pipeline(config, device="cpu")

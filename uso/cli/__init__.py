@@ -1,11 +1,7 @@
 """`python -m uso VERB`. A verb is a file: its arguments and what it runs.
 
 main.py             the list of verbs; errors become exit statuses
-generate.py         one request here, or on to `batch.py` or `remote.py`
-batch.py            a file of jobs, over several processes
-remote.py           the same request, made by a running server
-remote_server.py    the client of that server
-request.py          what these share: flags and records become a request
+pictures/           the verb `generate`: one request, a batch file, or a running server
 info.py             what a picture records
 models.py           which models there are
 inspect.py          what a weights file is

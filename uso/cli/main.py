@@ -16,7 +16,6 @@ from uso.cli import (
     account,
     bench,
     download,
-    generate,
     info,
     inspect,
     memory,
@@ -24,6 +23,7 @@ from uso.cli import (
     train,
     train_data,
 )
+from uso.cli.pictures import generate
 from uso.errors import USOError
 from uso.system.packages import import_problem
 from uso.terminal import log_to_terminal, on_terminal, say

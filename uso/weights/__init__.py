@@ -7,7 +7,8 @@ hub/              files on the Hugging Face Hub: cache, download, errors
 finder.py         what folders of weights hold
 selection.py      which of these files a model uses
 formats/          what lies in weights files, and how it is read
-checkpoints.py    files become components; LoRAs are folded in
+checkpoints.py    files become components
+filling.py        parameters from files, LoRAs folded in
 assembly.py       components become a pipeline, checked against each other
 loading.py        load_pipeline
 provenance.py     what a picture records of its model

@@ -257,3 +257,89 @@ def test_unos_lora_is_refused_by_name(golden: Case, targets: Targets, tmp_path: 
     tensors = load_file(golden.folder / "dit_lora.safetensors")
     with pytest.raises(CheckpointError, match="is UNO's LoRA"):
         opened(tensors, tmp_path / "uno-dit_lora.safetensors", targets)
+
+
+OUT = "transformer_blocks.0.attn.to_out.0"
+PEFT: dict[str, tuple[dict[str, Any], float]] = {
+    "pattern for the end of a name": ({"lora_alpha": 8, "r": 4, "alpha_pattern": {"attn.to_out.0": 2}}, 0.5),
+    "expression": ({"lora_alpha": 8, "r": 16, "alpha_pattern": {r"transformer_blocks\.\d+\..*": 1}}, 0.25),
+    "rslora": ({"lora_alpha": 8, "r": 16, "rank_pattern": {OUT: 4}, "use_rslora": True}, 4.0),
+}
+
+
+@pytest.mark.parametrize("kind", PEFT)
+@pytest.mark.parametrize("beside", [False, True])
+def test_pefts_settings(targets: Targets, tmp_path: Path, kind: str, beside: bool) -> None:
+    """In the file's head, or in `adapter_config.json` beside it."""
+    settings, scale = PEFT[kind]
+    down, up = pair(targets.transformer[f"{OUT}.weight"], 0)
+    base = f"{'base_model.model' if beside else 'transformer'}.{OUT}"
+    text = json.dumps({f"transformer.{key}": value for key, value in settings.items()})
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    lora = opened(
+        {f"{base}.lora_A.weight": down, f"{base}.lora_B.weight": up},
+        tmp_path / ("adapter_model.safetensors" if beside else "lora.safetensors"),
+        targets,
+        metadata=None if beside else {"lora_adapter_metadata": text},
+    )
+    assert lora.transformer is not None and down.shape[0] == 4
+    torch.testing.assert_close(lora.transformer.change(f"{OUT}.weight"), scale * up @ down, rtol=1e-5, atol=1e-5)
+
+
+T5_MODULE = "encoder_block_0_layer_0_SelfAttention_q"
+
+
+@pytest.mark.parametrize(
+    ("module", "leaves", "component"),
+    [
+        (f"lora_te3_{T5_MODULE}", ("lora_down", "lora_up"), "text_encoder_2"),
+        ("text_encoder.text_model.encoder.layers.0.mlp.fc1", ("lora_linear_layer.down", "lora_linear_layer.up"), ""),
+        ("lora_transformer." + OUT, ("lora_down", "lora_up"), "transformer"),
+        ("lora_unet_img_in", ("lora_down", "lora_up"), "transformer"),
+    ],
+)
+def test_rarer_names_of_modules(
+    targets: Targets, tmp_path: Path, module: str, leaves: tuple[str, str], component: str
+) -> None:
+    """kohya's T5, diffusers' older leaves, OneTrainer's dots, kohya's input layer (which is no control LoRA)."""
+    kind, name = targets.find(module)  # type: ignore[misc]
+    down, up = pair(targets.shape(kind, name), 3)
+    tensors = {f"{module}.{leaves[0]}.weight": down, f"{module}.{leaves[1]}.weight": up}
+    patches = opened(tensors, tmp_path / "lora.safetensors", targets).of(component or "text_encoder")
+    parameter = "x_embedder.weight" if "img_in" in module else name
+    assert patches is not None
+    torch.testing.assert_close(patches.change(parameter), up @ down, rtol=1e-5, atol=1e-5)
+
+
+ONE = "diffusion_model.double_blocks.0.img_attn.proj"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "says"),
+    [
+        ({"img_in.lora_A.weight": (4, 128), "img_in.lora_B.weight": (64, 4)}, "is a control LoRA"),
+        ({f"{ONE}.lora_A.weight": (0, 64), f"{ONE}.lora_B.weight": (64, 0)}, "is empty"),
+        ({f"{ONE}.lora_A.weight": (4, 64), f"{ONE}.lora_B.weight": (64, 4), f"{ONE}.alpha": (3,)}, "not one finite"),
+        ({f"{ONE}.lora_A.weight": (4, 64)}, "one half of its LoRA alone"),
+        (
+            {
+                "double_blocks.0.img_mod.lin.lora_A.weight": (4, 64),
+                "double_blocks.0.img_mod.lin.lora_B.weight": (192, 4),
+            },
+            "does not fit this model",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    targets: Targets, tmp_path: Path, tensors: dict[str, tuple[int, ...]], says: str
+) -> None:
+    with pytest.raises(CheckpointError, match=says):
+        opened({name: torch.ones(shape) for name, shape in tensors.items()}, tmp_path / "lora.safetensors", targets)
+
+
+def test_a_lora_of_no_numbers_is_refused(golden: Case, targets: Targets, tmp_path: Path) -> None:
+    down, up = pair(targets.transformer[f"{OUT}.weight"], 0)
+    tensors = {f"transformer.{OUT}.lora_A.weight": down * float("nan"), f"transformer.{OUT}.lora_B.weight": up}
+    lora = opened(tensors, tmp_path / "lora.safetensors", targets)
+    with pytest.raises(CheckpointError, match="The LoRAs make .* NaN or infinite"):
+        load_transformer(golden.transformer_config(), [FLUX], added=[lora])

@@ -67,11 +67,11 @@ SHOW_RESULT = """() => {
 RENDERED = "image/x-uso-rendition"
 """In place of a file's MIME type: its field shows a rendition. Gradio sends its address back as that of the file."""
 
-SHOW_RENDITIONS = f"""(renditions, ...files) => {{
-  const {{ urls }} = JSON.parse(renditions)
-  const shown = file => ({{ ...file, url: urls[file.path], mime_type: '{RENDERED}' }})
+SHOW_RENDITIONS = """(renditions, ...files) => {
+  const { urls } = JSON.parse(renditions)
+  const shown = file => ({ ...file, url: urls[file.path], mime_type: 'RENDERED' })
   return files.map(file => urls[file?.path] ? shown(file) : file)
-}}"""
+}""".replace("RENDERED", RENDERED)
 """Image fields whose file a browser cannot show get the address of one that it can; the file stays the same."""
 
 

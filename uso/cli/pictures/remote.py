@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from uso import output
-from uso.cli.remote_server import OnDetails, RemoteServer
-from uso.cli.request import (
+from uso.cli.pictures.remote_server import OnDetails, RemoteServer
+from uso.cli.pictures.request import (
     DEFAULT_FOLDER,
     output_place,
     recorded_values,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uso import output
-from uso.cli.request import REQUEST_FLAGS, chosen_config, load, make, output_place, request_values
+from uso.cli.pictures.request import REQUEST_FLAGS, chosen_config, load, make, output_place, request_values
 from uso.config import SPEEDS, ModelConfig, from_home
 from uso.errors import OutputError, RequestError, USOError
 from uso.files import read_text

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from uso import output
-from uso.cli.batch import generate_batch
-from uso.cli.remote import generate_remotely
-from uso.cli.request import (
+from uso.cli.pictures.batch import generate_batch
+from uso.cli.pictures.remote import generate_remotely
+from uso.cli.pictures.request import (
     DEFAULT_FOLDER,
     chosen_config,
     load,
