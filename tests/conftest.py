@@ -21,6 +21,8 @@ os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / "uso-tests-cach
 # A shell's background job ignores Ctrl-C, and what it starts inherits that: tests send that signal and mean it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 TESTS = Path(__file__).resolve().parent
 
