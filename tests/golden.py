@@ -97,7 +97,7 @@ class Case:
 
     def _has_guidance(self) -> bool:
         with TensorFiles([self.folder / "flux1.safetensors"]) as files:
-            return "guidance_in.in_layer.weight" in files.shapes
+            return any(name.endswith("guidance_in.in_layer.weight") for name in files.shapes)
 
     def autoencoder_config(self) -> dict[str, Any]:
         values = self.values["ae"]

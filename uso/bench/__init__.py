@@ -1,5 +1,6 @@
 """How fast a request is, and with how much memory.
 
+modes.py           kinds of request
 measure.py         runs side by side, one line of figures each
 runs.py            one request through the pipeline, timed by stage and step
 baseline.py        the baseline: diffusers' stock transformer

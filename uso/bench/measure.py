@@ -9,8 +9,9 @@ import torch
 
 from uso.bench.baseline import run_baseline
 from uso.bench.machine import MatmulRate, device_name, host_peak_gib, link_rate
+from uso.bench.modes import check_mode
 from uso.bench.random_model import random_pipeline
-from uso.bench.request import MODES, Inputs, Request, draw_inputs
+from uso.bench.request import Inputs, Request, draw_inputs
 from uso.bench.runs import Timing, outside_blocks, run_ours, run_repeat, step_tflop
 from uso.config import SPEEDS, MemoryPlan, ModelConfig, load_model_config
 from uso.errors import ConfigError
@@ -60,8 +61,7 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         ConfigError: flags that do not go together.
     """
     config = _config(args)
-    if args.mode not in MODES:
-        raise ConfigError(f"There is no mode '{args.mode}'. Choose one of: {', '.join(MODES)}.")
+    check_mode(args.mode)
     _check_numbers(args)
     device = choose_device(args.device)
     dtype = choose_dtype(args.dtype, device)

@@ -6,19 +6,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from uso.bench.modes import MODES
 from uso.images import fit_reference
 from uso.pipeline.pipeline import USOPipeline
 from uso.request import GenerationRequest, ReferenceImage
-
-MODES = {
-    "text": (0, 0),
-    "content": (1, 0),
-    "style": (0, 1),
-    "styles": (0, 2),
-    "content+style": (1, 1),
-    "content+styles": (1, 2),
-}
-"""Mode -> (content images, style images)."""
 
 
 @dataclass(frozen=True)

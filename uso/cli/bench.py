@@ -4,7 +4,8 @@ import argparse
 import json
 from typing import Any
 
-from uso.config import model_names
+from uso.bench.modes import check_mode
+from uso.config import load_model_config, model_names
 from uso.weights.flags import add_machine_flags, add_weights_flag
 
 
@@ -34,6 +35,8 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
+    load_model_config(args.model)
+    check_mode(args.mode)
     from uso.bench.measure import measure
 
     for line in measure(args):

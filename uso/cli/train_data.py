@@ -62,6 +62,8 @@ def _make(args: argparse.Namespace) -> int:
     from uso.training.make.config import load_experts_config
 
     config = load_experts_config(args.experts)
+    if not args.pictures.is_dir():
+        raise ConfigError(f"There is no folder {args.pictures}. Name the one that holds the pictures.")
     if not args.csd.is_file():
         raise ConfigError(f"{args.csd} is not there. CSD's weights: {CSD_HOME}.")
     from uso.training.make.experts import REPORT_TEXT, ROWS, make_triplets
