@@ -301,7 +301,8 @@ def test_shards_of_before_a_number_existed_go_on(tmp_path: Path) -> None:
             ["make", "x", "--output", "y", "--csd", "no.bin", "--experts", "none"],
             "There is no experts' configuration 'none'",
         ),
-        (["make", "x", "--output", "y", "--csd", "no.bin"], "no.bin is not there"),
+        (["make", "x", "--output", "y", "--csd", "no.bin"], "There is no folder x."),
+        (["make", ".", "--output", "y", "--csd", "no.bin"], "no.bin is not there"),
     ],
 )
 def test_the_command_refuses_in_a_sentence(
