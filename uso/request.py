@@ -5,6 +5,7 @@ Plain data without torch. Page, command line, batch files and Python code all ma
 """
 
 import hashlib
+import io
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -64,7 +65,7 @@ class ReferenceImage:
         return cls(as_png(image, name), name)
 
     @classmethod
-    def of(cls, source: "ReferenceImage | Image.Image | str | Path") -> "ReferenceImage":
+    def of(cls, source: "Source") -> "ReferenceImage":
         """From a `ReferenceImage`, a Pillow image, or a path.
 
         Raises:
@@ -99,6 +100,11 @@ class ReferenceImage:
         self.__dict__.pop("image", None)
 
 
+Source = ReferenceImage | Image.Image | str | Path
+"""What can be given as an image."""
+Images = Source | Iterable[Source] | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
     """A verified request; make it with `create`. Sizes are in pixels and multiples of 16."""
@@ -124,10 +130,10 @@ class GenerationRequest:
     def create(
         cls,
         config: ModelConfig,
-        *,
         prompt: str = "",
-        content_images: Any = (),
-        style_images: Any = (),
+        *,
+        content_images: Images = (),
+        style_images: Images = (),
         width: int | None = None,
         height: int | None = None,
         keep_input_size: bool = False,
@@ -143,10 +149,18 @@ class GenerationRequest:
 
         Args:
             config: the model whose limits and defaults apply.
-            content_images, style_images: paths, Pillow images or `ReferenceImage`s: one, or any number in a sequence.
+            prompt: what the picture shows; empty keeps the layout of the content image.
+            content_images: who or what is shown: one path, Pillow image or `ReferenceImage`, or any number of them.
+            style_images: how it looks, likewise.
             width, height: pixels, multiples of 16; with `keep_input_size` the first content image determines them.
-            guidance_scale: must be None for a model without guidance.
+            keep_input_size: take the shape of the first content image.
+            num_inference_steps: more steps make finer pictures and take longer.
+            guidance_scale: how closely the prompt is followed; must be None for a model without guidance.
+            content_size: the long side to which content images are fitted, in pixels.
             seed: 0 to 2^32 - 1, or -1 for a random one.
+            num_images: how many pictures, with the seeds that follow.
+            schedule: the noise levels: `uso`, `flux`, or a number for the shift mu.
+            tiled_decode: decode in tiles, which takes less memory.
 
         Raises:
             RequestError, ImageError: names the value, what is allowed, and what to do.
@@ -188,6 +202,13 @@ class GenerationRequest:
             schedule=check_schedule(defaults.schedule if schedule is None else schedule),
             tiled_decode=check_switch("Tiled decode", tiled_decode),
         )
+
+    def __repr__(self) -> str:
+        given = [f"{len(self.content_images)} content"] if self.content_images else []
+        given += [f"{len(self.style_images)} style"] if self.style_images else []
+        seeds = f"seed {self.seed}" + (f" to {self.seed + self.num_images - 1}" if self.num_images > 1 else "")
+        size, steps = f"{self.width} x {self.height}", f"{self.num_inference_steps} steps"
+        return f"GenerationRequest({', '.join([shown(self.prompt), *given, size, steps, seeds])})"
 
     def single(self, index: int) -> "GenerationRequest":
         """The request for picture `index` alone: the same request with seed + index."""
@@ -233,9 +254,9 @@ class Progress:
     height: int = 0
     width: int = 0
     """Size of the picture, in pixels."""
-    latents: Any = None
+    latents: Any = field(default=None, repr=False)
     """In `denoise`: the packed latents after the step, [1, tokens, 64], float32 on the device."""
-    denoised: Any = None
+    denoised: Any = field(default=None, repr=False)
     """In `denoise`: the clean latents that this step predicts, same form."""
 
 
@@ -254,3 +275,12 @@ class GenerationResult:
     """Peak device memory for this picture; None if the device does not report it."""
     notes: tuple[str, ...] = ()
     """What people should know of how their request was read, as sentences."""
+
+    def __repr__(self) -> str:
+        return f"GenerationResult({self.request!r}, {sum(self.timings.values()):.1f} s)"
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        file = io.BytesIO()
+        self.image.save(file, "PNG")
+        return file.getvalue()

@@ -52,12 +52,13 @@ WAYS = (
 
 def draw(pipeline: USOPipeline, way: Way) -> Image.Image:
     """The demo model's picture."""
-    given = {
-        "content_images": [DRAWN / way.content] if way.content else [],
-        "style_images": [DRAWN / way.style] if way.style else [],
-    }
-    picture: Image.Image = pipeline(way.prompt, **given, seed=way.seed).images[0]
-    return picture
+    output = pipeline(
+        way.prompt,
+        content_images=DRAWN / way.content if way.content else None,
+        style_images=DRAWN / way.style if way.style else None,
+        seed=way.seed,
+    )
+    return output.images[0]
 
 
 def panel(way: Way, result: Image.Image) -> Image.Image:

@@ -1,6 +1,7 @@
 """A request becomes a picture: condition -> denoise (a generator) -> decode.
 
 pipeline.py        USOPipeline: saving and loading, placing, whole requests
+signature.py       the request's values as parameters of its methods
 conditioning.py    one request's prompt, styles and references, put together
 prompts.py         prompts as token ids; which words are not read
 encoders.py        T5, CLIP, SigLIP and the autoencoder's encoder

@@ -7,7 +7,7 @@ of transformers. Released files are loaded by `uso.weights`, pictures saved by `
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
@@ -23,10 +23,13 @@ from uso.pipeline.denoising import Denoising
 from uso.pipeline.latents import draw_noise, tensor_to_image, unpack
 from uso.pipeline.pacing import Pacer, marks_of
 from uso.pipeline.preview import SIDE, PreviewMap, map_of
+from uso.pipeline.signature import takes_values, with_values
 from uso.pipeline.stages import USOPipelineOutput
 from uso.request import GenerationRequest, GenerationResult, Progress
 from uso.transformer.context_embedder import ContextEmbedder
 from uso.transformer.exchange import ExchangedTransformer
+
+Events = Generator[Progress | GenerationResult, None, None]
 
 REMEMBERED_BYTES = 2**30
 """Host memory for cached encodings: some hundred prompts and pictures."""
@@ -161,18 +164,34 @@ class USOPipeline(Denoising, DiffusionPipeline):
 
     # Whole requests.
 
-    def stream(self, request: GenerationRequest) -> Generator[Progress | GenerationResult, None, None]:
+    @overload
+    def stream(self, prompt: GenerationRequest) -> Events: ...
+
+    @overload
+    @takes_values
+    def stream(self, prompt: str = "", **values: Any) -> Events: ...
+
+    @with_values
+    def stream(self, prompt: str | GenerationRequest = "", **values: Any) -> Events:
         """Run a request: `Progress` after every step, one `GenerationResult` per picture.
 
-        The request is encoded once; picture i equals that of a single request with seed + i. Close the generator to
-        cancel. On a GPU a step's `Progress` comes when the step before it is done: the host is at most one step ahead.
+        Takes a `GenerationRequest`, or the values of one. It is encoded once; picture i equals that of a single request
+        with seed + i. Close the generator to cancel. On a GPU a step's `Progress` comes when the step before it is
+        done: the host is at most one step ahead.
 
         Raises:
-            RequestError: the prompt is longer than the model reads, or in letters that it does not know, or the request
-                does not fit the memory plan.
+            RequestError: a value is refused, and says why; the prompt is longer than the model reads, or in letters
+                that it does not know; the request does not fit the memory plan.
             USOError: the device ran out of memory, or values are not finite; the next request can still work.
             DeviceError: the device has failed; no request works until the process is restarted.
         """
+        if not isinstance(prompt, GenerationRequest):
+            return self._run(GenerationRequest.create(self.model_config, prompt, **values))
+        if values:
+            raise TypeError(f"A GenerationRequest has all values; change them in it: {', '.join(values)}.")
+        return self._run(prompt)
+
+    def _run(self, request: GenerationRequest) -> Events:
         try:
             yield from self._stream(request)
         except RuntimeError as error:
@@ -191,7 +210,7 @@ class USOPipeline(Denoising, DiffusionPipeline):
                 f"content reference size, or {other}."
             ) from error
 
-    def _stream(self, request: GenerationRequest) -> Generator[Progress | GenerationResult, None, None]:
+    def _stream(self, request: GenerationRequest) -> Events:
         began = time.perf_counter()
         self.residency.reset_peak()
 
@@ -243,15 +262,26 @@ class USOPipeline(Denoising, DiffusionPipeline):
             )
             timings = {"condition": 0.0}
 
+    @takes_values
     def __call__(self, prompt: str = "", **values: Any) -> USOPipelineOutput:
-        """Make pictures. Arguments are those of `GenerationRequest.create`, which verifies them.
+        """Make pictures, with a progress bar (see `set_progress_bar_config`).
 
         Raises:
             RequestError: a value is refused; says why.
         """
-        request = GenerationRequest.create(self.model_config, prompt=prompt, **values)
-        results = [event for event in self.stream(request) if isinstance(event, GenerationResult)]
+        request = GenerationRequest.create(self.model_config, prompt, **values)
+        results: list[GenerationResult] = []
+        with self.progress_bar(total=request.num_images * request.num_inference_steps) as bar:
+            for event in self.stream(request):
+                if isinstance(event, GenerationResult):
+                    results.append(event)
+                elif event.stage == "denoise":
+                    bar.update()
         return USOPipelineOutput(images=[result.image for result in results], results=results)
+
+    def __repr__(self) -> str:
+        dtype = dtype_name(self.transformer.dtype)
+        return f"USOPipeline({self.model_config.name}, {self.work_device}, {dtype}, plan {self.residency.plan.name})"
 
 
 def _first_line(error: Exception) -> str:

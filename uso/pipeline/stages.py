@@ -1,6 +1,8 @@
 """The values passed between the pipeline's stages: `Conditioning`, `DenoiseStep`, and the result of a call."""
 
+from base64 import b64encode
 from dataclasses import dataclass
+from html import escape
 
 import torch
 from diffusers.utils import BaseOutput
@@ -46,3 +48,13 @@ class USOPipelineOutput(BaseOutput):
 
     images: list[Image.Image]
     results: list[GenerationResult]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: every picture with its request below."""
+        figures = "".join(
+            f'<figure style="margin: 0; max-width: 32em"><img src="data:image/png;base64,'
+            f'{b64encode(result._repr_png_()).decode()}" alt="{escape(result.request.prompt)}" style="max-width: 100%">'
+            f"<figcaption>{escape(' '.join([repr(result), *result.notes]))}</figcaption></figure>"
+            for result in self.results
+        )
+        return f'<div style="display: flex; flex-wrap: wrap; gap: 1em">{figures}</div>'

@@ -86,7 +86,7 @@ class Validation:
         return GenerationRequest.create(
             self.pipeline.model_config,
             prompt=sample.sentence if with_text else "",
-            content_images=[sample.content] if with_content else [],
+            content_images=sample.content if with_content else None,
             style_images=styles,
             width=self.side,
             height=self.side,
