@@ -22,8 +22,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*FileIO:pyt
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_bodies_are_bounded(client: TestClient, declared: bool) -> None:
-    """Catches a request that fills the memory, whether it says its size or not."""
+def test_bodies_are_bounded(client: TestClient, monkeypatch: pytest.MonkeyPatch, declared: bool) -> None:
+    """Catches a request that fills the memory, whether it says its size or not, and a refusal that waits for more of a
+    body that is here."""
+    monkeypatch.setattr(bodies, "DRAIN_SECONDS", 3600.0)
 
     def body(size: int) -> Any:
         data = b"x" * size

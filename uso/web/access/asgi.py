@@ -61,6 +61,19 @@ async def refuse(scope: Scope, send: Send, status: int, detail: Any, headers: He
         await answer(send, status, json.dumps({"detail": detail}, ensure_ascii=False), "application/json", pairs)
 
 
+class Arriving:
+    """A `receive` that knows whether the body is here: the next message comes only when the caller has gone."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.complete = False
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self.complete = not message.get("more_body", False)
+        return message
+
+
 async def read_body(receive: Receive, limit: int) -> bytes | None:
     """The whole body; None if it is larger than `limit` bytes.
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from starlette.formparsers import MultiPartException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from uso.web.access.asgi import API, MCP_BYTES, Headers, header, is_mcp, path_of, read_body, refuse, replayed
+from uso.web.access.asgi import API, MCP_BYTES, Arriving, Headers, header, is_mcp, path_of, read_body, refuse, replayed
 from uso.web.access.contents import ADDRESS, GIVE_THE_FILE, examine
 from uso.web.access.hosts import own_hosts
 from uso.web.access.identity import asker_in
@@ -56,7 +56,7 @@ class Bodies:
         self._examiners = ThreadPoolExecutor(EXAMINERS, "examine")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = path_of(scope)
+        path, receive = path_of(scope), Arriving(receive)
         if CLOSED.match(path) or (is_mcp(path) and not self._mcp):
             return await refuse(scope, send, 404, "There is nothing at this address.")
         file = FILE.match(path)
@@ -75,7 +75,7 @@ class Bodies:
             return await self._inner(scope, receive, send)
         return await self._json(scope, receive, send, limit)
 
-    async def _json(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+    async def _json(self, scope: Scope, receive: Arriving, send: Send, limit: int) -> None:
         try:
             async with asyncio.timeout(READ_SECONDS):
                 body = await read_body(receive, limit)
@@ -108,7 +108,7 @@ class Bodies:
         finally:
             self._uploads.end(upload, images, len(body))
 
-    async def _admitted(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+    async def _admitted(self, scope: Scope, receive: Arriving, send: Send, limit: int) -> None:
         declared = header(scope, "content-length")
         upload = await self._uploads.begin(asker_in(scope), int(declared) if declared.isdecimal() else None)
         if isinstance(upload, Refused):
@@ -127,11 +127,11 @@ class Bodies:
             await send(message)
 
         try:
-            await self._upload(scope, measured, noted, limit)
+            await self._upload(scope, Arriving(measured), noted, limit)
         finally:
             self._uploads.end(upload, _files(answer), size)
 
-    async def _upload(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+    async def _upload(self, scope: Scope, receive: Arriving, send: Send, limit: int) -> None:
         """Count an upload while it streams. Gradio removes the files of a broken upload for one kind of exception only,
         so that one is raised inside it, also where the caller goes away in the middle."""
         size = 0
@@ -161,7 +161,7 @@ class Bodies:
         if refused and not begun:
             await self._too_large(scope, receive, send, limit, upload=True)
 
-    async def _too_large(self, scope: Scope, receive: Receive, send: Send, limit: int, upload: bool) -> None:
+    async def _too_large(self, scope: Scope, receive: Arriving, send: Send, limit: int, upload: bool) -> None:
         if upload:
             sentence = f"The file is larger than {self._max_upload / 1e6:g} MB. Choose a smaller one."
         else:
@@ -176,7 +176,7 @@ def takes_body(scope: Scope) -> bool:
 
 
 async def _drained(
-    scope: Scope, receive: Receive, send: Send, status: int, sentence: str, headers: Headers = ()
+    scope: Scope, receive: Arriving, send: Send, status: int, sentence: str, headers: Headers = ()
 ) -> None:
     """Refuse a body that is still being sent, after throwing the rest of it away."""
     try:
@@ -200,23 +200,15 @@ def _files(answer: bytearray) -> int:
     return max(1, len(named)) if isinstance(named, list) else 1
 
 
-def _until_complete(receive: Receive, counted: Receive) -> Receive:
+def _until_complete(receive: Arriving, counted: Receive) -> Receive:
     """`counted` while a body arrives, then the plain `receive`: a caller may go away after it."""
-    complete = False
 
     async def either() -> Message:
-        nonlocal complete
-        if complete:
-            return await receive()
-        message = await counted()
-        complete = not message.get("more_body", False)
-        return message
+        return await (receive() if receive.complete else counted())
 
     return either
 
 
-async def _drain(receive: Receive) -> None:
-    more = True
-    while more:
-        message = await receive()
-        more = message["type"] == "http.request" and message.get("more_body", False)
+async def _drain(receive: Arriving) -> None:
+    while not receive.complete:
+        await receive()
