@@ -21,9 +21,17 @@ def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "uploads"
 
 
+@pytest.fixture(scope="package")
+def built(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
+    return bare(tmp_path_factory.mktemp("app"))
+
+
 @pytest.fixture
-def open_app(tmp_path: Path, uploads: Path) -> FastAPI:
-    return bare(tmp_path / "app")
+def open_app(built: FastAPI, uploads: Path) -> FastAPI:
+    """The app, built once; each test has its own folder of uploads."""
+    (gradio,) = (found for route in built.routes if hasattr(found := getattr(route, "app", None), "uploaded_file_dir"))
+    gradio.uploaded_file_dir = str(uploads)
+    return built
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ from uso.web.access.tokens import LoginTokens
 from uso.web.settings import ServerSettings
 
 
-def app_with_page(tmp_path: Path) -> FastAPI:
+@pytest.fixture(scope="module")
+def app_with_page() -> FastAPI:
     """Our kind of app: routes of our own, a folder of files, a Gradio page mounted at the root."""
 
     def echo(text: str, request: gr.Request) -> str:
@@ -44,11 +45,11 @@ def app_with_page(tmp_path: Path) -> FastAPI:
 
 
 @pytest.fixture
-def app(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def app(app_with_page: FastAPI, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     monkeypatch.setenv("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
     settings = ServerSettings(output=tmp_path / "outputs", host="0.0.0.0", accounts=file)
-    return guarded(app_with_page(tmp_path), settings, open_paths=("/healthz",))
+    return guarded(app_with_page, settings, open_paths=("/healthz",))
 
 
 def log_in(client: TestClient, name: str = "alice", password: str = PASSWORD, **more: Any) -> Any:
