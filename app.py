@@ -17,8 +17,8 @@ from uso.arguments import Parser
 from uso.config import ModelConfig
 from uso.errors import ConfigError, USOError
 from uso.output import check_folder
-from uso.system.network import hidden_network_settings
 from uso.terminal import run_program
+from uso.web.gradio_import import importing_gradio
 from uso.web.jobs.safety import Safety, load_safety
 from uso.web.server.port import address, listen, reserve
 from uso.web.settings import ServerSettings, add_server_flags, server_settings, worker_devices
@@ -115,7 +115,7 @@ def build(
     if args.lora_scale is not None:
         config = config.model_copy(update={"lora_scale": args.lora_scale})  # the page tells it
 
-    with hidden_network_settings():  # Gradio makes HTTP clients when it is imported; the page needs no network
+    with importing_gradio():
         from uso.web.api.calls import Calls
         from uso.web.jobs.queue import JobQueue
         from uso.web.page.layout import build_page

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from uso.web.gradio_import import skip_type_stubs
+
 # Read when huggingface_hub is imported: the tests neither reach a hub nor find anyone's downloaded weights.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_CACHE"] = str(Path(tempfile.gettempdir()) / "uso-tests-no-weights")
@@ -23,6 +25,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+skip_type_stubs()  # as the server does, and without a race of the workers of a test run
 
 TESTS = Path(__file__).resolve().parent
 

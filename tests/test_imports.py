@@ -32,7 +32,7 @@ other. The first layer is plain data."""
 
 PLAIN = LAYERS[0]
 
-WEB_LAYERS = ({"settings"}, {"access"}, {"jobs"}, {"store"}, {"api"}, {"page"}, {"server"})
+WEB_LAYERS = ({"settings", "gradio_import"}, {"access"}, {"jobs"}, {"store"}, {"api"}, {"page"}, {"server"})
 """The same inside `uso/web/`."""
 
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "gradio"}

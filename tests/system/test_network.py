@@ -103,8 +103,8 @@ def test_download_names_the_variable(tmp_path: Path) -> None:
 def test_the_page_is_built_whatever_they_say() -> None:
     """Gradio makes clients when it is imported, and dies of a value that they cannot read."""
     script = """
-from uso.system.network import hidden_network_settings
-with hidden_network_settings():
+from uso.web.gradio_import import importing_gradio
+with importing_gradio():
     import uso.web.server.app, uso.web.page.layout
 """
     ran = run(
