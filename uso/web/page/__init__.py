@@ -8,6 +8,7 @@ html.py        pieces of HTML
 renditions.py  thumbnails of images that browsers cannot show
 texts.py       examples and tips
 scripts.py     JavaScript
-theme.py page.css    colours and shapes
+theme.py       colours and type
+static/        CSS, one file for each part of the page
 gradio_fit.py    everything that is patched in Gradio
 """

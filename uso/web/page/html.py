@@ -33,22 +33,24 @@ def masthead() -> str:
 
 
 def banner(config: ModelConfig, reason: str) -> str:
-    """Which model runs and why, its LoRAs, its licence notice, and in the demo how to start the real model."""
+    """Which model runs, in one line. It unfolds to why, its LoRAs, its licence notice, and in the demo how to start the
+    real model."""
     tag = '<span class="uso-tag">Experimental</span>' if config.experimental else ""
-    text = f"<p>{tag}<strong>{escape(config.title)}.</strong> {escape(config.description)} {escape(reason)}</p>"
+    line = f"{tag}<strong>{escape(config.title)}.</strong> {escape(config.description)}"
+    more = f"<p>{escape(reason)}</p>" if reason else ""
     if config.name == "demo":
         real = load_model_config(REAL_MODEL)
         size = sum(source.size_gb or 0 for source in real.components.values())
-        text += (
+        more += (
             f"<p>For the real model, {escape(real.title)}: <code>python app.py --model {REAL_MODEL}</code> "
             f"(downloads {size:.0f} GB once, best on a GPU).</p>"
         )
     if words := loras(loras_of(config)):
-        text += f"<p>LoRAs: {escape(words)}.</p>"
+        more += f"<p>LoRAs: {escape(words)}.</p>"
     if config.licence_notice:
-        text += f'<p class="uso-quiet">{escape(config.licence_notice)}</p>'
+        more += f'<p class="uso-quiet">{escape(config.licence_notice)}</p>'
     loud = " uso-loud" if config.experimental or config.name == "demo" else ""
-    return f'<div class="uso-banner{loud}">{text}</div>'
+    return f'<details class="uso-banner{loud}"><summary>{line}</summary>{more}</details>'
 
 
 def model_state(status: ServerStatus, seconds: float, device: str) -> str:

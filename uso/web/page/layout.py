@@ -36,6 +36,14 @@ class Controls(NamedTuple):
     timer: gr.Timer
 
 
+class Bar(NamedTuple):
+    """What is always in sight."""
+
+    generate: gr.Button
+    stop: gr.Button
+    status: gr.HTML
+
+
 class Actions(NamedTuple):
     """The buttons under the picture that is shown."""
 
@@ -62,10 +70,11 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
         gr.HTML(html.banner(config, reason), elem_id="banner")
         with gr.Row():
             with gr.Column(scale=5, min_width=320):
-                inputs, sides, note, advanced, generate, stop = _inputs(config)
+                inputs, sides, note, advanced = _inputs(config)
                 file, restored = _restore()
+                bar = _bar()
             with gr.Column(scale=6, min_width=320, elem_id="result"):
-                shown, actions = _result(generate, stop)
+                shown, actions = _result(bar)
         examples = _examples(config)
         gr.HTML(html.heading("Tips") + html.tips(TIPS[config.examples]))
         timer = gr.Timer(TICK_SECONDS)
@@ -78,19 +87,16 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
     return page
 
 
-def _inputs(config: ModelConfig) -> tuple[Inputs, gr.Row, gr.HTML, gr.Accordion, gr.Button, gr.Button]:
-    """The left column: the inputs, the buttons, and the advanced inputs."""
+def _inputs(config: ModelConfig) -> tuple[Inputs, gr.Row, gr.HTML, gr.Accordion]:
+    """The left column: the inputs, the advanced ones folded."""
     prompt = prompt_field()
     with gr.Row(elem_id="references"):
         references = reference_fields()
     note = gr.HTML("", elem_id="note")
     width, height, keep, sides = size_fields(config)
-    with gr.Row(elem_id="actions"):
-        generate = gr.Button("Generate", variant="primary", scale=3, min_width=160, elem_id="generate")
-        stop = gr.Button("Stop", variant="secondary", scale=1, min_width=80, interactive=False, elem_id="stop")
     with gr.Accordion("Advanced", open=False, elem_id="advanced") as advanced:
         advanced_inputs = advanced_fields(config)
-    return Inputs(prompt, *references, width, height, keep, *advanced_inputs), sides, note, advanced, generate, stop
+    return Inputs(prompt, *references, width, height, keep, *advanced_inputs), sides, note, advanced
 
 
 def _restore() -> tuple[gr.File, gr.HTML]:
@@ -102,8 +108,18 @@ def _restore() -> tuple[gr.File, gr.HTML]:
     return file, restored
 
 
-def _result(generate: gr.Button, stop: gr.Button) -> tuple[Shown, Actions]:
-    """The right column: the picture, its status, its buttons and settings, and the history."""
+def _bar() -> Bar:
+    """Generate, Stop and what is going on. It comes after the inputs, whatever place on the screen it has."""
+    with gr.Column(elem_id="bar"):
+        with gr.Row(elem_id="actions"):
+            generate = gr.Button("Generate", variant="primary", scale=3, min_width=120, elem_id="generate")
+            stop = gr.Button("Stop", variant="secondary", scale=1, min_width=80, interactive=False, elem_id="stop")
+        status = gr.HTML(html.idle(), elem_id="status", js_on_load=scripts.LIVE)
+    return Bar(generate, stop, status)
+
+
+def _result(bar: Bar) -> tuple[Shown, Actions]:
+    """The right column: the picture, its buttons and settings, and the history."""
     with gr.Column(elem_id="stage"):
         picture = gr.Image(
             label="picture",
@@ -114,7 +130,6 @@ def _result(generate: gr.Button, stop: gr.Button) -> tuple[Shown, Actions]:
             alt_text="The generated picture",
         )
         preview = gr.HTML("", elem_id="preview")
-    status = gr.HTML(html.idle(), elem_id="status", js_on_load=scripts.LIVE)
     facts = gr.HTML("", elem_id="facts", js_on_load=scripts.LOCAL_TIME)
     with gr.Row(elem_id="afterwards", visible=False) as row:
         download = gr.DownloadButton("Download PNG", min_width=100, elem_id="download")
@@ -133,15 +148,15 @@ def _result(generate: gr.Button, stop: gr.Button) -> tuple[Shown, Actions]:
     shown = Shown(
         picture=picture,
         preview=preview,
-        status=status,
+        status=bar.status,
         facts=facts,
         actions=row,
         download=download,
         settings=settings,
         settings_frame=frame,
         history=history,
-        generate=generate,
-        stop=stop,
+        generate=bar.generate,
+        stop=bar.stop,
         job_id=job_id,
         memory=memory,
         picture_id=picture_id,

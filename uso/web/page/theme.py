@@ -1,4 +1,4 @@
-"""Colours, type and shapes of the page, as a Gradio theme. The layout's own rules are in `page.css`.
+"""Colours, type and shapes of the page, as a Gradio theme. The layout's own rules are in `static/`.
 
 One colour (burnt sienna) on warm greys. The font comes with Gradio, in the two weights whose files are complete, so
 nothing is fetched from elsewhere.
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import gradio as gr
 
-CSS = Path(__file__).with_name("page.css")
+CSS = sorted(Path(__file__).with_name("static").glob("*.css"))
+"""Each file has rules for a part of the page that no other file knows, so their order does not matter."""
 
 SIENNA = gr.themes.Color(
     name="sienna",

@@ -89,7 +89,7 @@ def build_app(queue: JobQueue, ledger: Ledger, page: gr.Blocks, metrics: Metrics
         # The access stack requires the login; this tells Gradio the name.
         auth_dependency=login_name if settings.accounts or settings.user_header else None,
         theme=page_theme(),
-        css_paths=[CSS],
+        css_paths=CSS,
         max_file_size=settings.max_upload_mb * 10**6,
         footer_links=["api", "settings"],
         run_history=False,
