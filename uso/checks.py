@@ -8,6 +8,17 @@ from uso.config import ModelConfig, Schedule
 from uso.errors import RequestError
 from uso.images import TOKEN_SIZE
 
+LABELS = {
+    "width": "Width",
+    "height": "Height",
+    "keep_input_size": "Keep input size",
+    "num_inference_steps": "Number of steps",
+    "content_size": "Content reference size",
+    "num_images": "Number of images",
+    "tiled_decode": "Tiled decode",
+}
+"""What messages call the fields of a request."""
+
 MAX_PROMPT_CHARACTERS = 10_000
 MAX_SHOWN = 80
 """The most characters of a wrong value that an error message quotes."""
@@ -31,54 +42,59 @@ def is_number(value: object) -> bool:
     return isinstance(value, Integral) or (isinstance(value, Real) and math.isfinite(value))
 
 
-def check_whole(label: str, value: Any, minimum: int, maximum: int) -> int:
+def check_whole(field: str, value: Any, minimum: int, maximum: int) -> int:
     if not is_number(value) or value != int(value) or not minimum <= value <= maximum:
-        raise RequestError(f"{label} is {shown(value)}; a whole number from {minimum} to {maximum} is allowed.")
+        raise RequestError(
+            f"{LABELS[field]} is {shown(value)}; a whole number from {minimum} to {maximum} is allowed.", field
+        )
     return int(value)
 
 
-def check_switch(label: str, value: Any) -> bool:
+def check_switch(field: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise RequestError(f"{label} is {shown(value)}; true or false is allowed.")
+        raise RequestError(f"{LABELS[field]} is {shown(value)}; true or false is allowed.", field)
     return value
 
 
-def check_side(label: str, value: Any, config: ModelConfig, kept: bool) -> int:
+def check_side(field: str, value: Any, config: ModelConfig, kept: bool) -> int:
     if kept:  # from keep_input_size, which allows a wider range for long shapes
         return int(value)
     minimum, maximum = config.limits.min_size, config.limits.max_size
-    side = check_whole(label, value, minimum, maximum)
+    side = check_whole(field, value, minimum, maximum)
     if side % TOKEN_SIZE:
-        raise RequestError(f"{label} is {side}; it must be a multiple of {TOKEN_SIZE} from {minimum} to {maximum}.")
+        raise RequestError(
+            f"{LABELS[field]} is {side}; it must be a multiple of {TOKEN_SIZE} from {minimum} to {maximum}.", field
+        )
     return side
 
 
 def check_prompt(prompt: Any) -> str:
     if not isinstance(prompt, str):
-        raise RequestError(f"The prompt must be text, not {type(prompt).__name__}. An empty one is allowed.")
+        raise RequestError(f"The prompt must be text, not {type(prompt).__name__}. An empty one is allowed.", "prompt")
     if len(prompt) > MAX_PROMPT_CHARACTERS:
-        raise RequestError(
-            f"The prompt has {len(prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are read. Shorten it."
-        )
+        sentence = f"The prompt has {len(prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are read. Shorten it."
+        raise RequestError(sentence, "prompt")
     try:
         prompt.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise RequestError("The prompt holds half of a character (a lone surrogate). Type it again.") from error
+        sentence = "The prompt holds half of a character (a lone surrogate). Type it again."
+        raise RequestError(sentence, "prompt") from error
     if "\x00" in prompt:
-        raise RequestError("The prompt holds a NUL character. Remove it.")
+        raise RequestError("The prompt holds a NUL character. Remove it.", "prompt")
     return prompt
 
 
 def check_guidance(value: Any, config: ModelConfig) -> float | None:
     if not config.guidance:
         if value is not None:
-            raise RequestError(f"{config.title} takes no guidance scale. Leave it out.")
+            raise RequestError(f"{config.title} takes no guidance scale. Leave it out.", "guidance_scale")
         return None
     if value is None:
         return config.defaults.guidance_scale
     minimum, maximum = config.limits.min_guidance, config.limits.max_guidance
     if not is_number(value) or not minimum <= value <= maximum:
-        raise RequestError(f"Guidance is {shown(value)}; a number from {minimum:g} to {maximum:g} is allowed.")
+        sentence = f"Guidance is {shown(value)}; a number from {minimum:g} to {maximum:g} is allowed."
+        raise RequestError(sentence, "guidance_scale")
     return float(value)
 
 

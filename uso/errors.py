@@ -10,17 +10,39 @@ USOError
 └── OutputError             a picture cannot be written or read back
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class USOError(Exception):
     """Base of all errors that this program raises on purpose; the message can be shown to a user as it is."""
 
 
 class RequestError(USOError, ValueError):
-    """A request was refused."""
+    """A request was refused.
+
+    Args:
+        message: the sentence.
+        field: the value that it is about, as `GenerationRequest` calls it; empty if it is about none in particular.
+    """
+
+    def __init__(self, message: str = "", field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class ImageError(RequestError):
     """A reference image cannot be used."""
+
+
+@contextmanager
+def about(field: str) -> Iterator[None]:
+    """Refusals inside name this field, unless they name one already."""
+    try:
+        yield
+    except RequestError as error:
+        error.field = error.field or field
+        raise
 
 
 class ConfigError(USOError):

@@ -26,7 +26,7 @@ from uso.checks import (
     shown,
 )
 from uso.config import ModelConfig, Schedule
-from uso.errors import ImageError, RequestError
+from uso.errors import ImageError, RequestError, about
 from uso.images import as_png, check_reference, keep_input_size, open_image
 
 MAX_SEED = 2**32 - 1
@@ -168,29 +168,33 @@ class GenerationRequest:
         limits, defaults = config.limits, config.defaults
         contents, styles = _references(content_images), _references(style_images)
         long_side = check_whole(
-            "Content reference size",
+            "content_size",
             defaults.content_size if content_size is None else content_size,
             limits.min_content_size,
             limits.max_content_size,
         )
-        for reference in contents:
-            check_reference(*reference.image.size, long_side, reference.name)
-        for reference in styles:
-            _ = reference.image  # decoded now, so that an unreadable file is refused here
-        if check_switch("Keep input size", keep_input_size):
+        with about("content_images"):
+            for reference in contents:
+                check_reference(*reference.image.size, long_side, reference.name)
+        with about("style_images"):
+            for reference in styles:
+                _ = reference.image  # decoded now, so that an unreadable file is refused here
+        if check_switch("keep_input_size", keep_input_size):
             if not contents:
-                raise RequestError("Keep input size needs a content image. Add one, or switch it off.")
-            width, height = keep_input_size_of(config, contents[0])
-        num_images = check_whole("Number of images", num_images, 1, MAX_IMAGES)
+                sentence = "Keep input size needs a content image. Add one, or switch it off."
+                raise RequestError(sentence, "keep_input_size")
+            with about("keep_input_size"):
+                width, height = keep_input_size_of(config, contents[0])
+        num_images = check_whole("num_images", num_images, 1, MAX_IMAGES)
         return cls(
             prompt=check_prompt(prompt),
             content_images=contents,
             style_images=styles,
-            width=check_side("Width", defaults.width if width is None else width, config, keep_input_size),
-            height=check_side("Height", defaults.height if height is None else height, config, keep_input_size),
+            width=check_side("width", defaults.width if width is None else width, config, keep_input_size),
+            height=check_side("height", defaults.height if height is None else height, config, keep_input_size),
             keep_input_size=keep_input_size,
             num_inference_steps=check_whole(
-                "Number of steps",
+                "num_inference_steps",
                 defaults.num_inference_steps if num_inference_steps is None else num_inference_steps,
                 1,
                 limits.max_steps,
@@ -200,7 +204,7 @@ class GenerationRequest:
             seed=_check_seed(seed, num_images),
             num_images=num_images,
             schedule=check_schedule(defaults.schedule if schedule is None else schedule),
-            tiled_decode=check_switch("Tiled decode", tiled_decode),
+            tiled_decode=check_switch("tiled_decode", tiled_decode),
         )
 
     def __repr__(self) -> str:
@@ -234,7 +238,7 @@ def _check_seed(seed: Any, num_images: int) -> int:
         return secrets.randbelow(last + 1)
     if not is_number(seed) or seed != int(seed) or not 0 <= seed <= last:
         reason = f" for {num_images} images, which use the seeds that follow" if num_images > 1 else ""
-        raise RequestError(f"Seed is {shown(seed)}; 0 to {last} is allowed{reason}, or -1 for a random one.")
+        raise RequestError(f"Seed is {shown(seed)}; 0 to {last} is allowed{reason}, or -1 for a random one.", "seed")
     return int(seed)
 
 

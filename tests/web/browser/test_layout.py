@@ -148,8 +148,8 @@ def test_the_keyboard_reaches_everything_in_order(visit: Any, server: Program) -
         if not seen:
             unseen.append(name)
         page.keyboard.press("Tab")
-    wanted = ["prompt", "content", "style", "extra-style", "width", "height", "keep", "generate", "advanced", "steps"]
-    wanted += ["guidance", "content-size", "seed", "restore-frame", "download", "reuse-all", "reuse-seed"]
+    wanted = ["prompt", "content", "style", "extra-style", "width", "height", "keep", "advanced", "steps"]
+    wanted += ["guidance", "content-size", "seed", "restore-frame", "generate", "download", "reuse-all", "reuse-seed"]
     wanted += ["use-content", "use-style", "settings-frame", "history", "examples"]
     assert list(dict.fromkeys(name for name in names if name in wanted)) == wanted  # Tab goes round
     assert not [name for name in unseen if name in wanted], unseen

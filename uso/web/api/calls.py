@@ -23,7 +23,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder, is_in_or_equal
 
 from uso.config import ModelConfig
-from uso.errors import ImageError, USOError
+from uso.errors import ImageError, USOError, about
 from uso.images import MAX_PIXELS, upright_size
 from uso.request import RANDOM_SEED, GenerationRequest, ReferenceImage
 from uso.web.access.identity import Asker, asker_of
@@ -74,8 +74,11 @@ class Inputs(NamedTuple):
     seed: Any = RANDOM_SEED
 
     @property
-    def images(self) -> tuple[Any, Any, Any]:
-        return self.content_image, self.style_image, self.extra_style_image
+    def images(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in IMAGE_FIELDS)
+
+
+IMAGE_FIELDS = ("content_image", "style_image", "extra_style_image")
 
 
 class Calls:
@@ -169,7 +172,7 @@ def request_from(config: ModelConfig, inputs: Inputs, max_pixels: int = MAX_PIXE
     Raises:
         RequestError: a value is refused, with the reason.
     """
-    content, *styles = (uploaded(value, max_pixels) for value in inputs.images)
+    content, *styles = (_decoded(name, getattr(inputs, name), max_pixels) for name in IMAGE_FIELDS)
     request = GenerationRequest.create(
         config,
         prompt="" if inputs.prompt is None else inputs.prompt,
@@ -186,6 +189,15 @@ def request_from(config: ModelConfig, inputs: Inputs, max_pixels: int = MAX_PIXE
     for reference in (*request.content_images, *request.style_images):
         reference.let_pixels_go()
     return request
+
+
+def _decoded(field: str, value: Any, max_pixels: int) -> ReferenceImage | None:
+    """The image of a field, decoded here, so that a refusal names the field."""
+    with about(field):
+        reference = uploaded(value, max_pixels)
+        if reference is not None:
+            _ = reference.image
+    return reference
 
 
 def uploaded(value: Any, max_pixels: int = MAX_PIXELS) -> ReferenceImage | None:

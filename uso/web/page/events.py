@@ -22,7 +22,7 @@ from uso.web.access.identity import Asker, asker_of
 from uso.web.api.calls import Calls, Inputs, handed_out, uploaded
 from uso.web.jobs.job import NAME_LETTERS, Job, JobStatus, Picture
 from uso.web.page import html
-from uso.web.page.inputs import KEEP, UNCHANGED, example_values, sides_class
+from uso.web.page.inputs import KEEP, UNCHANGED, element_of, example_values, sides_class
 from uso.web.page.renditions import renditions
 from uso.web.page.restore import Restored, brought, entitled, restored
 from uso.web.store import history, prune
@@ -82,7 +82,7 @@ class Events:
             try:
                 job = await self.calls.submit(Inputs(*values), request)
             except USOError as error:
-                yield Shown(status=html.refusal(str(error)))
+                yield Shown(status=html.refusal(str(error), element_of(error)))
                 return
         async with aclosing(self._follow(job, request)) as news:
             async for shown in news:

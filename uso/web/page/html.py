@@ -1,6 +1,7 @@
 """Pieces of HTML for the page. Pure functions of what they show. Every text that comes in is escaped."""
 
 import re
+import time
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -84,9 +85,15 @@ def job_state(status: JobStatus, server: ServerStatus, moved: bool = True) -> st
     return _line(words, quiet=status.state == "queued" and not moved)
 
 
-def refusal(sentence: str) -> str:
-    """Why something was not done. Screen readers announce it at once."""
-    return f'<div class="uso-line uso-bad" role="alert">{_marked(sentence)}</div>'
+def refusal(sentence: str, field: str = "") -> str:
+    """Why something was not done. Screen readers announce it at once.
+
+    Args:
+        field: id of the field that it is about; the browser shows it there too (`static/fields.js`).
+    """
+    # The time makes it a new one each time: browsers announce and show what changes.
+    about = f' data-field="{field}" data-time="{time.time_ns()}"' if field else ""
+    return f'<div class="uso-line uso-bad" role="alert"{about}>{_marked(sentence)}</div>'
 
 
 def idle(words: str = "No picture yet.") -> str:
@@ -122,6 +129,12 @@ def note(text: str, bad: bool = False) -> str:
         return ""
     role = ' role="alert"' if bad else ""
     return f'<p class="uso-note{" uso-bad" if bad else ""}"{role}>{escape(text)}</p>'
+
+
+def words() -> str:
+    """What scripts in the browser say (`static/`). Names in braces are filled in there."""
+    said = {"rounded": "{typed} became {value}: a multiple of {step} from {min} to {max}."}
+    return "".join(f'<span data-word="{name}">{escape(text)}</span>' for name, text in said.items())
 
 
 def heading(title: str, text: str = "") -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from uso.config import ModelConfig
+from uso.errors import RequestError, USOError
 from uso.images import TOKEN_SIZE
 from uso.request import MAX_SEED, RANDOM_SEED
 from uso.web.api.calls import Inputs
@@ -19,6 +20,25 @@ KEEP = gr.skip()
 """In place of a value: leaves a component as it is."""
 
 UNCHANGED = Inputs(*[KEEP] * len(Inputs._fields))
+
+
+def element_of(error: USOError) -> str:
+    """Id of the field that a refusal is about; empty if it is about none."""
+    field = error.field if isinstance(error, RequestError) else ""
+    return _ELEMENTS.get(field, field.replace("_", "-"))
+
+
+_ELEMENTS = {
+    "content_image": "content",
+    "content_images": "content",
+    "style_image": "style",
+    "style_images": "style",
+    "extra_style_image": "extra-style",
+    "keep_input_size": "keep",
+    "num_inference_steps": "steps",
+    "guidance_scale": "guidance",
+}
+"""Ids of the fields that are not called as they are in a request."""
 
 
 def prompt_field() -> gr.Textbox:

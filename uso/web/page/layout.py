@@ -77,6 +77,7 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
                 shown, actions = _result(bar)
         examples = _examples(config)
         gr.HTML(html.heading("Tips") + html.tips(TIPS[config.examples]))
+        gr.HTML(html.words(), visible="hidden", elem_id="words")
         timer = gr.Timer(TICK_SECONDS)
         controls = Controls(model_state, account, sides, note, advanced, examples, file, restored, timer)
         _wire_jobs(page, events, inputs, shown)

@@ -1,15 +1,29 @@
-"""Colours, type and shapes of the page, as a Gradio theme. The layout's own rules are in `static/`.
+"""Colours, type and shapes of the page, as a Gradio theme; and `static/`, the CSS and JavaScript that come on top.
 
 One colour (burnt sienna) on warm greys. The font comes with Gradio, in the two weights whose files are complete, so
 nothing is fetched from elsewhere.
 """
 
+import hashlib
 from pathlib import Path
 
 import gradio as gr
 
-CSS = sorted(Path(__file__).with_name("static").glob("*.css"))
-"""Each file has rules for a part of the page that no other file knows, so their order does not matter."""
+STATIC = Path(__file__).with_name("static")
+
+CSS = sorted(STATIC.glob("*.css"))
+"""One file for each part of the page. Their order does not matter."""
+
+
+def _digest() -> str:
+    files = sorted(STATIC.glob("*.js"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
+STATIC_ROUTE = f"page-{_digest()}"
+"""Address of `static/`, relative to the page. It changes with the scripts, so that no browser runs old ones."""
+
+HEAD = f'<script type="module" src="{STATIC_ROUTE}/main.js"></script>'
 
 SIENNA = gr.themes.Color(
     name="sienna",

@@ -24,7 +24,7 @@ from uso.web.jobs.queue import JobQueue
 from uso.web.page import gradio_fit
 from uso.web.page.html import EXAMPLES_ROUTE
 from uso.web.page.texts import EXAMPLES_FOLDER
-from uso.web.page.theme import CSS, page_theme
+from uso.web.page.theme import CSS, HEAD, STATIC, STATIC_ROUTE, page_theme
 from uso.web.server.metrics import CONTENT_TYPE, Metrics
 from uso.web.server.starting import RETRY_SECONDS, BuiltApp
 from uso.web.store import uploads
@@ -77,6 +77,7 @@ def build_app(queue: JobQueue, ledger: Ledger, page: gr.Blocks, metrics: Metrics
     app = FastAPI(title="USO", lifespan=lifespan, docs_url=None, redoc_url=None)
     _add_routes(app, queue, ledger, metrics)
     app.mount(f"/{EXAMPLES_ROUTE}", StaticFiles(directory=EXAMPLES_FOLDER))
+    app.mount(f"/{STATIC_ROUTE}", StaticFiles(directory=STATIC))
     gradio_fit.fit_queue(page)
     gradio_fit.accept_uploads_only(page)
     gradio_fit.limit_sessions(page)
@@ -90,6 +91,7 @@ def build_app(queue: JobQueue, ledger: Ledger, page: gr.Blocks, metrics: Metrics
         auth_dependency=login_name if settings.accounts or settings.user_header else None,
         theme=page_theme(),
         css_paths=CSS,
+        head=HEAD,
         max_file_size=settings.max_upload_mb * 10**6,
         footer_links=["api", "settings"],
         run_history=False,

@@ -1,0 +1,45 @@
+// Sizes are multiples of the sliders' step. What is typed is rounded when the field is left, and the page says so.
+
+const TYPED = ['width', 'height', 'content-size'].map((id) => `#${id} input[type="number"]`).join(', ')
+
+const rounded = ({ value, step, min, max }) => {
+  const nearest = Math.round(value / step) * step
+  return Math.min(Math.max(nearest, min), max)
+}
+
+const write = (input, value) => {
+  input.value = value
+  input.dispatchEvent(new Event('input', { bubbles: true }))
+}
+
+/** Say below a field that its value was rounded, until it is changed. */
+const tell = (input, typed, value) => {
+  const words = document.querySelector('#words [data-word="rounded"]')?.textContent
+  if (!words) return
+  const field = input.closest('.block')
+  const text = document.createElement('p')
+  text.className = 'uso-note uso-rounded'
+  text.setAttribute('role', 'status')
+  field.append(text)
+  const { step, min, max } = input
+  text.textContent = words.replace(/\{(\w+)\}/g, (_, name) => ({ typed, value, step, min, max })[name])
+}
+
+export const snapSizes = () => {
+  document.addEventListener(
+    'focusout',
+    ({ target }) => {
+      if (!target.matches?.(TYPED) || target.value === '' || target.disabled) return
+      const typed = target.value
+      const value = rounded({ value: +typed, step: +target.step, min: +target.min, max: +target.max })
+      if (value === +typed) return
+      write(target, value)
+      tell(target, typed, value)
+    },
+    true, // before Gradio's own, which moves a value into the range and says nothing
+  )
+  document.addEventListener('input', ({ target, isTrusted }) => {
+    if (isTrusted && target.matches?.(`${TYPED}, input[type="range"]`))
+      target.closest('.block')?.querySelector('.uso-rounded')?.remove()
+  })
+}
