@@ -155,6 +155,7 @@ def write_somewhere(
             place.mkdir(parents=True, exist_ok=True)
             keep_references(request, place)  # first: a picture that exists can be repeated
             path = files.write_new(place, f"{name}.png", write)
+            keep_references(request, place)  # again: the last picture that had them may have been deleted meanwhile
         except OSError as error:
             failures.append(f"{(place or Path(tempfile.gettempdir())) / name}.png: {error.strerror or error}")
             continue

@@ -4,9 +4,11 @@ So damaged or huge text, profiles and other ancillary chunks do no harm. Of an a
 """
 
 import itertools
+import os
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from uso.image_formats.contents import (
     MAX_EXIF,
@@ -109,6 +111,24 @@ def text_of(data: bytes, keyword: str) -> str | None:
     if last != b"IEND":
         raise cut()
     return found
+
+
+def text_before_pixels(file: BinaryIO, keyword: str) -> str | None:
+    """What a PNG says under a keyword before its pixels, which are not read; None if it says nothing, or is no PNG."""
+    if file.read(len(SIGNATURE)) != SIGNATURE:
+        return None
+    for _ in range(MAX_PARTS):
+        head = file.read(8)
+        length, kind = struct.unpack(">I4s", head) if len(head) == 8 else (0, b"IEND")
+        if kind in (b"IDAT", b"IEND"):
+            return None
+        if kind in (b"tEXt", b"zTXt", b"iTXt") and length <= MAX_TEXT:
+            body = file.read(length + 4)[:length]
+            if body.startswith(keyword.encode() + b"\0"):
+                return _text(kind, body, keyword, MAX_TEXT)
+        else:
+            file.seek(length + 4, os.SEEK_CUR)
+    return None
 
 
 class _Whole:

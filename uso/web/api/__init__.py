@@ -3,6 +3,7 @@
 calls.py        from raw values to a job and its status
 turns.py        threads that people take turns at
 endpoints.py    /generate, /status, /cancel
+downloads.py    pictures as a zip file
 messages.py     what a job is doing, as a sentence
 mcp.py          the endpoints as tools for assistants
 """

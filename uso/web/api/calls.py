@@ -13,7 +13,7 @@ import os
 import shutil
 import sqlite3
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
@@ -253,6 +253,12 @@ def handed_out(picture: Picture) -> str:
         shutil.copyfile(picture.path, part)
         part.replace(copy)
     return str(copy)
+
+
+def take_back(picture_ids: Sequence[str]) -> None:
+    """Remove the copies of pictures that were deleted."""
+    for picture_id in picture_ids:
+        shutil.rmtree(Path(get_upload_folder()) / picture_id, ignore_errors=True)
 
 
 def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:

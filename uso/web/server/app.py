@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from uso.web.access.identity import Relay, login_name
 from uso.web.access.stack import guarded
 from uso.web.access.uploads import FolderLimit
+from uso.web.api.downloads import add_downloads
 from uso.web.jobs.queue import JobQueue
 from uso.web.page import gradio_fit
 from uso.web.page.html import EXAMPLES_ROUTE
@@ -76,6 +77,7 @@ def build_app(queue: JobQueue, ledger: Ledger, page: gr.Blocks, metrics: Metrics
 
     app = FastAPI(title="USO", lifespan=lifespan, docs_url=None, redoc_url=None)
     _add_routes(app, queue, ledger, metrics)
+    add_downloads(app, ledger)
     app.mount(f"/{EXAMPLES_ROUTE}", StaticFiles(directory=EXAMPLES_FOLDER))
     app.mount(f"/{STATIC_ROUTE}", StaticFiles(directory=STATIC))
     gradio_fit.fit_queue(page)

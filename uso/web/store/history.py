@@ -5,44 +5,102 @@ learns only that there is none. Owners are those of `Asker.owner`; None has no h
 """
 
 import os
-import re
+import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 from uso import output
 from uso.errors import OutputError
 from uso.web.jobs.job import Job, JobStatus
 from uso.web.jobs.queue import JobQueue
-from uso.web.store.ledger import Ledger, Remembered
+from uso.web.store.ledger import Ledger, Remembered, is_id
 from uso.web.store.recovery import CUT_OFF, close_accounts
 
 MOST = 30
-"""Pictures in a history; the page receives all of them each time that one is added."""
+"""Pictures that a page shows at first, and more of at each "Show more"."""
 
-_ID = re.compile(r"[0-9a-f]{32}")
+MOST_ROWS = 500
+"""Read from the ledger at a time: nobody waits long for its lock behind a search."""
+
+MOST_PROMPTS = 20
+"""Earlier prompts that are offered, from the last `MOST_ROWS` pictures."""
 
 
-def is_id(value: Any) -> bool:
-    """Whether a value from outside has the form of an id."""
-    return isinstance(value, str) and _ID.fullmatch(value) is not None
+def recent(
+    ledger: Ledger,
+    owner: str | None,
+    most: int = MOST,
+    *,
+    words: str = "",
+    favourites: bool = False,
+    after: Sequence[str] = (),
+) -> list[Remembered]:
+    """An owner's last pictures whose files are still there, newest first, however many were moved away since.
 
-
-def recent(ledger: Ledger, owner: str | None, most: int = MOST) -> list[Remembered]:
-    """An owner's last pictures whose files are still there, newest first, however many were moved away since."""
+    Args:
+        words: each must occur in the prompt, in upper or lower case.
+        favourites: only those.
+        after: go on behind the oldest of these pictures.
+    """
+    if owner is None:
+        return []
+    wanted = [_folded(word) for word in words.split()]
+    only = "AND favourite" if favourites else ""
     found: list[Remembered] = []
-    before, page = 2**63 - 1, most
-    while owner is not None and len(found) < most:
+    before, rows_at_once = _oldest(ledger, owner, after), most
+    while len(found) < most:
         with ledger.transaction() as db:
             rows = db.execute(
-                "SELECT rowid, file FROM pictures WHERE owner = ? AND rowid < ? ORDER BY rowid DESC LIMIT ?",
-                (owner, before, page),
+                f"SELECT rowid, file, prompt FROM pictures WHERE owner = ? {only} AND rowid < ? "
+                "ORDER BY rowid DESC LIMIT ?",
+                (owner, before, rows_at_once),
             ).fetchall()
         if not rows:
             break
-        for before, file in rows:
-            if len(found) < most and os.path.isfile(ledger.folder / file):
+        for before, file, prompt in rows:
+            text = _folded(prompt) if wanted else ""
+            if len(found) < most and all(word in text for word in wanted) and os.path.isfile(ledger.folder / file):
                 found += ledger.select("rowid = ?", before)
-        page *= 4
+        rows_at_once = min(4 * rows_at_once, MOST_ROWS)
     return found
+
+
+def _oldest(ledger: Ledger, owner: str, ids: Sequence[str]) -> int:
+    """The row of the oldest of some pictures; behind all rows if there are none."""
+    with ledger.transaction() as db:
+        rows = [
+            db.execute("SELECT rowid FROM pictures WHERE id = ? AND owner = ?", (one, owner)).fetchone()
+            for one in ids
+            if is_id(one)
+        ]
+    return min((row[0] for row in rows if row), default=2**63 - 1)
+
+
+def _folded(text: str) -> str:
+    """A text in which upper and lower case, and wide and narrow letters, are the same."""
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
+def prompts(ledger: Ledger, owner: str | None) -> list[tuple[str, str]]:
+    """(id of the last picture with it, prompt) of an owner's last prompts, each once, newest first."""
+    with ledger.transaction() as db:
+        rows = db.execute(
+            "SELECT id, prompt FROM pictures WHERE owner = ? ORDER BY rowid DESC LIMIT ?", (owner, MOST_ROWS)
+        ).fetchall()
+    last: dict[str, str] = {}
+    for picture_id, prompt in rows:
+        if prompt.strip():
+            last.setdefault(prompt, picture_id)
+    return [(picture_id, prompt) for prompt, picture_id in last.items()][:MOST_PROMPTS]
+
+
+def set_favourite(ledger: Ledger, owner: str | None, picture_id: Any, on: bool) -> bool:
+    """Mark an owner's picture as a favourite, or no longer; False if there is none."""
+    if not is_id(picture_id):
+        return False
+    with ledger.transaction() as db:
+        row = db.execute("UPDATE pictures SET favourite = ? WHERE id = ? AND owner IS ?", (bool(on), picture_id, owner))
+    return row.rowcount > 0
 
 
 def own(ledger: Ledger, owner: str | None, picture_id: Any) -> Remembered | None:

@@ -9,6 +9,7 @@ used, or a new one. Order is that of entry (`rowid`), because a clock may be set
 
 import io
 import logging
+import re
 import sqlite3
 import threading
 import time
@@ -26,6 +27,7 @@ from uso.errors import OutputError
 from uso.files import private_folder
 from uso.web.jobs.job import Job, Picture, digest
 from uso.web.store.instance import Instance
+from uso.web.store.schema import bring_up_to_date
 from uso.web.store.upkeep import repeat
 
 logger = logging.getLogger(__name__)
@@ -36,8 +38,6 @@ FOLDER = ".server"
 FILE = "ledger.sqlite3"
 
 THUMB_PIXELS = 160
-CAPTION_CHARACTERS = 200
-"""Characters of a prompt that are kept."""
 
 Row = tuple[object, ...]
 
@@ -47,31 +47,15 @@ MISSED = 1000
 CHECK_SECONDS = 5.0
 """How often `Ledger.check` is called."""
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS jobs (
-    id TEXT PRIMARY KEY, owner TEXT, instance TEXT NOT NULL, state TEXT NOT NULL, error TEXT NOT NULL DEFAULT '',
-    accepted REAL NOT NULL, ended REAL
-);
-CREATE TABLE IF NOT EXISTS pictures (
-    id TEXT PRIMARY KEY, job TEXT NOT NULL, owner TEXT, file TEXT NOT NULL, made REAL NOT NULL,
-    width INTEGER NOT NULL, height INTEGER NOT NULL, seed INTEGER NOT NULL, steps INTEGER NOT NULL,
-    seconds REAL NOT NULL, thumb BLOB, prompt TEXT NOT NULL, refs TEXT NOT NULL
-);
-"""
+_COLUMNS = "id, job, owner, file, made, width, height, seed, steps, seconds, thumb, prompt, refs, digest, favourite"
 
-_INDICES = """
-CREATE INDEX IF NOT EXISTS jobs_open ON jobs (state);
-CREATE INDEX IF NOT EXISTS jobs_by_end ON jobs (ended);
-CREATE INDEX IF NOT EXISTS pictures_of_owner ON pictures (owner);
-CREATE INDEX IF NOT EXISTS pictures_of_job ON pictures (job);
-CREATE INDEX IF NOT EXISTS pictures_by_digest ON pictures (digest);
-CREATE INDEX IF NOT EXISTS pictures_to_prune ON pictures (made, id, file, refs);
-DROP INDEX IF EXISTS pictures_of;
-DROP INDEX IF EXISTS pictures_by_age;
-"""
-"""The last but two holds all that pruning reads, beside thumbnails that take a hundred times as much."""
 
-_COLUMNS = "id, job, owner, file, made, width, height, seed, steps, seconds, thumb, prompt, refs, digest"
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def is_id(value: Any) -> bool:
+    """Whether a value from outside has the form of an id."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
 @dataclass(frozen=True)
@@ -86,7 +70,8 @@ class Remembered:
     thumb: bytes
     """A small WebP file."""
     prompt: str = ""
-    """Its beginning; the picture's file holds all of it."""
+    """Its beginning alone, if an earlier version entered it; the picture's file holds all of it."""
+    favourite: bool = False
 
 
 class Ledger:
@@ -157,8 +142,9 @@ class Ledger:
         db = sqlite3.connect(self._file, timeout=30, check_same_thread=False)
         try:
             db.execute("PRAGMA schema_version")  # touches the file
+            db.execute("PRAGMA secure_delete = ON")  # what is deleted is gone from the file too
             which = _identity(self._file)
-            _bring_up_to_date(db)
+            bring_up_to_date(db)
         except BaseException:
             db.close()
             raise
@@ -224,8 +210,8 @@ class Ledger:
         file = picture.path.name if picture.path.parent == self.folder else str(picture.path)
         row = (
             picture.id, job_id, owner, file, time.time(), picture.width, picture.height, picture.seed,
-            picture.num_inference_steps, picture.seconds, _thumb(image), prompt[:CAPTION_CHARACTERS],
-            " ".join(sorted(references)), digest(job_id),
+            picture.num_inference_steps, picture.seconds, _thumb(image), prompt,
+            " ".join(sorted(references)), digest(job_id), False,
         )  # fmt: skip
         self._surely(f"INSERT OR IGNORE INTO pictures ({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row)
 
@@ -246,7 +232,13 @@ class Ledger:
             seconds=values["seconds"],
         )
         return Remembered(
-            picture, values["job"], values["owner"], values["made"], values["thumb"] or b"", values["prompt"]
+            picture,
+            values["job"],
+            values["owner"],
+            values["made"],
+            values["thumb"] or b"",
+            values["prompt"],
+            bool(values["favourite"]),
         )
 
 
@@ -262,19 +254,6 @@ def _identity(file: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return about.st_dev, about.st_ino
-
-
-def _bring_up_to_date(db: sqlite3.Connection) -> None:
-    """Make the tables and indices, or bring those of earlier versions up to date, which still can use them."""
-    db.executescript(_TABLES)
-    with db:
-        db.execute("BEGIN IMMEDIATE")  # another server may do the same
-        if "digest" not in [column[1] for column in db.execute("PRAGMA table_info(pictures)")]:
-            db.execute("ALTER TABLE pictures ADD COLUMN digest TEXT")
-    db.executescript(_INDICES)
-    with db:  # an earlier version enters none
-        missing = db.execute("SELECT DISTINCT job FROM pictures WHERE digest IS NULL").fetchall()
-        db.executemany("UPDATE pictures SET digest = ? WHERE job = ?", ((digest(job), job) for (job,) in missing))
 
 
 def _thumb(image: Image.Image) -> bytes:

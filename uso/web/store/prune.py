@@ -18,6 +18,7 @@ from pathlib import Path
 
 from uso.output import REFERENCES
 from uso.web.settings import ServerSettings
+from uso.web.store.deletion import finish_removals
 from uso.web.store.ledger import Ledger
 from uso.web.store.upkeep import now_for_ages, repeat
 
@@ -137,12 +138,14 @@ def forget_jobs(ledger: Ledger, before: float) -> None:
 
 
 def keep_pruning(settings: ServerSettings, ledger: Ledger, stop: threading.Event) -> None:
-    """Prune regularly, in a thread, until `stop`. Old jobs without pictures are removed in any case."""
+    """Prune regularly, in a thread, until `stop`. Old jobs without pictures, and files of pictures
+    that their owners deleted, are removed in any case."""
     hold = Hold()
 
     def once() -> None:
         prune(settings, ledger, hold=hold)
         forget_jobs(ledger, before=now_for_ages() - JOB_DAYS * DAY)
+        finish_removals(ledger)
 
     repeat(once, EVERY_SECONDS, stop, name="pruning")
 

@@ -1,6 +1,7 @@
-"""Opens the ledger, and settles jobs that a killed server left open.
+"""Opens the ledger, and settles jobs and deletions that a killed server left open.
 
-Such a job is done if its picture is on disk (the picture joins the history); otherwise it failed. Whatever else lies in
+Such a job is done if its picture is on disk (the picture joins the history), or was and has been deleted; otherwise it
+failed. Files of deleted pictures that are still there go first. Whatever else lies in
 the folder, under whatever name, does not stop the start.
 """
 
@@ -19,6 +20,7 @@ from uso import output
 from uso.errors import OutputError
 from uso.files import private_folder
 from uso.web.jobs.job import Picture, digest
+from uso.web.store.deletion import finish_removals
 from uso.web.store.instance import Instance
 from uso.web.store.ledger import FOLDER, Ledger
 
@@ -46,6 +48,7 @@ def open_ledger(pictures: Path) -> Ledger:
     try:
         # For this user alone: the ids of jobs are secrets.
         ledger = Ledger(pictures, Instance(private_folder(folder)))
+        finish_removals(ledger)
         close_accounts(ledger)
         output.remove_parts(pictures)
     except (OSError, sqlite3.Error) as error:
@@ -77,7 +80,8 @@ def _close_accounts(ledger: Ledger) -> None:
     if not lost:
         return
     with ledger.transaction() as db:
-        made = {row[0] for row in rows if db.execute("SELECT 1 FROM pictures WHERE job = ?", row[:1]).fetchone()}
+        had = "SELECT 1 FROM pictures WHERE job = :id UNION ALL SELECT 1 FROM jobs WHERE id = :id AND deleted"
+        made = {row[0] for row in rows if db.execute(had, {"id": row[0]}).fetchone()}
     skipped: list[str] = []
     for path in _candidates(ledger, min(row[3] for row in lost.values()) - SLACK, skipped):
         try:
@@ -109,7 +113,7 @@ def _candidates(ledger: Ledger, since: float, skipped: list[str]) -> Iterator[Pa
         skipped: gets a sentence for each that cannot be one.
     """
     with ledger.transaction() as db:
-        entered = {row[0] for row in db.execute("SELECT file FROM pictures")}
+        entered = {row[0] for row in db.execute("SELECT file FROM pictures UNION ALL SELECT file FROM removals")}
     for path in sorted(ledger.folder.glob("*.png")):
         if path.name in entered:
             continue

@@ -1,0 +1,33 @@
+"""The route that answers with pictures as a zip file. The browser shows by its login or cookie whose they are.
+
+Ids come from the browser. Those that are not the asker's are left out; whoever has none of them gets 404.
+"""
+
+import re
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import StreamingResponse
+
+from uso.web.access.identity import asker_of
+from uso.web.store import archive, history
+from uso.web.store.ledger import Ledger
+
+ROUTE = "pictures.zip"
+"""Relative to the page, so that it works under any root path."""
+
+_IDS = re.compile(rf"[0-9a-f]{{32}}(?:,[0-9a-f]{{32}}){{0,{archive.MOST - 1}}}")
+
+
+def add_downloads(app: FastAPI, ledger: Ledger) -> None:
+    @app.get(f"/{ROUTE}", response_class=StreamingResponse, responses={400: {}, 404: {}})
+    def pictures(request: Request, ids: str) -> StreamingResponse:  # no coroutine, so a thread runs it
+        """One's own pictures, named by ids with commas between, as a zip file."""
+        if not _IDS.fullmatch(ids):
+            raise HTTPException(400, f"Name 1 to {archive.MOST} pictures by their ids, with commas between.")
+        owner = asker_of(request).owner
+        found = [history.own(ledger, owner, one) for one in dict.fromkeys(ids.split(","))]
+        mine = [one for one in found if one is not None]
+        if not mine:
+            raise HTTPException(404, "These pictures are no longer on the server.")
+        headers = {"Content-Disposition": 'attachment; filename="uso-pictures.zip"', "Cache-Control": "no-store"}
+        return StreamingResponse(archive.zipped(mine), media_type="application/zip", headers=headers)
