@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.support.kept import kept, made, new_job
 from tests.support.scripted import ANN, BEN
-from uso import output
+from uso import files, output
 from uso.config import ROOT
 from uso.output import REFERENCES
 from uso.request import ReferenceImage
@@ -127,14 +127,14 @@ def test_a_picture_that_is_being_saved_keeps_its_references(
     are on the disk already, its own file is not."""
     mine, job = with_style(1), new_job(style_images=[ReferenceImage.of(picture(64, 64, seed=1))])
     ledger.accepted(job)
-    really = output.files.write_new
+    really = files.write_new
 
     def meanwhile(*args: Any) -> Path:
         assert delete(ledger, OWNER, [mine.id]).ids
         assert references(tmp_path) == set()
         return really(*args)
 
-    monkeypatch.setattr(output.files, "write_new", meanwhile)
+    monkeypatch.setattr(files, "write_new", meanwhile)
     new, _ = made(job, tmp_path)
     assert references(tmp_path) == of(new) != set()
 
@@ -144,7 +144,8 @@ def test_a_picture_that_appears_while_another_is_deleted_keeps_its_references(
 ) -> None:
     """Catches a reference that goes after somebody looked who needs it, and before they did."""
     mine, job = with_style(1), new_job(style_images=[ReferenceImage.of(picture(64, 64, seed=1))])
-    really, saved = deletion._needed, []
+    really = deletion._needed
+    saved: list[Picture] = []
 
     def looked(*args: Any) -> set[str]:
         needed = really(*args)

@@ -64,9 +64,16 @@ def test_what_is_kept_is_bounded(ledger: Ledger, monkeypatch: pytest.MonkeyPatch
         save(ledger, ANN, "c", FIELDS)
     save(ledger, ANN, "b", FIELDS)
     save(ledger, BEN, "c", FIELDS)
-    for wrong in ({"prompt": "x" * 70_000}, {"prompt": ["x"]}, {"prompt": {}}, ["x"], {"prompt": "\ud800"}):
+    refused: tuple[Any, ...] = (
+        {"prompt": "x" * 70_000},
+        {"prompt": ["x"]},
+        {"prompt": {}},
+        ["x"],
+        {"prompt": "\ud800"},
+    )
+    for wrong in refused:
         with pytest.raises(RequestError):
-            save(ledger, BEN, "d", wrong)  # type: ignore[arg-type]
+            save(ledger, BEN, "d", wrong)
     with pytest.raises(RequestError, match="keeps no cookies"):
         save(ledger, None, "a", FIELDS)
 
