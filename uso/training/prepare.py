@@ -9,14 +9,14 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from uso.config import ROOT
+from uso.config import ROOT, from_home
 from uso.errors import ConfigError
 from uso.evaluation.metrics import CSD_HOME
 from uso.pipeline.pipeline import USOPipeline
 from uso.terminal import on_terminal, say
 from uso.training.config import TrainingConfig
 from uso.training.data.batches import Batches
-from uso.training.data.features import FeatureCache, check_pictures
+from uso.training.data.features import FeatureCache, check_sources
 from uso.training.data.samples import Sample, read_samples
 from uso.training.data.source import Notify, SampleSource, TrainingSample, open_source, rows_path
 from uso.training.loop.checkpoint import check_config, checkpoints
@@ -68,10 +68,11 @@ def _check_descriptors(config: TrainingConfig) -> None:
     ):
         if name is not None:
             find("descriptor", name)
-        if weights is not None and not (ROOT / weights).exists():
+        file = ROOT / from_home(weights or "")
+        if weights is not None and not file.exists():
             origin = f" (CSD's is at {CSD_HOME})" if Path(weights).suffix == ".bin" else ""
             raise ConfigError(
-                f"reward.{key}_weights: there is no file {ROOT / weights}{origin}. Name another, or go without: "
+                f"reward.{key}_weights: there is no file {file}{origin}. Name another, or go without: "
                 f"reward.{key}=null reward.{key}_weights=null."
             )
 
@@ -104,8 +105,6 @@ def agreed(
     if refusals:
         raise ConfigError(refusals[0])
     config = compiling(config, device)
-    if not all(gather_object([config.compile])):  # only compiled runs drop partial batches: all must do the same
-        config = config.model_copy(update={"compile": False})
     at_once = config.accumulation(process.num_processes)
     if process.is_main_process:
         plural = "es" if process.num_processes > 1 else ""
@@ -154,14 +153,16 @@ def assemble(
     Args:
         pipeline: as `load_for_training` returns it.
     """
-    cache = FeatureCache(config.data.cache, pipeline, config.data.memory_gib)
+    cache = FeatureCache(config.data.cache, pipeline, config.data.memory_gib, config.data.cached)
     validation = Validation(pipeline, config, held_out, cache) if held_out else None
     with _encoding_bar() as report:
         features = source.features(pipeline, cache, report)
     batches = Batches(source.samples, features, config, process.process_index, process.num_processes)
-    missing = cache.missing([*(validation.features() if validation else []), *source.cached()])
+    with process.main_process_first():  # which hashes new pictures; the others read what it found
+        cache.hashes.read()
+        missing = cache.missing([*(validation.features() if validation else []), *source.cached()])
     own = missing[process.process_index :: process.num_processes]
-    check_pictures(own)
+    check_sources(own, pipeline)
     process.wait_for_everyone()  # a process that lists what is missing after another began to write has a shorter list
     if missing and process.is_main_process:
         say(f"Encoding {len(missing)} prompts and pictures into {cache.folder}.")
@@ -169,8 +170,8 @@ def assemble(
         encode_features(pipeline, cache, own, report)
     process.wait_for_everyone()
     bring_to_device(pipeline, config)
-    # All prompts are cached, and every process would keep their encoders in host memory.
-    pipeline.register_modules(text_encoder=None, text_encoder_2=None)
+    if "prompt" in config.data.cached:  # else every process would keep their encoders in host memory for nothing
+        pipeline.register_modules(text_encoder=None, text_encoder_2=None)
 
     def judge(name: str | None, weights: str | None) -> StyleScore | None:
         device = pipeline.work_device

@@ -1,5 +1,6 @@
 """Checkpoints: a run continues bit for bit, and refuses what is another run's."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,28 +181,60 @@ def test_moments_in_a_dictionary_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
-    """Catches a run that goes on with another rank, seed or data and is no longer the run it says it is."""
+    """Catches a run that goes on with another rank, seed, learning rate or data, and is not the run it says it is."""
     rows = write_rows(tmp_path / "rows")
     config = tiny_config(tmp_path, rows, steps=1)
     trainer = tiny_trainer(config)
     trainer.run()
     (checkpoint,) = state.checkpoints(config.folder / "checkpoints")
-    state.check_config(checkpoint, tiny_config(tmp_path, rows, steps=9, log_every=5))
-    other = config.optimizer.model_dump() | {"kind": "adamw8bit"}
+    free: dict[str, Any] = {"steps": 9, "log_every": 5, "compile": True, "validation": {"every": 2}, "device": "cuda"}
+    state.check_config(checkpoint, tiny_config(tmp_path, rows, **free))
     for key, changes in (
         ("seed", {"seed": 4}),
-        ("lora", {"lora": {"rank": 2}}),
-        ("dropout", {"dropout": {"style": 0.5}}),
-        ("optimizer.kind", {"optimizer": other}),
+        ("lora.rank", {"lora": {"rank": 2}}),
+        ("dropout.style", {"dropout": {"style": 0.5}}),
+        ("optimizer.kind", {"optimizer": {"lr": 1e-3, "kind": "adamw8bit"}}),
+        ("optimizer.lr", {"optimizer": {"lr": 2e-3}}),
+        ("flow.sampling", {"flow": {"sampling": "uno"}}),
+        ("teacher", {"teacher": "tools.demo.training.guided:Guided"}),
+        ("teacher_options.share", {"teacher_options": {"share": 0.5}}),
+        ("reward.weight", {"reward": {"weight": 0.5}}),
+        ("guidance", {"guidance": 2.0}),
     ):
         with pytest.raises(ConfigError, match=f"was made with {key}=.*output=FOLDER"):
             state.check_config(checkpoint, tiny_config(tmp_path, rows, **changes))
+    cosine: dict[str, Any] = {"optimizer": {"lr": 1e-3, "decay": "cosine"}}
+    other = state.save(
+        tmp_path / "cosine",
+        tiny_config(tmp_path, rows, steps=3, **cosine),
+        trainer.progress,
+        {},
+        trainer.optimizer,
+        None,
+    )
+    with pytest.raises(ConfigError, match="was made with steps=3, and this run has 9"):
+        state.check_config(other, tiny_config(tmp_path, rows, steps=9, **cosine))
+    record = json.loads((other / "state.json").read_text())
+    (other / "state.json").write_text(json.dumps({key: value for key, value in record.items() if key != "format"}))
+    with pytest.raises(ConfigError, match="whose epochs have another order"):
+        state.check_config(other, tiny_config(tmp_path, rows, steps=3, **cosine))
     state.check_samples(checkpoint, 4)
     with pytest.raises(ConfigError, match="was made with 4 samples, and the data now hold 3"):
         state.check_samples(checkpoint, 3)
     (checkpoint / "state.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match="Delete it to go on from the one before"):
         trainer.resume(checkpoint)
+
+
+def test_the_order_does_not_depend_on_compilation(tmp_path: Path) -> None:
+    """Catches a resumed run in which samples come twice or never, because compiled ones leave out short batches."""
+    rows = write_rows(tmp_path / "rows", 5)
+    orders = []
+    for compiled in (False, True):
+        batches = tiny_batches(training_pipeline(), tiny_config(tmp_path, rows, "joint", compile=compiled))
+        orders.append([batches._batches(epoch) for epoch in range(3)])
+        batches.close()
+    assert orders[0] == orders[1]
 
 
 def test_a_run_goes_on_with_more_processes(tmp_path: Path) -> None:

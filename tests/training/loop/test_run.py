@@ -67,7 +67,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
     """Catches hours of training on NaN, and a last checkpoint that is overwritten with it."""
     trainer = tiny_trainer(tiny_config(tmp_path, write_rows(tmp_path / "rows")))
     next(iter(trainer.parameters.values())).data.fill_(math.nan)
-    with pytest.raises(USOError, match="Go on from the last checkpoint"):
+    with pytest.raises(USOError, match="Begin another run with a smaller optimizer.lr"):
         trainer.run()
     assert state.checkpoints(trainer.checkpoints) == []
 
@@ -82,6 +82,39 @@ def test_accumulated_micro_batches_are_one_batch(tmp_path: Path) -> None:
     trainer.batches.position = Position()
     norm = trainer.update()["gradient_norm"]
     assert norm == pytest.approx(float(torch.stack([gradient.norm() for gradient in expected]).norm()), rel=1e-4)
+    trainer.batches.close()
+
+
+def test_every_sample_weighs_the_same_in_a_short_micro_batch(tmp_path: Path) -> None:
+    """Catches the last sample of a bucket, alone in its micro-batch, that weighs double."""
+    rows = write_rows(tmp_path / "rows", 3)
+    config = tiny_config(tmp_path, rows, batch=4, micro_batch=2, optimizer={"lr": 1e-3, "clip": None})
+    trainer = tiny_trainer(config)
+    batches = [trainer.batches.take() for _ in range(2)]
+    assert sorted(batch.size for batch in batches) == [1, 2]
+    loss = torch.stack([batch.size * trainer.flow_loss(batch) for batch in batches]).sum() / 3
+    expected = torch.autograd.grad(loss, list(trainer.parameters.values()))
+    trainer.batches.position = Position()
+    values = trainer.update()
+    assert values["gradient_norm"] == pytest.approx(float(torch.stack([g.norm() for g in expected]).norm()), rel=1e-4)
+    assert values["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+    trainer.batches.close()
+
+
+def test_short_micro_batches_run_uncompiled(tmp_path: Path) -> None:
+    """Catches minutes of compilation for the one short batch of every bucket."""
+    rows = write_rows(tmp_path / "rows", 3)
+    trainer = tiny_trainer(tiny_config(tmp_path, rows, batch=4, micro_batch=2, compile=True))
+    block = trainer.pipeline.transformer.transformer_blocks[0]
+    own, sizes = block.forward, []
+
+    def compiled(*args: Any, **options: Any) -> Any:
+        sizes.append(options["hidden_states"].shape[0])
+        return own(*args, **options)
+
+    block.forward = compiled
+    trainer.update()
+    assert sizes == [2]  # and not the last sample's
     trainer.batches.close()
 
 

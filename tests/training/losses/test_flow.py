@@ -43,6 +43,18 @@ def test_flux_shift_counts_tokens_truly() -> None:
         assert median == pytest.approx(float(torch.sigmoid(mu)), abs=0.01)
 
 
+def test_unos_levels_reach_further_than_ours() -> None:
+    """Catches a preset that is ours by another name, and shares that `FlowConfig` tells wrongly."""
+    ours, unos = (
+        draw_levels(FlowConfig(sampling=sampling), 40_000, 1024, 1024, generator(0, "test"))
+        for sampling in ("logit_normal", "uno")
+    )
+    for levels, above, below in ((ours, 0.04, 0.01), (unos, 0.14, 0.095)):
+        assert float(levels.median()) == pytest.approx(0.76, abs=0.01)
+        assert float((levels > 0.95).float().mean()) == pytest.approx(above, abs=0.006)
+        assert float((levels < 0.25).float().mean()) == pytest.approx(below, abs=0.006)
+
+
 @pytest.mark.parametrize("sampling", ["uniform", "logit_normal"])
 def test_levels_are_inside_and_repeat(sampling: Any) -> None:
     """Catches a level of 0 or 1, where the shift divides by zero, and draws that depend on something else."""

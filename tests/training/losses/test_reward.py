@@ -246,3 +246,17 @@ def test_held_out_scores_are_of_another_descriptor(tmp_path: Path) -> None:
     assert set(scores) == {f"validation/{name}/{mode}" for name in ("style", "style_held_out") for mode in modes}
     assert scores["validation/style/style"] != scores["validation/style_held_out/style"]
     trainer.batches.close()
+
+
+def test_vectors_of_references_do_not_pile_up(tmp_path: Path) -> None:
+    """Catches a device that fills up with the vector of every style picture of the data."""
+    write_rows(tmp_path, 3)
+    score = judge()
+    for number in range(3):
+        score.score(torch.ones(1, 3, 8, 8), ((tmp_path / f"style-{number}.png",),))
+    one = score._vectors.bytes // 3
+    assert len(score._vectors) == 3  # in host memory, within a limit
+    score._vectors.limit = 2 * one
+    write_rows(tmp_path / "more", 1)
+    score.score(torch.ones(1, 3, 8, 8), ((tmp_path / "more" / "style-0.png",),))
+    assert score._vectors.bytes <= 2 * one

@@ -46,7 +46,8 @@ def test_a_new_lora_changes_nothing(golden: Case) -> None:
     before = velocity_of(pipeline, golden, "style_subject")
     lora = Lora(pipeline.transformer, rank=4, seed=0)
     assert torch.equal(velocity_of(pipeline, golden, "style_subject"), before)
-    assert all(bool(pair.down.any()) for pair in lora.pairs.values())
+    for pair in lora.pairs.values():  # as the released code draws it; the paper's learning rate belongs to that
+        assert float(pair.down.detach().std()) == pytest.approx(1 / 4, rel=0.25)
 
 
 @pytest.mark.parametrize("stage", ["stage1", "joint"])

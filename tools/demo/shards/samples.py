@@ -74,6 +74,11 @@ class ShardSample:
     shape: Shape
     styles: tuple[ShardPicture, ...]
 
+    @property
+    def moved(self) -> bool:
+        layout: str = self.shards.words[self.features.target.index]["labels"]["layout"]
+        return layout == "moved"
+
 
 def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
     """Triplets of a folder, in the ways of use that the run reads; those of strangers only with their content.

@@ -6,13 +6,13 @@ Draws no noise and knows no network.
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import torch
 
 from uso.config import Strict
 from uso.errors import ConfigError
-from uso.training.config import TrainingConfig
+from uso.training.config import FeatureKind, TrainingConfig
 from uso.training.data.buckets import Draw, epoch_batches
 from uso.training.data.source import EMPTY, FeatureStore, StylePicture, TrainingSample
 from uso.training.losses.teacher import extra_prompts
@@ -120,6 +120,7 @@ class Batches:
         self._position = Position(samples=len(samples))
         self._epoch: tuple[int, list[list[Draw]]] | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._ahead = set(config.data.cached) == set(get_args(FeatureKind))  # encoders share the device with the step
         self._next: tuple[Position, Future[TrainingBatch]] | None = None
 
     @property
@@ -134,6 +135,10 @@ class Batches:
     def take(self) -> TrainingBatch:
         """The next batch."""
         position = self._position
+        if not self._ahead:
+            batch = self._read(position)
+            self._position = self._after(position)
+            return batch
         if self._next is not None and self._next[0] == position:
             batch = self._next[1].result()
         else:
@@ -164,7 +169,6 @@ class Batches:
                 micro_batch=self.config.micro_batch,
                 seed=self.config.seed,
                 epoch=epoch,
-                whole=self.config.compile,  # another size is another compilation
             )
             if len(batches) < self.processes:
                 raise ConfigError(
@@ -183,7 +187,7 @@ class Batches:
         chosen = [self.samples[draw.index].features for draw in draws]
         empty, stacked = self.features.empty_prompt, self.features.stacked
         embeds, pooled = self._prompts(
-            [features.prompt if draw.text else empty for features, draw in zip(chosen, draws, strict=True)]
+            [features.prompt if self._reads_text(draw) else empty for features, draw in zip(chosen, draws, strict=True)]
         )
         with_style, with_content = draws[0].style, draws[0].content
         slots = list(zip(*(features.styles for features in chosen), strict=True)) if with_style else []
@@ -206,6 +210,9 @@ class Batches:
             style_pictures=tuple(tuple(self.samples[draw.index].styles) if with_style else () for draw in draws),
             prompts=prompts,
         )
+
+    def _reads_text(self, draw: Draw) -> bool:
+        return draw.text or (draw.content and self.samples[draw.index].moved)
 
     def _prompts(self, features: Sequence[Any]) -> Prompts:
         found = self.features.stacked(features)

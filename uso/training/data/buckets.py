@@ -107,24 +107,24 @@ class Shape:
 
 
 def epoch_batches(
-    shapes: Sequence[Shape], dropout: DropoutConfig, *, micro_batch: int, seed: int, epoch: int, whole: bool = False
+    shapes: Sequence[Shape], dropout: DropoutConfig, *, micro_batch: int, seed: int, epoch: int
 ) -> list[list[Draw]]:
     """One epoch's micro-batches, in order: every sample once, all of a batch alike in number of tokens.
 
-    The last batch of a bucket may be smaller than the others; `whole` leaves it out, unless it is all there is.
+    The last batch of a bucket may be smaller than the others.
     """
     draw = generator(seed, "epoch", epoch)
     order = torch.randperm(len(shapes), generator=draw).tolist()
-    chances = torch.rand(len(shapes), 3, generator=draw).tolist()
+    chances = torch.rand(len(shapes), 2, generator=draw).tolist()
     buckets: dict[Shape, list[Draw]] = {}
     for index in order:
         shape = shapes[index]
-        text, style, content = chances[index]
+        text, loss = chances[index]
         drawn = Draw(
             index,
             text=text >= dropout.text,
-            style=shape.styles > 0 and style >= dropout.style,
-            content=shape.content is not None and content >= dropout.content,
+            style=shape.styles > 0 and loss >= dropout.style,
+            content=shape.content is not None and not dropout.style <= loss < dropout.style + dropout.content,
         )
         kept = Shape(shape.target, shape.content if drawn.content else None, shape.styles if drawn.style else 0)
         buckets.setdefault(kept, []).append(drawn)
@@ -133,6 +133,4 @@ def epoch_batches(
         for bucket in buckets.values()
         for start in range(0, len(bucket), micro_batch)
     ]
-    if whole:
-        batches = [batch for batch in batches if len(batch) == micro_batch] or batches
     return [batches[index] for index in torch.randperm(len(batches), generator=draw).tolist()]

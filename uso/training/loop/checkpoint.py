@@ -27,11 +27,15 @@ from uso.training.model.export import write_safetensors
 _NAME = re.compile(r"step-(\d{8})")
 _PART = ".part"
 
-FIXED = (
-    *("model", "start", "learns", "reads", "lora", "dropout"),
-    *("seed", "batch", "micro_batch", "base", "precision", "ema"),
+FREE = (
+    *("name", "description", "output", "steps", "device", "compile", "gradient_checkpointing", "export_dtype"),
+    *("tensorboard", "log_every", "stop_after_minutes", "checkpoint", "validation"),
+    *("data.cache", "data.cached", "data.memory_gib", "reward.held_out", "reward.held_out_weights"),
 )
-"""Keys of a config that a resumed run cannot change; nor can it change `data`, except for the cache."""
+"""Keys of a config that a resumed run may change; with all others it would be another run."""
+
+FORMAT = 2
+"""Of a checkpoint. Those of format 1, which say none, stand in epochs of another order."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ def save(
     part.mkdir(parents=True)
     write_safetensors(part / "state.safetensors", tensors)
     record = {
+        "format": FORMAT,
         "step": progress.step,
         "position": progress.position.model_dump(),
         "seconds": progress.seconds,
@@ -115,17 +120,31 @@ def check_config(checkpoint: Path, config: TrainingConfig) -> None:
     Raises:
         ConfigError: names the key and both values.
     """
-    then, now = read_record(checkpoint)["config"], config.model_dump(mode="json")
-    then_data, now_data = ({**values["data"], "cache": None, "memory_gib": None} for values in (then, now))
-    pairs = [(key, then.get(key), now[key]) for key in FIXED]
-    pairs += [("optimizer.kind", then["optimizer"].get("kind"), now["optimizer"]["kind"])]
-    pairs += [(f"data.{key}", then_data.get(key), now_data[key]) for key in now_data]
-    for key, before, after in pairs:
-        if before != after:
+    record = read_record(checkpoint)
+    if record.get("format") != FORMAT:
+        raise ConfigError(
+            f"{checkpoint} was made by an earlier version of this program, whose epochs have another order. Begin "
+            "another run from the files beside it: start.projector=FILE, start.lora=FILE, output=FOLDER."
+        )
+    then, now = dict(_dotted(record["config"])), dict(_dotted(config.model_dump(mode="json")))
+    fixed_steps = config.optimizer.decay != "constant"  # the learning rate of every step depends on how many there are
+    for key in dict.fromkeys((*now, *then)):
+        free = any(key == name or key.startswith(f"{name}.") for name in FREE)
+        if then.get(key) != now.get(key) and (not free or (key == "steps" and fixed_steps)):
             raise ConfigError(
-                f"{checkpoint} was made with {key}={json.dumps(before)}, and this run has {json.dumps(after)}. Go on "
-                "with the same value, or begin anew in another folder: output=FOLDER."
+                f"{checkpoint} was made with {key}={json.dumps(then.get(key))}, and this run has "
+                f"{json.dumps(now.get(key))}. Go on with the same value, or begin anew in another folder: "
+                "output=FOLDER."
             )
+
+
+def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(`key.key`, value) of everything in nested dictionaries."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def check_samples(checkpoint: Path, count: int) -> None:

@@ -68,12 +68,15 @@ class Validation:
         return [Feature("prompt"), *(Feature("prompt", prompt=sample.sentence) for sample in self.samples)]
 
     def requests(self) -> Iterator[tuple[str, int, GenerationRequest, tuple[Path, ...]]]:
-        """(mode, row, request, style files) of every picture."""
+        """(mode, row, request, style files) of every picture, in the modes of what the run reads."""
+        reads = self.config.reads
         every_style = [style for sample in self.samples for style in sample.styles]
         for number, sample in enumerate(self.samples):
             styles = [*sample.styles, *(style for style in every_style if style not in sample.styles)]
             for mode, (with_text, with_content, count) in MODES.items():
-                if (with_content and sample.content is None) or count > len(styles):
+                if (with_content and ("content" not in reads or sample.content is None)) or count > len(styles):
+                    continue
+                if count and "style" not in reads:
                     continue
                 yield (
                     mode,

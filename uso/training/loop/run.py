@@ -96,8 +96,8 @@ class Run:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.optimizer.zero_grad(set_to_none=True)
             raise USOError(
-                f"The loss became {loss} and the gradient's norm {norm} in step {step + 1}. Go on from the last "
-                "checkpoint with a smaller optimizer.lr."
+                f"The loss became {loss} and the gradient's norm {norm} in step {step + 1}. Begin another run with a "
+                "smaller optimizer.lr, from the files that this one has written or anew."
             )
         for group in self.optimizer.param_groups:
             group["lr"] = rate

@@ -6,7 +6,7 @@ gradients are averaged once per update.
 
 import logging
 import warnings
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 from typing import Any
@@ -136,6 +136,8 @@ class Trainer(Run):
     def update(self) -> dict[str, float]:
         """One step: gradients of `accumulation` micro-batches, clipped, and an update. Returns what to log.
 
+        Every sample weighs the same, in short micro-batches too.
+
         The run can stop between micro-batches: a launcher of several processes waits for 30 seconds, and a step may
         take longer.
 
@@ -147,22 +149,26 @@ class Trainer(Run):
         weight = 0.0 if self.reward is None else self.reward.config.weight_at(step)
         losses: list[torch.Tensor] = []
         rewards: list[torch.Tensor] = []
+        samples = 0
         for _ in range(self.accumulation):
             if losses and self.must_stop(late=False):
                 self.optimizer.zero_grad(set_to_none=True)
                 raise Stopped
             batch = self.batches.take()
-            loss = self.flow_loss(batch)
-            (loss / self.accumulation).backward()
-            losses.append(loss.detach())
-            reward = None
-            if self.reward is not None and weight > 0:
-                reward = self.reward.rewards(batch, self.autocast)
-            if reward is not None:
-                (-weight * reward.mean() / self.accumulation).backward()
-                rewards.append(reward.detach())
-        self._share_gradients()
-        mean_loss = float(reduce(torch.stack(losses).mean(), "mean"))
+            samples += batch.size
+            with self._blocks_for(batch):
+                loss = batch.size * self.flow_loss(batch)
+                loss.backward()
+                losses.append(loss.detach())
+                reward = None
+                if self.reward is not None and weight > 0:
+                    reward = self.reward.rewards(batch, self.autocast)
+                if reward is not None:
+                    (-weight * batch.size * reward.mean()).backward()
+                    rewards.append(reward.detach())
+        total = float(reduce(torch.tensor(float(samples), device=self.process.device), "sum"))
+        self._share_gradients(total)
+        mean_loss = float(reduce(torch.stack(losses).sum(), "sum")) / total
         values = {"loss": mean_loss, **self.apply(mean_loss)}
         if weight > 0:
             found = gather_object([float(each) for some in rewards for each in some])  # of all: one may have none
@@ -171,12 +177,19 @@ class Trainer(Run):
         self.progress = state.Progress(step + 1, self.batches.position, self.progress.seconds)
         return values
 
-    def _share_gradients(self) -> None:
-        """Average gradients over processes."""
-        if self.process.num_processes > 1:
-            for parameter in self.parameters.values():
+    def _blocks_for(self, batch: TrainingBatch) -> AbstractContextManager[Any]:
+        """Blocks as a batch runs through them: the last one of a bucket may be short, and is not compiled for."""
+        short = self.config.compile and batch.size < self.config.micro_batch
+        return uncompiled(self.pipeline.transformer) if short else nullcontext()
+
+    def _share_gradients(self, samples: float) -> None:
+        """The mean over all samples of the step, of all processes: gradients so far are sums."""
+        for parameter in self.parameters.values():
+            if self.process.num_processes > 1:
                 gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = reduce(gradient, "mean")
+                parameter.grad = reduce(gradient, "sum")
+            if parameter.grad is not None:
+                parameter.grad /= samples
 
     # The run.
 

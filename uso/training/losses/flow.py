@@ -23,10 +23,10 @@ def draw_levels(config: FlowConfig, count: int, height: int, width: int, draw: t
     Args:
         height, width: the pictures', in pixels; FLUX's shift depends on their number of tokens.
     """
-    if config.sampling == "uniform":
-        levels = torch.rand(count, generator=draw)
-    else:
+    if config.sampling == "logit_normal":
         levels = torch.sigmoid(config.mean + config.deviation * torch.randn(count, generator=draw))
+    else:
+        levels = torch.rand(count, generator=draw)
     levels = levels.clamp(_LEAST, 1 - _LEAST)
     return levels if config.shift is None else shifted(levels, schedule_mu(config.shift, height, width))
 

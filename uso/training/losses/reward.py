@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from uso.config import ROOT
+from uso.config import ROOT, from_home
 from uso.images import open_image
+from uso.pipeline.cache import TensorCache
 from uso.pipeline.latents import CELL, LATENT_CHANNELS, image_to_tensor, pack, unpack
 from uso.pipeline.pipeline import USOPipeline
 from uso.pipeline.schedule import schedule_sigmas
@@ -34,8 +35,12 @@ def load_descriptor(name: str, weights: str | None, device: torch.device) -> nn.
     Raises:
         ConfigError: there is no such function.
     """
-    descriptor: nn.Module = find("descriptor", name)(str(ROOT / weights) if weights else None)
+    descriptor: nn.Module = find("descriptor", name)(str(ROOT / from_home(weights)) if weights else None)
     return descriptor.to(device).eval().requires_grad_(False)
+
+
+_VECTORS = 2**28
+"""Bytes of host memory for vectors of style references; CSD's take 3 KiB each."""
 
 
 class StyleScore:
@@ -44,7 +49,7 @@ class StyleScore:
     def __init__(self, descriptor: nn.Module, device: torch.device) -> None:
         self.descriptor = descriptor
         self.device = device
-        self._vectors: dict[StylePicture, torch.Tensor] = {}
+        self._vectors = TensorCache(_VECTORS)
 
     def score(self, pixels: torch.Tensor, references: tuple[tuple[StylePicture, ...], ...]) -> torch.Tensor:
         """Cosines: [B]; the mean over the references of a picture that has several.
@@ -59,10 +64,13 @@ class StyleScore:
 
     @torch.no_grad()
     def _vector(self, source: StylePicture) -> torch.Tensor:
-        if source not in self._vectors:
+        """Of a reference; kept in host memory."""
+
+        def compute() -> tuple[torch.Tensor]:
             image = open_image(source.read_bytes(), source.name) if isinstance(source, Path) else source.open()
-            self._vectors[source] = self.descriptor(image_to_tensor(image).to(self.device))[0]
-        return self._vectors[source]
+            return (self.descriptor(image_to_tensor(image).to(self.device))[0],)
+
+        return self._vectors.get(source, self.device, compute)[0]
 
 
 class StyleReward:

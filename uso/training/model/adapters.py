@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from uso.config import ROOT
+from uso.config import ROOT, from_home
 from uso.errors import CheckpointError
 from uso.pipeline.pipeline import USOPipeline
 from uso.training.config import TrainingConfig
@@ -27,6 +27,8 @@ _LEVELS = "levels."
 class LoraPair(nn.Module):
     """`up @ down` is what is added to a weight; float32, and 0 at first because `up` is.
 
+    `down` is drawn with deviation 1 / rank, as in the released code, to which the paper's learning rate belongs.
+
     Args:
         draw: of the numbers of `down`; without one there are only shapes.
     """
@@ -35,7 +37,7 @@ class LoraPair(nn.Module):
         super().__init__()
         device = "meta" if draw is None else "cpu"
         down = torch.empty(rank, in_features, device=device)
-        self.down = nn.Parameter(down if draw is None else down.normal_(0, in_features**-0.5, generator=draw))
+        self.down = nn.Parameter(down if draw is None else down.normal_(0, 1 / rank, generator=draw))
         self.up = nn.Parameter(torch.zeros(out_features, rank, device=device))
 
 
@@ -164,7 +166,7 @@ class Learners:
         if "lora" in config.learns:
             lora = Lora(pipeline.transformer, config.lora.rank, config.seed)
             if config.start.lora is not None and pipeline.transformer.device.type != "meta":
-                lora.load(load_file(ROOT / config.start.lora), config.start.lora)
+                lora.load(load_file(ROOT / from_home(config.start.lora)), config.start.lora)
             self.parts["lora"] = dict(lora.to(pipeline.work_device).named_parameters())
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)

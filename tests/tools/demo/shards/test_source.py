@@ -30,9 +30,9 @@ from tools.demo.training.words import NAMED
 from tools.demo.world.triplets import Miniature
 from uso.errors import ConfigError
 from uso.pipeline.pipeline import USOPipeline
-from uso.training.config import DropoutConfig, TrainingConfig
+from uso.training.config import TrainingConfig
 from uso.training.data.batches import Batches
-from uso.training.data.buckets import Draw, Shape, epoch_batches
+from uso.training.data.buckets import Draw
 from uso.training.losses.reward import StyleScore
 from uso.training.prepare import read_data
 
@@ -137,16 +137,6 @@ def test_without_content_words_say_what_is_there(shards: Shards) -> None:
     samples = shard_samples(shards, run("stage1-mini"))
     assert [way(sample) for sample in samples] == [(False, True)] * COUNT
     assert all(s.features.prompt.prompt == words["sentence"] for s, words in zip(samples, shards.words, strict=True))
-
-
-@pytest.mark.parametrize(("whole", "sizes"), [(False, [1, 1, 4, 4, 4]), (True, [4, 4, 4])])
-def test_compiled_runs_take_whole_batches(whole: bool, sizes: list[int]) -> None:
-    """A batch of another size is another compilation."""
-    shapes = [Shape((SIDE, SIDE), None, index % 2) for index in range(10)] + [Shape((SIDE, SIDE), None, 0)] * 4
-    batches = epoch_batches(shapes, DropoutConfig(), micro_batch=4, seed=0, epoch=0, whole=whole)
-    assert sorted(map(len, batches)) == sizes
-    few = epoch_batches(shapes[:2], DropoutConfig(), micro_batch=4, seed=0, epoch=0, whole=whole)
-    assert sum(map(len, few)) == 2  # all that there is
 
 
 # Two styles
