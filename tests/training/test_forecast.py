@@ -35,7 +35,21 @@ def test_every_shipped_config_has_a_forecast(name: str, capsys: pytest.CaptureFi
     assert main(["train", name, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert said.startswith(f"{name}: ")
-    assert all(line in said for line in ("frozen weights", "optimizer", "activations", "One step:"))
+    assert all(
+        line in said for line in ("frozen weights", "optimizer", "activations", "Cache of features", "One step:")
+    )
+
+
+def test_a_forecast_says_what_the_cache_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a disk that is full after two days of encoding; and encoders that stay, and are not counted."""
+    assert main(["train", "stage2", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "10.5 MB a row on the disk (prompt 4.2, latents 1.3, style 5.0)" in said and "2.1 TB for the paper's" in said
+    config = load_training_config("stage2", ["data.cached=[style]"])
+    kept, fewer = dry_run(load_training_config("stage2")), dry_run(config)
+    assert list(fewer.row_bytes) == ["style"] and fewer.row_bytes["style"] == kept.row_bytes["style"]
+    assert fewer.frozen - kept.frozen == pytest.approx(9.1 * GIB, rel=0.03)  # T5 and CLIP
+    assert "text encoders stay" in as_text(config, fewer)
 
 
 def test_a_forecast_counts_the_steps_with_a_reward() -> None:
@@ -43,7 +57,7 @@ def test_a_forecast_counts_the_steps_with_a_reward() -> None:
     config = load_training_config("stage1", ["steps=10", "reward.start_step=4", "reward.every=2"])
     sizes = ("learned_parameters", "frozen", "learned", "gradients", "optimizer", "mean", "activations")
     nothing = dict.fromkeys((*sizes, "activations_stored", "reward_activations"), 0)
-    said = as_text(config, DryRun(tokens=(1, 0, 1), **nothing, flops=10**17, reward_flops=3 * 10**17))
+    said = as_text(config, DryRun(tokens=(1, 0, 1), **nothing, flops=10**17, reward_flops=3 * 10**17, row_bytes={}))
     assert "One step with reward: 3e+05 TFLOP more. 3 of 10 steps have one." in said
     seconds = (10 + 3 * 3) * 10**17 / 165e12
     assert f"the least: 606 s a step, {duration(seconds)} for 10 steps on one card." in said

@@ -21,8 +21,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     _add_make(kinds)
     check = kinds.add_parser("check", help="name every row that cannot be used")
     check.add_argument("file", type=Path, metavar="FILE", help="JSON lines")
-    check.add_argument("--min-side", type=int, default=64, metavar="PIXELS", help="least short side (64)")
-    check.add_argument("--links", action="store_true", help="pictures may lie in linked folders")
+    check.add_argument("--min-side", type=int, default=0, metavar="PIXELS", help="also name pictures that are smaller")
     check.set_defaults(run=_check)
     return parser
 
@@ -85,6 +84,6 @@ def _make(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from uso.training.data.check import check_rows
 
-    report = check_rows(args.file, args.min_side, meter("pictures looked at"), os.cpu_count() or 1, args.links)
+    report = check_rows(args.file, args.min_side, meter("pictures looked at"), os.cpu_count() or 1)
     print(report.text())
     return FAILED if report.problems else 0

@@ -53,6 +53,8 @@ class DryRun:
     """Operations of one whole step, all processes together."""
     reward_flops: int
     """What the reward adds to a step that has one."""
+    row_bytes: dict[str, int]
+    """What one row takes on the disk, by kind of feature."""
 
     @property
     def total(self) -> int:
@@ -76,7 +78,7 @@ def dry_run(config: TrainingConfig, changes: dict[str, dict[str, Any]] | None = 
         quantize_base(pipeline)
     learners = Learners(pipeline, config)
     count = sum(parameter.numel() for parameter in learners.parameters.values())
-    frozen = _frozen(pipeline, learners, _FLOAT32 if config.base == "float32" else None)
+    frozen = _frozen(pipeline, learners, config)
     for parameter in learners.parameters.values():
         parameter.data = parameter.data.to(dtype)  # what autocast, or the layer, makes of it for a product
     target, content = largest(config)
@@ -110,19 +112,30 @@ def dry_run(config: TrainingConfig, changes: dict[str, dict[str, Any]] | None = 
         reward_activations=reward,
         flops=(forward * passes + answers) * config.batch,
         reward_flops=round(forward * (mean_steps + passes) * samples) if with_reward else 0,
+        row_bytes=_row_bytes(batch, config),
     )
 
 
-def _frozen(pipeline: USOPipeline, learners: Learners, per_number: int | None) -> int:
-    """Bytes of what is on the device and does not learn: all but the text encoders.
+def _row_bytes(batch: TrainingBatch, config: TrainingConfig) -> dict[str, int]:
+    """Of the features of one row that a run keeps on the disk."""
+    latents = [batch.latents] if batch.content is None else [batch.latents, batch.content]
+    kinds = {
+        "prompt": [batch.prompt_embeds, batch.pooled],
+        "latents": latents,
+        "style": [tensor for style in batch.styles for tensor in style.values()],
+    }
+    kept = {kind: sum(tensor.nbytes for tensor in kinds[kind]) // batch.size for kind in config.data.cached}
+    return {kind: size for kind, size in kept.items() if size}
 
-    Args:
-        per_number: bytes of a number where it is held in another dtype than it is traced in.
-    """
+
+def _frozen(pipeline: USOPipeline, learners: Learners, config: TrainingConfig) -> int:
+    """Bytes of what is on the device and does not learn; the text encoders stay only where prompts are not cached."""
     learning = {id(parameter) for parameter in learners.parameters.values()}
+    per_number = _FLOAT32 if config.base == "float32" else None  # it may be traced in another dtype than it is held in
+    encoders = () if "prompt" in config.data.cached else (pipeline.text_encoder, pipeline.text_encoder_2)
     sized = sum(
         parameter.numel() * (per_number or parameter.element_size())
-        for module in [*network(pipeline), pipeline.image_encoder]
+        for module in [*network(pipeline), pipeline.image_encoder, *encoders]
         for parameter in module.parameters()
         if id(parameter) not in learning
     )
@@ -145,6 +158,18 @@ def _forward_flops(pipeline: USOPipeline, batch: TrainingBatch) -> int:
     )
 
 
+def _disk(row_bytes: dict[str, int]) -> str:
+    """What the cache of features takes, for a person to read."""
+    one = sum(row_bytes.values())
+    if not one:
+        return "No features are kept on the disk: everything is encoded at every step."
+    parts = ", ".join(f"{kind} {size / 1e6:.1f}" for kind, size in row_bytes.items())
+    return (
+        f"Cache of features: {one / 1e6:.1f} MB a row on the disk ({parts}): {one / 1e6:.0f} GB for 1,000 rows, "
+        f"{200_000 * one / 1e12:.1f} TB for the paper's 200,000. data.cached names the kinds that are kept."
+    )
+
+
 def as_text(config: TrainingConfig, found: DryRun) -> str:
     """A forecast for a person to read."""
 
@@ -161,7 +186,7 @@ def as_text(config: TrainingConfig, found: DryRun) -> str:
         f"once, {config.batch} a step.",
         "",
         "Device memory of one process, in GiB:",
-        line("frozen weights", found.frozen, "text encoders are freed"),
+        line("frozen weights", found.frozen, f"text encoders {'are freed' if 'prompt' in found.row_bytes else 'stay'}"),
         line("learned weights", found.learned),
         line("gradients", found.gradients),
         line("optimizer", found.optimizer, config.optimizer.kind),
@@ -173,6 +198,7 @@ def as_text(config: TrainingConfig, found: DryRun) -> str:
     lines += [
         line("sum", found.total, "scratch memory of kernels and a reward's descriptor come on top"),
         "",
+        _disk(found.row_bytes),
         f"One step: {found.flops / 1e12:.3g} TFLOP of the transformer.",
     ]
     if found.reward_flops:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.support.drawn import needs_font
+from tests.support.tiny_training import tiny_config
 from tools.demo.shards import shards as shards_module
 from tools.demo.shards.files import make_files
 from tools.demo.shards.shards import Shards, make_shards
@@ -17,7 +18,8 @@ from tools.demo.world.triplets import Miniature, Sample, Triplet
 from uso.cli.main import main
 from uso.errors import ConfigError, RequestError
 from uso.training.data.check import check_rows
-from uso.training.data.rows import Row, parse_row, read_rows, write_rows
+from uso.training.data.rows import Row, checked_row, parse_row, read_rows, write_rows
+from uso.training.data.samples import read_samples
 
 Values = dict[str, Any]
 
@@ -46,8 +48,8 @@ def problems(folder: Path, *rows: Values | str, **options: Any) -> list[str]:
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     """Catches a label that is lost, or a text that JSON lines break apart."""
     rows = [
-        Row(prompt="", content="x/a.png", styles=("b.png", "c.png"), target="d.png", layout="kept", seed=3),
-        Row(prompt='Ein Fuchs\u2028 "im Schnee"\n.', target="e.png", styles=("b.png",), params={"ink": [0.1, 0.2]}),
+        Row(prompt="", content="x/a.png", styles=("b.png", "c.png"), target="d.png", layout="kept"),
+        checked_row({"prompt": 'Ein Fuchs\u2028 "im Schnee"\n.', "target": "e.png", "params": {"ink": [0.1, 0.2]}}),
     ]
     write_rows(tmp_path / "deep" / "rows.jsonl", rows)
     assert read_rows(tmp_path / "deep" / "rows.jsonl") == rows
@@ -59,7 +61,7 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     [
         ("{", "It is not JSON"),
         ("[1]", "It is no JSON object"),
-        (json.dumps(row(promt="x")), "There is no 'promt'. The keys of a row are: prompt, content, styles, target"),
+        (json.dumps({"promt": "x", "target": "a.png"}), 'There is no "promt". Did you mean "prompt"?'),
         (json.dumps({"prompt": ""}), '"target": Field required'),
         (json.dumps(row(prompt=3)), '"prompt": Input should be a valid string'),
         (json.dumps(row(layout="same")), "\"layout\": Input should be 'kept' or 'moved'"),
@@ -91,51 +93,45 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_good_rows_pass(folder: Path) -> None:
-    """Catches a checker that refuses what the trainer takes: kept layouts, one kind of reference, shared pictures."""
-    assert problems(folder, row(), row(prompt="", target="b.png", styles=["a.png"], layout="kept")) == []
-    assert problems(folder, row(content=None)) == []
-    assert problems(folder, row(styles=[], prompt="")) == []
+    """Catches a checker that refuses what the trainer takes: kept layouts, also by an instruction, one kind of
+    reference or none, shared pictures and targets, labels of one's own, pictures elsewhere. Both read the same rows."""
+    good = [
+        row(),
+        row(prompt="", target="b.png", styles=["a.png"], layout="kept"),
+        row(layout="kept", prompt="Transform the style into ink."),
+        row(content=None, score=[1, 2], seed="a7"),
+        row(styles=None, prompt=""),
+        row(content=str(folder / "a.png"), styles=[f"../{folder.name}/b.png"]),
+        {"target": "c.png", "sentence": "A fox."},
+    ]
+    assert problems(folder, *good) == []
+    samples = read_samples(folder / "rows.jsonl", tiny_config(folder, folder).data, ("style", "content"))
+    assert [sample.moved for sample in samples] == [True, False, False, False, False, True, False]
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"content": "no.png"}, '"content": no.png is not there.'),
-        ({"styles": ["b.png", "no.png"]}, '"styles[2]": no.png is not there.'),
+        ({"styles": ["c.png", "no.png"]}, '"styles[2]": no.png is not there.'),
         ({"target": "broken.png"}, '"target": broken.png cannot be used: it is damaged or incomplete'),
         ({"target": "text.png"}, '"target": text.png cannot be used: it is not a picture'),
         ({"content": "small.png"}, '"content": small.png has 96 x 40 pixels; the short side needs at least 64.'),
-        ({"content": "long.png"}, '"content": long.png has 400 x 90 pixels; at most 4 to 1 is accepted.'),
-        ({"content": "/etc/passwd"}, "\"content\": '/etc/passwd' is an absolute path"),
-        ({"content": "C:\\a.png"}, "is an absolute path"),
-        ({"target": "../c.png"}, "\"target\": '../c.png' leads out of the data file's folder"),
-        ({"target": "link.png"}, "\"target\": 'link.png' leads out of the data file's folder"),
-        ({"target": ""}, '"target": it names no file'),
+        ({"target": ""}, '"target" names no file'),
         ({"target": "a.png"}, '"content" is the target itself'),
-        ({"content": None, "styles": []}, 'It has neither "content" nor "styles"'),
-        ({"content": None, "prompt": " "}, '"prompt" is empty without "content"'),
         ({"prompt": "", "layout": "moved"}, '"prompt" is empty though "layout" is "moved"'),
-        ({"layout": "kept"}, '"prompt" is not empty though "layout" is "kept"'),
-        ({"prompt": "x" * 2001}, '"prompt" has 2001 characters; at most 2000'),
     ],
 )
 def test_every_kind_of_bad_row_is_named(
-    folder: Path,
-    changes: Values,
-    says: str,
-    picture: Callable[..., Image.Image],
-    tmp_path_factory: pytest.TempPathFactory,
+    folder: Path, changes: Values, says: str, picture: Callable[..., Image.Image]
 ) -> None:
-    """Catches a row that would stop a run after an hour, or leak a file from elsewhere into a model."""
+    """Catches a row that would stop a run after an hour."""
     whole = (folder / "a.png").read_bytes()
     (folder / "broken.png").write_bytes(whole[: len(whole) // 2])
     (folder / "text.png").write_text("no picture")
     picture(96, 40).save(folder / "small.png")
-    picture(400, 90).save(folder / "long.png")
-    outside = tmp_path_factory.mktemp("outside") / "secret.png"
-    picture(96, 80).save(outside)
-    (folder / "link.png").symlink_to(outside)
-    found = problems(folder, row(), row(**({"target": "b.png", "styles": ["c.png"]} | changes)))
+    changed = row(**({"target": "b.png", "styles": ["c.png"]} | changes))
+    found = problems(folder, row(), changed, min_side=64)
     assert any(text.startswith("line 2: ") and says in text for text in found), found
     assert all(text.startswith("line 2: ") for text in found)
 
@@ -143,21 +139,7 @@ def test_every_kind_of_bad_row_is_named(
 def test_all_bad_rows_are_named_at_once(folder: Path) -> None:
     """Catches a checker that stops at the first: an hour per mistake."""
     found = problems(folder, row(content="no.png"), "{", row(target="b.png", styles=[]), row(styles=["no.png"]))
-    assert [text.split(":")[0] for text in found] == ["line 1", "line 2", "line 4", "line 4"]
-    assert '"target": c.png is the target of line 1 already; keep one.' in "\n".join(found)
-
-
-def test_linked_folders_are_read_where_that_is_allowed(
-    folder: Path, picture: Callable[..., Image.Image], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """Catches a link that leads elsewhere unasked, and an allowance that lets names lead elsewhere too."""
-    outside = tmp_path_factory.mktemp("outside")
-    picture(96, 80).save(outside / "d.png")
-    (folder / "disk").symlink_to(outside)
-    rows = row(target="disk/d.png"), row(target="../c.png")
-    assert "or allow links with --links" in problems(folder, *rows)[0]
-    (left,) = problems(folder, *rows, links=True)
-    assert left.startswith("line 2: ") and "leads out of the data file's folder" in left
+    assert [text.split(":")[0] for text in found] == ["line 1", "line 2", "line 4"]
 
 
 def test_a_lower_limit_may_be_asked_for(folder: Path) -> None:
@@ -177,7 +159,8 @@ def test_files_pass_the_checker_and_hold_the_samples(tmp_path: Path) -> None:
     assert check_rows(tmp_path / "rows.jsonl").problems == ()
     for index, one in enumerate(read_rows(tmp_path / "rows.jsonl"), start=2):
         triplet = data.triplet(index)
-        assert (one.prompt, one.layout, one.subject) == (triplet.prompt, triplet.labels.layout, triplet.labels.subject)
+        assert (one.prompt, one.layout) == (triplet.prompt, triplet.labels.layout)
+        assert one.labels["subject"] == triplet.labels.subject
         assert one.content is not None
         for name, pixels in (
             (one.content, triplet.content),
@@ -199,7 +182,8 @@ def test_files_of_two_styles_list_both(tmp_path: Path) -> None:
         triplet = data.triplet(index)
         expected = [pixels for pixels in (triplet.style, triplet.style_2) if pixels is not None]
         counts.append(len(expected))
-        assert (one.style_2, one.style_subject_2) == (triplet.labels.style_2, triplet.labels.style_subject_2)
+        assert one.style_2 == triplet.labels.style_2
+        assert one.labels.get("style_subject_2") == triplet.labels.style_subject_2
         for name, pixels in zip((*one.styles, one.target), (*expected, triplet.target), strict=True):
             with Image.open(tmp_path / name) as opened:
                 np.testing.assert_array_equal(np.asarray(opened), pixels)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from accelerate import PartialState
 
+from tests.conftest import draw_picture
 from tests.support.tiny_training import tiny_config, training_pipeline, write_rows
 from uso.errors import ConfigError
 from uso.training.data.check import check_rows
@@ -46,7 +47,7 @@ def test_without_content_the_sentence_is_the_prompt(tmp_path: Path) -> None:
         told[stage] = [sample.prompt for sample in read_samples(rows, config.data, config.reads)]
     assert told == {"stage1": ["A house stands.", "a red house 1"], "stage2": ["", "a red house 1"]}
     changed(rows, 0, sentence=7)
-    with pytest.raises(ConfigError, match="row 1: sentence is no text"):
+    with pytest.raises(ConfigError, match='line 1: "sentence": Input should be a valid string'):
         read_samples(rows, config.data, config.reads)
 
 
@@ -55,7 +56,7 @@ def test_a_target_in_two_styles_is_not_learned_from_one(tmp_path: Path) -> None:
     (style,) = json.loads(rows.read_text(encoding="utf-8").splitlines()[1])["styles"]
     changed(rows, 1, styles=[style, style], style_2="neon")
     one = tiny_config(tmp_path, rows).data.model_copy(update={"max_styles": 1})
-    with pytest.raises(ConfigError, match=r"row 2: its target is in two styles.*data\.max_styles=2"):
+    with pytest.raises(ConfigError, match=r"line 2: its target is in two styles.*data\.max_styles=2"):
         read_samples(rows, one, ("style",))
     assert [
         len(sample.styles) for sample in read_samples(rows, one.model_copy(update={"max_styles": 2}), ("style",))
@@ -76,6 +77,21 @@ def test_validation_tells_what_a_picture_shows(tmp_path: Path) -> None:
         "layout_style": "",
     }
     assert [feature.prompt for feature in validation.features()] == ["", "A house stands."]
+    for reads, modes in ((("style",), {"text", "style"}), (("content",), {"text", "content"}), ((), {"text"})):
+        validation.config = config.model_copy(update={"reads": reads})
+        assert {mode for mode, *_ in validation.requests()} == modes  # what the run cannot do is not drawn
+
+
+def test_targets_that_are_enlarged_are_told(tmp_path: Path) -> None:
+    """Catches a network that learns blur from small pictures without a word."""
+    rows = write_rows(tmp_path / "rows", 3)
+    draw_picture(40, 24).save(rows.parent / "target-1.png")
+    said: list[str] = []
+    read_data(tiny_config(tmp_path, rows), said.append)
+    assert said == [
+        "1 of 3 targets have fewer pixels than data.resolution=32 reads, and are enlarged: the network learns their "
+        "blur."
+    ]
 
 
 def test_a_projector_alone_learns_from_styles_alone(tmp_path: Path) -> None:
@@ -114,4 +130,4 @@ def test_nobody_encodes_before_all_have_looked(tmp_path: Path, monkeypatch: pyte
     source, held_out = read_data(config)
     trainer = assemble(training_pipeline(), config, source, held_out, PartialState(cpu=True))
     trainer.batches.close()
-    assert waits[0] == 0 < waits[1]
+    assert waits[:2] == [0, 0] and waits[2] > 0  # after hashing, after listing, after encoding

@@ -90,7 +90,7 @@ def test_references_rows_and_report(pictures: Path, tmp_path: Path) -> None:
     rows = read_rows(output / "rows.jsonl")
     assert sorted(row.prompt for row in rows) == ["", "", "A fox in the snow."]
     for row in rows:
-        assert row.scores is not None and set(row.scores) == {"style", "subject", "leak"}
+        assert set(row.labels["scores"]) == {"style", "subject", "leak"}
         target, style, content = (opened(output / str(name)) for name in (row.target, row.styles[0], row.content))
         assert target.size == (96, 64) and np.array_equal(np.asarray(ImageOps.mirror(target)), np.asarray(style))
         assert content.size == target.size

@@ -39,8 +39,7 @@ def triplet_row(triplet: Triplet, names: Mapping[str, str]) -> Row:
         styles=tuple(names[kind] for kind in ("style", "style-2") if kind in names),
         target=names["target"],
         sentence=triplet.sentence,
-        caption=triplet.caption,
-        **triplet.labels.as_json(),
+        **{"caption": triplet.caption, **triplet.labels.as_json()},
     )
 
 

@@ -115,7 +115,7 @@ def _evaluate(args: argparse.Namespace, configs: dict[str, ModelConfig], judge_f
     from tools.demo.shards.arrays import to_bytes
     from tools.demo.world.subjects import font
     from uso.evaluation.metrics.csd import load_csd
-    from uso.training.data.samples import file_sha256
+    from uso.training.data.files import file_sha256
 
     began = time.perf_counter()
     cv2.setNumThreads(1)  # on pictures this small its threads only get in each other's way

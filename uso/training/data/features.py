@@ -1,8 +1,8 @@
 """Features of prompts and pictures from the frozen encoders, kept on disk: encoded once, read at every step.
 
-A feature's key is its source's content, the crop, and the encoder's weights. A changed picture, size or encoder makes a
-new feature, and an interrupted run continues with the files that exist. Targets are the autoencoder's posterior means,
-as references are in inference.
+Kinds that a run does not keep (`data.cached`) are encoded whenever they are read. A feature's key is its source's
+content, the crop, and the encoder's weights: a changed picture, size or encoder makes a new feature, and an interrupted
+run continues with the files that exist. Targets are the autoencoder's posterior means, as references are in inference.
 """
 
 import hashlib
@@ -19,23 +19,26 @@ from safetensors.torch import load_file
 from torch import nn
 
 from uso.config import ROOT, from_home
-from uso.errors import CheckpointError, ConfigError, USOError
+from uso.errors import CheckpointError, ConfigError, RequestError
 from uso.images import open_image
 from uso.pipeline.cache import TensorCache
 from uso.pipeline.pipeline import USOPipeline
+from uso.training.config import FeatureKind
 from uso.training.data.buckets import crop_and_scale
-from uso.training.data.samples import Feature, Kind
+from uso.training.data.check import picture_fault
+from uso.training.data.files import Hashes
+from uso.training.data.samples import Feature
 from uso.training.model.export import write_safetensors
 from uso.transformer.context_embedder import STYLE_LAYERS
 
-ENCODERS: dict[Kind, tuple[str, ...]] = {
+ENCODERS: dict[FeatureKind, tuple[str, ...]] = {
     "prompt": ("text_encoder", "text_encoder_2"),
     "latents": ("vae",),
     "style": ("image_encoder",),
 }
 """The pipeline's components that make each kind of feature."""
 
-KEPT: dict[Kind, tuple[str, ...]] = {
+KEPT: dict[FeatureKind, tuple[str, ...]] = {
     "prompt": ("prompt_embeds", "pooled"),
     "latents": ("latents",),
     "style": tuple(map(str, STYLE_LAYERS.values())),
@@ -48,26 +51,24 @@ _LISTED = 5
 """How many damaged pictures a message names before it only counts them."""
 
 
-def check_pictures(features: Iterable[Feature], workers: int = 2) -> None:
-    """Open every picture, before the first of them costs an encoder's time.
+def check_sources(features: Sequence[Feature], pipeline: USOPipeline, workers: int = 2) -> None:
+    """Open every picture and count every prompt's tokens, before the first of them costs an encoder's time.
 
     Raises:
         ConfigError: some cannot be read; names the first ones and counts the others.
     """
     paths = list(dict.fromkeys(feature.path for feature in features if feature.path is not None))
     with ThreadPoolExecutor(workers) as pool:
-        faults = [fault for fault in pool.map(_fault, paths) if fault]
+        faults = [f"{path} {fault}" for path, fault in zip(paths, pool.map(picture_fault, paths), strict=True) if fault]
+    for feature in features:
+        if feature.path is None:
+            try:
+                pipeline.check_prompt(feature.prompt)
+            except RequestError as error:
+                faults.append(f"'{feature.prompt[:40]} ...': {error}")
     if faults:
         more = f" (and {len(faults) - _LISTED} more)" if len(faults) > _LISTED else ""
-        raise ConfigError(f"{'; '.join(faults[:_LISTED])}{more}. Look at all rows with: python -m uso train.data check")
-
-
-def _fault(path: Path) -> str:
-    try:
-        open_image(path.read_bytes(), path.name)
-    except (OSError, USOError) as error:
-        return f"{path}: {getattr(error, 'strerror', None) or error}"
-    return ""
+        raise ConfigError(f"{' '.join(faults[:_LISTED])}{more} Look at all rows with: python -m uso train.data check")
 
 
 class FeatureCache:
@@ -76,27 +77,40 @@ class FeatureCache:
     Args:
         folder: relative paths start at the program's root; made if it does not exist.
         memory_gib: host memory for features that `stacked` has read.
+        kinds: what is kept; features of other kinds are encoded when they are read.
     """
 
     empty_prompt = Feature("prompt")
 
-    def __init__(self, folder: Path | str, pipeline: USOPipeline, memory_gib: float = 0.0) -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        pipeline: USOPipeline,
+        memory_gib: float = 0.0,
+        kinds: Sequence[FeatureKind] = tuple(ENCODERS),
+    ) -> None:
         self.folder = ROOT / from_home(folder)
         self.pipeline = pipeline
+        self.kinds = kinds
+        self.hashes = Hashes(self.folder)
         self._remembered = TensorCache(int(memory_gib * 2**30))
         self._weights = {kind: _fingerprint(pipeline, names) for kind, names in ENCODERS.items()}
 
     def path(self, feature: Feature) -> Path:
         """Where a feature is kept."""
-        known_by: list[Any] = [feature.kind, feature.content, feature.size, self._weights[feature.kind]]
+        content = hashlib.sha256(feature.prompt.encode()).hexdigest()
+        if feature.path is not None:
+            content = self.hashes.of(feature.path)
+        known_by: list[Any] = [feature.kind, content, feature.size, self._weights[feature.kind]]
         if feature.kind == "prompt":
             known_by.append(self.pipeline.model_config.max_sequence_length)
         key = hashlib.sha256(json.dumps(known_by).encode()).hexdigest()
         return self.folder / feature.kind / key[:2] / f"{key}.safetensors"
 
     def missing(self, features: Iterable[Feature]) -> list[Feature]:
-        """Those that are not on the disk yet, each once, in the order of their kinds."""
-        absent = {path: feature for feature in features if not (path := self.path(feature)).is_file()}
+        """Those that are to be kept and are not on the disk yet, each once, in the order of their kinds."""
+        kept = dict.fromkeys(feature for feature in features if feature.kind in self.kinds)
+        absent = {path: feature for feature in kept if not (path := self.path(feature)).is_file()}
         kinds = list(ENCODERS)
         return sorted(absent.values(), key=lambda feature: kinds.index(feature.kind))
 
@@ -113,11 +127,13 @@ class FeatureCache:
                 on_progress(number, len(features))
 
     def load(self, feature: Feature) -> dict[str, torch.Tensor]:
-        """A feature that is kept, on the CPU, without a batch dimension.
+        """A feature, on the CPU, without a batch dimension: from its file, or encoded now.
 
         Raises:
             CheckpointError: its file cannot be read.
         """
+        if feature.kind not in self.kinds:
+            return self._compute(feature)
         path = self.path(feature)
         try:
             return load_file(path)
@@ -127,7 +143,7 @@ class FeatureCache:
             ) from error
 
     def stacked(self, features: Sequence[Feature]) -> dict[str, torch.Tensor]:
-        """Features of one kind by the names of their tensors, [B, ...] each, on the CPU; from memory, or from files."""
+        """Features of one kind by the names of their tensors, [B, ...] each, on the CPU."""
         keys = KEPT[features[0].kind]
 
         def read(feature: Feature) -> tuple[torch.Tensor, ...]:

@@ -2,57 +2,60 @@
 
     {"prompt": "", "content": "a-content.png", "styles": ["a-style.png"], "target": "a.png", "layout": "kept"}
 
-This module parses rows; `check.py` looks at their pictures. Plain data, no torch.
+`parse_row` says what a row is, for training and for `check.py`. Pictures are not looked at. Plain data, no torch.
 """
 
+import difflib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from uso.config import Strict
 from uso.errors import RequestError
 from uso.files import read_text
 
+_READ = ("prompt", "content", "styles", "target", "layout", "sentence")
+
+_ALIKE = 0.75
+"""Of 1: how near an unknown key must be to one that a row lacks to be a typing error, and no label."""
+
 
 class Row(Strict):
     """One target picture and what leads to it.
 
-    `content` is null where only a style leads to the target, `styles` empty where only a content image does. An empty
-    `prompt` means that the layout is kept. What follows `target` are labels, which may be left out.
+    `content` is null where nothing shows the subject, `styles` empty where nothing shows the style. An empty `prompt`
+    means that the layout is kept. All other keys are labels, and are kept.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
-    prompt: str
+    prompt: str = ""
     content: str | None = None
-    styles: tuple[str, ...] = Field(default=(), max_length=8, strict=False)
+    styles: tuple[str, ...] = Field(default=(), strict=False)
     target: str
     layout: Literal["kept", "moved"] | None = None
     sentence: str | None = None
     """What the target shows, whatever the prompt is."""
-    caption: str | None = None
-    """What the target shows, and in which style."""
-    subject: str | None = None
-    style: str | None = None
-    style_subject: str | None = None
-    stranger: bool | None = None
-    same_pose: bool | None = None
     style_2: str | None = None
-    """Where there are two styles, the second one; so for the others below that end in 2."""
-    style_subject_2: str | None = None
-    place: str | None = None
-    time: str | None = None
-    split: str | None = None
-    seed: int | None = None
-    index: int | None = None
-    params: dict[str, Any] | None = None
-    """The numbers of a drawn style."""
-    params_2: dict[str, Any] | None = None
-    scores: dict[str, float] | None = None
-    """What filters measured."""
+    """Name of the second style, of a target in two."""
+
+    @field_validator("styles", mode="before")
+    @classmethod
+    def _none(cls, styles: Any) -> Any:
+        return () if styles is None else styles
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """All other keys."""
+        return self.model_extra or {}
+
+    @property
+    def moved(self) -> bool:
+        """Whether the target's layout is another than the content's."""
+        return self.content is not None and (self.layout == "moved" or (self.layout is None and bool(self.prompt)))
 
     def pictures(self) -> Iterator[tuple[str, str]]:
         """(what it is called, path) of every picture."""
@@ -71,7 +74,7 @@ def parse_row(line: str) -> Row:
     """A row from a line of the file.
 
     Raises:
-        RequestError: no JSON object, an unknown or missing key, a wrong value.
+        RequestError: no JSON object, a misspelt or missing key, a value that nothing can be learned from.
     """
     try:
         values = json.loads(line)
@@ -79,15 +82,36 @@ def parse_row(line: str) -> Row:
         raise RequestError(f"It is not JSON ({error}). A row is one line, quotes inside texts escaped.") from error
     if not isinstance(values, dict):
         raise RequestError('It is no JSON object. A row is {"prompt", "content", "styles": [...], "target"}.')
-    unknown = [key for key in values if key not in Row.model_fields]
-    if unknown:
-        raise RequestError(f"There is no {unknown[0][:60]!r}. The keys of a row are: {', '.join(Row.model_fields)}.")
+    return checked_row(values)
+
+
+def checked_row(values: dict[str, Any]) -> Row:
+    """A row from its values.
+
+    Raises:
+        RequestError: as `parse_row`.
+    """
+    absent = [key for key in _READ if key not in values]
+    for key in values:
+        near = [] if key in Row.model_fields else difflib.get_close_matches(key, absent, 1, _ALIKE)
+        if near:
+            raise RequestError(f'There is no "{key[:60]}". Did you mean "{near[0]}"?')
     try:
-        return Row.model_validate(values)
+        row = Row.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise RequestError(f'"{where}": {first["msg"]}.') from error
+    for what, name in row.pictures():
+        if not name or "\0" in name:
+            raise RequestError(f'"{what}" names no file.')
+        if what != "target" and name == row.target:
+            raise RequestError(f'"{what}" is the target itself: the network would learn to copy.')
+    if row.layout == "moved" and not row.prompt.strip():
+        raise RequestError(
+            '"prompt" is empty though "layout" is "moved": describe the target, or label the layout "kept".'
+        )
+    return row
 
 
 def numbered_lines(path: Path) -> list[tuple[int, str]]:

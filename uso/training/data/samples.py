@@ -1,54 +1,33 @@
 """Training samples: a JSON-lines file becomes `Sample`s whose pictures exist and whose sizes are known.
 
-Reads file heads, not pixels. `check.py` looks at labels, duplicates and damaged pictures.
+Reads file heads, not pixels. `check.py` decodes the pictures.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from uso.config import ROOT, from_home
 from uso.errors import ConfigError, ImageError, RequestError
-from uso.images import upright_size
-from uso.training.config import Condition, DataConfig
+from uso.training.config import Condition, DataConfig, FeatureKind
 from uso.training.data.buckets import Shape, Size, bucket_sizes, content_sizes, nearest_bucket
-from uso.training.data.rows import numbered_lines
-
-Kind = Literal["prompt", "latents", "style"]
+from uso.training.data.files import picture_size
+from uso.training.data.rows import numbered_lines, parse_row
 
 _LISTED = 5
 """How many wrong rows a message names before it only counts them."""
-
-_READ_BYTES = 2**22
 
 
 @dataclass(frozen=True)
 class Feature:
     """Something to encode: a prompt, or a picture's file, cropped and scaled to a size or left as it is."""
 
-    kind: Kind
+    kind: FeatureKind
     prompt: str = ""
     path: Path | None = None
     size: Size | None = None
-
-    @cached_property
-    def content(self) -> str:
-        """The source's SHA-256."""
-        return hashlib.sha256(self.prompt.encode()).hexdigest() if self.path is None else file_sha256(self.path)
-
-
-@cache
-def file_sha256(path: Path) -> str:
-    """Of a file's bytes; a file is read once per process."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -78,6 +57,10 @@ class Sample:
     content: Path | None
     styles: tuple[Path, ...]
     shape: Shape
+    moved: bool = False
+    """Whether the target's layout is another than the content's."""
+    enlarged: bool = False
+    """Whether the target has fewer pixels than the run reads of it."""
 
     @cached_property
     def features(self) -> SampleFeatures:
@@ -121,8 +104,8 @@ def read_samples(
     for number, line in lines:
         try:
             samples.append(_sample(line, path.parent, config, reads, targets, contents))
-        except (ConfigError, ImageError) as error:
-            wrong.append(f"row {number}: {error}")
+        except (ConfigError, ImageError, RequestError) as error:
+            wrong.append(f"line {number}: {error}")
     if wrong:
         more = f" (and {len(wrong) - _LISTED} more)" if len(wrong) > _LISTED else ""
         raise ConfigError(f"{path}: {'; '.join(wrong[:_LISTED])}{more}")
@@ -140,43 +123,35 @@ def _sample(
     targets: Sequence[Size],
     contents: Sequence[Size],
 ) -> Sample:
-    try:
-        row: Any = json.loads(line)
-    except ValueError as error:
-        raise ConfigError(f"no JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise ConfigError("no object with names and values")
-    prompt, styles = row.get("prompt", ""), row.get("styles") or []
-    sentence = row.get("sentence") or prompt
-    for key, text in (("prompt", prompt), ("sentence", sentence)):
-        if not isinstance(text, str):
-            raise ConfigError(f"{key} is no text")
-    if not isinstance(styles, list):
-        raise ConfigError("styles is no list")
-    target = _picture(folder, row.get("target"), "target")
+    row = parse_row(line)
+    sentence = row.sentence or row.prompt
+    target = _picture(folder, row.target, "target")
     content, content_size = None, None
-    if "content" in reads and row.get("content"):
-        content = _picture(folder, row["content"], "content")
-        content_size = contents[targets.index(nearest_bucket(_size(content), targets))]
-    kept = styles[: config.max_styles] if "style" in reads else []
-    if kept and row.get("style_2") and len(kept) < 2:
-        raise ConfigError("its target is in two styles, and the run reads one. Set data.max_styles=2")
+    if "content" in reads and row.content:
+        content = _picture(folder, row.content, "content")
+        content_size = contents[targets.index(nearest_bucket(picture_size(content), targets))]
+    kept = row.styles[: config.max_styles] if "style" in reads else ()
+    if kept and row.style_2 and len(kept) < 2:
+        raise ConfigError("its target is in two styles, and the run reads one. Set data.max_styles=2.")
     paths = tuple(_picture(folder, style, "styles") for style in kept)
     for style in paths:
-        _size(style)
-    shape = Shape(nearest_bucket(_size(target), targets), content_size, len(paths))
-    return Sample(prompt if "content" in reads else sentence, sentence, target, content, paths, shape)
+        picture_size(style)
+    size = picture_size(target)
+    bucket = nearest_bucket(size, targets)
+    return Sample(
+        row.prompt if "content" in reads else sentence,
+        sentence,
+        target,
+        content,
+        paths,
+        Shape(bucket, content_size, len(paths)),
+        moved=row.moved and content is not None,
+        enlarged=min(size[0] / bucket[0], size[1] / bucket[1]) < 1,
+    )
 
 
-def _picture(folder: Path, value: Any, key: str) -> Path:
-    if not isinstance(value, str) or not value:
-        raise ConfigError(f"{key} names no picture")
-    path = folder / value
+def _picture(folder: Path, name: str, key: str) -> Path:
+    path = folder / name
     if not path.is_file():
-        raise ConfigError(f"{key}: there is no file {path}")
+        raise ConfigError(f"{key}: there is no file {path}.")
     return path
-
-
-def _size(path: Path) -> Size:
-    """(width, height) as a person would see it."""
-    return upright_size(path.read_bytes(), path.name)

@@ -1,6 +1,6 @@
 """Where a run's samples come from: rows of a file, or a `module:function` that a config names (`data.source`)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,8 +27,8 @@ EMPTY = "empty"
 """The name of the empty prompt, which every source has."""
 
 
-class StoredPicture(Protocol):
-    """A picture that is no file of its own; hashable."""
+class StoredPicture(Hashable, Protocol):
+    """A picture that is no file of its own."""
 
     def open(self) -> Image.Image: ...
 
@@ -45,6 +45,9 @@ class TrainingSample(Protocol):
     def styles(self) -> Sequence[StylePicture]: ...
     @property
     def features(self) -> SampleFeatures: ...
+    @property
+    def moved(self) -> bool:
+        """Whether the target's layout is another than the content's, so that the prompt must stay."""
 
 
 class FeatureStore(Protocol):
@@ -91,6 +94,11 @@ class RowSource:
         silent = sum(not sample.prompt for sample in samples)
         if silent and "content" not in config.reads:
             notify(f"{silent} of {len(samples)} rows say nothing of what they show: give them a prompt or a sentence.")
+        if enlarged := sum(sample.enlarged for sample in samples):
+            notify(
+                f"{enlarged} of {len(samples)} targets have fewer pixels than data.resolution={config.data.resolution} "
+                "reads, and are enlarged: the network learns their blur."
+            )
 
     def cached(self) -> list[Feature]:
         return [FeatureCache.empty_prompt, *(feature for sample in self.samples for feature in sample.features.all())]

@@ -295,6 +295,7 @@ def reason(scores: dict[str, float], filters: FilterConfig) -> str:
 
 def _row(job: Job, scores: dict[str, float]) -> Row:
     names = {kind: job.file(Path(), kind).as_posix() for kind in ("content", "style", "target")}
+    labels: dict[str, Any] = {"scores": scores, "seed": job.seed}
     return Row(
         prompt=job.caption if job.layout == "moved" else "",
         content=names["content"],
@@ -302,8 +303,7 @@ def _row(job: Job, scores: dict[str, float]) -> Row:
         target=names["target"],
         layout=job.layout,
         sentence=job.caption or None,
-        scores=scores,
-        seed=job.seed,
+        **labels,
     )
 
 

@@ -1,7 +1,7 @@
 """The pipeline that a run begins with: the model without USO's LoRA and projector, and files of an earlier stage.
 
 Everything is loaded to the host. Encoders visit the device one at a time while features are made. Then everything goes
-there, except T5 and CLIP, whose features are cached.
+there, except T5 and CLIP where their features are cached.
 """
 
 import logging
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import psutil
 import torch
 
-from uso.config import ROOT, ModelConfig, Source, load_memory_plan, load_model_config
+from uso.config import ROOT, ModelConfig, Source, from_home, load_memory_plan, load_model_config
 from uso.errors import ConfigError
 from uso.forecast.meta_model import MetaModel
 from uso.memory.plan import GIB
@@ -58,10 +58,10 @@ def check_start(config: TrainingConfig) -> None:
         ConfigError: names the key and the file.
     """
     for key, path in config.start:
-        if path is not None and not (ROOT / path).is_file():
+        file = ROOT / from_home(path or "")
+        if path is not None and not file.is_file():
             raise ConfigError(
-                f"start.{key}: there is no file {ROOT / path}. Train the stage before, or name another file: "
-                f"start.{key}=FILE."
+                f"start.{key}: there is no file {file}. Train the stage before, or name another file: start.{key}=FILE."
             )
 
 
@@ -158,5 +158,6 @@ def bring_to_device(pipeline: USOPipeline, config: TrainingConfig) -> None:
         pipeline.context_embedder,
         pipeline.vae,
         pipeline.image_encoder,
+        *((pipeline.text_encoder, pipeline.text_encoder_2) if "prompt" not in config.data.cached else ()),
     ):
         module.to(pipeline.work_device)

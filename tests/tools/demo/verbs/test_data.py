@@ -28,10 +28,10 @@ def test_the_command_draws_checks_and_shows(tmp_path: Path, capsys: pytest.Captu
     strange = ["--strangers", "1", "--moved", "1", "--same-pose", "1"]
     assert main(["data", str(folder), "--count", "2", "--size", "64", *strange]) == 0
     assert uso(["train.data", "check", str(rows)]) == 0
-    assert all(row.stranger and row.same_pose for row in read_rows(rows))
+    assert all(row.labels["stranger"] and row.labels["same_pose"] for row in read_rows(rows))
     two = ["--two-styles", "1"]
     assert main(["data", str(folder), "--count", "2", "--size", "64", *two]) == 0
-    assert all(len(row.styles) == 2 and row.params_2 for row in read_rows(rows))
+    assert all(len(row.styles) == 2 and row.labels["params_2"] for row in read_rows(rows))
     assert main(["sheet", str(sheet), "--of", "triplets", "--count", "2", "--size", "32", *two]) == 0
     assert open_image(sheet.read_bytes()).width == 4 * (32 + 4) + 220
     form = ["--form", "samples", "--part", "1/1"]
