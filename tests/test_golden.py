@@ -28,6 +28,7 @@ def test_every_row_passes(golden: Case, golden_pipeline: USOPipeline) -> None:
     assert len(rows) == 2 + 1 + len(golden.values["schedules"]) + 1 + 4 + 3 + 3 * len(MODES) + 4
 
 
+@pytest.mark.slow
 def test_script_fails_on_a_wrong_number(golden_folder: Path, tmp_path: Path) -> None:
     """The script must exit 1 when an expected number is not met (here: a shifted schedule entry)."""
     for file in golden_folder.rglob("*"):

@@ -71,6 +71,7 @@ def test_letters_that_the_output_lacks_are_escaped(tmp_path: Path) -> None:
     assert ran.stdout == b"\\xd7 \\u72d0\n" + os.fsencode("f\udce9e/\u72d0.png") + b"\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
 def test_pictures_are_made_and_kept(tmp_path: Path) -> None:
     """Of two pictures both are there, though the path of the first could not be written."""

@@ -52,6 +52,7 @@ def run(environment: dict[str, str], *argv: str) -> subprocess.CompletedProcess[
     )
 
 
+@pytest.mark.slow
 def test_a_torchvision_of_another_torch_is_named(tmp_path: Path) -> None:
     """As it is left in an image with a PyTorch of its own, once requirements.txt brought another."""
     package = tmp_path / "torchvision"
@@ -68,6 +69,7 @@ def test_a_torchvision_of_another_torch_is_named(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_dry_run_needs_nothing_that_draws(tmp_path: Path) -> None:
     """The trainer's, and those of the demo's stages, in one process."""
     script = """

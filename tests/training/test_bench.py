@@ -70,6 +70,7 @@ def test_a_line_says_what_was_run(
     assert (line["reward"] is not None) == (REWARD in overrides)
 
 
+@pytest.mark.slow
 def test_work_is_counted_with_the_reward_where_it_runs(capsys: pytest.CaptureFixture[str]) -> None:
     """Catches a rate that is too good by a roll-out, or too bad by one that was not run."""
     plain, rewarded = (measured(capsys, "--bench", "1", "stage1", *more) for more in ([], [REWARD]))

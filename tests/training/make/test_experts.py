@@ -349,6 +349,7 @@ def test_experts_that_are_not_there_are_refused(tmp_path: Path, changes: dict[st
         load_editor(editor_config(tmp_path, **changes), "cpu")
 
 
+@pytest.mark.slow
 def test_a_licence_that_is_not_accepted_is_named(pictures: Path, tmp_path: Path) -> None:
     """Catches "401 Client Error." for the first thing that everybody meets who makes triplets at full size."""
     repo = load_experts_config("flux-kontext").stylization.repo
