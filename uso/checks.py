@@ -1,6 +1,7 @@
 """Checks of single request values. Each returns the value, or raises an error that says what is allowed."""
 
 import math
+from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
@@ -9,6 +10,9 @@ from uso.errors import RequestError
 from uso.images import TOKEN_SIZE
 
 LABELS = {
+    "style_strengths": "Style strength",
+    "style_strength": "Style strength",
+    "extra_style_strength": "Extra style strength",
     "width": "Width",
     "height": "Height",
     "keep_input_size": "Keep input size",
@@ -24,6 +28,8 @@ MAX_SHOWN = 80
 """The most characters of a wrong value that an error message quotes."""
 MAX_MU = 10.0
 """Largest absolute schedule shift mu; FLUX's own rule stays between 0.45 and 1.3."""
+
+MAX_STYLE_STRENGTH = 2.0
 
 
 def shown(value: object) -> str:
@@ -96,6 +102,28 @@ def check_guidance(value: Any, config: ModelConfig) -> float | None:
         sentence = f"Guidance is {shown(value)}; a number from {minimum:g} to {maximum:g} is allowed."
         raise RequestError(sentence, "guidance_scale")
     return float(value)
+
+
+def check_style_strength(field: str, value: Any) -> float:
+    if not is_number(value) or not 0 <= value <= MAX_STYLE_STRENGTH:
+        allowed = f"a number from 0 (left out) to {MAX_STYLE_STRENGTH:g} (as if it were given twice) is allowed"
+        raise RequestError(f"{LABELS[field]} is {shown(value)}; {allowed}.", field)
+    return float(value)
+
+
+def check_style_strengths(given: Any, styles: int) -> tuple[float, ...]:
+    """One strength for each of `styles` images. None, or no strengths at all, means 1 for each."""
+    if given is None:
+        return (1.0,) * styles
+    values = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes) else (given,)
+    strengths = tuple(check_style_strength("style_strengths", value) for value in values)
+    if strengths and len(strengths) != styles:
+        raise RequestError(
+            f"Style strengths and style images: {len(strengths)} and {styles}. Give one strength for each image, in "
+            "the same order, or none.",
+            "style_strengths",
+        )
+    return strengths or (1.0,) * styles
 
 
 def check_schedule(schedule: Any) -> Schedule:

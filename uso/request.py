@@ -7,7 +7,7 @@ Plain data without torch. Page, command line, batch files and Python code all ma
 import hashlib
 import io
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from uso.checks import (
     check_prompt,
     check_schedule,
     check_side,
+    check_style_strengths,
     check_switch,
     check_whole,
     is_number,
@@ -112,6 +113,8 @@ class GenerationRequest:
     prompt: str
     content_images: tuple[ReferenceImage, ...]
     style_images: tuple[ReferenceImage, ...]
+    style_strengths: tuple[float, ...]
+    """How much each style image counts, 0 to 2: 0 leaves it out, 2 equals giving it twice."""
     width: int
     height: int
     keep_input_size: bool
@@ -134,6 +137,7 @@ class GenerationRequest:
         *,
         content_images: Images = (),
         style_images: Images = (),
+        style_strengths: float | Sequence[float] | None = None,
         width: int | None = None,
         height: int | None = None,
         keep_input_size: bool = False,
@@ -152,6 +156,8 @@ class GenerationRequest:
             prompt: what the picture shows; empty keeps the layout of the content image.
             content_images: who or what is shown: one path, Pillow image or `ReferenceImage`, or any number of them.
             style_images: how it looks, likewise.
+            style_strengths: how much each style image counts, from 0 (left out) to 2 (as if given twice), in the same
+                order; 1 if omitted.
             width, height: pixels, multiples of 16; with `keep_input_size` the first content image determines them.
             keep_input_size: take the shape of the first content image.
             num_inference_steps: more steps make finer pictures and take longer.
@@ -190,6 +196,7 @@ class GenerationRequest:
             prompt=check_prompt(prompt),
             content_images=contents,
             style_images=styles,
+            style_strengths=check_style_strengths(style_strengths, len(styles)),
             width=check_side("width", defaults.width if width is None else width, config, keep_input_size),
             height=check_side("height", defaults.height if height is None else height, config, keep_input_size),
             keep_input_size=keep_input_size,
@@ -213,6 +220,12 @@ class GenerationRequest:
         seeds = f"seed {self.seed}" + (f" to {self.seed + self.num_images - 1}" if self.num_images > 1 else "")
         size, steps = f"{self.width} x {self.height}", f"{self.num_inference_steps} steps"
         return f"GenerationRequest({', '.join([shown(self.prompt), *given, size, steps, seeds])})"
+
+    @property
+    def styles(self) -> list[tuple[ReferenceImage, float]]:
+        """The style images that the picture depends on, with their strengths: not those of strength 0."""
+        pairs = zip(self.style_images, self.style_strengths, strict=True)
+        return [(image, strength) for image, strength in pairs if strength]
 
     def single(self, index: int) -> "GenerationRequest":
         """The request for picture `index` alone: the same request with seed + index."""

@@ -70,6 +70,7 @@ def draw_inputs(pipeline: USOPipeline, request: Request) -> Inputs:
             prompt="",
             content_images=(ReferenceImage.from_pil(content),) * request.contents,
             style_images=tuple(map(ReferenceImage.from_pil, styles)),
+            style_strengths=(1.0,) * request.styles,
             width=request.width,
             height=request.height,
             keep_input_size=False,

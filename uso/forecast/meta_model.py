@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from uso.checks import MAX_STYLE_STRENGTH
 from uso.config import ModelConfig, load_memory_plan
 from uso.forecast.empty_model import empty_pipeline
 from uso.forecast.live_memory import GPU_KERNELS, LiveMemory
@@ -55,6 +56,9 @@ class RequestShape:
     content_sizes: tuple[tuple[int, int], ...] = ()
     """Fitted sizes of the content references."""
     num_styles: int = 0
+    """Without those of strength 0."""
+    weighted: bool = False
+    """Whether a style has another strength than 1, so that attention reads a bias."""
     num_inference_steps: int
     tiled: bool = False
 
@@ -64,7 +68,8 @@ class RequestShape:
             height=request.height,
             width=request.width,
             content_sizes=tuple(_fitted(content, request.content_size) for content in request.content_images),
-            num_styles=len(request.style_images),
+            num_styles=len(request.styles),
+            weighted=any(strength != 1 for _, strength in request.styles),
             num_inference_steps=request.num_inference_steps,
             tiled=request.tiled_decode,
         )
@@ -78,6 +83,7 @@ class RequestShape:
             width=side,
             content_sizes=((content_side, content_side),),
             num_styles=2,
+            weighted=True,
             num_inference_steps=config.limits.max_steps,
         )
 
@@ -194,6 +200,7 @@ class MetaModel:
             features,
             pooled,
             style_tokens=styles,
+            style_strengths=[MAX_STYLE_STRENGTH] * len(styles) if shape.weighted else (),
             reference_latents=latents,
             references=references,
             height=shape.height,

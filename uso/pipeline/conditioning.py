@@ -13,6 +13,7 @@ from uso.pipeline.encoders import Encoders
 from uso.pipeline.latents import picture_ids
 from uso.pipeline.stages import Conditioning
 from uso.request import GenerationRequest, ReferenceImage
+from uso.transformer.attention import strength_bias
 
 
 class Conditions(Encoders):
@@ -31,12 +32,13 @@ class Conditions(Encoders):
         prompt_embeds, pooled = self.remembered.get(
             ("prompt", request.prompt), self.work_device, lambda: self.encode_prompt(request.prompt)
         )
-        styles = [self._style(style) for style in request.style_images]
+        styles = request.styles
         references = [self._reference(content, request.content_size) for content in request.content_images]
         return self.make_conditioning(
             prompt_embeds,
             pooled,
-            style_tokens=styles,
+            style_tokens=[self._style(style) for style, _ in styles],
+            style_strengths=[strength for _, strength in styles],
             reference_latents=[latents for latents, _ in references],
             references=[embedded for _, embedded in references],
             height=request.height,
@@ -71,6 +73,7 @@ class Conditions(Encoders):
         pooled_prompt_embeds: torch.Tensor,
         *,
         style_tokens: Sequence[torch.Tensor] = (),
+        style_strengths: Sequence[float] = (),
         reference_latents: Sequence[torch.Tensor] = (),
         references: Sequence[torch.Tensor] | None = None,
         height: int,
@@ -82,6 +85,7 @@ class Conditions(Encoders):
         Args:
             prompt_embeds, pooled_prompt_embeds: [B, L, text_dim] and [B, pooled_dim].
             style_tokens: for each style, [B, tokens, hidden].
+            style_strengths: above 0, for each style; 1 if there are none.
             reference_latents: for each content reference, [B, 16, h, w].
             references: the same after `embed_reference`, if the caller already has them.
             height, width: size of the picture, in pixels.
@@ -94,12 +98,15 @@ class Conditions(Encoders):
         guidance = None
         if self.transformer.config.guidance_embeds and guidance_scale is not None:
             guidance = torch.full((context.shape[0],), guidance_scale, dtype=torch.float32, device=device)
+        positions = self._positions(context.shape[1], height, width, sizes)
+        bias = strength_bias([tokens.shape[1] for tokens in style_tokens], style_strengths, len(positions[0]))
         return Conditioning(
             context=context.to(dtype),
             pooled_prompt_embeds=pooled_prompt_embeds.to(device, dtype),
-            positions=self._positions(context.shape[1], height, width, sizes),
+            positions=positions,
             references=torch.cat(list(references), dim=1) if references else None,
             guidance=guidance,
+            attention_bias=None if bias is None else bias.to(device, dtype),
             height=height,
             width=width,
         )

@@ -67,6 +67,7 @@ class Denoising(Conditions):
             context=conditioning.context,
             positions=conditioning.positions,
             row=row,
+            attention_bias=conditioning.attention_bias,
         )
         return output[:, : latents.shape[1]].float()
 

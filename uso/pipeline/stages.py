@@ -24,6 +24,9 @@ class Conditioning:
     references: torch.Tensor | None
     """All content references' tokens in transformer width: [1, tokens, hidden]."""
     guidance: torch.Tensor | None
+    attention_bias: torch.Tensor | None
+    """Added to every query's attention to each token: log(strength) at style tokens, else 0; [1, 1, 1, all tokens].
+    None if all strengths are 1: kernels without a mask are faster."""
     height: int
     width: int
 

@@ -3,7 +3,7 @@
 exchange.py            which parts are exchanged, and how the stock transformer comes back for saving
 context_embedder.py    text and style projections: the context that the transformer reads
 modulation.py          modulation rows, computed once per request
-attention.py           queries and keys normalised and rotated in one pass
+attention.py           style strengths as a bias; queries and keys normalised and rotated in one pass
 compile.py             attention backends and compiled blocks
 int8.py fp8.py         blocks in reduced precision, for `--speed fast`
 operators.py           custom operators behind them, with a plain PyTorch form

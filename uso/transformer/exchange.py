@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from uso.transformer.attention import biased_attention
 from uso.transformer.context_embedder import ContextEmbedder
 from uso.transformer.modulation import Modulation
 
@@ -86,6 +87,7 @@ class ExchangedTransformer:
         context: torch.Tensor,
         positions: tuple[torch.Tensor, torch.Tensor],
         row: torch.Tensor,
+        attention_bias: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The transformer's output for all picture and reference tokens: [B, tokens, 64].
 
@@ -97,6 +99,7 @@ class ExchangedTransformer:
             context: [B, tokens, hidden].
             positions: `position_embedding` of the ids of context, picture and references, in this order.
             row: one row of the modulation table, [B, width].
+            attention_bias: added to every query's attention, by token: [1, 1, 1, all tokens].
         """
         self.positions.tables = positions
         self.picture_embedder.references = references
@@ -105,15 +108,17 @@ class ExchangedTransformer:
         else:
             self.modulation.set_row(row)
         no_ids = tokens.new_empty(0, 3)
-        output: torch.Tensor = self.transformer(
-            hidden_states=tokens,
-            encoder_hidden_states=context,
-            pooled_projections=tokens,  # only the time embedding reads it, and the row replaces that
-            timestep=no_ids,
-            img_ids=no_ids,
-            txt_ids=no_ids,
-            return_dict=False,
-        )[0]
+        with biased_attention(self.transformer, attention_bias) as attention:
+            output: torch.Tensor = self.transformer(
+                hidden_states=tokens,
+                encoder_hidden_states=context,
+                pooled_projections=tokens,  # only the time embedding reads it, and the row replaces that
+                timestep=no_ids,
+                img_ids=no_ids,
+                txt_ids=no_ids,
+                joint_attention_kwargs=attention,
+                return_dict=False,
+            )[0]
         self.positions.tables = None
         self.picture_embedder.references = None
         return output

@@ -130,7 +130,13 @@ def _present(jobs: list[Job]) -> int:
 
 
 def _refuse_single_flags(args: argparse.Namespace) -> None:
-    for flag, value in (("prompt", args.prompt), ("content", args.content), ("style", args.style)):
+    single = {
+        "prompt": args.prompt,
+        "content": args.content,
+        "style": args.style,
+        "style-strength": args.style_strengths,
+    }
+    for flag, value in single.items():
         if value is not None:
             raise RequestError(f"--{flag} cannot go with --batch: every job of the file has its own.")
 
@@ -255,6 +261,8 @@ def _digest(request: GenerationRequest, seeded: bool, identity: list[Any]) -> st
         if field.name not in ("content_images", "style_images", "num_images", "seed")
     }
     content |= {"contents": len(request.content_images), "references": _hashes(request), "model": identity}
+    if set(request.style_strengths) <= {1.0}:
+        del content["style_strengths"]  # the names of pictures from before there were strengths stay
     if seeded:
         content["seed"] = request.seed
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -36,6 +36,14 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         "--content", action="append", metavar="FILE", help="an image of who or what is shown; may be repeated"
     )
     request.add_argument("--style", action="append", metavar="FILE", help="an image of the look; may be repeated")
+    request.add_argument(
+        "--style-strength",
+        dest="style_strengths",
+        action="append",
+        type=float,
+        metavar="NUMBER",
+        help="how much a style counts, 0 to 2 (default: 1); once for each --style, in the same order",
+    )
     request.add_argument("--width", type=int, metavar="PIXELS", help="a multiple of 16")
     request.add_argument("--height", type=int, metavar="PIXELS", help="a multiple of 16")
     switch = argparse.BooleanOptionalAction

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from uso import output
+from uso.checks import check_style_strengths
 from uso.cli.pictures.remote_server import OnDetails, RemoteServer
 from uso.cli.pictures.request import (
     DEFAULT_FOLDER,
@@ -47,6 +48,8 @@ NOT_SENT: dict[str, Any] = {
 SENT = ("prompt", "width", "height", "keep_input_size", "num_inference_steps", "guidance_scale", "content_size")
 """Values that are sent under the same name."""
 
+STRENGTHS = ("style_strength", "extra_style_strength")
+
 MAX_CONTENTS, MAX_STYLES = 1, 2
 
 
@@ -67,6 +70,9 @@ def generate_remotely(args: argparse.Namespace) -> int:
     with RemoteServer(args.server) as server:
         images = server.upload_all(request.content_images, request.style_images)
         sent = {name: values[name] for name in SENT if values.get(name) is not None} | images
+        sent |= {
+            name: strength for name, strength in zip(STRENGTHS, request.style_strengths, strict=False) if strength != 1
+        }
         with step_bar() as bar:
             for index in range(request.num_images):
                 one = request.single(index)
@@ -100,7 +106,7 @@ def known_request(values: dict[str, Any]) -> GenerationRequest:
     The server verifies the other values.
 
     Raises:
-        RequestError: too many images, or a prompt, seed or number that no server accepts.
+        RequestError: too many images, or a strength, prompt, seed or number that no server accepts.
     """
     contents: list[ReferenceImage] = values.get("content_images", [])
     styles: list[ReferenceImage] = values.get("style_images", [])
@@ -111,7 +117,8 @@ def known_request(values: dict[str, Any]) -> GenerationRequest:
         )
     known = {name: values[name] for name in ("prompt", "seed", "num_images") if name in values}
     request = GenerationRequest.create(load_model_config("demo"), **known)  # these rules are the same for every model
-    return replace(request, content_images=tuple(contents), style_images=tuple(styles))
+    strengths = check_style_strengths(values.get("style_strengths"), len(styles))
+    return replace(request, content_images=tuple(contents), style_images=tuple(styles), style_strengths=strengths)
 
 
 def _notes(path: Path) -> list[str]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 REQUEST_FLAGS = {
     "prompt": "prompt",
+    "style_strengths": "style_strengths",
     "width": "width",
     "height": "height",
     "keep_size": "keep_input_size",
@@ -196,6 +197,8 @@ def recorded_values(picture: output.SavedPicture, given: dict[str, Any], folder:
         else:
             given = {key: value for key, value in given.items() if key != kind}
             found += files
+    if "style_images" in given:
+        values.pop("style_strengths", None)  # those of other images
     lost = [kind for kind in output.KINDS if kind not in given]
     references = picture.references([picture.path.parent, folder], found, lost)
     return {**values, **references, **given}

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import gradio as gr
 from gradio.utils import get_upload_folder, is_in_or_equal
 
+from uso.checks import check_style_strength
 from uso.config import ModelConfig
 from uso.errors import ImageError, USOError, about
 from uso.images import MAX_PIXELS, upright_size
@@ -72,13 +73,26 @@ class Inputs(NamedTuple):
     guidance_scale: Any = None
     content_size: Any = None
     seed: Any = RANDOM_SEED
+    style_strength: Any = 1.0
+    extra_style_strength: Any = 1.0
 
     @property
     def images(self) -> tuple[Any, ...]:
         return tuple(getattr(self, name) for name in IMAGE_FIELDS)
 
+    @property
+    def strengths(self) -> list[float]:
+        """Strengths of both style images, given or not; an emptied field means 1.
+
+        Raises:
+            RequestError: one is refused, with the reason.
+        """
+        given = {name: getattr(self, name) for name in STRENGTH_FIELDS}
+        return [check_style_strength(name, 1.0 if value is None else value) for name, value in given.items()]
+
 
 IMAGE_FIELDS = ("content_image", "style_image", "extra_style_image")
+STRENGTH_FIELDS = ("style_strength", "extra_style_strength")
 
 
 class Calls:
@@ -172,12 +186,15 @@ def request_from(config: ModelConfig, inputs: Inputs, max_pixels: int = MAX_PIXE
     Raises:
         RequestError: a value is refused, with the reason.
     """
+    strengths = inputs.strengths
     content, *styles = (_decoded(name, getattr(inputs, name), max_pixels) for name in IMAGE_FIELDS)
+    given = [pair for pair in zip(styles, strengths, strict=True) if pair[0] is not None]
     request = GenerationRequest.create(
         config,
         prompt="" if inputs.prompt is None else inputs.prompt,
         content_images=[content] if content else [],
-        style_images=[style for style in styles if style is not None],
+        style_images=[style for style, _ in given],
+        style_strengths=[strength for _, strength in given],
         width=inputs.width,
         height=inputs.height,
         keep_input_size=False if inputs.keep_input_size is None else inputs.keep_input_size,

@@ -47,6 +47,8 @@ class Endpoints:
         guidance_scale: float | None = None,
         content_size: int | None = None,
         seed: int = RANDOM_SEED,
+        style_strength: float = 1.0,
+        extra_style_strength: float = 1.0,
         request: gr.Request = None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds its progress by this default
     ) -> AsyncIterator[Answer]:
@@ -67,6 +69,8 @@ class Endpoints:
             guidance_scale: how closely the prompt is followed.
             content_size: long side that the content image is read at, in pixels; larger keeps more of it.
             seed: the same seed and inputs make the same picture; -1 draws one.
+            style_strength: how much the style image counts; 0 leaves it out, 2 equals giving it twice.
+            extra_style_strength: the same for the extra style image.
         """
         given = Inputs(
             prompt,
@@ -80,6 +84,8 @@ class Endpoints:
             guidance_scale,
             content_size,
             seed,
+            style_strength,
+            extra_style_strength,
         )
         job = await self.calls.submit(given, request)
         async with aclosing(self.calls.follow(job)) as news:

@@ -314,7 +314,7 @@ class JobQueue:
             self._records.ended(job)
         except sqlite3.Error:
             logger.exception("Job %s could not be closed in the ledger.", job.name)
-        job.request = replace(job.request, content_images=(), style_images=())
+        job.request = replace(job.request, content_images=(), style_images=(), style_strengths=())
         try:
             self._on_over(job)
         except Exception:

@@ -206,7 +206,7 @@ def settings(record: Mapping[str, Any]) -> str:
         ("Prompt", request.get("prompt") or "(none)"),
         ("Notes", " ".join(map(str, record.get("notes") or ()))),
         ("Content image", ", ".join(entry["name"] for entry in request["content_images"]) or "(none)"),
-        ("Style images", ", ".join(entry["name"] for entry in request["style_images"]) or "(none)"),
+        ("Style images", _styles(request) or "(none)"),
         ("Size", f"{request.get('width')} × {request.get('height')}{kept}"),
         ("Number of steps", request.get("num_inference_steps")),
         ("Guidance", request.get("guidance_scale") or "(none)"),
@@ -223,6 +223,14 @@ def settings(record: Mapping[str, Any]) -> str:
         f"<dt>{name}</dt><dd>{escape(str(value))}</dd>" for name, value in rows if value is not None and value != ""
     )
     return f'<dl class="uso-settings">{items}</dl>'
+
+
+def _styles(request: Mapping[str, Any]) -> str:
+    """Names of the style images, with strengths where they are not 1."""
+    images, strengths = request["style_images"], request.get("style_strengths")
+    known = strengths if isinstance(strengths, list) else []
+    named = zip(images, [*known, *[1] * len(images)], strict=False)
+    return ", ".join(f"{entry['name']}" if size == 1 else f"{entry['name']} at {size}" for entry, size in named)
 
 
 def loras(model: Mapping[str, Any]) -> str:

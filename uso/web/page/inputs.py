@@ -8,13 +8,14 @@ from typing import Any
 
 import gradio as gr
 
+from uso.checks import MAX_STYLE_STRENGTH
 from uso.config import ModelConfig
 from uso.errors import RequestError, USOError
 from uso.images import TOKEN_SIZE
 from uso.request import MAX_SEED, RANDOM_SEED
 from uso.web.api.calls import Inputs
 from uso.web.page.html import note
-from uso.web.page.texts import EXAMPLES, PROMPT_PLACEHOLDER
+from uso.web.page.texts import EXAMPLES, PROMPT_PLACEHOLDER, STRENGTHS
 
 KEEP = gr.skip()
 """In place of a value: leaves a component as it is."""
@@ -68,6 +69,21 @@ def _reference(label: str, elem_id: str, placeholder: str) -> gr.Image:
         placeholder=placeholder,
         elem_id=elem_id,
     )
+
+
+def strength_fields() -> tuple[gr.Slider, gr.Slider]:
+    """Strengths of both styles; `page.css` shows each while its style is there."""
+    with gr.Group(elem_id="strengths"):
+        with gr.Row():
+            first, second = (
+                gr.Slider(0, MAX_STYLE_STRENGTH, 1, step=0.05, label=label, min_width=150, elem_id=elem_id)
+                for label, elem_id in (
+                    ("Style strength", "style-strength"),
+                    ("Extra style strength", "extra-style-strength"),
+                )
+            )
+        gr.HTML(note(STRENGTHS), elem_id="strengths-note")
+    return first, second
 
 
 def size_fields(config: ModelConfig) -> tuple[gr.Slider, gr.Slider, gr.Checkbox, gr.Row]:
@@ -159,6 +175,8 @@ def example_values(config: ModelConfig, index: int) -> Inputs:
         guidance_scale=defaults.guidance_scale,
         content_size=defaults.content_size,
         seed=RANDOM_SEED,
+        style_strength=1,
+        extra_style_strength=1,
     )
 
 

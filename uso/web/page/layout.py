@@ -10,7 +10,7 @@ from uso.web.api.endpoints import offer
 from uso.web.page import html, scripts
 from uso.web.page.events import TICK_SECONDS, Events, Shown
 from uso.web.page.gradio_fit import refuse_malformed
-from uso.web.page.inputs import advanced_fields, prompt_field, reference_fields, size_fields
+from uso.web.page.inputs import advanced_fields, prompt_field, reference_fields, size_fields, strength_fields
 from uso.web.page.texts import EXAMPLES, RESTORE, TIPS
 
 CACHE_SECONDS = (3600, 24 * 3600)
@@ -93,11 +93,13 @@ def _inputs(config: ModelConfig) -> tuple[Inputs, gr.Row, gr.HTML, gr.Accordion]
     prompt = prompt_field()
     with gr.Row(elem_id="references"):
         references = reference_fields()
+    strengths = strength_fields()
     note = gr.HTML("", elem_id="note")
     width, height, keep, sides = size_fields(config)
     with gr.Accordion("Advanced", open=False, elem_id="advanced") as advanced:
         advanced_inputs = advanced_fields(config)
-    return Inputs(prompt, *references, width, height, keep, *advanced_inputs), sides, note, advanced
+    fields = Inputs(prompt, *references, width, height, keep, *advanced_inputs, *strengths)
+    return fields, sides, note, advanced
 
 
 def _restore() -> tuple[gr.File, gr.HTML]:
@@ -237,6 +239,7 @@ def _wire_inputs(page: gr.Blocks, events: Events, inputs: Inputs, shown: Shown, 
         **AT_ONCE,
     )
     typed = [inputs.prompt, inputs.width, inputs.height, inputs.num_inference_steps, inputs.content_size, inputs.seed]
+    typed += [inputs.style_strength, inputs.extra_style_strength]
     if events.config.guidance:
         typed.append(inputs.guidance_scale)
     key = f"uso-draft-{events.config.name}"

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from gradio.utils import get_upload_folder
 
 from uso import output
+from uso.checks import check_style_strengths
 from uso.config import ModelConfig
 from uso.errors import OutputError, RequestError
 from uso.image_formats.kinds import kind_of
@@ -82,7 +83,8 @@ def restored(
     remarks = _differences(config, saved)
     allowed = {sha for sha, _ in _named(source)} if source is not None else set()
     images = _images(saved, lambda sha: _stored(pictures, sha) if sha in allowed else None, remarks)
-    return Restored(_values(config, saved.values(), remarks)._replace(**images), remarks)
+    values = _values(config, saved.values(), remarks)
+    return Restored(values._replace(**images, **_strengths(saved, remarks)), remarks)
 
 
 def _values(config: ModelConfig, values: dict[str, Any], remarks: list[str]) -> Inputs:
@@ -141,6 +143,18 @@ def _images(
         what = "it" if len(missing) == 1 else "them"
         remarks.append(_short(f"Add {', '.join(missing)} again; this page cannot bring {what} back."))
     return fields
+
+
+def _strengths(saved: output.SavedPicture, remarks: list[str]) -> dict[str, float]:
+    """The strength fields; a picture from before there were strengths has 1."""
+    names = ("style_strength", "extra_style_strength")
+    try:
+        styles = len(saved.record["request"]["style_images"])
+        strengths = check_style_strengths(saved.values().get("style_strengths"), styles)
+    except RequestError as error:
+        remarks.append(_short(str(error)))
+        strengths = ()
+    return dict(zip(names, [*strengths, 1.0, 1.0], strict=False))
 
 
 def _named(saved: output.SavedPicture) -> list[tuple[str, str]]:
