@@ -82,6 +82,17 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"content_images": ["/nowhere/a.png"]},
         r"The image /nowhere/a\.png could not be read \(No such file or directory\)\.",
     ),
+    (
+        {"style_strengths": 2.1},
+        r"Style strength is 2\.1; a number from 0 \(left out\) to 2 \(as if it were given twice\)",
+    ),
+    ({"style_strengths": [float("nan")]}, r"Style strength is nan; a number from 0"),
+    ({"style_strengths": [True]}, r"Style strength is True; a number from 0"),
+    ({"style_strengths": "1"}, r"Style strength is '1'; a number from 0"),
+    (
+        {"style_strengths": [1, 0.5]},
+        r"Style strengths and style images: 2 and 0\. Give one strength for each image, in the same order, or none\.",
+    ),
     ({"style_images": ["a\0b.png"]}, r"The image a\x00b\.png could not be read \(.*null byte"),
 ]
 

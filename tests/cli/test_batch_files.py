@@ -38,9 +38,12 @@ def test_every_field_of_a_request_may_be_given(run: Callable[..., Ran], draw: Ca
         "schedule": "flux",
         "tiled_decode": True,
     }
-    kept = {"prompt": "", "image_paths": [draw("wide.png", 160, 130)], "keep_size": True, "seed": None, "steps": None}
-    assert run([job, kept]).status == 0
-    first, second, third = requests()
+    wide = draw("wide.png", 160, 130)
+    kept = {"prompt": "", "image_paths": [wide], "keep_size": True, "seed": None, "steps": None}
+    styled = {"prompt": "", "image_paths": ["", wide, wide], "style_strengths": [0.5, 1]}
+    assert run([job, kept, styled]).status == 0
+    first, second, third, fourth = requests()
+    assert (third["style_strengths"], fourth["style_strengths"]) == ([], [0.5, 1.0])
     expected: dict[str, Any] = {
         "width": 144,
         "height": 160,
@@ -95,7 +98,7 @@ def test_paths_start_at_the_file(run: Callable[..., Ran], draw: Callable[..., st
         ({"prompt": 7}, "The prompt must be text, not int."),
         (
             {"prompt": "", "promt": "typo"},
-            "There is no 'promt'. The keys of a job are: prompt, image_paths, save_dir, width",
+            "There is no 'promt'. The keys of a job are: prompt, image_paths, save_dir, style_strengths, width",
         ),
         ({"prompt": "", "image_paths": "a.png"}, '"image_paths" is a list of paths: the content image (or ""), then'),
         ({"prompt": "", "image_paths": [None, "a.png"]}, '"image_paths" is a list of paths'),
@@ -110,6 +113,7 @@ def test_paths_start_at_the_file(run: Callable[..., Ran], draw: Callable[..., st
             {"prompt": "", "image_paths": ["pole.png"], "keep_size": True, "width": 128},
             '"keep_size" takes the size from the content image: leave out "width" and "height".',
         ),
+        ({"prompt": "", "style_strengths": [1]}, "Style strengths and style images: 1 and 0."),
         ({"prompt": "", "width": 100}, "Width is 100; a whole number from 128 to 384 is allowed."),
         ({"prompt": "", "seed": "7"}, "Seed is '7'; 0 to 4294967295 is allowed"),
         ({"prompt": "", "seed": 10**400}, "0 to 4294967295 is allowed"),
@@ -157,9 +161,9 @@ def test_a_file_from_windows_is_read(run: Callable[..., Ran]) -> None:
     assert run('\ufeff[{"prompt": "a"}]').status == 0
 
 
-@pytest.mark.parametrize("flag", ["--prompt", "--content", "--style"])
+@pytest.mark.parametrize("flag", ["--prompt", "--content", "--style", "--style-strength"])
 def test_flags_that_every_job_has_itself_are_refused(run: Callable[..., Ran], nothing_loads: None, flag: str) -> None:
-    (line,) = refused(run([{"prompt": "a"}], flag, "x"))
+    (line,) = refused(run([{"prompt": "a"}], flag, "1"))
     assert line == f"{flag} cannot go with --batch: every job of the file has its own."
 
 

@@ -51,7 +51,8 @@ def test_pictures_are_the_servers_files_and_their_references_are_kept(
     be repeated because its references stayed on the server."""
     who, how, too = (picture_file(f"{name}.png", seed=seed) for seed, name in enumerate(("who", "how (1)", "too")))
     images = ("--content", who, "--style", how, "--style", too)
-    ran = remote(server, *SMALL, *images, "--prompt", "a fox & 狐", "--seed", 40, "--images", 3, "--guidance", 2)
+    values = ("--style-strength", 0.5, "--style-strength", 2, "--guidance", 2)
+    ran = remote(server, *SMALL, *images, "--prompt", "a fox & 狐", "--seed", 40, "--images", 3, *values)
     assert (ran.status, ran.err) == (0, "")
     theirs = {path.read_bytes() for path in server.settings.output.glob("*.png")}
     assert {path.read_bytes() for path in ran.pictures} == theirs and len(theirs) == 3
@@ -61,6 +62,7 @@ def test_pictures_are_the_servers_files_and_their_references_are_kept(
         assert (request["prompt"], request["seed"], request["guidance_scale"]) == ("a fox & 狐", seed, 2.0)
         assert [entry["name"] for entry in request["content_images"]] == ["who.png"]
         assert [entry["name"] for entry in request["style_images"]] == ["how (1).png", "too.png"]
+        assert request["style_strengths"] == [0.5, 2.0]
     kept = {path.name for path in Path("outputs/references").iterdir()}
     assert kept == {ReferenceImage.from_path(path).sha256 for path in (who, how, too)}
 

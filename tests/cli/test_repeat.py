@@ -21,6 +21,7 @@ def test_a_picture_is_repeated_to_the_bit_when_its_sources_are_gone(
     files = [picture_file(name, 180, 140, seed) for seed, name in enumerate(("content.png", "s1.png", "s2.png"))]
     images = ("--content", files[0], "--style", files[1], "--style", files[2])
     values = ("--prompt", "fox 狐狸", "--keep-size", "--steps", 3, "--guidance", 2, "--content-size", 96, "--seed", 11)
+    values += ("--style-strength", 0.5, "--style-strength", 1.5)
     model = ("--model", "demo", "--lora-scale", 0.5, "--dtype", "bfloat16", "--schedule", "flux", "--tiled-decode")
     (first,) = uso("generate", *model, *images, *values, "--output", "first").pictures
     for file in files:
@@ -85,6 +86,18 @@ def test_another_image_takes_a_recorded_ones_place_and_that_is_said(
     assert "dog.png: not among the recorded content images; used in their place." in ran.err
     assert [entry["name"] for entry in request_of(ran.pictures[0])["content_images"]] == ["dog.png"]
     assert pixels(ran.pictures[0]) != pixels(first)
+
+
+def test_strengths_belong_to_their_styles(uso: Callable[..., Ran], picture_file: Callable[..., Path]) -> None:
+    """Catches another image that takes over the recorded one's strength, and a strength that is not changed alone."""
+    ink, oil = picture_file("ink.png", seed=1), picture_file("oil.png", seed=2)
+    styled = ("--style", ink, "--style-strength", 0.5)
+    (first,) = uso("generate", *SMALL, *styled, "--output", "out").pictures
+    assert request_of(first)["style_strengths"] == [0.5]
+    assert request_of(*uso("generate", "--from", first, "--style-strength", 2).pictures)["style_strengths"] == [2.0]
+    assert request_of(*uso("generate", "--from", first, "--style", oil).pictures)["style_strengths"] == [1.0]
+    older = rerecorded(first, lambda record: record["request"].pop("style_strengths"))
+    assert request_of(*uso("generate", "--from", older).pictures)["style_strengths"] == [1.0]
 
 
 def test_what_differs_from_the_record_is_said(uso: Callable[..., Ran]) -> None:

@@ -63,6 +63,22 @@ def test_styles_keep_their_order_and_a_lone_extra_style_counts(demo_config: Mode
     assert [image.name for image in alone.style_images] == ["second.png"]
 
 
+def test_strengths_stay_with_their_styles(demo_config: ModelConfig, upload: Any) -> None:
+    """Catches a lone extra style that gets the other's strength, and a value that is refused only with its image."""
+    one, other = upload("a.png"), upload("b.png")
+    both = {"style_strength": 0.5, "extra_style_strength": 1.5}
+    for images, strengths in (
+        ({"style_image": one, "extra_style_image": other}, (0.5, 1.5)),
+        ({"style_image": one}, (0.5,)),
+        ({"extra_style_image": other}, (1.5,)),
+        ({}, ()),
+    ):
+        assert request_from(demo_config, Inputs(**images, **both)).style_strengths == strengths
+    assert request_from(demo_config, Inputs(style_image=one, style_strength=None)).style_strengths == (1,)
+    with pytest.raises(RequestError, match=r"^Extra style strength is 2\.5; a number from 0 \(left out\) to 2 "):
+        request_from(demo_config, Inputs(extra_style_strength=2.5))
+
+
 def test_guidance_is_left_out_where_the_model_takes_none() -> None:
     """Catches a disabled field whose value makes every request of schnell fail."""
     assert request_from(load_model_config("flux-schnell"), Inputs(guidance_scale=4.0)).guidance_scale is None

@@ -31,6 +31,8 @@ def test_the_loras_that_are_in_are_shown() -> None:
     model = {"name": "demo", "device": "cpu (x86_64)", **html.loras_of(config)}
     record = {"request": request, "model": model}
     assert f"<dt>LoRAs</dt><dd>{words}</dd>" in html.settings(record) and "<dd>CPU</dd>" in html.settings(record)
+    styled = request | {"style_images": [{"name": "<ink>"}, {"name": "oil"}], "style_strengths": [0.5, 1]}
+    assert "<dd>&lt;ink&gt; at 0.5, oil</dd>" in html.settings(record | {"request": styled})
     assert "LoRA" not in html.settings({"request": request, "model": {"name": "demo", "lora_scale": 1.0}})
 
 

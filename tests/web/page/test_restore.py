@@ -67,7 +67,8 @@ def test_all_settings_are_reused_the_images_too(events: Events, reference: Any) 
         "num_inference_steps": 3,
         "guidance_scale": 2.5,
     }
-    picture = made(events, content_images=[content], style_images=[one, other], content_size=96, seed=42, **values)[1]
+    styles = {"style_images": [one, other], "style_strengths": [0.5, 2]}
+    picture = made(events, content_images=[content], **styles, content_size=96, seed=42, **values)[1]
     message, advanced, *fields = asyncio.run(events.reuse_all(picture.id, visitor()))
     inputs = Inputs(*fields)
     assert "The settings of this picture are filled in.<" in message and advanced["open"] is True
@@ -80,6 +81,7 @@ def test_all_settings_are_reused_the_images_too(events: Events, reference: Any) 
     found = inputs._asdict()
     assert {name: found[name] for name in values} == values
     assert (inputs.content_size, inputs.seed, inputs.keep_input_size) == (96, 42, False)
+    assert (inputs.style_strength, inputs.extra_style_strength) == (0.5, 2)
 
 
 def test_seed_content_and_style_are_reused(events: Events) -> None:

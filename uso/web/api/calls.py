@@ -59,6 +59,10 @@ SPARE_THREADS = 8
 """Threads beyond one for each place in the queue, so that a full queue still refuses at once."""
 
 
+FIRST_INPUTS = 11
+"""How many of `Inputs` a call by position must have. Those that were added later may be left out."""
+
+
 class Inputs(NamedTuple):
     """One value for each input, in the order of the page's fields and of `/generate`'s parameters."""
 

@@ -19,6 +19,7 @@ from gradio.utils import get_upload_folder
 from gradio_client import Client
 
 from uso.errors import ConfigError
+from uso.web.api.calls import FIRST_INPUTS, Inputs
 from uso.web.api.mcp import GIVE_A_DATA_URL, IMAGES_SENTENCE
 
 logger = logging.getLogger(__name__)
@@ -30,10 +31,15 @@ CALLS_AT_ONCE = 128
 
 
 def refuse_malformed(page: gr.Blocks) -> None:
-    """Say in a sentence what is wrong with the form of a call: Gradio's own messages are for people who build pages."""
+    """Say in a sentence what is wrong with the form of a call: Gradio's own messages are for people who build pages.
+
+    Inputs of `/generate` that were added later may be left out: programs from before know only the first ones.
+    """
     preprocess = page.preprocess_data
 
     async def checked(block_fn: Any, inputs: list[Any], *rest: Any, **named: Any) -> Any:
+        if block_fn.api_name == "generate" and len(inputs) >= FIRST_INPUTS:
+            inputs = [*inputs, *Inputs()[len(inputs) :]]
         given, wanted = len(inputs), len(block_fn.inputs)
         if given < wanted or (given > wanted and block_fn.api_visibility == "public"):
             raise gr.Error(f"The call has {given} values in `data`; there must be {wanted}.", print_exception=False)
