@@ -21,8 +21,19 @@ def test_a_picture_is_repeated_to_the_bit_when_its_sources_are_gone(
     files = [picture_file(name, 180, 140, seed) for seed, name in enumerate(("content.png", "s1.png", "s2.png"))]
     images = ("--content", files[0], "--style", files[1], "--style", files[2])
     values = ("--prompt", "fox 狐狸", "--keep-size", "--steps", 3, "--guidance", 2, "--content-size", 96, "--seed", 11)
-    values += ("--style-strength", 0.5, "--style-strength", 1.5)
-    model = ("--model", "demo", "--lora-scale", 0.5, "--dtype", "bfloat16", "--schedule", "flux", "--tiled-decode")
+    strengths = ("--style-strength", 0.5, "--style-strength", 1.5)
+    model = (
+        *strengths,
+        "--model",
+        "demo",
+        "--lora-scale",
+        0.5,
+        "--dtype",
+        "bfloat16",
+        "--schedule",
+        "flux",
+        "--tiled-decode",
+    )
     (first,) = uso("generate", *model, *images, *values, "--output", "first").pictures
     for file in files:
         file.unlink()

@@ -67,7 +67,7 @@ def test_all_settings_are_reused_the_images_too(events: Events, reference: Any) 
         "num_inference_steps": 3,
         "guidance_scale": 2.5,
     }
-    styles = {"style_images": [one, other], "style_strengths": [0.5, 2]}
+    styles: dict[str, Any] = {"style_images": [one, other], "style_strengths": [0.5, 2]}
     picture = made(events, content_images=[content], **styles, content_size=96, seed=42, **values)[1]
     message, advanced, *fields = asyncio.run(events.reuse_all(picture.id, visitor()))
     inputs = Inputs(*fields)

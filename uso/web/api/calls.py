@@ -192,13 +192,13 @@ def request_from(config: ModelConfig, inputs: Inputs, max_pixels: int = MAX_PIXE
     """
     strengths = inputs.strengths
     content, *styles = (_decoded(name, getattr(inputs, name), max_pixels) for name in IMAGE_FIELDS)
-    given = [pair for pair in zip(styles, strengths, strict=True) if pair[0] is not None]
+    given = [(style, size) for style, size in zip(styles, strengths, strict=True) if style is not None]
     request = GenerationRequest.create(
         config,
         prompt="" if inputs.prompt is None else inputs.prompt,
         content_images=[content] if content else [],
         style_images=[style for style, _ in given],
-        style_strengths=[strength for _, strength in given],
+        style_strengths=[size for _, size in given],
         width=inputs.width,
         height=inputs.height,
         keep_input_size=False if inputs.keep_input_size is None else inputs.keep_input_size,
