@@ -11,15 +11,16 @@ import os
 import socket
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from uso.arguments import Parser
 from uso.config import ModelConfig
 from uso.errors import ConfigError, USOError
 from uso.output import check_folder
 from uso.terminal import run_program
+from uso.translation import load_translator
 from uso.web.gradio_import import importing_gradio
-from uso.web.jobs.safety import Safety, load_safety
+from uso.web.jobs.safety import load_safety
 from uso.web.server.port import address, listen, reserve
 from uso.web.settings import ServerSettings, add_server_flags, server_settings, worker_devices
 from uso.weights.automatic import automatic_model
@@ -49,7 +50,7 @@ def main() -> int:
         check_system()
         named, settings = check_model_flags(args), server_settings(args)
         worker_devices(args)
-        safety = load_safety(settings.safety)
+        hooks = {"safety": load_safety(settings.safety), "translator": load_translator(settings.translate)}
         if settings.accounts:
             from uso.web.access.accounts import read_accounts
 
@@ -59,7 +60,7 @@ def main() -> int:
 
             check_mcp()
         check_folder(args.output)
-        serve(args, named, settings, safety)
+        serve(args, named, settings, hooks)
     except USOError as error:
         print(f"app.py: {error}", file=sys.stderr)
         return REFUSED
@@ -80,7 +81,7 @@ def check_system() -> None:
         raise ConfigError("The page runs on Linux and macOS. On Windows start it in WSL 2, or in the container.")
 
 
-def serve(args: argparse.Namespace, named: ModelConfig | None, settings: ServerSettings, safety: Safety) -> None:
+def serve(args: argparse.Namespace, named: ModelConfig | None, settings: ServerSettings, hooks: dict[str, Any]) -> None:
     """Open the port (or only take it), then build the page and let the model load behind it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for chatty in ("uvicorn", "httpx", "mcp"):
@@ -95,7 +96,7 @@ def serve(args: argparse.Namespace, named: ModelConfig | None, settings: ServerS
     from uso.web.store import uploads
 
     folder = uploads.private_uploads()
-    starting = StartingApp(lambda: build(args, named, settings, safety, listener), hold=settings.bind_when_ready)
+    starting = StartingApp(lambda: build(args, named, settings, hooks, listener), hold=settings.bind_when_ready)
     proxies = settings.trusted_proxies
     Server(starting, grace=settings.grace, uploads=folder, proxies=proxies).run(sockets=[listener])
 
@@ -104,7 +105,7 @@ def build(
     args: argparse.Namespace,
     named: ModelConfig | None,
     settings: ServerSettings,
-    safety: Safety,
+    hooks: dict[str, Any],
     listener: socket.socket,
 ) -> "BuiltApp":
     """The page. Called in a thread of its own, so that the seconds of importing Gradio delay no answer."""
@@ -128,7 +129,7 @@ def build(
     why = None if named else reason
     loads = [partial(load, args, config, device, why, len(devices) == 1) for device in devices]
     ledger = open_ledger(settings.output)
-    queue = JobQueue(loads, settings, ledger, safety=safety, on_over=metrics.job_over)
+    queue = JobQueue(loads, settings, ledger, **hooks, on_over=metrics.job_over)
     metrics.watch(lambda: queue.status)
     page = build_page(Calls(config, queue, ledger, metrics.refused), reason)
     return built_app(queue, ledger, page, metrics, own_url=lambda: address(listener))

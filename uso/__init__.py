@@ -3,7 +3,8 @@
 `from uso import USOPipeline, GenerationRequest, load_pipeline` works. Nothing heavy is imported until one of these
 names is used, so `import uso` and `--help` stay fast.
 
-errors files config images checks request output terminal version    plain data, without torch
+errors files config images checks readable    plain data, without torch
+request output hooks translation terminal version
 transformer/    FLUX's transformer as USO runs it
 memory/         where weights live while it runs
 pipeline/       a request becomes a picture

@@ -181,6 +181,21 @@ def test_debug_shows_where_an_error_arose(uso: Callable[..., Ran]) -> None:
     assert "Traceback" in ran.err and ran.err.splitlines()[-1].startswith("There is no model 'typo'.")
 
 
+def test_a_prompt_is_translated_and_both_texts_are_recorded(
+    uso: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a flag that loads the hook and does not ask it, and a typed prompt that is lost on repeating."""
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    Path("dictionary.py").write_text("def english(prompt):\n    return {'狐狸': 'fox'}[prompt]\n", encoding="utf-8")
+    ran = uso("generate", *SMALL, "--prompt", "狐狸", "--translate", "dictionary:english", "--output", "out")
+    assert ran.status == 0, ran.err
+    again = uso("generate", "--from", ran.pictures[0], "--output", "again")
+    for path in (*ran.pictures, *again.pictures):
+        assert (request_of(path)["prompt"], output.read(path).record["typed_prompt"]) == ("fox", "狐狸")
+    ran = uso("generate", *SMALL, "--prompt", "雪地里的狐狸")
+    assert (ran.status, ran.out) == (2, []) and "Write it in English." in ran.err
+
+
 @pytest.mark.parametrize(
     "argv", [(), ("paint",), ("generate", "--seed", "x"), ("generate", "--from", "a", "--batch", "b")]
 )

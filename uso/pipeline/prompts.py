@@ -13,13 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from tokenizers import pre_tokenizers
 
-from uso.errors import RequestError
-
-MOST_UNREAD = 0.8
-"""Share of a prompt's characters, without spaces, above which unread words leave hardly anything of it."""
-
-MAX_WORDS, MAX_WORD = 12, 40
-"""The most words that a note lists, and characters that it shows of one."""
+from uso.readable import check_read, listed
 
 _LITERAL: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
@@ -97,18 +91,5 @@ def reading_notes(tokenizer: Any, prompt: str, title: str) -> tuple[str, ...]:
         RequestError: hardly anything of it is read.
     """
     words = unread_words(tokenizer, prompt)
-    if not words:
-        return ()
-    if sum(map(len, words)) > MOST_UNREAD * len("".join(prompt.split())):
-        raise RequestError(
-            f"{title} reads English, and T5, its reader, knows hardly anything of this prompt: {_listed(words)}. Write "
-            "it in English."
-        )
-    return (f"{title} reads English. T5 cannot read: {_listed(words)}.",)
-
-
-def _listed(words: list[str]) -> str:
-    different = list(dict.fromkeys(words))
-    shown = [word if len(word) <= MAX_WORD else f"{word[:MAX_WORD]}..." for word in different[:MAX_WORDS]]
-    more = len(different) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
+    check_read(words, prompt, title)
+    return (f"{title} reads English. T5 cannot read: {listed(words)}.",) if words else ()

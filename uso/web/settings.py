@@ -206,6 +206,14 @@ class ServerSettings:
             metavar="MODULE:FUNCTION",
         ),
     )
+    translate: str | None = field(
+        default=None,
+        metadata=flag(
+            PEOPLE,
+            "a translator of your own, called with every prompt, which returns it in English",
+            metavar="MODULE:FUNCTION",
+        ),
+    )
     rate: int = field(
         default=60,
         metadata=flag(PEOPLE, "requests of one person in a minute; 0: any number (%(default)s)", check=at_least(0)),

@@ -12,15 +12,19 @@ from PIL import Image
 
 from tests.support.scripted import PATIENCE, Script, ledger_of, queue_of, until
 from tests.support.visitor import visitor
+from uso import output
 from uso.config import ModelConfig, load_model_config
 from uso.errors import ImageError, RequestError, USOError
 from uso.request import GenerationRequest
+from uso.translation import Translator
+from uso.web.access.identity import asker_of
 from uso.web.api import calls as calls_module
 from uso.web.api.calls import FILTERED, Calls, Inputs, request_from, uploaded
 from uso.web.jobs import admission
 from uso.web.jobs.admission import LimitError
 from uso.web.jobs.safety import Safety
 from uso.web.settings import ServerSettings
+from uso.web.store import history
 
 
 @pytest.mark.parametrize(
@@ -282,3 +286,35 @@ def test_refusals_are_counted_by_their_reason(tmp_path: Path, demo_config: Model
     assert reasons == ["RequestError", "rate"]
     queue.close()
     ledger_of(queue).close()
+
+
+def test_a_prompt_is_translated_before_the_model_reads_it(tmp_path: Path, demo_config: ModelConfig) -> None:
+    """Catches a model or a filter that reads the typed prompt, and a record or a history that lost one of the two."""
+    script, seen = Script(), []
+    queue = queue_of(
+        lambda on_progress: script,
+        ServerSettings(output=tmp_path),
+        translator=Translator(lambda prompt: "A fox."),
+        safety=Safety(lambda prompt, image: seen.append(prompt)),
+    )
+    calls, ledger = Calls(demo_config, queue, ledger_of(queue)), ledger_of(queue)
+    queue.start()
+    try:
+        job = submit(calls, Inputs(prompt="狐狸"))
+        until(lambda: job.status.over)
+        assert (script.seen, seen) == (["A fox."], ["A fox.", "A fox."])
+        assert job.status.notes == ("The prompt was translated: A fox.",)
+        (picture,) = job.status.pictures
+        record = output.read(picture.path).record
+        assert (record["request"]["prompt"], record["typed_prompt"]) == ("A fox.", "狐狸")
+        (remembered,) = history.recent(ledger, asker_of(visitor()).owner)
+        assert remembered.prompt == "狐狸"
+    finally:
+        queue.close()
+        queue.join(0.0)
+        ledger.close()
+
+
+def test_an_unread_script_is_refused_at_the_door(tmp_path: Path, demo_config: ModelConfig) -> None:
+    with calls_of(tmp_path, demo_config) as calls, pytest.raises(RequestError, match="reads English"):
+        submit(calls, Inputs(prompt="雪地里的狐狸"))

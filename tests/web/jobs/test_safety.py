@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from tests.support.scripted import PATIENCE, until
+from uso import hooks
 from uso.errors import ConfigError, USOError
-from uso.web.jobs import safety as safety_module
 from uso.web.jobs.safety import Blocked, Safety, load_safety
 
 CODE = """
@@ -105,7 +105,7 @@ def test_a_filter_that_hangs_blocks_after_a_while(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Catches a request that waits for ever, and threads without number that hang."""
-    monkeypatch.setattr(safety_module, "MOST_HANGING", 2)
+    monkeypatch.setattr(hooks, "MOST_HANGING", 2)
     go_on = threading.Event()
     safety = Safety(lambda prompt, image: None if prompt == "quick" else go_on.wait(PATIENCE) and None, seconds=0.1)
     for _ in range(2):

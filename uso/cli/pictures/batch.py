@@ -135,6 +135,7 @@ def _refuse_single_flags(args: argparse.Namespace) -> None:
         "content": args.content,
         "style": args.style,
         "style-strength": args.style_strengths,
+        "translate": args.translate,
     }
     for flag, value in single.items():
         if value is not None:

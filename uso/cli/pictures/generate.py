@@ -20,6 +20,7 @@ from uso.cli.pictures.request import (
 )
 from uso.config import ModelConfig
 from uso.errors import ConfigError
+from uso.readable import check_script
 from uso.request import GenerationRequest
 from uso.terminal import on_terminal, say
 from uso.weights.flags import AUTO_FLAGS, add_model_flags, with_auto
@@ -57,6 +58,11 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     request.add_argument("--images", type=int, metavar="N", help="number of pictures, with the seeds that follow")
     request.add_argument("--schedule", type=_schedule, metavar="RULE", help="uso, flux, or a number for mu")
     request.add_argument("--tiled-decode", action=switch, help="decode in tiles: less memory, faint differences")
+    request.add_argument(
+        "--translate",
+        metavar="MODULE:FUNCTION",
+        help="a function of yours that is given --prompt and returns it in English",
+    )
     source = parser.add_argument_group("instead of a single request")
     either = source.add_mutually_exclusive_group()
     either.add_argument(
@@ -113,6 +119,7 @@ def generate(args: argparse.Namespace) -> int:
 
     config, why = chosen_config(args, request_for)
     request = request_for(config)
+    check_script(given.get("prompt", ""), config.title)
     folder, stem = output_place(args.output, several=request.num_images > 1)
     if on_terminal() or request.keep_input_size:
         say(f"{config.title}: {request.width} x {request.height}, seed {request.seed}.")
@@ -120,7 +127,11 @@ def generate(args: argparse.Namespace) -> int:
     pipe = load(config, args, why)
     if picture:
         tell_differences(picture, pipe.provenance)
-    make(pipe, request, lambda result: output.save(result, folder, stem))
+    typed = picture.record.get("typed_prompt") if picture else None
+    if "prompt" in given:
+        typed = args.prompt if given["prompt"] != args.prompt else None
+    extra = {"typed_prompt": typed} if typed else None
+    make(pipe, request, lambda result: output.save(result, folder, stem, extra))
     return 0
 
 

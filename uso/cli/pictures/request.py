@@ -15,6 +15,7 @@ from uso.config import SPEEDS, ModelConfig, from_home, model_names
 from uso.errors import ConfigError, OutputError, RequestError
 from uso.request import GenerationRequest, GenerationResult, ReferenceImage
 from uso.terminal import loading_bar, print_path, say, step_bar
+from uso.translation import load_translator
 from uso.weights.automatic import automatic_model
 from uso.weights.flags import AUTO, check_model_flags, load_options, weights_folders
 
@@ -97,6 +98,8 @@ def request_values(args: argparse.Namespace) -> dict[str, Any]:
     if args.keep_size and (args.width is not None or args.height is not None):
         raise RequestError("--keep-size takes the size from the content image: leave out --width and --height.")
     values = {field: value for flag, field in REQUEST_FLAGS.items() if (value := getattr(args, flag)) is not None}
+    if "prompt" in values:
+        values["prompt"] = load_translator(args.translate).english(values["prompt"])
     for field, paths in (("content_images", args.content), ("style_images", args.style)):
         if paths:
             values[field] = [ReferenceImage.from_path(path) for path in paths]

@@ -26,6 +26,7 @@ from uso.checks import check_style_strength
 from uso.config import ModelConfig
 from uso.errors import ImageError, USOError, about
 from uso.images import MAX_PIXELS, upright_size
+from uso.readable import check_script
 from uso.request import RANDOM_SEED, GenerationRequest, ReferenceImage
 from uso.web.access.identity import Asker, asker_of
 from uso.web.api.turns import Turns
@@ -148,13 +149,18 @@ class Calls:
         and always gives its place up. Images are read by the few readers, for they take memory; a request without any
         waits for none of them."""
         place = self.queue.admit(asker, sum(map(_upload_size, inputs.images)))
+        typed = ""
         try:
+            if self.queue.translator.active and inputs.prompt is not None:
+                english = self._filtered.submit(asker.person, self.queue.translator.english, inputs.prompt).result()
+                if english != inputs.prompt:
+                    typed, inputs = inputs.prompt, inputs._replace(prompt=english)
             if any(image is not None for image in inputs.images):
                 reading = self._readers.submit(asker.person, request_from, self.config, inputs, self.max_pixels)
                 request = reading.result()
             else:
                 request = request_from(self.config, inputs)
-            job = self._filtered.submit(asker.person, self.queue.submit, request, place).result()
+            job = self._filtered.submit(asker.person, self.queue.submit, request, place, typed).result()
         finally:
             self.queue.release(place)
         self.queue.followers.expect(job)
@@ -207,6 +213,7 @@ def request_from(config: ModelConfig, inputs: Inputs, max_pixels: int = MAX_PIXE
         content_size=inputs.content_size,
         seed=RANDOM_SEED if inputs.seed is None else inputs.seed,  # an emptied field
     )
+    check_script(request.prompt, config.title)
     for reference in (*request.content_images, *request.style_images):
         reference.let_pixels_go()
     return request

@@ -119,6 +119,8 @@ class Job:
     asker: Asker
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Unguessable; whoever has it may query and cancel the job."""
+    typed_prompt: str = ""
+    """The prompt as it was typed, if it was translated."""
     status: JobStatus = field(default_factory=JobStatus)
     stop: threading.Event = field(default_factory=threading.Event)
     """Set to stop it after the current step."""
@@ -143,6 +145,16 @@ class Job:
     @property
     def person(self) -> str:
         return self.asker.person
+
+    @property
+    def prompt(self) -> str:
+        """In the person's own words."""
+        return self.typed_prompt or self.request.prompt
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What people should know of their request before it runs."""
+        return (f"The prompt was translated: {self.request.prompt}",) if self.typed_prompt else ()
 
     @property
     def image_bytes(self) -> int:

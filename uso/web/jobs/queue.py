@@ -16,6 +16,7 @@ from typing import Any
 
 from uso.errors import USOError
 from uso.request import GenerationRequest
+from uso.translation import Translator
 from uso.web.access.identity import Asker
 from uso.web.jobs.admission import Admission, Place
 from uso.web.jobs.fair_queue import FairQueue
@@ -51,18 +52,21 @@ class JobQueue:
         records: Records,
         *,
         safety: Safety | None = None,
+        translator: Translator | None = None,
         on_over: Callable[[Job], None] = lambda job: None,
     ) -> None:
         """
         Args:
             loads: one function for each worker, which loads its model; called in the worker's thread.
             safety: checks prompts and pictures.
+            translator: translates prompts before requests are made of them.
             on_over: called with every job that is over, however it ended.
         """
         self.settings = settings
         self.status = ServerStatus()
         self._records = records
         self._safety = safety or Safety()
+        self.translator = translator or Translator()
         self._time_estimate = TimeEstimate()
         self._admission = Admission(settings)
         self._on_over = on_over
@@ -153,14 +157,17 @@ class JobQueue:
         with self._changed:
             self._places.discard(place)
 
-    def submit(self, request: GenerationRequest, place: Place) -> Job:
+    def submit(self, request: GenerationRequest, place: Place, typed_prompt: str = "") -> Job:
         """Put an admitted request into the queue, where it may wait for the model as well.
+
+        Args:
+            typed_prompt: the prompt as it was typed, if it was translated.
 
         Raises:
             USOError: the filter blocks it, or the ledger cannot be written.
         """
         self._safety.check_prompt(request.prompt)
-        job = Job(request, place.asker)
+        job = Job(request, place.asker, typed_prompt=typed_prompt)
         try:  # writes to the disk, so it does not hold the lock
             self._records.accepted(job)
         except sqlite3.Error as error:

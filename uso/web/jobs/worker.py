@@ -214,7 +214,7 @@ class Worker:
         for stage, seconds in result.timings.items():
             job.timings[stage] = job.timings.get(stage, 0.0) + seconds
         self._learn(result, job)
-        job.reach(pictures=(*job.status.pictures, picture), notes=result.notes)
+        job.reach(pictures=(*job.status.pictures, picture), notes=(*job.notes, *result.notes))
 
     def _learn(self, result: GenerationResult, job: Job) -> None:
         if not job.step_seconds:
@@ -235,7 +235,8 @@ def save_picture(job: Job, result: GenerationResult, folder: Path) -> Picture:
     Raises:
         OutputError: it cannot be saved.
     """
-    path = output.save(result, folder, extra={"job": digest(job.id)})
+    typed = {"typed_prompt": job.typed_prompt} if job.typed_prompt else {}
+    path = output.save(result, folder, extra={"job": digest(job.id), **typed})
     request = result.request
     return Picture(
         id=uuid.uuid4().hex,

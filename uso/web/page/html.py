@@ -204,6 +204,7 @@ def settings(record: Mapping[str, Any]) -> str:
     kept = " (from the content image)" if request.get("keep_input_size") else ""
     rows = [
         ("Prompt", request.get("prompt") or "(none)"),
+        ("Prompt as typed", record.get("typed_prompt")),
         ("Notes", " ".join(map(str, record.get("notes") or ()))),
         ("Content image", ", ".join(entry["name"] for entry in request["content_images"]) or "(none)"),
         ("Style images", _styles(request) or "(none)"),

@@ -196,7 +196,7 @@ class Ledger:
     def keep(self, job: Job, picture: Picture, image: Image.Image) -> None:
         """Enter a picture whose file is on the disk."""
         references = {reference.sha256 for reference in (*job.request.content_images, *job.request.style_images)}
-        self.enter(picture, image, job.id, job.asker.owner, job.request.prompt, references)
+        self.enter(picture, image, job.id, job.asker.owner, job.prompt, references)
 
     def enter(
         self, picture: Picture, image: Image.Image, job_id: str, owner: str | None, prompt: str, references: set[str]

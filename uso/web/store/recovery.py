@@ -142,9 +142,10 @@ def _recover(ledger: Ledger, saved: output.SavedPicture, job_id: str, owner: str
             num_inference_steps=int(request["num_inference_steps"]),
             seconds=float(sum(timings.values())),
         )
+        prompt = str(saved.record.get("typed_prompt") or request["prompt"])
         references = {entry["sha256"] for kind in output.KINDS for entry in request[kind]}
         with Image.open(path, formats=("PNG",)) as image:
-            ledger.enter(picture, image, job_id, owner, str(request["prompt"]), references)
+            ledger.enter(picture, image, job_id, owner, prompt, references)
     except sqlite3.Error:
         raise
     except Exception:  # a file that somebody changed; Pillow raises errors of many kinds
