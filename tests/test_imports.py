@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     {
         *("errors", "files", "arguments", "config", "image_formats", "images", "checks", "request", "output"),
-        *("readable", "hooks", "translation"),
+        *("readable", "hooks", "translation", "language"),
         *("version", "terminal"),
     },
     {"system"},

@@ -8,18 +8,19 @@ from typing import Any
 from uso.config import ModelConfig, Schedule
 from uso.errors import RequestError
 from uso.images import TOKEN_SIZE
+from uso.language import Text
 
 LABELS = {
-    "style_strengths": "Style strength",
-    "style_strength": "Style strength",
-    "extra_style_strength": "Extra style strength",
-    "width": "Width",
-    "height": "Height",
-    "keep_input_size": "Keep input size",
-    "num_inference_steps": "Number of steps",
-    "content_size": "Content reference size",
-    "num_images": "Number of images",
-    "tiled_decode": "Tiled decode",
+    "style_strengths": Text("Style strength"),
+    "style_strength": Text("Style strength"),
+    "extra_style_strength": Text("Extra style strength"),
+    "width": Text("Width"),
+    "height": Text("Height"),
+    "keep_input_size": Text("Keep input size"),
+    "num_inference_steps": Text("Number of steps"),
+    "content_size": Text("Content reference size"),
+    "num_images": Text("Number of images"),
+    "tiled_decode": Text("Tiled decode"),
 }
 """What messages call the fields of a request."""
 
@@ -51,14 +52,15 @@ def is_number(value: object) -> bool:
 def check_whole(field: str, value: Any, minimum: int, maximum: int) -> int:
     if not is_number(value) or value != int(value) or not minimum <= value <= maximum:
         raise RequestError(
-            f"{LABELS[field]} is {shown(value)}; a whole number from {minimum} to {maximum} is allowed.", field
+            Text("{} is {}; a whole number from {} to {} is allowed.", LABELS[field], shown(value), minimum, maximum),
+            field,
         )
     return int(value)
 
 
 def check_switch(field: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise RequestError(f"{LABELS[field]} is {shown(value)}; true or false is allowed.", field)
+        raise RequestError(Text("{} is {}; true or false is allowed.", LABELS[field], shown(value)), field)
     return value
 
 
@@ -69,37 +71,49 @@ def check_side(field: str, value: Any, config: ModelConfig, kept: bool) -> int:
     side = check_whole(field, value, minimum, maximum)
     if side % TOKEN_SIZE:
         raise RequestError(
-            f"{LABELS[field]} is {side}; it must be a multiple of {TOKEN_SIZE} from {minimum} to {maximum}.", field
+            Text(
+                "{} is {}; it must be a multiple of {} from {} to {}.",
+                LABELS[field],
+                side,
+                TOKEN_SIZE,
+                minimum,
+                maximum,
+            ),
+            field,
         )
     return side
 
 
 def check_prompt(prompt: Any) -> str:
     if not isinstance(prompt, str):
-        raise RequestError(f"The prompt must be text, not {type(prompt).__name__}. An empty one is allowed.", "prompt")
+        raise RequestError(
+            Text("The prompt must be text, not {}. An empty one is allowed.", type(prompt).__name__), "prompt"
+        )
     if len(prompt) > MAX_PROMPT_CHARACTERS:
-        sentence = f"The prompt has {len(prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are read. Shorten it."
+        sentence = Text(
+            "The prompt has {} characters; at most {} are read. Shorten it.", len(prompt), MAX_PROMPT_CHARACTERS
+        )
         raise RequestError(sentence, "prompt")
     try:
         prompt.encode("utf-8")
     except UnicodeEncodeError as error:
-        sentence = "The prompt holds half of a character (a lone surrogate). Type it again."
+        sentence = Text("The prompt holds half of a character (a lone surrogate). Type it again.")
         raise RequestError(sentence, "prompt") from error
     if "\x00" in prompt:
-        raise RequestError("The prompt holds a NUL character. Remove it.", "prompt")
+        raise RequestError(Text("The prompt holds a NUL character. Remove it."), "prompt")
     return prompt
 
 
 def check_guidance(value: Any, config: ModelConfig) -> float | None:
     if not config.guidance:
         if value is not None:
-            raise RequestError(f"{config.title} takes no guidance scale. Leave it out.", "guidance_scale")
+            raise RequestError(Text("{} takes no guidance scale. Leave it out.", config.title), "guidance_scale")
         return None
     if value is None:
         return config.defaults.guidance_scale
     minimum, maximum = config.limits.min_guidance, config.limits.max_guidance
     if not is_number(value) or not minimum <= value <= maximum:
-        sentence = f"Guidance is {shown(value)}; a number from {minimum:g} to {maximum:g} is allowed."
+        sentence = Text("Guidance is {}; a number from {:g} to {:g} is allowed.", shown(value), minimum, maximum)
         raise RequestError(sentence, "guidance_scale")
     return float(value)
 
@@ -107,7 +121,7 @@ def check_guidance(value: Any, config: ModelConfig) -> float | None:
 def check_style_strength(field: str, value: Any) -> float:
     if not is_number(value) or not 0 <= value <= MAX_STYLE_STRENGTH:
         allowed = f"a number from 0 (left out) to {MAX_STYLE_STRENGTH:g} (as if it were given twice) is allowed"
-        raise RequestError(f"{LABELS[field]} is {shown(value)}; {allowed}.", field)
+        raise RequestError(Text("{} is {}; {}.", LABELS[field], shown(value), allowed), field)
     return float(value)
 
 
@@ -119,8 +133,8 @@ def check_style_strengths(given: Any, styles: int) -> tuple[float, ...]:
     strengths = tuple(check_style_strength("style_strengths", value) for value in values)
     if strengths and len(strengths) != styles:
         raise RequestError(
-            f"Style strengths and style images: {len(strengths)} and {styles}. Give one strength for each image, in "
-            "the same order, or none.",
+            Text("Style strengths and style images: {} and {}. Give one strength for each image, in "
+"the same order, or none.", len(strengths), styles),
             "style_strengths",
         )
     return strengths or (1.0,) * styles
@@ -137,5 +151,10 @@ def check_schedule(schedule: Any) -> Schedule:
     if is_number(schedule) and abs(schedule) <= MAX_MU:
         return float(schedule)
     raise RequestError(
-        f"Schedule is {shown(schedule)}; 'uso', 'flux' or a number for mu from {-MAX_MU:g} to {MAX_MU:g} is allowed."
+        Text(
+            "Schedule is {}; 'uso', 'flux' or a number for mu from {:g} to {:g} is allowed.",
+            shown(schedule),
+            -MAX_MU,
+            MAX_MU,
+        )
     )

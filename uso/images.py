@@ -17,6 +17,7 @@ from uso.image_formats import jpeg, png
 from uso.image_formats.colours import to_srgb
 from uso.image_formats.contents import ImageData, Refusal, cut, damaged, orientation
 from uso.image_formats.reader import prepare
+from uso.language import Text, text_of
 
 TOKEN_SIZE = 16
 """Pixels per side of one transformer token: 8 (autoencoder) times 2 (patch)."""
@@ -112,12 +113,14 @@ def _reasons(name: str, short: bool = False) -> Iterator[None]:
     except ImageError:
         raise
     except Refusal as error:
-        raise ImageError(f"{name} {error}") from error
+        raise ImageError(Text("{} {}", name, text_of(error))) from error
     except MemoryError as error:
-        raise ImageError(f"{name} needs more memory than there is. Scale it down.") from error
+        raise ImageError(Text("{} needs more memory than there is. Scale it down.", name)) from error
     except Exception as error:  # OSError, SyntaxError, ValueError, struct.error ...
         short = short or "truncated" in str(error) or "not enough" in str(error)
-        raise ImageError(f"{name} {cut() if short else damaged('its pixels cannot be decoded')}") from error
+        raise ImageError(
+            Text("{} {}", name, text_of(cut() if short else damaged(Text("its pixels cannot be decoded"))))
+        ) from error
 
 
 def _head(file: ImageData, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -125,17 +128,22 @@ def _head(file: ImageData, name: str, max_pixels: int = MAX_PIXELS) -> Image.Ima
     try:
         opened = _opened(file.data, file.format)
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name} is too large to open safely: at most {MAX_PIXELS // 10**6} megapixels.") from error
+        raise ImageError(
+            Text("{} is too large to open safely: at most {} megapixels.", name, MAX_PIXELS // 10**6)
+        ) from error
     except Exception as error:  # Pillow's decoders raise many kinds of errors on hostile bytes.
         raise ImageError(
-            f"{name} is damaged, or of a kind of {_NAMES.get(file.format, file.format)} that is not read. "
-            "Save it again as PNG or JPEG."
+            Text(
+                "{} is damaged, or of a kind of {} that is not read. Save it again as PNG or JPEG.",
+                name,
+                _NAMES.get(file.format, file.format),
+            )
         ) from error
     width, height = opened.size
     if width * height > max_pixels:
         most = max_pixels // 10**6 or round(max_pixels / 10**6, 2)
         raise ImageError(
-            f"{name} has {width} x {height} pixels; at most {most} megapixels are accepted. Scale it down."
+            Text("{} has {} x {} pixels; at most {} megapixels are accepted. Scale it down.", name, width, height, most)
         )
     return opened
 
@@ -242,8 +250,17 @@ def check_reference(width: int, height: int, long_side: int, name: str = "image"
     resized, fitted = fitted_size(width, height, long_side)
     if min(fitted) < TOKEN_SIZE:
         raise ImageError(
-            f"{name} is too long and thin: {width} x {height} becomes {resized[0]} x {resized[1]} at content reference "
-            f"size {long_side}, and both sides need at least {TOKEN_SIZE} pixels. Crop it or raise the reference size."
+            Text(
+                "{} is too long and thin: {} x {} becomes {} x {} at content reference "
+                "size {}, and both sides need at least {} pixels. Crop it or raise the reference size.",
+                name,
+                width,
+                height,
+                resized[0],
+                resized[1],
+                long_side,
+                TOKEN_SIZE,
+            )
         )
 
 
@@ -265,8 +282,15 @@ def keep_input_size(width: int, height: int, minimum: int, maximum: int) -> tupl
     floor = minimum // 2
     if long * floor > maximum * short:
         raise RequestError(
-            f"Keep input size cannot keep {width} x {height}: at most {maximum}:{floor} ({maximum / floor:.3g} to 1) "
-            "is supported. Crop the content image, or choose width and height yourself."
+            Text(
+                "Keep input size cannot keep {} x {}: at most {}:{} ({:.3g} to 1) "
+                "is supported. Crop the content image, or choose width and height yourself.",
+                width,
+                height,
+                maximum,
+                floor,
+                maximum / floor,
+            )
         )
     scale = min(max(1.0, minimum / short), maximum / long)
     return _nearest_token(width * scale), _nearest_token(height * scale)

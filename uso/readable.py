@@ -6,6 +6,7 @@
 import unicodedata
 
 from uso.errors import RequestError
+from uso.language import Text
 
 MOST_UNREAD = 0.8
 """Share of a prompt's characters, without spaces, above which unread words leave hardly anything of it."""
@@ -41,8 +42,11 @@ def check_read(unread: list[str], prompt: str, title: str) -> None:
     """
     if sum(map(len, unread)) > MOST_UNREAD * len("".join(prompt.split())):
         raise RequestError(
-            f"{title} reads English, and T5, its reader, knows hardly anything of this prompt: {listed(unread)}. Write "
-            "it in English."
+            Text(
+                "{} reads English, and T5, its reader, knows hardly anything of this prompt: {}. Write it in English.",
+                title,
+                listed(unread),
+            )
         )
 
 

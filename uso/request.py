@@ -29,6 +29,7 @@ from uso.checks import (
 from uso.config import ModelConfig, Schedule
 from uso.errors import ImageError, RequestError, about
 from uso.images import as_png, check_reference, keep_input_size, open_image
+from uso.language import Text
 
 MAX_SEED = 2**32 - 1
 RANDOM_SEED = -1
@@ -53,7 +54,7 @@ class ReferenceImage:
             return cls(Path(path).read_bytes(), Path(path).name)
         except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
             raise ImageError(
-                f"The image {path} could not be read ({getattr(error, 'strerror', None) or error})."
+                Text("The image {} could not be read ({}).", path, getattr(error, "strerror", None) or error)
             ) from error
 
     @classmethod
@@ -78,8 +79,11 @@ class ReferenceImage:
             return cls.from_pil(source)
         if not isinstance(source, str | Path):
             raise ImageError(
-                f"An image is a path, a Pillow image or a ReferenceImage, not {type(source).__name__}. "
-                "PIL.Image.fromarray makes one of an array."
+                Text(
+                    "An image is a path, a Pillow image or a ReferenceImage, not {}. "
+                    "PIL.Image.fromarray makes one of an array.",
+                    type(source).__name__,
+                )
             )
         return cls.from_path(source)
 
@@ -187,7 +191,7 @@ class GenerationRequest:
                 _ = reference.image  # decoded now, so that an unreadable file is refused here
         if check_switch("keep_input_size", keep_input_size):
             if not contents:
-                sentence = "Keep input size needs a content image. Add one, or switch it off."
+                sentence = Text("Keep input size needs a content image. Add one, or switch it off.")
                 raise RequestError(sentence, "keep_input_size")
             with about("keep_input_size"):
                 width, height = keep_input_size_of(config, contents[0])
@@ -250,8 +254,17 @@ def _check_seed(seed: Any, num_images: int) -> int:
     if is_number(seed) and seed == RANDOM_SEED:
         return secrets.randbelow(last + 1)
     if not is_number(seed) or seed != int(seed) or not 0 <= seed <= last:
-        reason = f" for {num_images} images, which use the seeds that follow" if num_images > 1 else ""
-        raise RequestError(f"Seed is {shown(seed)}; 0 to {last} is allowed{reason}, or -1 for a random one.", "seed")
+        if num_images == 1:
+            sentence = Text("Seed is {}; 0 to {} is allowed, or -1 for a random one.", shown(seed), last)
+        else:
+            sentence = Text(
+                "Seed is {}; 0 to {} is allowed for {} images, which use the seeds that follow, or -1 for a random "
+                "one.",
+                shown(seed),
+                last,
+                num_images,
+            )
+        raise RequestError(sentence, "seed")
     return int(seed)
 
 

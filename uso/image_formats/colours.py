@@ -6,6 +6,7 @@ from functools import cache
 from PIL import Image, ImageCms, ImageMath
 
 from uso.image_formats.contents import Refusal
+from uso.language import Text
 
 _FULL_16_BIT = 65535
 
@@ -38,7 +39,7 @@ def to_srgb(
         Refusal: numbers without a defined range.
     """
     if image.mode == "F":
-        raise Refusal("holds floating-point pixels without a defined white. Save it with 8 or 16 bits.")
+        raise Refusal(Text("holds floating-point pixels without a defined white. Save it with 8 or 16 bits."))
     if image.mode.startswith("I"):
         grey, opaque = _eight_bit(image, white, inverted)
         return _on_white(_converted(grey, profile), opaque) if opaque else _converted(grey, profile)
@@ -65,7 +66,7 @@ def _eight_bit(image: Image.Image, white: int, inverted: bool) -> tuple[Image.Im
     extrema: tuple[int, int] = image.getextrema()  # type: ignore[assignment] # one band
     low, high = extrema
     if low < 0 or high > _FULL_16_BIT:
-        raise Refusal(f"holds values from {low} to {high}; 0 to 65535 is accepted. Save it with 16 bits.")
+        raise Refusal(Text("holds values from {} to {}; 0 to 65535 is accepted. Save it with 16 bits.", low, high))
     scale, offset = (-255 / white, 255.5) if inverted else (255 / white, 0.5)
     grey = image.convert("F").point(lambda value: value * scale + offset).convert("L")
     if not isinstance(transparent, int):

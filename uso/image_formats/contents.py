@@ -5,6 +5,8 @@ import struct
 import zlib
 from dataclasses import dataclass
 
+from uso.language import Text
+
 MAX_PARTS = 65_536
 """Most chunks, segments, blocks or strips of one file. Each costs about a microsecond of Python; a picture of 60 MB
 written in pieces of a kilobyte stays below."""
@@ -46,16 +48,16 @@ class ImageData:
 
 
 def cut() -> Refusal:
-    return Refusal("is damaged or incomplete (its pixel data end too early). Save it again as PNG or JPEG.")
+    return Refusal(Text("is damaged or incomplete (its pixel data end too early). Save it again as PNG or JPEG."))
 
 
 def damaged(what: str) -> Refusal:
-    return Refusal(f"is damaged or incomplete ({what}). Save it again as PNG or JPEG.")
+    return Refusal(Text("is damaged or incomplete ({}). Save it again as PNG or JPEG.", what))
 
 
 def too_dear(what: str) -> Refusal:
     """What would take far longer to decode than a picture of its size should."""
-    return Refusal(f"would take too long to open: {what}. Save it again as PNG or JPEG.")
+    return Refusal(Text("would take too long to open: {}. Save it again as PNG or JPEG.", what))
 
 
 def orientation(exif: bytes = b"", xmp: bytes = b"") -> int:

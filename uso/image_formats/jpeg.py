@@ -5,6 +5,7 @@ import struct
 from dataclasses import dataclass, field
 
 from uso.image_formats.contents import MAX_PARTS, MAX_PROFILE, ImageData, Refusal, cut, damaged, orientation, too_dear
+from uso.language import Text
 
 MAX_SCANS = 32
 """Most scans of one picture. Encoders write 1 to 16; each is a pass over all pixels, 1.2 ms per megapixel even where it
@@ -53,7 +54,7 @@ def prepare(data: bytes) -> ImageData:
     while True:
         scans += 1
         if scans > MAX_SCANS:
-            raise too_dear(f"it is a JPEG of more than {MAX_SCANS} scans")
+            raise too_dear(Text("it is a JPEG of more than {} scans", MAX_SCANS))
         at, marker = _scan(data, at, seen)
         if marker != _START_OF_SCAN:
             ended = marker == _END_OF_IMAGE
@@ -94,7 +95,7 @@ def _header(data: bytes, seen: _Seen) -> int:
         marker, at = match[1][0], match.end()
         if marker == _START_OF_SCAN:
             if not seen.frame:
-                raise damaged("its header is damaged")
+                raise damaged(Text("its header is damaged"))
             return at
         if marker == _END_OF_IMAGE:
             break
@@ -107,7 +108,7 @@ def _segment(data: bytes, at: int, marker: int, seen: _Seen) -> int:
     """Read one segment, `at` its length; returns where it ends."""
     seen.parts += 1
     if seen.parts > MAX_PARTS:
-        raise too_dear(f"it is made of more than {MAX_PARTS} parts")
+        raise too_dear(Text("it is made of more than {} parts", MAX_PARTS))
     if at + 2 > len(data):
         raise cut()
     end = at + max(2, struct.unpack_from(">H", data, at)[0])
@@ -135,11 +136,11 @@ def _is_adobe(body: bytes) -> bool:
 
 def _frame(body: bytes, marker: int, seen: _Seen) -> None:
     if seen.frame:
-        raise damaged("it has two headers")
+        raise damaged(Text("it has two headers"))
     if len(body) < 6 or len(body) < 6 + 3 * body[5]:
-        raise damaged("its header is damaged")
+        raise damaged(Text("its header is damaged"))
     if body[0] != 8:
-        raise Refusal(f"is a JPEG of {body[0]} bits per colour; 8 are read. Save it again as PNG or JPEG.")
+        raise Refusal(Text("is a JPEG of {} bits per colour; 8 are read. Save it again as PNG or JPEG.", body[0]))
     seen.frame = marker
     seen.components = tuple(body[6 + 3 * number] for number in range(body[5]))
 
@@ -158,7 +159,7 @@ def _scan(data: bytes, at: int, seen: _Seen) -> tuple[int, int]:
         if marker not in _BARE:
             seen.parts += 1
             if seen.parts > MAX_PARTS:
-                raise too_dear(f"it is made of more than {MAX_PARTS} parts")
+                raise too_dear(Text("it is made of more than {} parts", MAX_PARTS))
             at += max(2, int.from_bytes(data[at : at + 2], "big"))
     return len(data), 0
 

@@ -5,6 +5,7 @@ import struct
 from collections.abc import Iterator
 
 from uso.image_formats.contents import MAX_PARTS, MAX_PROFILE, ImageData, Refusal, cut, damaged, too_dear
+from uso.language import Text
 
 MAX_PIXELS = 24_000_000
 """Largest picture; OpenJPEG takes 75 to 125 ms per megapixel even where nothing is in it."""
@@ -40,7 +41,7 @@ def prepare(data: bytes) -> ImageData:
         stream, profile, told = _jp2(data)
     size = _check(stream)
     if told is not None and told != size:
-        raise damaged("it names two sizes")
+        raise damaged(Text("it names two sizes"))
     return ImageData("JPEG2000", data, profile=profile, short=not stream.endswith(_LAST))
 
 
@@ -78,27 +79,34 @@ def boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
 def _check(stream: bytes) -> tuple[int, int]:
     """Look at every header of a code stream; returns the picture's size."""
     if len(stream) > MAX_BYTES:
-        raise too_dear(f"a JPEG 2000 of at most {MAX_BYTES // 1024**2} MiB is read")
+        raise too_dear(Text("a JPEG 2000 of at most {} MiB is read", MAX_BYTES // 1024**2))
     if stream[:4] != b"\xff\x4f\xff\x51":
-        raise damaged("its header is damaged")
+        raise damaged(Text("its header is damaged"))
     right, lower, left, upper, across, down, first_x, first_y, components = struct.unpack_from(">8IH", stream, 8)
     width, height = right - left, lower - upper
     if width * height > MAX_PIXELS:
         raise Refusal(
-            f"has {width} x {height} pixels; of a JPEG 2000 at most {MAX_PIXELS // 10**6} megapixels are accepted. "
-            "Scale it down, or save it as PNG or JPEG."
+            Text(
+                "has {} x {} pixels; of a JPEG 2000 at most {} megapixels are accepted. "
+                "Scale it down, or save it as PNG or JPEG.",
+                width,
+                height,
+                MAX_PIXELS // 10**6,
+            )
         )
     if min(width, height, across, down) <= 0 or first_x > left or first_y > upper:
-        raise damaged("its header is damaged")
+        raise damaged(Text("its header is damaged"))
     if not 1 <= components <= MAX_COMPONENTS:
-        raise Refusal(f"is a JPEG 2000 of {components} components; 1 to {MAX_COMPONENTS} are read. Save it as PNG.")
+        raise Refusal(
+            Text("is a JPEG 2000 of {} components; 1 to {} are read. Save it as PNG.", components, MAX_COMPONENTS)
+        )
     tiles = -(-(right - first_x) // across) * -(-(lower - first_y) // down)
     if tiles > MANY_TILES and across * down < MIN_TILE:
-        raise too_dear(f"it is a JPEG 2000 of {tiles} tiles")
+        raise too_dear(Text("it is a JPEG 2000 of {} tiles", tiles))
     at, next_tile = 2, 0
     for number in itertools.count():
         if number == MAX_PARTS:
-            raise too_dear(f"it is made of more than {MAX_PARTS} parts")
+            raise too_dear(Text("it is made of more than {} parts", MAX_PARTS))
         if at + 4 > len(stream):
             break
         marker, length = struct.unpack_from(">xBH", stream, at)
@@ -127,16 +135,16 @@ def _check_coding(body: bytes, marker: int, samples: int) -> None:
     if marker == _CODING:
         own, (layers,), rest = body[0], struct.unpack_from(">H", body, 2), body[5:]
         if layers > MAX_LAYERS:
-            raise too_dear(f"it is a JPEG 2000 of {layers} layers")
+            raise too_dear(Text("it is a JPEG 2000 of {} layers", layers))
     else:
         own, rest = body[1], body[2:]
     if len(rest) < 5:
         raise cut()
     levels, wide, high = rest[0], (rest[1] & 15) + 2, (rest[2] & 15) + 2
     if wide + high < MIN_BLOCK:
-        raise too_dear(f"it is a JPEG 2000 with code blocks of {1 << wide} x {1 << high} pixels")
+        raise too_dear(Text("it is a JPEG 2000 with code blocks of {} x {} pixels", 1 << wide, 1 << high))
     precincts = 0.0
     for level, pair in enumerate(rest[5 : 6 + levels] if own & 1 else b""):
         precincts += samples / (4 ** (levels - level) * (1 << (pair & 15) + (pair >> 4)))
     if precincts > MAX_PRECINCTS:
-        raise too_dear(f"it is a JPEG 2000 of more than {MAX_PRECINCTS} precincts")
+        raise too_dear(Text("it is a JPEG 2000 of more than {} precincts", MAX_PRECINCTS))

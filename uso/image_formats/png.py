@@ -21,6 +21,7 @@ from uso.image_formats.contents import (
     orientation,
     too_dear,
 )
+from uso.language import Text
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -59,11 +60,11 @@ def prepare(data: bytes) -> ImageData:
                 xmp = (_text(kind, body, _XMP_TEXT, MAX_EXIF) or "").encode()
     header = first.get(b"IHDR", b"")
     if len(header) != 13 or header[9] not in _CHANNELS:
-        raise damaged("its header is damaged")
+        raise damaged(Text("its header is damaged"))
     if not pixels:
         raise cut()
     if header[9] == _PALETTE and b"PLTE" not in first:
-        raise damaged("its palette is missing or damaged")
+        raise damaged(Text("its palette is missing or damaged"))
     kept = [(b"IHDR", header)]
     if header[9] == _PALETTE:
         kept.append((b"PLTE", first[b"PLTE"]))
@@ -103,7 +104,7 @@ def text_of(data: bytes, keyword: str) -> str | None:
         Refusal: no PNG, or one that ends within a chunk.
     """
     if not data.startswith(SIGNATURE):
-        raise damaged("it is no PNG")
+        raise damaged(Text("it is no PNG"))
     found, last = None, b""
     for last, body, whole in _chunks(data):
         if last in (b"tEXt", b"zTXt", b"iTXt") and body.startswith(keyword.encode() + b"\0") and whole():
@@ -149,7 +150,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, _Whole]]:
         if at + 8 > len(data):
             return
         if number == MAX_PARTS:
-            raise too_dear(f"it is made of more than {MAX_PARTS} chunks")
+            raise too_dear(Text("it is made of more than {} chunks", MAX_PARTS))
         length, kind = struct.unpack_from(">I4s", data, at)
         end = at + 8 + length
         yield kind, data[at + 8 : end], _Whole(data, at, end)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from uso.errors import ImageError
 from uso.image_formats import jpeg, jpeg2000, kinds, png, simple, tiff
 from uso.image_formats.contents import ImageData, Refusal, cut
+from uso.language import Text, text_of
 
 
 def prepare(data: bytes, name: str) -> ImageData:
@@ -23,15 +24,15 @@ def prepare(data: bytes, name: str) -> ImageData:
         what = kinds.other(data)
         develop = " Develop it, and save it as PNG, JPEG or TIFF." if "camera raw" in what else ""
         raise ImageError(
-            f"{name} is not a picture this program can read (try PNG, JPEG or WebP)."
+            Text("{} is not a picture this program can read (try PNG, JPEG or WebP).", name)
             + (f" It is {what}.{develop}" if what else "")
         )
     try:
         return _PREPARE[kind](data)
     except Refusal as error:
-        raise ImageError(f"{name} {error}") from error
+        raise ImageError(Text("{} {}", name, text_of(error))) from error
     except (IndexError, struct.error) as error:  # of what a header promises, something is not there
-        raise ImageError(f"{name} {cut()}") from error
+        raise ImageError(Text("{} {}", name, text_of(cut()))) from error
 
 
 def _as_it_is(data: bytes) -> ImageData:

@@ -3,6 +3,7 @@
 import struct
 
 from uso.image_formats.contents import MAX_PARTS, MAX_PROFILE, ImageData, cut, damaged, orientation, too_dear
+from uso.language import Text
 
 _ALPHA, _ANIMATION = 0x10, 0x02
 """Flags of a WebP's header."""
@@ -94,7 +95,7 @@ def _past_blocks(data: bytes, at: int, blocks: int) -> tuple[int, int]:
         at += 1 + data[at]
         blocks += 1
         if blocks > 16 * MAX_PARTS:  # a block has at most 255 bytes
-            raise too_dear("it is a GIF of more than a million blocks")
+            raise too_dear(Text("it is a GIF of more than a million blocks"))
     return min(at + 1, len(data)), blocks
 
 
@@ -109,10 +110,12 @@ def bmp(data: bytes) -> ImageData:
     if size >= 40 and len(data) >= 14 + size:
         width, height, _, _, packing = struct.unpack_from("<iiHHI", data, 18)
         if packing in (1, 2) and abs(width * height) > MAX_RUN_LENGTH_PIXELS:
-            raise too_dear(f"it is a BMP with run lengths of more than {MAX_RUN_LENGTH_PIXELS // 10**6} megapixels")
+            raise too_dear(
+                Text("it is a BMP with run lengths of more than {} megapixels", MAX_RUN_LENGTH_PIXELS // 10**6)
+            )
         if size >= 124 and data[70:74] == _EMBEDDED_PROFILE:
             start, length = struct.unpack_from("<II", data, 126)
             profile = data[14 + start : 14 + start + length] if length <= MAX_PROFILE else None
     elif len(data) < 14 + size:
-        raise damaged("its header is damaged")
+        raise damaged(Text("its header is damaged"))
     return ImageData("BMP", data, profile=profile)

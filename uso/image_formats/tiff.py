@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from uso.image_formats import jpeg
 from uso.image_formats.contents import MAX_PARTS, MAX_PROFILE, ImageData, Refusal, cut, damaged, too_dear
+from uso.language import Text
 
 MAX_ENTRIES = 4096
 """Most entries of a directory that are looked at."""
@@ -90,7 +91,7 @@ class _File:
         if entry is None or entry.kind not in _WHOLE or not entry.number:
             return tuple(default)
         if entry.number > MAX_PARTS:
-            raise too_dear(f"it is a TIFF of more than {MAX_PARTS} strips or tiles")
+            raise too_dear(Text("it is a TIFF of more than {} strips or tiles", MAX_PARTS))
         return self.numbers(_WHOLE[entry.kind], entry.at, entry.number)
 
 
@@ -109,8 +110,10 @@ def prepare(data: bytes) -> ImageData:
         _refuse_raw(file, entries, following)
         if first.get(_SUBFILE, (0,))[0] & 1 or first.get(_OLD_SUBFILE, (0,))[0] == 2:
             raise Refusal(
-                "is a TIFF whose first picture is a reduced preview. Save the picture itself as PNG or JPEG, or as a "
-                "TIFF that begins with it."
+                Text(
+                    "is a TIFF whose first picture is a reduced preview. Save the picture itself as PNG or JPEG, or as "
+                    "a TIFF that begins with it."
+                )
             )
         _check_work(file, first)
         turned = file.values(entries.get(_ORIENTATION), (1,))[0]
@@ -131,18 +134,20 @@ def prepare(data: bytes) -> ImageData:
 
 def _refuse_raw(file: _File, first: dict[int, _Entry], following: int) -> None:
     if _DNG in first:
-        raise Refusal(_raw("a camera raw (DNG)"))
+        raise Refusal(_raw(Text("a camera raw (DNG)")))
     for entries in _directories(file, first, following):
         if (
             _DNG in entries
             or file.values(entries.get(_PHOTOMETRIC), (0,))[0] in _RAW_PHOTOMETRIC
             or file.values(entries.get(_COMPRESSION), (0,))[0] in _RAW_COMPRESSION
         ):
-            raise Refusal(_raw("a camera raw"))
+            raise Refusal(_raw(Text("a camera raw")))
 
 
 def _raw(what: str) -> str:
-    return f"is {what}, of which only a small preview could be read. Develop it, and save it as PNG, JPEG or TIFF."
+    return Text(
+        "is {}, of which only a small preview could be read. Develop it, and save it as PNG, JPEG or TIFF.", what
+    )
 
 
 def _directories(file: _File, first: dict[int, _Entry], following: int) -> Iterator[dict[int, _Entry]]:
@@ -169,19 +174,21 @@ def _directories(file: _File, first: dict[int, _Entry], following: int) -> Itera
 def _check_work(file: _File, first: dict[int, tuple[int, ...]]) -> None:
     """Refuse what is no picture, and what would be decoded more than once."""
     if not all(first.get(tag, (0,))[0] for tag in (_WIDTH, _HEIGHT)):
-        raise damaged("its directory says no size")
+        raise damaged(Text("its directory says no size"))
     compression = first.get(_COMPRESSION, (1,))[0]
     if compression not in _COMPRESSIONS:
-        raise Refusal(f"is a TIFF of a compression that is not read (number {compression}). Save it as PNG or JPEG.")
+        raise Refusal(
+            Text("is a TIFF of a compression that is not read (number {}). Save it as PNG or JPEG.", compression)
+        )
     width, height = first[_WIDTH][0], first[_HEIGHT][0]
     planes = first.get(_SAMPLES, (1,))[0] if first.get(_PLANAR, (1,))[0] == 2 else 1
     if _TILES in first:
         across, down = first.get(_TILE_WIDTH, (0,))[0], first.get(_TILE_HEIGHT, (0,))[0]
         if not across or not down:
-            raise damaged("its directory says no size of tiles")
+            raise damaged(Text("its directory says no size of tiles"))
         columns, rows = -(-width // across), -(-height // down)
         if columns * across * rows * down > PADDING * max(width * height, 1024 * 1024):
-            raise too_dear("its tiles are far larger than the picture")
+            raise too_dear(Text("its tiles are far larger than the picture"))
         parts = columns * rows * planes
         places, lengths = first[_TILES], first.get(_TILE_BYTES, ())
     else:
@@ -190,21 +197,21 @@ def _check_work(file: _File, first: dict[int, tuple[int, ...]]) -> None:
     if not places:
         raise cut()
     if max(parts, len(places), len(lengths)) > MAX_PARTS:
-        raise too_dear(f"it is a TIFF of more than {MAX_PARTS} strips or tiles")
+        raise too_dear(Text("it is a TIFF of more than {} strips or tiles", MAX_PARTS))
     if len(places) > parts:
-        raise damaged("it has more strips or tiles than its size allows")
+        raise damaged(Text("it has more strips or tiles than its size allows"))
     spans = [(at, min(length, max(len(file.data) - at, 0))) for at, length in zip(places, lengths, strict=False)]
     if sum(length for _, length in spans) > PADDING * len(file.data):
-        raise too_dear("its strips or tiles lie one upon the other")
+        raise too_dear(Text("its strips or tiles lie one upon the other"))
     if compression == 7 and any(jpeg.scans_in(file.data[at : at + size]) > jpeg.MAX_SCANS for at, size in spans):
-        raise too_dear(f"it holds a JPEG of more than {jpeg.MAX_SCANS} scans")
+        raise too_dear(Text("it holds a JPEG of more than {} scans", jpeg.MAX_SCANS))
 
 
 def _rewritten(file: _File, entries: dict[int, _Entry], inverted: bool) -> bytes:
     """The file with a last directory that its header names; where 16-bit 0 is white, Pillow is not told."""
     kept = dict(sorted((tag, entry.raw) for tag, entry in entries.items() if tag in _KEPT))
     if sum(_SIZES[entries[tag].kind] * entries[tag].number for tag in kept if entries[tag].kind < 19) > len(file.data):
-        raise damaged("its directory is damaged")
+        raise damaged(Text("its directory is damaged"))
     if inverted:
         (black_is_zero,) = (struct.pack(f"{file.order}H", 1),)
         place = 12 if file.big else 8

@@ -12,6 +12,7 @@ from hashlib import sha256
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from uso.language import Text
 from uso.web.access.asgi import API, path_of, refuse
 from uso.web.access.identity import asker_in
 
@@ -142,4 +143,4 @@ class RateLimits:
 
 def duration(seconds: float) -> str:
     """In words, to the second or to the minute."""
-    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"
+    return Text("{} s", max(1, round(seconds))) if seconds < 90 else Text("{} min", round(seconds / 60))

@@ -26,6 +26,7 @@ from uso.checks import check_style_strength
 from uso.config import ModelConfig
 from uso.errors import ImageError, USOError, about
 from uso.images import MAX_PIXELS, upright_size
+from uso.language import Text
 from uso.readable import check_script
 from uso.request import RANDOM_SEED, GenerationRequest, ReferenceImage
 from uso.web.access.identity import Asker, asker_of
@@ -238,12 +239,12 @@ def uploaded(value: Any, max_pixels: int = MAX_PIXELS) -> ReferenceImage | None:
         return None
     path = _upload_path(value)
     if path is None:
-        raise ImageError("The image was not uploaded to this page. Choose its file again.")
+        raise ImageError(Text("The image was not uploaded to this page. Choose its file again."))
     name = Path(str(value.get("orig_name") or path)).name
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ImageError(f"{name} is no longer on the server. Choose its file again.") from error
+        raise ImageError(Text("{} is no longer on the server. Choose its file again.", name)) from error
     upright_size(data, name, max_pixels)
     return ReferenceImage(data, name)
 

@@ -15,6 +15,7 @@ from gradio.utils import get_function_description
 
 from uso import output
 from uso.errors import OutputError, RequestError, USOError
+from uso.language import Text
 from uso.request import RANDOM_SEED
 from uso.web.api.calls import Calls, Inputs, handed_out, plain_errors
 from uso.web.api.messages import job_message
@@ -174,7 +175,11 @@ def finished(job_id: str, status: JobStatus, server: ServerStatus) -> Answer:
         return handed_out(picture), details(job_id, status, server) | _loras(picture)
     except OSError as error:
         raise USOError(
-            f"The picture is saved as {picture.path.name} on the server, but cannot be handed out ({error.strerror})."
+            Text(
+                "The picture is saved as {} on the server, but cannot be handed out ({}).",
+                picture.path.name,
+                error.strerror,
+            )
         ) from error
 
 

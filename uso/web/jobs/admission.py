@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uso.errors import USOError
+from uso.language import Text
 from uso.web.access.identity import Asker
 from uso.web.access.limits import Window, duration
 from uso.web.settings import ServerSettings
@@ -66,16 +67,23 @@ class Admission:
             LimitError: what is too much, and what to do.
         """
         settings = self._settings
-        when = "in a moment" if seconds is None else f"in about {duration(seconds)}"
+        when = Text("in a moment") if seconds is None else Text("in about {}", duration(seconds))
         if waiting >= settings.max_waiting:
-            raise LimitError("line", f"{waiting} requests are waiting, and no more can wait here. Try again {when}.")
+            raise LimitError(
+                "line", Text("{} requests are waiting, and no more can wait here. Try again {}.", waiting, when)
+            )
         if waiting_bytes > MAX_WAITING_BYTES:
-            raise LimitError("line", f"Too many large images are waiting. Use smaller ones, or try again {when}.")
+            raise LimitError(
+                "line", Text("Too many large images are waiting. Use smaller ones, or try again {}.", when)
+            )
         if waiting_of_person >= settings.max_waiting_per_person:
             raise LimitError(
                 "person",
-                f"{waiting_of_person} requests of yours are waiting, and no more can wait for one person. "
-                "Send this one when a picture is finished, or stop one.",
+                Text(
+                    "{} requests of yours are waiting, and no more can wait for one person. "
+                    "Send this one when a picture is finished, or stop one.",
+                    waiting_of_person,
+                ),
             )
 
     def check_disk(self) -> None:
@@ -90,7 +98,7 @@ class Admission:
             return  # saving reports what is wrong with the folder, and keeps the picture elsewhere
         if free < self._settings.min_free_gb * 10**9:
             raise LimitError(
-                "disk", "The server's disk is full, and no more pictures can be kept. Tell the one who runs it."
+                "disk", Text("The server's disk is full, and no more pictures can be kept. Tell the one who runs it.")
             )
 
     def check_rate(self, person: str) -> None:
@@ -102,5 +110,6 @@ class Admission:
         rate = self._settings.rate
         if rate and (wait := self._window.take(person)):
             raise LimitError(
-                "rate", f"At most {rate} requests a minute are taken from one person. Try again in {duration(wait)}."
+                "rate",
+                Text("At most {} requests a minute are taken from one person. Try again in {}.", rate, duration(wait)),
             )

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from uso.errors import USOError
+from uso.language import Text
 from uso.request import GenerationRequest
 from uso.translation import Translator
 from uso.web.access.identity import Asker
@@ -172,7 +173,9 @@ class JobQueue:
             self._records.accepted(job)
         except sqlite3.Error as error:
             logger.exception("Job %s could not be entered into the ledger.", job.name)
-            raise USOError(self._closing or "The server cannot write to its disk. Tell the one who runs it.") from error
+            raise USOError(
+                self._closing or Text("The server cannot write to its disk. Tell the one who runs it.")
+            ) from error
         self._open[job.id] = job
         with self._changed:
             self._places.discard(place)

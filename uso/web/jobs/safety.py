@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from uso.errors import USOError
 from uso.hooks import ANSWER_SECONDS, Hook, HookError, load_function, one_line
+from uso.language import Text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -68,7 +69,7 @@ class Safety:
         if not isinstance(reason, str):
             logger.error("The filter returned %r; a reason or None is expected.", type(reason).__name__)
             raise Blocked(FILTER_FAILED)
-        raise Blocked(f"Blocked by this server's filter: {one_line(reason)[:MAX_REASON] or 'no reason given'}")
+        raise Blocked(Text("Blocked by this server's filter: {}", one_line(reason)[:MAX_REASON] or "no reason given"))
 
 
 def load_safety(name: str | None) -> Safety:

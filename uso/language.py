@@ -1,0 +1,102 @@
+"""Texts in the language of whoever reads them.
+
+`Text("Try again in {}.", "3 s")` is that sentence in English: a string like any other, for logs, records and errors. It
+remembers its template and its values, so `told` can say it in the reader's language. A language is a file in
+`uso/locales/`, which gives each English template in that language. `tests/test_language.py` holds the files complete.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ENGLISH = "en"
+FOLDER = Path(__file__).with_name("locales")
+
+_current: ContextVar[str] = ContextVar("language", default=ENGLISH)
+
+
+class Text(str):
+    """A sentence or label in English that can be told in other languages.
+
+    Args:
+        template: a literal, for the test that finds it. With values it is a format string.
+        values: by position, as in logging; a translation may change their order: `{1}`. They may be `Text`s.
+    """
+
+    template: str
+    values: tuple[Any, ...]
+
+    def __new__(cls, template: str, *values: Any) -> "Text":
+        made = super().__new__(cls, template.format(*values) if values else template)
+        made.template, made.values = template, values
+        return made
+
+    def __reduce__(self) -> Any:
+        return str, (str(self),)
+
+
+def told(text: str) -> str:
+    """A text in the reader's language. A string that is no `Text`, such as one from a file, is looked up as it is."""
+    translations = catalogue(_current.get())
+    if not translations:
+        return str(text)
+    if not isinstance(text, Text):
+        return translations.get(text, text)
+    template = translations.get(text.template, text.template)
+    if text.values:
+        template = template.format(*(told(one) if isinstance(one, Text) else one for one in text.values))
+    return re.sub("(?<=[。！？]) ", "", template)  # between sentences, where Chinese has none
+
+
+def tr(template: str, *values: Any) -> str:
+    """`told(Text(...))`: a text that is shown at once."""
+    return told(Text(template, *values))
+
+
+def joined(*sentences: str) -> Text:
+    """Sentences one after another."""
+    said = [sentence for sentence in sentences if sentence]
+    return Text(" ".join(["{}"] * len(said)), *said)
+
+
+def text_of(error: BaseException) -> str:
+    """An error's message, still as a `Text` if it is one; `str(error)` is English alone."""
+    first = error.args[0] if error.args else ""
+    return first if isinstance(first, Text) else str(error)
+
+
+@contextmanager
+def reading(language: str) -> Iterator[None]:
+    """Within this, texts are told in a language."""
+    token = _current.set(language)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def asked_for(accept_language: str | None) -> str:
+    """The language for an `Accept-Language` header: the first that it names, as Gradio's own texts, or else English."""
+    first = (accept_language or "").split(",")[0].split(";")[0].strip().lower()
+    found = first.split("-")[0]
+    return found if found in languages() else ENGLISH
+
+
+@cache
+def languages() -> tuple[str, ...]:
+    """All languages, English first."""
+    return (ENGLISH, *sorted(path.stem for path in FOLDER.glob("*.json")))
+
+
+@cache
+def catalogue(language: str) -> dict[str, str]:
+    """English template -> template in a language; empty for English."""
+    if language == ENGLISH:
+        return {}
+    loaded: dict[str, str] = json.loads((FOLDER / f"{language}.json").read_text(encoding="utf-8"))
+    return loaded
