@@ -7,8 +7,6 @@ remembers its template and its values, so `told` can say it in the reader's lang
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
@@ -70,14 +68,14 @@ def text_of(error: BaseException) -> str:
     return first if isinstance(first, Text) else str(error)
 
 
-@contextmanager
-def reading(language: str) -> Iterator[None]:
-    """Within this, texts are told in a language."""
-    token = _current.set(language)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+def spoken() -> str:
+    """The reader's language."""
+    return _current.get()
+
+
+def speak(language: str) -> None:
+    """From now on, texts are told in a language: in this task or thread."""
+    _current.set(language)
 
 
 def asked_for(accept_language: str | None) -> str:

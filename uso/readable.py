@@ -41,13 +41,12 @@ def check_read(unread: list[str], prompt: str, title: str) -> None:
         RequestError: hardly anything of it is read.
     """
     if sum(map(len, unread)) > MOST_UNREAD * len("".join(prompt.split())):
-        raise RequestError(
-            Text(
-                "{} reads English, and T5, its reader, knows hardly anything of this prompt: {}. Write it in English.",
-                title,
-                listed(unread),
-            )
+        sentence = Text(
+            "{} reads English, and T5, its reader, knows hardly anything of this prompt: {}. Write it in English.",
+            title,
+            listed(unread),
         )
+        raise RequestError(sentence, "prompt")
 
 
 def listed(words: list[str]) -> str:

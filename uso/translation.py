@@ -10,13 +10,16 @@ from typing import Any
 from uso.checks import check_prompt
 from uso.errors import RequestError, USOError
 from uso.hooks import ANSWER_SECONDS, Hook, HookError, load_function, one_line
+from uso.language import Text
 
 logger = logging.getLogger(__name__)
 
 Translate = Callable[[str], Any]
 """`function(prompt)` returns the prompt in English, or None to leave it as it is. Called from several threads."""
 
-FAILED = "The prompt could not be translated, so no picture is made. Try again later, or tell the one who runs this."
+FAILED = Text(
+    "The prompt could not be translated, so no picture is made. Try again later, or tell the one who runs this."
+)
 
 
 class TranslationError(USOError):

@@ -15,6 +15,7 @@ import bcrypt
 
 from uso.errors import ConfigError
 from uso.files import PRIVATE, read_text, write_over
+from uso.language import Text
 from uso.web.access.identity import acceptable_name
 
 logger = logging.getLogger(__name__)
@@ -29,8 +30,10 @@ MIN_PASSWORD = 8
 MAX_BYTES = 10**7
 """Of the file, which is read with every request: 100,000 accounts."""
 
-UNREADABLE = "Nobody can log in now: the server cannot read its accounts. Whoever runs it finds the reason in its log."
-EMPTY = "Nobody can log in now: this server has no accounts. Whoever runs it can add one."
+UNREADABLE = Text(
+    "Nobody can log in now: the server cannot read its accounts. Whoever runs it finds the reason in its log."
+)
+EMPTY = Text("Nobody can log in now: this server has no accounts. Whoever runs it can add one.")
 
 _HASH = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
 """Version, cost, 16 bytes of salt (the last letter holds two bits), 23 of hash."""

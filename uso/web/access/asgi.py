@@ -6,6 +6,8 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
+from uso.language import told
+
 Headers = Iterable[tuple[str, str]]
 
 API = "/gradio_api"
@@ -55,6 +57,7 @@ async def answer(send: Send, status: int, body: str, kind: str, headers: Headers
 async def refuse(scope: Scope, send: Send, status: int, detail: Any, headers: Headers = ()) -> None:
     """Answer with one sentence on what is wrong: as text to a person, as `{"detail": ...}` to a program."""
     pairs = [("cache-control", "no-store"), *headers]
+    detail = told(detail) if isinstance(detail, str) else detail
     if is_navigation(scope):
         await answer(send, status, str(detail), "text/plain", pairs)
     else:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from starlette.formparsers import MultiPartException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from uso.language import Text, told
 from uso.web.access.asgi import API, MCP_BYTES, Arriving, Headers, header, is_mcp, path_of, read_body, refuse, replayed
 from uso.web.access.contents import ADDRESS, GIVE_THE_FILE, examine
 from uso.web.access.hosts import own_hosts
@@ -58,7 +59,7 @@ class Bodies:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, receive = path_of(scope), Arriving(receive)
         if CLOSED.match(path) or (is_mcp(path) and not self._mcp):
-            return await refuse(scope, send, 404, "There is nothing at this address.")
+            return await refuse(scope, send, 404, Text("There is nothing at this address."))
         file = FILE.match(path)
         if file and ADDRESS.match(file[1]):
             return await refuse(scope, send, 400, GIVE_THE_FILE)
@@ -82,7 +83,7 @@ class Bodies:
         except ConnectionError:
             return None
         except TimeoutError:
-            late = f"The request was not here within {READ_SECONDS:g} s. Send it again."
+            late = Text("The request was not here within {:g} s. Send it again.", READ_SECONDS)
             return await refuse(scope, send, 408, late, [("connection", "close")])
         if body is None:
             return await self._too_large(scope, receive, send, limit, upload=False)
@@ -92,7 +93,12 @@ class Bodies:
         if sentence is None:
             return await self._with_images(scope, receive, send, body, found.images)
         if path_of(scope).rstrip("/") == JOIN:  # the form in which gradio_client shows a sentence to its caller
-            invalid = {"__type__": "validate", "is_valid": False, "parameter_name": "request", "message": sentence}
+            invalid = {
+                "__type__": "validate",
+                "is_valid": False,
+                "parameter_name": "request",
+                "message": told(sentence),
+            }
             return await refuse(scope, send, 422, [invalid])
         return await refuse(scope, send, 400, sentence)
 
@@ -163,10 +169,12 @@ class Bodies:
 
     async def _too_large(self, scope: Scope, receive: Arriving, send: Send, limit: int, upload: bool) -> None:
         if upload:
-            sentence = f"The file is larger than {self._max_upload / 1e6:g} MB. Choose a smaller one."
+            sentence = Text("The file is larger than {:g} MB. Choose a smaller one.", self._max_upload / 1e6)
         else:
-            remedy = "Use smaller images." if is_mcp(path_of(scope)) else "Upload images first, and name them in it."
-            sentence = f"The request is larger than {limit / 1e6:g} MB. {remedy}"
+            remedy = Text("Upload images first, and name them in it.")
+            if is_mcp(path_of(scope)):
+                remedy = Text("Use smaller images.")
+            sentence = Text("The request is larger than {:g} MB. {}", limit / 1e6, remedy)
         await _drained(scope, receive, send, 413, sentence)
 
 

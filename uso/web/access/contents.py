@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import Any
 
 from uso.errors import RequestError
+from uso.language import Text
 from uso.web.access.asgi import is_mcp
 from uso.web.access.hosts import host_of
 
@@ -21,9 +22,9 @@ about 60."""
 MAX_DEPTH = 64
 """Of lists and objects inside each other."""
 
-GIVE_THE_FILE = "Give the file itself, not its address: this server fetches nothing from elsewhere."
-TOO_DEEP = f"The request is nested deeper than {MAX_DEPTH} levels."
-TOO_MANY = f"The request holds more than {MAX_VALUES} values, and no call needs so many. Send fewer."
+GIVE_THE_FILE = Text("Give the file itself, not its address: this server fetches nothing from elsewhere.")
+TOO_DEEP = Text("The request is nested deeper than {} levels.", MAX_DEPTH)
+TOO_MANY = Text("The request holds more than {} values, and no call needs so many. Send fewer.", MAX_VALUES)
 
 ADDRESS = re.compile(r"\s*(?:[A-Za-z][A-Za-z0-9+.-]*:)?[/\\]{2}\S", re.ASCII)
 """`https://...`, and what a browser or a file system would take for a host as well (`//host`, `\\\\host`)."""
@@ -63,7 +64,7 @@ def examine(body: bytes, path: str, hosts: set[str]) -> Found:
         if depth > MAX_DEPTH:
             return Found(TOO_DEEP)
         if key == "session_hash" and value is not None and not (isinstance(value, str) and SESSION.fullmatch(value)):
-            return Found("The session has a name that no page gives itself. Load the page again.")
+            return Found(Text("The session has a name that no page gives itself. Load the page again."))
         if isinstance(value, str):
             if _points_elsewhere(value, key, holder, hosts):
                 return Found(GIVE_THE_FILE)

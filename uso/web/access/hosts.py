@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from uso.language import Text
 from uso.web.access.asgi import drop_headers, header, refuse
 from uso.web.access.identity import mark_local
 from uso.web.settings import ServerSettings
@@ -43,9 +44,11 @@ class Hosts:
         host = host_name(header(scope, "host"))
         if not self._is_own(host, scope, peer):
             shown = host[:MAX_SHOWN]
-            sentence = (
-                f"This server does not go by the name '{shown}'. Ask for it as localhost, or let whoever runs it start "
-                f"it with --allowed-hosts {shown}."
+            sentence = Text(
+                "This server does not go by the name '{}'. Ask for it as localhost, or let whoever runs it start "
+                "it with --allowed-hosts {}.",
+                shown,
+                shown,
             )
             return await refuse(scope, send, 403, sentence)
         if self._personal and is_loopback(host) and is_loopback(peer) and not was_forwarded(scope):
@@ -109,9 +112,10 @@ class Origins:
         origin = header(scope, "origin")
         if origin and host_of(origin) not in own_hosts(scope):
             if scope["method"] not in SAFE_METHODS:
-                sentence = (
-                    f"This came from another site ({origin[:200]}). Open this server's own page; if a proxy stands "
-                    "before it, let the proxy pass the Host header on."
+                sentence = Text(
+                    "This came from another site ({}). Open this server's own page; if a proxy stands "
+                    "before it, let the proxy pass the Host header on.",
+                    origin[:200],
                 )
                 return await refuse(scope, send, 403, sentence)
             drop_headers(scope, lambda name: name == "origin")

@@ -125,12 +125,14 @@ class RateLimits:
         asker = asker_in(scope)
         person = asker.person if asker is not None else ""
         if self._window.take(person):
-            sentence = f"More than {A_SECOND} requests a second came from you. Wait a moment, then try again."
+            sentence = Text("More than {} requests a second came from you. Wait a moment, then try again.", A_SECOND)
             return await refuse(scope, send, 429, sentence, [("retry-after", "1")])
         if not stream:
             return await self._inner(scope, receive, send)
         if self._open[person] >= self._most_open:
-            sentence = f"{self._most_open} streams of yours are open, and no more can be. Close pages or programs."
+            sentence = Text(
+                "{} streams of yours are open, and no more can be. Close pages or programs.", self._most_open
+            )
             return await refuse(scope, send, 429, sentence, [("retry-after", "5")])
         self._open[person] += 1
         try:

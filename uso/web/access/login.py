@@ -14,6 +14,7 @@ from collections.abc import Collection
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from uso.language import Text, joined, spoken, told, tr
 from uso.web.access.accounts import MAX_PASSWORD_BYTES, Accounts
 from uso.web.access.asgi import answer, header, is_navigation, path_of, read_body, refuse, replayed
 from uso.web.access.identity import acceptable_name, asker_at, asker_in, cookie_values, person_at, remember, set_cookie
@@ -30,8 +31,8 @@ WRONG_TRIES, WRONG_SECONDS = 5, 300.0
 WRONG_TRIES_OF_NAME = 20
 """And for one name from all addresses: more, so that no single address can lock somebody out."""
 
-LOG_IN = "Log in first."
-WRONG = "The name or the password is wrong."
+LOG_IN = Text("Log in first.")
+WRONG = Text("The name or the password is wrong.")
 
 MOST_COOKIES = 8
 """Looked at in one request: each costs a look into the accounts file."""
@@ -79,7 +80,7 @@ class Login:
     async def _logout(self, scope: Scope, send: Send) -> None:
         """Log out, by POST alone: an image or a link on another page must log nobody out."""
         if scope["method"] != "POST":
-            return await refuse(scope, send, 405, "Log out with the button on the page.", [("allow", "POST")])
+            return await refuse(scope, send, 405, Text("Log out with the button on the page."), [("allow", "POST")])
         for token in cookie_values(header(scope, "cookie"), LOGIN_COOKIE)[:MOST_COOKIES]:
             self._tokens.end(token)
         return await self._go_home(send, self._cookie(scope, "", 0))
@@ -102,7 +103,7 @@ class Login:
         except ConnectionError:
             return None
         except Exception:  # whatever a stranger's form makes the parser raise
-            return await self._show(scope, send, 400, "A login has a form with username and password.")
+            return await self._show(scope, send, 400, Text("A login has a form with username and password."))
         if not acceptable_name(name):  # of no account: not worth a hash or a place in memory
             return await self._show(scope, send, 401, WRONG)
         if fault := self._accounts.fault():
@@ -110,8 +111,9 @@ class Login:
         address = person_at(scope["client"][0] if scope.get("client") else None)
         wait = self._by_address.wait(address) or self._by_name.wait(name)
         if wait:
-            minutes = math.ceil(wait / 60)
-            sentence = f"Too many wrong passwords. Try again in {minutes} minute{'' if minutes == 1 else 's'}."
+            sentence = Text("Too many wrong passwords. Try again in a minute.")
+            if (minutes := math.ceil(wait / 60)) > 1:
+                sentence = Text("Too many wrong passwords. Try again in {} minutes.", minutes)
             return await self._show(scope, send, 429, sentence, [("retry-after", str(math.ceil(wait)))])
         # Counted before the check, so that many tries at once count too.
         of_address, of_name = self._by_address.count(address), self._by_name.count(name)
@@ -120,8 +122,8 @@ class Login:
         if not right:
             logger.info("A wrong name or password from %s.", address.removeprefix("at:"))
             too_long = len(password.encode(errors="surrogatepass")) > MAX_PASSWORD_BYTES
-            hint = f" Passwords have at most {MAX_PASSWORD_BYTES} bytes." if too_long else ""
-            return await self._show(scope, send, 401, WRONG + hint)
+            hint = Text("Passwords have at most {} bytes.", MAX_PASSWORD_BYTES) if too_long else ""
+            return await self._show(scope, send, 401, joined(WRONG, hint))
         self._by_address.correct(address, of_address, -1)
         self._by_name.correct(name, of_name, -1)
         cookie = self._cookie(scope, self._tokens.issue(name), LOGIN_SECONDS)
@@ -145,8 +147,16 @@ class Login:
         """The login page to a person, with what is wrong; the sentence alone to a program."""
         if not (is_navigation(scope) or _from_page(scope)):
             return await refuse(scope, send, status, sentence or LOG_IN, headers or [])
-        alert = f'<p role="alert">{html.escape(sentence)}</p>' if sentence else ""
-        body = PAGE.format(action=html.escape(self._root + "/login"), alert=alert)
+        alert = f'<p role="alert">{html.escape(told(sentence))}</p>' if sentence else ""
+        body = PAGE.format(
+            language=spoken(),
+            title=tr("USO: log in"),
+            action=html.escape(self._root + "/login"),
+            alert=alert,
+            name=tr("Name"),
+            password=tr("Password"),
+            log_in=tr("Log in"),
+        )
         return await answer(send, status, body, "text/html", [("cache-control", "no-store"), *(headers or [])])
 
 
@@ -171,11 +181,11 @@ def _from_page(scope: Scope) -> bool:
 
 
 PAGE = """<!doctype html>
-<html lang="en">
+<html lang="{language}">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>USO: log in</title>
+<title>{title}</title>
 <style>
 :root {{ color-scheme: light dark; font-family: system-ui, sans-serif; line-height: 1.5 }}
 body {{ display: grid; place-items: center; min-height: 90vh; margin: 0 1rem }}
@@ -191,11 +201,11 @@ button {{ padding: .6rem; font-weight: 700 }}
 <h1>USO</h1>
 {alert}
 <form method="post" action="{action}">
-<label for="username">Name</label>
+<label for="username">{name}</label>
 <input id="username" name="username" autocomplete="username" autocapitalize="none" required autofocus>
-<label for="password">Password</label>
+<label for="password">{password}</label>
 <input id="password" name="password" type="password" autocomplete="current-password" required>
-<button>Log in</button>
+<button>{log_in}</button>
 </form>
 </main>
 </body>

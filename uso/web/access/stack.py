@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from uso.errors import ConfigError
+from uso.language import Text
 from uso.web.access.accounts import Accounts
 from uso.web.access.asgi import Headers, drop_headers, header, path_of, refuse
 from uso.web.access.bodies import FORM_BYTES, Bodies
@@ -173,7 +174,7 @@ class _Answer:
                 self._add_headers(message)
             await self._send(message)
 
-        sentence = f"Something unexpected happened; the server's log has it under {self._number}."
+        sentence = Text("Something unexpected happened; the server's log has it under {}.", self._number)
         await refuse(self._scope, send, 500, sentence)
 
     def _add_headers(self, message: Message) -> None:
@@ -222,12 +223,16 @@ class Proxies:
     def _named(self, scope: Scope, values: list[bytes]) -> str | None:
         """Take the name that the proxy gives; returns why not, if it cannot be used."""
         if not values:
-            return f"Log in at the proxy before this server first: it names nobody in {self._user_header}."
+            return Text("Log in at the proxy before this server first: it names nobody in {}.", self._user_header)
         if len(values) > 1:
-            return f"The proxy before this server passes on several {self._user_header} headers; it must set one."
+            return Text(
+                "The proxy before this server passes on several {} headers; it must set one.", self._user_header
+            )
         name = values[0].decode("utf-8", errors="replace").strip()
         if not acceptable_name(name) or "\ufffd" in name:
-            return "The proxy before this server gives a name that cannot be used: 1 to 128 printable characters are."
+            return Text(
+                "The proxy before this server gives a name that cannot be used: 1 to 128 printable characters are."
+            )
         remember(scope, asker_at(None, name=name))
         return None
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gradio.utils import get_upload_folder
 
+from uso.language import Text
 from uso.web.access.identity import Asker
 from uso.web.access.limits import Window, duration
 
@@ -26,7 +27,7 @@ MEASURED_SECONDS = 60.0
 TIDIED_SECONDS = 10.0
 """How often a folder that seems full is tidied up and measured again."""
 
-NO_ROOM = "The server has no room for uploads now. Try again in a while, or tell the one who runs it."
+NO_ROOM = Text("The server has no room for uploads now. Try again in a while, or tell the one who runs it.")
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Uploads:
         if person is not None and (wait := self._quota.wait(person, size)):
             most = f"{MOST_FILES} files and {self._quota.bytes.most / 1e9:g} GB"
             span = duration(WINDOW_SECONDS)
-            sentence = f"At most {most} in {span} are taken from one person. Try again in {duration(wait)}."
+            sentence = Text("At most {} in {} are taken from one person. Try again in {}.", most, span, duration(wait))
             return Refused(429, sentence, wait)
         upload = Admitted(size) if person is None else self._quota.count(person, size)
         self._coming += size  # before the folder is measured: others may come meanwhile

@@ -13,7 +13,7 @@ import os
 import shutil
 import sqlite3
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
@@ -26,7 +26,7 @@ from uso.checks import check_style_strength
 from uso.config import ModelConfig
 from uso.errors import ImageError, USOError, about
 from uso.images import MAX_PIXELS, upright_size
-from uso.language import Text
+from uso.language import Text, asked_for, speak, text_of, told, tr
 from uso.readable import check_script
 from uso.request import RANDOM_SEED, GenerationRequest, ReferenceImage
 from uso.web.access.identity import Asker, asker_of
@@ -55,7 +55,7 @@ READERS = 2
 FILTERED = 4
 """People whose requests are submitted at the same time. The server's own filter may take its time over each."""
 
-NO_RECORD = "The server cannot use its record of pictures. Tell the one who runs it."
+NO_RECORD = Text("The server cannot use its record of pictures. Tell the one who runs it.")
 
 SPARE_THREADS = 8
 """Threads beyond one for each place in the queue, so that a full queue still refuses at once."""
@@ -291,14 +291,20 @@ def take_back(picture_ids: Sequence[str]) -> None:
 
 
 def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let only sentences out of a handler. An unexpected error becomes an id under which the log has the details."""
+    """Let only sentences out of a handler, in the caller's language. An unexpected error becomes an id under which the
+    log has the details."""
     if inspect.isasyncgenfunction(function):
 
         @functools.wraps(function)
         async def stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
             try:
                 async with aclosing(function(*args, **kwargs)) as news:
-                    async for item in news:
+                    while True:
+                        _speak_to(args)  # each time: the next step may be taken in another task
+                        try:
+                            item = await anext(news)
+                        except StopAsyncIteration:
+                            return
                         yield item
             except Exception as error:
                 raise _shown(error) from error
@@ -309,6 +315,7 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 
         @functools.wraps(function)
         async def wait(*args: Any, **kwargs: Any) -> Any:
+            _speak_to(args)
             try:
                 return await function(*args, **kwargs)
             except Exception as error:
@@ -318,6 +325,7 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
+        _speak_to(args)
         try:
             return function(*args, **kwargs)
         except Exception as error:
@@ -326,14 +334,23 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _speak_to(arguments: Iterable[Any]) -> None:
+    """Tell texts in the language of the request among a handler's arguments. Events of Gradio's queue run in tasks that
+    know of no request."""
+    for one in arguments:
+        if isinstance(one, gr.Request) and one.request is not None:
+            speak(asked_for(one.request.headers.get("accept-language")))
+
+
 def _shown(error: Exception) -> gr.Error:
     if isinstance(error, gr.Error):
         return error
     if isinstance(error, USOError):
-        return gr.Error(str(error), print_exception=False)
+        return gr.Error(told(text_of(error)), print_exception=False)
     if isinstance(error, sqlite3.Error):
         logger.error("The ledger cannot be used.", exc_info=error)
-        return gr.Error(NO_RECORD, print_exception=False)
+        return gr.Error(told(NO_RECORD), print_exception=False)
     name = uuid.uuid4().hex[:NAME_LETTERS]
     logger.error("Request %s failed.", name, exc_info=error)
-    return gr.Error(f"Something unexpected happened; the server's log says more under {name}.", print_exception=False)
+    sentence = tr("Something unexpected happened; the server's log says more under {}.", name)
+    return gr.Error(sentence, print_exception=False)

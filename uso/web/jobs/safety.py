@@ -20,8 +20,8 @@ Filter = Callable[[str, "Image | None"], Any]
 """`function(prompt, image)`: without an image before a request is queued, with the finished picture before it is saved.
 Returns None, or the reason for blocking, which the person reads. Called from several threads."""
 
-FILTER_FAILED = "This server's filter could not be asked, so nothing is let through. Tell the server's owner."
-NO_ANSWER = "Blocked because the filter did not answer in time. Tell the server's owner."
+FILTER_FAILED = Text("This server's filter could not be asked, so nothing is let through. Tell the server's owner.")
+NO_ANSWER = Text("Blocked because the filter did not answer in time. Tell the server's owner.")
 MAX_REASON = 300
 
 

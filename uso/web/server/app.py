@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 
+from uso.language import told
 from uso.web.access.identity import Relay, login_name
 from uso.web.access.stack import guarded
 from uso.web.access.uploads import FolderLimit
@@ -121,7 +122,7 @@ def _add_routes(app: FastAPI, queue: JobQueue, ledger: Ledger, counted: Metrics 
             progress=round(status.share, 3),
             stage=status.stage,
             elapsed=round(queue.loading_seconds, 1),
-            error=status.error or ledger.fault or None,
+            error=told(status.error or ledger.fault) or None,
         )
         headers = {"Cache-Control": "no-store"} | ({} if ready else {"Retry-After": str(RETRY_SECONDS)})
         return JSONResponse(readiness.model_dump(), status_code=200 if ready else 503, headers=headers)

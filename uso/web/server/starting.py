@@ -18,6 +18,7 @@ from typing import Any
 
 from uso.config import ROOT
 from uso.errors import USOError
+from uso.language import Text, asked_for, speak, text_of, told
 from uso.system.packages import import_problem
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ STARTING_PAGE = ROOT / "deploy" / "starting.html"
 """Proxies show it too while nothing answers behind them, so it must not depend on who serves it."""
 
 STAGE = "importing the page"
-CLOSING = "The server is shutting down. Send it again in a moment."
+CLOSING = Text("The server is shutting down. Send it again in a moment.")
 RETRY_SECONDS = 5
 SETTLE_POLL_SECONDS = 0.1
 
@@ -77,12 +78,13 @@ class StartingApp:
         if scope["type"] == "lifespan":
             await self._live(scope, receive, send)
             return
+        speak(asked_for(_header(scope, b"accept-language")))
         if self._built is None:
             reply = self._own_reply(scope)
             if reply is None:
                 await self._decided.wait()
             if self._built is None:
-                reply = reply or Reply(503, _json({"error": self._error or CLOSING}), "application/json")
+                reply = reply or Reply(503, _json({"error": told(self._error or CLOSING)}), "application/json")
                 await reply.send(scope, send)
                 return
         await self._built.app(scope, receive, send)
@@ -127,7 +129,7 @@ class StartingApp:
         if scope["path"] == "/readyz":
             return Reply(503, _json(self._state()), "application/json")
         if _is_navigation(scope):
-            return Reply(503, starting_page(self._error).encode(), "text/html; charset=utf-8")
+            return Reply(503, starting_page(told(self._error)).encode(), "text/html; charset=utf-8")
         return None
 
     def _state(self) -> dict[str, Any]:
@@ -137,7 +139,7 @@ class StartingApp:
             "progress": 0.0,
             "stage": STAGE,
             "elapsed": round(time.monotonic() - self._began, 1),
-            "error": self._error or None,
+            "error": told(self._error) or None,
         }
 
     # The real application's start and end
@@ -196,8 +198,8 @@ class StartingApp:
             await lifespan.startup()
         except BaseException as error:
             logger.error("The page could not be built.", exc_info=None if isinstance(error, USOError) else error)
-            self._error = f"The page could not be built. {_sentence(error)}"
-            logger.error("%s", self._error)
+            self._error = Text("The page could not be built. {}", _sentence(error))
+            logger.error("%s", str(self._error))
         else:
             self._lifespan, self._built = lifespan, result
             if self._closing.is_set():
@@ -277,16 +279,20 @@ def starting_page(error: str = "") -> str:
 def _sentence(error: BaseException) -> str:
     """What people read of an error; without paths of this machine."""
     if isinstance(error, USOError):
-        return str(error)
+        return text_of(error)
     problem = import_problem(error)
     if problem is not None:
-        return f"{problem} The server's log says more."
-    return f"Something unexpected happened ({type(error).__name__}); the server's log says more."
+        return Text("{} The server's log says more.", problem)
+    return Text("Something unexpected happened ({}); the server's log says more.", type(error).__name__)
 
 
 def _is_navigation(scope: MutableMapping[str, Any]) -> bool:
     """Whether a person's browser requests a page; programs and a page's own requests accept anything."""
-    return any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])
+    return "text/html" in _header(scope, b"accept")
+
+
+def _header(scope: MutableMapping[str, Any], wanted: bytes) -> str:
+    return ", ".join(value.decode("latin-1") for name, value in scope.get("headers", ()) if name == wanted)
 
 
 def _json(values: dict[str, Any]) -> bytes:
