@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 from PIL import Image
 
+from uso.language import Text
 from uso.request import GenerationRequest, GenerationResult, Progress
 from uso.web.access.identity import Asker
 
@@ -154,7 +155,7 @@ class Job:
     @property
     def notes(self) -> tuple[str, ...]:
         """What people should know of their request before it runs."""
-        return (f"The prompt was translated: {self.request.prompt}",) if self.typed_prompt else ()
+        return (Text("The prompt was translated: {}", self.request.prompt),) if self.typed_prompt else ()
 
     @property
     def image_bytes(self) -> int:

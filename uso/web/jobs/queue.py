@@ -30,8 +30,8 @@ from uso.web.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
 
-SHUTTING_DOWN = "The server is shutting down. Send it again in a moment."
-UNFOLLOWED = "The page that asked for it was closed."
+SHUTTING_DOWN = Text("The server is shutting down. Send it again in a moment.")
+UNFOLLOWED = Text("The page that asked for it was closed.")
 
 LAST_STEP_SECONDS = 10.0
 """How long a job that is stopped at shutdown may take to end its step."""

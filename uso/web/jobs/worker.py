@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from uso.language import Text, joined, text_of
 from uso import output
 from uso.errors import DeviceError, USOError
 from uso.request import GenerationResult, Progress
@@ -86,13 +87,13 @@ class Worker:
             problem = import_problem(error)
             expected = isinstance(error, USOError) or problem is not None
             logger.error("The model could not be loaded: %s", problem or error, exc_info=not expected)
-            self._report(state="failed", error=f"The model could not be loaded. {problem or sentence(error)}")
+            self._report(state="failed", error=Text("The model could not be loaded. {}", problem or sentence(error)))
             return
         try:
             self._serve(pipeline, next_job, job_over)
         except BaseException as error:
             logger.critical("Worker %d has ended and takes no more jobs.", self.number, exc_info=error)
-            self._report(state="failed", error=f"Worker {self.number} has ended. Start the server again.")
+            self._report(state="failed", error=Text("Worker {} has ended. Start the server again.", self.number))
 
     def _serve(
         self, pipeline: Pipeline, next_job: Callable[[int], Job | None], job_over: Callable[[Job], None]
@@ -147,7 +148,7 @@ class Worker:
             logger.exception("Job %s failed.", job.name)
             job.reach(state="failed", preview=None, error=sentence(error, job.name))
             if isinstance(error, DeviceError):  # a dead device fails at once: it would take, and fail, every queued job
-                self._report(state="failed", error=str(error))
+                self._report(state="failed", error=text_of(error))
 
     def _record_start(self, job: Job) -> None:
         try:
@@ -256,12 +257,14 @@ def status_of(workers: Sequence[Worker]) -> ServerStatus:
     coming = [status for status in statuses if status.state in ("starting", "loading")]
     first = (ready or sorted(coming, key=lambda status: -status.share) or statuses)[0]
     errors = dict.fromkeys(status.error for status in statuses if status.error)
-    return replace(first, error=" ".join(errors), workers=len(statuses), workers_ready=len(ready))
+    return replace(first, error=joined(*errors), workers=len(statuses), workers_ready=len(ready))
 
 
 def sentence(error: BaseException, job: str = "") -> str:
     """What people read about an error; the log has the traceback."""
     if isinstance(error, USOError):
-        return str(error)
-    where = f" under {job}" if job else ""
-    return f"Something unexpected happened ({type(error).__name__}); the server's log says more{where}."
+        return text_of(error)
+    kind = type(error).__name__
+    if not job:
+        return Text("Something unexpected happened ({}); the server's log says more.", kind)
+    return Text("Something unexpected happened ({}); the server's log says more under {}.", kind, job)
