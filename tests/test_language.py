@@ -4,7 +4,6 @@ import ast
 import pickle
 import string
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 

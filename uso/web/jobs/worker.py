@@ -17,9 +17,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from uso.language import Text, joined, text_of
 from uso import output
 from uso.errors import DeviceError, USOError
+from uso.language import Text, joined, text_of
 from uso.request import GenerationResult, Progress
 from uso.system.packages import import_problem
 from uso.web.jobs.job import Job, Load, Picture, Pipeline, Records, ServerStatus, digest
