@@ -120,8 +120,13 @@ def check_guidance(value: Any, config: ModelConfig) -> float | None:
 
 def check_style_strength(field: str, value: Any) -> float:
     if not is_number(value) or not 0 <= value <= MAX_STYLE_STRENGTH:
-        allowed = f"a number from 0 (left out) to {MAX_STYLE_STRENGTH:g} (as if it were given twice) is allowed"
-        raise RequestError(Text("{} is {}; {}.", LABELS[field], shown(value), allowed), field)
+        sentence = Text(
+            "{} is {}; a number from 0 (left out) to {:g} (as if it were given twice) is allowed.",
+            LABELS[field],
+            shown(value),
+            MAX_STYLE_STRENGTH,
+        )
+        raise RequestError(sentence, field)
     return float(value)
 
 
@@ -133,8 +138,12 @@ def check_style_strengths(given: Any, styles: int) -> tuple[float, ...]:
     strengths = tuple(check_style_strength("style_strengths", value) for value in values)
     if strengths and len(strengths) != styles:
         raise RequestError(
-            Text("Style strengths and style images: {} and {}. Give one strength for each image, in "
-"the same order, or none.", len(strengths), styles),
+            Text(
+                "Style strengths and style images: {} and {}. Give one strength for each image, in "
+                "the same order, or none.",
+                len(strengths),
+                styles,
+            ),
             "style_strengths",
         )
     return strengths or (1.0,) * styles

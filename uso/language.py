@@ -2,7 +2,8 @@
 
 `Text("Try again in {}.", "3 s")` is that sentence in English: a string like any other, for logs, records and errors. It
 remembers its template and its values, so `told` can say it in the reader's language. A language is a file in
-`uso/locales/`, which gives each English template in that language. `tests/test_language.py` holds the files complete.
+`uso/locales/`, which gives each English template in that language, and is called as Gradio calls the language: its own
+texts are in that of the browser, too. `tests/test_language.py` holds the files complete.
 """
 
 import json
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 ENGLISH = "en"
+ALSO = {"zh-TW": "zh-CN"}
+"""Languages of Gradio's in which our texts are those of another one."""
+
 FOLDER = Path(__file__).with_name("locales")
 
 _current: ContextVar[str] = ContextVar("language", default=ENGLISH)
@@ -81,8 +85,8 @@ def speak(language: str) -> None:
 def asked_for(accept_language: str | None) -> str:
     """The language for an `Accept-Language` header: the first that it names, as Gradio's own texts, or else English."""
     first = (accept_language or "").split(",")[0].split(";")[0].strip().lower()
-    found = first.split("-")[0]
-    return found if found in languages() else ENGLISH
+    names = {name.lower(): name for name in languages()} | {name.lower(): as_ for name, as_ in ALSO.items()}
+    return names.get(first) or names.get(first.split("-")[0], ENGLISH)
 
 
 @cache

@@ -33,6 +33,7 @@ def test_every_setting_has_a_flag() -> None:
         "accounts": ["--auth", "people"],
         "user_header": ["--auth-header", "X-Forwarded-User"],
         "safety": ["--safety", "filters:check"],
+        "translate": ["--translate", "languages:to_english"],
         "mcp": ["--mcp"],
         "max_upload_mb": ["--max-upload-mb", "5"],
         "max_megapixels": ["--max-megapixels", "12.5"],

@@ -9,10 +9,7 @@ from typing import Any
 import gradio as gr
 from gradio.i18n import I18nData
 
-from uso.language import ENGLISH, Text, languages, speak, spoken, told
-
-LOCALES = {"zh": ("zh-CN", "zh-TW")}
-"""A language of ours -> Gradio's names of it."""
+from uso.language import ALSO, ENGLISH, Text, languages, speak, spoken, told
 
 
 class Static(I18nData):
@@ -38,13 +35,8 @@ def static_html(make: Callable[[], str]) -> Any:
 def translations(page: gr.Blocks) -> gr.I18n:
     """All texts of a page, for the browser."""
     found = [value for block in page.blocks.values() for value in vars(block).values() if isinstance(value, Static)]
-    return gr.I18n(
-        **{
-            locale: {text.key: text.texts[language] for text in found}
-            for language in languages()
-            for locale in LOCALES.get(language, (language,))
-        }
-    )
+    told_as = {language: language for language in languages()} | ALSO
+    return gr.I18n(**{name: {text.key: text.texts[language] for text in found} for name, language in told_as.items()})
 
 
 def _in_all(make: Callable[[], str]) -> dict[str, str]:
