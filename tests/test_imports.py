@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     {
-        *("errors", "files", "arguments", "config", "image_formats", "images", "checks", "request", "output"),
+        *("errors", "files", "arguments", "config", "image_formats", "images", "checks", "modes", "request", "output"),
         *("readable", "hooks", "translation", "language"),
         *("version", "terminal"),
     },

@@ -104,6 +104,12 @@ def check_prompt(prompt: Any) -> str:
     return prompt
 
 
+def check_tokens(tokens: int, most: int) -> None:
+    """Refuse a prompt that is longer than the model reads, rather than cut it in silence."""
+    if tokens > most:
+        raise RequestError(f"The prompt has {tokens} tokens; this model reads {most}. Shorten it.", "prompt")
+
+
 def check_guidance(value: Any, config: ModelConfig) -> float | None:
     if not config.guidance:
         if value is not None:

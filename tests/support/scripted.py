@@ -62,6 +62,9 @@ class Script:
         finally:
             self.at_work -= 1
 
+    def prompt_counter(self) -> Callable[[str], int] | None:
+        return lambda prompt: len(prompt.split()) + 1
+
     def preview(self, progress: Progress, side: int = 256) -> Image.Image | None:
         self.previewed.append(progress.step)
         return Image.new("RGB", (16, 16), (progress.step, 0, 0))

@@ -3,6 +3,7 @@
 `Encoders` is a part of `USOPipeline`, which holds the modules. Nothing is cached here.
 """
 
+import copy
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -11,8 +12,8 @@ from typing import Any
 import torch
 from PIL import Image
 
+from uso.checks import check_tokens
 from uso.config import ModelConfig
-from uso.errors import RequestError
 from uso.memory.residency import Residency
 from uso.pipeline.latents import image_to_tensor, pack
 from uso.pipeline.prompts import prompt_ids, prompt_length, reading_notes
@@ -70,15 +71,25 @@ class Encoders:
         return features, pooled
 
     def check_prompt(self, prompt: str) -> None:
-        """Refuse a prompt that is longer than the model reads, rather than cut it silently.
+        """Refuse a prompt that is longer than the model reads.
 
         Raises:
             RequestError: gives both lengths, in tokens.
         """
-        length = self.model_config.max_sequence_length
-        tokens = prompt_length(self.tokenizer_2, prompt)
-        if tokens > length:
-            raise RequestError(f"The prompt has {tokens} tokens; this model reads {length}. Shorten it.")
+        check_tokens(prompt_length(self.tokenizer_2, prompt), self.model_config.max_sequence_length)
+
+    def prompt_counter(self) -> Callable[[str], int] | None:
+        """A function that counts a prompt's tokens, in any thread: it has a tokenizer of its own, for two threads must
+        not use one at once. None where prompts are encoded elsewhere."""
+        if self.tokenizer_2 is None:
+            return None
+        tokenizer, lock = copy.deepcopy(self.tokenizer_2), threading.Lock()
+
+        def count(prompt: str) -> int:
+            with lock:
+                return prompt_length(tokenizer, prompt)
+
+        return count
 
     def reading_notes(self, prompt: str) -> tuple[str, ...]:
         """What people should know about how their prompt is read; see `prompts.reading_notes`.

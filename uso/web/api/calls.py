@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import gradio as gr
 from gradio.utils import get_upload_folder, is_in_or_equal
 
-from uso.checks import check_style_strength
+from uso.checks import check_style_strength, check_tokens
 from uso.config import ModelConfig
 from uso.errors import ImageError, USOError, about
 from uso.images import MAX_PIXELS, upright_size
@@ -161,6 +161,8 @@ class Calls:
                 request = reading.result()
             else:
                 request = request_from(self.config, inputs)
+            tokens = self.queue.count_tokens(request.prompt)
+            check_tokens(tokens or 0, self.config.max_sequence_length)
             job = self._filtered.submit(asker.person, self.queue.submit, request, place, typed).result()
         finally:
             self.queue.release(place)

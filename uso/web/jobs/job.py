@@ -35,6 +35,8 @@ class Pipeline(Protocol):
 
     def preview(self, progress: Progress) -> Image.Image | None: ...
 
+    def prompt_counter(self) -> Callable[[str], int] | None: ...
+
 
 Load = Callable[[OnProgress], Pipeline]
 """Loads the model of one worker. Called once, in the worker's own thread, so that torch is imported there."""

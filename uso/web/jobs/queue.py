@@ -109,6 +109,11 @@ class JobQueue:
         """The record of the loaded model; empty before it is ready."""
         return next((worker.provenance for worker in self.workers if worker.provenance), {})
 
+    def count_tokens(self, prompt: str) -> int | None:
+        """How many tokens the model makes of a prompt, with those that mark its ends; None before it is ready."""
+        count = next((worker.count_tokens for worker in self.workers if worker.count_tokens), None)
+        return None if count is None else count(prompt)
+
     @property
     def loading_seconds(self) -> float:
         """From the start until the model was ready or had failed, or until now."""

@@ -57,6 +57,8 @@ class Worker:
         self.number = number
         self.status = ServerStatus()
         self.provenance: dict[str, Any] = {}
+        self.count_tokens: Callable[[str], int] | None = None
+        """The model's count of a prompt's tokens, for any thread; None before it is loaded, or if it has none."""
         self.thread: threading.Thread
         """Once started."""
         self._load = load
@@ -118,6 +120,7 @@ class Worker:
         on_progress("importing the program", 0.0)
         pipeline = self._load(on_progress)
         self.provenance = dict(pipeline.provenance)
+        self.count_tokens = pipeline.prompt_counter()
         self._report(state="ready", stage="ready", share=1.0)
         return pipeline
 

@@ -194,7 +194,10 @@ class Events:
         except RequestError as error:
             return html.note(str(error), bad=True), field, field
         note = f"The picture will be {width} × {height}; the content image is {size[0]} × {size[1]}."
-        return html.note(note), field, field
+        if self.config.limits.trained_size:  # its sliders are for sizes that it draws badly
+            return html.note(note), field, field
+        kept = (gr.update(interactive=False, value=side) for side in (width, height))
+        return html.note(note), *kept
 
     async def renditions(self, content: Any, style: Any, extra_style: Any, request: gr.Request) -> Any:
         """What image fields show in place of files that browsers cannot show, such as TIFF: JSON, by path a data URL.

@@ -131,12 +131,6 @@ def note(text: str, bad: bool = False) -> str:
     return f'<p class="uso-note{" uso-bad" if bad else ""}"{role}>{escape(text)}</p>'
 
 
-def words() -> str:
-    """What scripts in the browser say (`static/`). Names in braces are filled in there."""
-    said = {"rounded": "{typed} became {value}: a multiple of {step} from {min} to {max}."}
-    return "".join(f'<span data-word="{name}">{escape(text)}</span>' for name, text in said.items())
-
-
 def heading(title: str, text: str = "") -> str:
     return f'<div class="uso-heading"><h2>{escape(title)}</h2><p>{escape(text)}</p></div>'
 
@@ -173,7 +167,7 @@ def facts(remembered: Remembered) -> str:
     items = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in parts)
     if remembered.made:
         items += f"<div><dt>Made</dt><dd>{_time(remembered.made)}</dd></div>"
-    return f'<dl class="uso-facts">{items}</dl>'
+    return f'<dl class="uso-facts" data-seed="{picture.seed}">{items}</dl>'
 
 
 def history(pictures: Sequence[Remembered], rule: str, current: str, remembers: bool) -> str:

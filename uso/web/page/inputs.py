@@ -4,7 +4,7 @@ Labels are those of USO's tutorial. Ranges and defaults come from the model's co
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -14,6 +14,7 @@ from uso.errors import RequestError, USOError
 from uso.images import TOKEN_SIZE
 from uso.request import MAX_SEED, RANDOM_SEED
 from uso.web.api.calls import Inputs
+from uso.web.page.form.aspects import aspects
 from uso.web.page.html import note
 from uso.web.page.texts import EXAMPLES, PROMPT_PLACEHOLDER, STRENGTHS
 
@@ -48,22 +49,17 @@ def prompt_field() -> gr.Textbox:
     )
 
 
-def reference_fields() -> tuple[gr.Image, gr.Image, gr.Image]:
-    """Content image and both style images."""
-    return (
-        _reference("Content Reference", "content", "Who or what to show"),
-        _reference("Style Reference", "style", "How it should look"),
-        _reference("Extra Style Reference", "extra-style", "A second style"),
-    )
+REFERENCES = {"content": "Content Reference", "style": "Style Reference", "extra-style": "Extra Style Reference"}
+"""Labels of content image and both style images, by their ids."""
 
 
-def _reference(label: str, elem_id: str, placeholder: str) -> gr.Image:
+def reference_field(elem_id: str, placeholder: str) -> gr.Image:
     return gr.Image(
-        label=label,
+        label=REFERENCES[elem_id],
         type="filepath",
         image_mode=None,
         sources=["upload", "clipboard"],
-        buttons=[],
+        buttons=["fullscreen"],
         height=190,
         min_width=80,
         placeholder=placeholder,
@@ -86,8 +82,21 @@ def strength_fields() -> tuple[gr.Slider, gr.Slider]:
     return first, second
 
 
-def size_fields(config: ModelConfig) -> tuple[gr.Slider, gr.Slider, gr.Checkbox, gr.Row]:
-    """Width, height, Keep input size; and the row of width and height, hidden where a model has one good size."""
+class Size(NamedTuple):
+    """The fields of the picture's size."""
+
+    width: gr.Slider
+    height: gr.Slider
+    keep: gr.Checkbox
+    sides: gr.Row
+    """The row of width and height, hidden where a model has one good size."""
+    aspect: gr.Radio
+    """Shapes, by the size that each gives; hidden with the row of `swap` for such a model."""
+    swap: gr.Button
+
+
+def size_fields(config: ModelConfig) -> Size:
+    """Width, height, Keep input size, and what sets width and height."""
     limits, defaults = config.limits, config.defaults
     only = limits.trained_size
     shape = "Give the picture the shape and size of the content image."
@@ -96,6 +105,11 @@ def size_fields(config: ModelConfig) -> tuple[gr.Slider, gr.Slider, gr.Checkbox,
     with gr.Group(elem_id="size"):
         if only:
             gr.HTML(note(f"Size: {only} × {only} pixels. This model draws no other size well."), elem_id="only-size")
+        with gr.Row(elem_id="shapes", visible=not only):
+            shapes = aspects(config)
+            usual = f"{defaults.width}x{defaults.height}" if shapes else None
+            aspect = gr.Radio(shapes, value=usual, label="Shape", show_label=False, container=False, elem_id="aspect")
+            swap = gr.Button("Swap sides", size="sm", min_width=90, elem_id="swap")
         with gr.Row(elem_classes=sides_class(config, defaults.width, defaults.height)) as sides:
             width, height = (
                 gr.Slider(
@@ -115,7 +129,7 @@ def size_fields(config: ModelConfig) -> tuple[gr.Slider, gr.Slider, gr.Checkbox,
             info=shape,
             elem_id="keep",
         )
-    return width, height, keep, sides
+    return Size(width, height, keep, sides, aspect, swap)
 
 
 def sides_class(config: ModelConfig, width: Any, height: Any) -> str:
@@ -124,8 +138,8 @@ def sides_class(config: ModelConfig, width: Any, height: Any) -> str:
     return "uso-unneeded" if config.limits.trained_size == width == height else "uso-needed"
 
 
-def advanced_fields(config: ModelConfig) -> tuple[gr.Slider, gr.Slider, gr.Slider, gr.Number]:
-    """Steps, guidance, content reference size, seed."""
+def advanced_fields(config: ModelConfig) -> tuple[gr.Slider, gr.Slider, gr.Slider]:
+    """Steps, guidance, content reference size."""
     limits, defaults = config.limits, config.defaults
     steps = gr.Slider(
         1, limits.max_steps, defaults.num_inference_steps, step=1, label="Number of steps", elem_id="steps"
@@ -149,15 +163,29 @@ def advanced_fields(config: ModelConfig) -> tuple[gr.Slider, gr.Slider, gr.Slide
         info="Long side to which the content image is resized. Larger keeps more detail and takes longer.",
         elem_id="content-size",
     )
+    return steps, guidance, content_size
+
+
+def seed_fields() -> tuple[gr.Number, gr.Checkbox]:
+    """The seed, and the switch that makes it a random one."""
     seed = gr.Number(
         RANDOM_SEED,
         label="Seed",
-        info="-1 picks a random seed. The same seed and inputs make the same picture.",
+        info="The same seed and inputs make the same picture.",
         minimum=RANDOM_SEED,
         maximum=MAX_SEED,
+        scale=2,
+        min_width=160,
         elem_id="seed",
     )
-    return steps, guidance, content_size, seed
+    random = gr.Checkbox(
+        True,
+        label="Random",
+        info="A new seed for every picture; -1 stands for it.",
+        min_width=160,
+        elem_id="random-seed",
+    )
+    return seed, random
 
 
 def example_values(config: ModelConfig, index: int) -> Inputs:

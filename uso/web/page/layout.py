@@ -9,9 +9,11 @@ from uso.web.api.calls import Calls, Inputs, plain_errors
 from uso.web.api.endpoints import offer
 from uso.web.page import html, scripts
 from uso.web.page.events import TICK_SECONDS, Events, Shown
+from uso.web.page.form import pieces
+from uso.web.page.form.column import Bar, Form, bar, form, wire
+from uso.web.page.form.events import FormEvents
 from uso.web.page.gradio_fit import refuse_malformed
-from uso.web.page.inputs import advanced_fields, prompt_field, reference_fields, size_fields, strength_fields
-from uso.web.page.texts import EXAMPLES, RESTORE, TIPS
+from uso.web.page.texts import EXAMPLES, TIPS
 
 CACHE_SECONDS = (3600, 24 * 3600)
 """How often Gradio checks its copies of uploads and pictures, and the age at which it removes them: longer than a tab
@@ -27,21 +29,9 @@ class Controls(NamedTuple):
 
     model_state: gr.HTML
     account: gr.HTML
-    sides: gr.Row
-    note: gr.HTML
-    advanced: gr.Accordion
     examples: gr.Dataset
-    file: gr.File
-    restored: gr.HTML
     timer: gr.Timer
-
-
-class Bar(NamedTuple):
-    """What is always in sight."""
-
-    generate: gr.Button
-    stop: gr.Button
-    status: gr.HTML
+    form: Form
 
 
 class Actions(NamedTuple):
@@ -69,56 +59,24 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
                 account = gr.HTML("", elem_id="account")
         gr.HTML(html.banner(config, reason), elem_id="banner")
         with gr.Row():
-            with gr.Column(scale=5, min_width=320):
-                inputs, sides, note, advanced = _inputs(config)
-                file, restored = _restore()
-                bar = _bar()
+            with gr.Column(scale=5, min_width=320, elem_id="fields"):
+                fields = form(config)
+                foot = bar()
             with gr.Column(scale=6, min_width=320, elem_id="result"):
-                shown, actions = _result(bar)
+                shown, actions = _result(foot)
         examples = _examples(config)
         gr.HTML(html.heading("Tips") + html.tips(TIPS[config.examples]))
-        gr.HTML(html.words(), visible="hidden", elem_id="words")
+        gr.HTML(pieces.words(), visible="hidden", elem_id="words")
+        gr.HTML(pieces.drop_zones(), elem_id="drop")
         timer = gr.Timer(TICK_SECONDS)
-        controls = Controls(model_state, account, sides, note, advanced, examples, file, restored, timer)
+        inputs, controls = fields.inputs, Controls(model_state, account, examples, timer, fields)
         _wire_jobs(page, events, inputs, shown)
         _wire_inputs(page, events, inputs, shown, controls)
         _wire_pictures(page, events, inputs, shown, controls, actions)
+        wire(FormEvents(calls), fields, foot)
         offer(calls, inputs)
     refuse_malformed(page)
     return page
-
-
-def _inputs(config: ModelConfig) -> tuple[Inputs, gr.Row, gr.HTML, gr.Accordion]:
-    """The left column: the inputs, the advanced ones folded."""
-    prompt = prompt_field()
-    with gr.Row(elem_id="references"):
-        references = reference_fields()
-    strengths = strength_fields()
-    note = gr.HTML("", elem_id="note")
-    width, height, keep, sides = size_fields(config)
-    with gr.Accordion("Advanced", open=False, elem_id="advanced") as advanced:
-        advanced_inputs = advanced_fields(config)
-    fields = Inputs(prompt, *references, width, height, keep, *advanced_inputs, *strengths)
-    return fields, sides, note, advanced
-
-
-def _restore() -> tuple[gr.File, gr.HTML]:
-    """Where a PNG is dropped to bring its settings back."""
-    with gr.Accordion("Restore from a picture", open=False, elem_id="restore-frame"):
-        gr.HTML(html.note(RESTORE))
-        file = gr.File(label="A PNG made with USO", file_types=[".png"], height=120, elem_id="restore", buttons=[])
-        restored = gr.HTML("", elem_id="restored", js_on_load=scripts.LIVE)
-    return file, restored
-
-
-def _bar() -> Bar:
-    """Generate, Stop and what is going on. It comes after the inputs, whatever place on the screen it has."""
-    with gr.Column(elem_id="bar"):
-        with gr.Row(elem_id="actions"):
-            generate = gr.Button("Generate", variant="primary", scale=3, min_width=120, elem_id="generate")
-            stop = gr.Button("Stop", variant="secondary", scale=1, min_width=80, interactive=False, elem_id="stop")
-        status = gr.HTML(html.idle(), elem_id="status", js_on_load=scripts.LIVE)
-    return Bar(generate, stop, status)
 
 
 def _result(bar: Bar) -> tuple[Shown, Actions]:
@@ -204,13 +162,14 @@ def _wire_jobs(page: gr.Blocks, events: Events, inputs: Inputs, shown: Shown) ->
 
 def _wire_inputs(page: gr.Blocks, events: Events, inputs: Inputs, shown: Shown, controls: Controls) -> None:
     """What fills the fields in, checks them, and keeps them over a reload."""
+    form = controls.form
     references = [inputs.content_image, inputs.style_image, inputs.extra_style_image]
     checked = [*references, inputs.keep_input_size]
     gr.on(
         [field.change for field in checked],
         plain_errors(events.check_images),
         checked,
-        [controls.note, inputs.width, inputs.height],
+        [form.note, inputs.width, inputs.height],
         preprocess=False,
         trigger_mode="always_last",
         **AT_ONCE,  # a queued event that ends while Generate is clicked would end the tab's stream
@@ -228,16 +187,19 @@ def _wire_inputs(page: gr.Blocks, events: Events, inputs: Inputs, shown: Shown, 
     renditions.change(None, [renditions, *references], references, js=scripts.SHOW_RENDITIONS)
     if events.config.limits.trained_size:
         size = [inputs.width, inputs.height]
-        gr.on([field.change for field in size], plain_errors(events.sides), size, controls.sides, **AT_ONCE)
-    controls.examples.click(plain_errors(events.example), [controls.examples], list(inputs), **AT_ONCE)
+        gr.on([field.change for field in size], plain_errors(events.sides), size, form.size.sides, **AT_ONCE)
+    controls.examples.click(
+        plain_errors(events.example), [controls.examples], list(inputs), js=scripts.filling(1), **AT_ONCE
+    ).then(None, None, None, js=scripts.FILLED)
     gr.on(
-        [controls.file.upload, controls.file.clear],
+        [form.file.upload, form.file.clear],
         plain_errors(events.restore),
-        [controls.file],
-        [controls.restored, *inputs],
+        [form.file],
+        [form.restored, *inputs],
         preprocess=False,
+        js=scripts.filling(1),
         **AT_ONCE,
-    )
+    ).success(None, [form.file], None, js="file => file && window.uso.filled()")
     typed = [inputs.prompt, inputs.width, inputs.height, inputs.num_inference_steps, inputs.content_size, inputs.seed]
     typed += [inputs.style_strength, inputs.extra_style_strength]
     if events.config.guidance:
@@ -258,7 +220,7 @@ def _wire_pictures(
     page: gr.Blocks, events: Events, inputs: Inputs, shown: Shown, controls: Controls, actions: Actions
 ) -> None:
     """The history, and the buttons under a picture."""
-    status, which, advanced = shown.status, shown.picture_id, controls.advanced
+    status, which, advanced = shown.status, shown.picture_id, controls.form.advanced
     page.load(plain_errors(events.arrive), None, [controls.account, shown.history], **AT_ONCE)
     shown.history.select(plain_errors(events.select), [shown.job_id], list(shown), **AT_ONCE).then(
         None, None, None, js=scripts.SHOW_RESULT

@@ -56,12 +56,40 @@ local()
 """
 """Shows times in the person's own time zone."""
 
+DESCRIBE = """
+let waiting = null
+window.uso = { ...window.uso, describe: () => {
+  clearTimeout(waiting)
+  waiting = setTimeout(() => trigger('select', {}), 300)
+} }
+element.setAttribute('role', 'status')
+"""
+"""For the plan: asks the server what will be made of the fields, once nothing has changed for a moment."""
+
+OPEN_LOOK = """
+watch('value', () => setTimeout(() => window.uso?.look?.(element.querySelector('dialog'))))
+"""
+"""For the dialog in which a reference is looked at: it opens when the server has filled it in."""
+
+PLACE = """
+window.uso = { ...window.uso, place: (picture, field) => trigger('select', { picture, field }) }
+"""
+"""For the hidden field that hears of a picture of the page that was dragged to a reference."""
+
+FILLED = "() => window.uso.filled()"
+
+
+def filling(count: int) -> str:
+    """Before the fields are filled in: `filled.js` notes what they hold. The event goes on with its `count` inputs."""
+    names = ", ".join(f"value{number}" for number in range(count))
+    return f"({names}) => {{ window.uso.filling(); return [{names}] }}"
+
+
 SHOW_RESULT = """() => {
-  if (!matchMedia('(max-width: 640px)').matches) return
-  const still = matchMedia('(prefers-reduced-motion: reduce)').matches
-  document.querySelector('#result').scrollIntoView({ behavior: still ? 'auto' : 'smooth' })
+  const { top } = document.querySelector('#result').getBoundingClientRect()
+  if (matchMedia('(max-width: 640px)').matches || top < 0) window.uso.show('#result')
 }"""
-"""On a phone the result lies below everything else."""
+"""On a phone the result lies below everything else; elsewhere the page may be scrolled past it."""
 
 
 RENDERED = "image/x-uso-rendition"

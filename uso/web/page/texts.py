@@ -11,6 +11,32 @@ PROMPT_PLACEHOLDER = "Describe the picture in a sentence. Leave it empty to keep
 
 RESTORE = "Drop a PNG made with USO here to fill in its settings. Its reference images come back if they are yours."
 
+REFERENCE_HINTS = {
+    "content": "Who or what to show",
+    "style": "How it should look",
+    "extra-style": "A second style",
+}
+"""What an empty image field says, by its id."""
+
+SCRIPT_WORDS = {
+    "rounded": "{typed} became {value}: a multiple of {step} from {min} to {max}.",
+    "filled": "Filled in: {fields}.",
+    "unchanged": "The fields hold all of this already.",
+    "offer": "{name} was made with USO.",
+    "last-seed": "The picture shown has the seed {seed}.",
+}
+"""What scripts in the browser say, with names for what they fill in."""
+
+DROP_ZONES = {
+    "content": "Content: who or what to show",
+    "style": "Style: how it should look",
+    "extra-style": "Extra style: a second style",
+    "settings": "Bring back the settings of a picture made with USO",
+}
+"""By where a dropped image goes."""
+
+DROP_ANYWHERE = "Anywhere else: into the first of these fields that is free."
+
 Tip = tuple[str, str]
 """Heading and text."""
 

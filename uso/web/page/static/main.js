@@ -1,11 +1,14 @@
 // What the page does by itself, in the browser. The server checks whatever a browser sends, so nothing here decides
-// anything. Texts come from the server (../html.py); Gradio's events call `window.uso` (../scripts.py).
+// anything. Texts come from the server (../html.py); Gradio's events call `window.uso`.
 
+import './files.js'
 import './keys.js'
 import './refusals.js'
-import { snapSizes } from './sizes.js'
+import './sizes.js'
+import { filled, filling } from './filled.js'
+import { look } from './lens.js'
+import { noteSize, ownSize } from './own_size.js'
+import { isRandom, switchSeed } from './seeds.js'
 import { show } from './show.js'
 
-snapSizes()
-
-window.uso = { ...window.uso, show }
+window.uso = { ...window.uso, filled, filling, isRandom, look, noteSize, ownSize, show, switchSeed }

@@ -1,5 +1,7 @@
 // Sizes are multiples of the sliders' step. What is typed is rounded when the field is left, and the page says so.
 
+import { say } from './words.js'
+
 const TYPED = ['width', 'height', 'content-size'].map((id) => `#${id} input[type="number"]`).join(', ')
 
 const rounded = ({ value, step, min, max }) => {
@@ -14,32 +16,29 @@ const write = (input, value) => {
 
 /** Say below a field that its value was rounded, until it is changed. */
 const tell = (input, typed, value) => {
-  const words = document.querySelector('#words [data-word="rounded"]')?.textContent
-  if (!words) return
   const field = input.closest('.block')
   const text = document.createElement('p')
   text.className = 'uso-note uso-rounded'
   text.setAttribute('role', 'status')
   field.append(text)
   const { step, min, max } = input
-  text.textContent = words.replace(/\{(\w+)\}/g, (_, name) => ({ typed, value, step, min, max })[name])
+  text.textContent = say('rounded', { typed, value, step, min, max })
 }
 
-export const snapSizes = () => {
-  document.addEventListener(
-    'focusout',
-    ({ target }) => {
-      if (!target.matches?.(TYPED) || target.value === '' || target.disabled) return
-      const typed = target.value
-      const value = rounded({ value: +typed, step: +target.step, min: +target.min, max: +target.max })
-      if (value === +typed) return
-      write(target, value)
-      tell(target, typed, value)
-    },
-    true, // before Gradio's own, which moves a value into the range and says nothing
-  )
-  document.addEventListener('input', ({ target, isTrusted }) => {
-    if (isTrusted && target.matches?.(`${TYPED}, input[type="range"]`))
-      target.closest('.block')?.querySelector('.uso-rounded')?.remove()
-  })
-}
+document.addEventListener(
+  'focusout',
+  ({ target }) => {
+    if (!target.matches?.(TYPED) || target.value === '' || target.disabled) return
+    const typed = target.value
+    const value = rounded({ value: +typed, step: +target.step, min: +target.min, max: +target.max })
+    if (value === +typed) return
+    write(target, value)
+    tell(target, typed, value)
+  },
+  true, // before Gradio's own, which moves a value into the range and says nothing
+)
+
+document.addEventListener('input', ({ target, isTrusted }) => {
+  if (isTrusted && target.matches?.(`${TYPED}, input[type="range"]`))
+    target.closest('.block')?.querySelector('.uso-rounded')?.remove()
+})

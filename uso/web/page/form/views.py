@@ -1,0 +1,47 @@
+"""References as the model sees them: the pixels that `uso/pipeline/` gives to its encoders."""
+
+import io
+from typing import NamedTuple
+
+from PIL import Image
+
+from uso.config import ModelConfig, architecture_file, read_component_config
+from uso.images import check_reference, fit_reference
+from uso.request import ReferenceImage
+from uso.web.page import html
+
+
+class View(NamedTuple):
+    """What the model sees of a reference."""
+
+    image: Image.Image
+    words: str
+    """What was done to the file's picture, as a sentence."""
+
+
+def content_view(reference: ReferenceImage, long_side: int) -> View:
+    """A content image as the autoencoder reads it.
+
+    Raises:
+        ImageError: it is too long and thin.
+    """
+    check_reference(*reference.image.size, long_side, reference.name)
+    fitted = fit_reference(reference.image, long_side)
+    size = f"{fitted.width} × {fitted.height}"
+    return View(fitted, f"Resized to a long side of {long_side} pixels, its edges cropped to multiples of 16: {size}.")
+
+
+def style_view(config: ModelConfig, reference: ReferenceImage) -> View:
+    """A style image as SigLIP reads it: the same square for every shape."""
+    settings = read_component_config(architecture_file(config, "image_processor"))
+    size = settings["size"]["width"], settings["size"]["height"]
+    squashed = reference.image.resize(size, Image.Resampling(settings["resample"]))
+    how = "Resized" if reference.image.width == reference.image.height else "Squashed"
+    return View(squashed, f"{how} to a square of {size[0]} × {size[1]} pixels, whatever its shape.")
+
+
+def data_url(image: Image.Image) -> str:
+    """The very pixels, as a data URL."""
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", lossless=True, method=0)  # quick; larger than it could be
+    return html.webp(buffer.getvalue())
