@@ -22,6 +22,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from uso.errors import CheckpointError
 from uso.evaluation.metrics import CSD_HOME
+from uso.evaluation.metrics.pixels import crop_corner, prepare_picture, resized_size
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -89,7 +90,7 @@ class CSD(nn.Module):
         if resized != (width, height):
             size = resized[::-1]
             unit = functional.interpolate(unit, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-        left, top = (resized[0] - self.side) // 2, (resized[1] - self.side) // 2
+        left, top = crop_corner(*resized, self.side)
         cropped = unit[..., top : top + self.side, left : left + self.side]
         return (cropped - self.mean) / self.std
 
@@ -100,33 +101,9 @@ class CSD(nn.Module):
     @torch.inference_mode()
     def style_of(self, pictures: list[Image.Image]) -> torch.Tensor:
         """Style vectors [B, width] of pictures, prepared by Pillow as the authors' evaluation does."""
-        planes = [prepare_picture(picture, self.side) for picture in pictures]
+        planes = [prepare_picture(picture, self.side, self.side, MEAN, STD) for picture in pictures]
         device = self.last_layer_style.device
         return self.style(self.features(torch.stack(planes).to(device))).float().cpu()
-
-
-def resized_size(width: int, height: int, short: int) -> tuple[int, int]:
-    """(width, height) with the short side at `short`; the long side is rounded down, as torchvision does."""
-    if width <= height:
-        return short, int(short * height / width)
-    return int(short * width / height), short
-
-
-def prepare_picture(
-    picture: Image.Image,
-    side: int,
-    short: int | None = None,
-    mean: tuple[float, ...] = MEAN,
-    std: tuple[float, ...] = STD,
-) -> torch.Tensor:
-    """An RGB picture -> [3, side, side]: resized to `short` (left out: `side`) by Pillow, cropped, normalised."""
-    resized = picture.convert("RGB").resize(
-        resized_size(*picture.size, short or side), resample=Image.Resampling.BICUBIC
-    )
-    left, top = (resized.width - side) // 2, (resized.height - side) // 2
-    pixels = np.asarray(resized.crop((left, top, left + side, top + side)), np.float32) / 255
-    normalised = (pixels - np.array(mean, np.float32)) / np.array(std, np.float32)
-    return torch.from_numpy(normalised).permute(2, 0, 1).contiguous()
 
 
 def load_csd(path: str | Path) -> CSD:

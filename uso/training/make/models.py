@@ -12,7 +12,8 @@ from PIL import Image
 from transformers import Dinov2Model
 
 from uso.errors import ConfigError
-from uso.evaluation.metrics.csd import CSD, load_csd, prepare_picture
+from uso.evaluation.metrics.csd import CSD, load_csd
+from uso.evaluation.metrics.pixels import prepare_picture
 from uso.training.make.config import EditorConfig, ExpertsConfig
 from uso.training.make.experts import Editor, Experts
 from uso.weights.hub.cache import Hub
