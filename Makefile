@@ -86,6 +86,6 @@ $(VENV)/ready: requirements.txt
 	$(VENV)/bin/pip install $(PIP_ARGS) -r requirements.txt
 	@touch $@
 
-$(VENV)/ready-dev: requirements-dev.txt requirements-train.txt $(VENV)/ready
+$(VENV)/ready-dev: requirements-dev.txt requirements-train.txt requirements-evaluate.txt $(VENV)/ready
 	$(VENV)/bin/pip install $(PIP_ARGS) -r requirements-dev.txt
 	@touch $@

@@ -75,16 +75,17 @@ def imported_packages(paths: Iterable[Path]) -> set[str]:
 
 def test_requirements_are_what_the_program_imports() -> None:
     """Catches an import that a fresh machine lacks, and a package that nobody uses any more."""
-    training = ROOT / "uso" / "training"
-    program = [path for path in (ROOT / "uso").rglob("*.py") if training not in path.parents]
+    optional = {"train": ROOT / "uso" / "training", "evaluate": ROOT / "uso" / "evaluation" / "page"}
+    program = [path for path in (ROOT / "uso").rglob("*.py") if not set(optional.values()) & set(path.parents)]
     assert set(requirements("requirements.txt")) == imported_packages([ROOT / "app.py", *program])
-    more = imported_packages(training.rglob("*.py")) - set(requirements("requirements.txt"))
-    assert set(requirements("requirements-train.txt")) == more
+    for name, folder in optional.items():
+        more = imported_packages(folder.rglob("*.py")) - set(requirements("requirements.txt"))
+        assert set(requirements(f"requirements-{name}.txt")) == more
 
 
 def test_development_requirements_cover_tests_and_tools() -> None:
     """Catches a test that only runs where somebody installed something by hand."""
-    names = ("requirements.txt", "requirements-train.txt", "requirements-dev.txt")
+    names = [f"requirements{name}.txt" for name in ("", "-train", "-evaluate", "-dev")]
     have = {package for name in names for package in requirements(name)}
     assert imported_packages([*(ROOT / "tests").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]) <= have
 

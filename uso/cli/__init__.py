@@ -8,6 +8,7 @@ inspect.py          what a weights file is
 download.py         fetch a model's weights
 memory.py           what memory a request will need
 bench.py            measure this machine
+evaluate.py         measure how good a model is
 train.py            train projector and LoRA
 train_data.py       make and check training data
 account.py          who may use the server

@@ -5,7 +5,7 @@ from importlib import metadata
 
 from uso.config import ROOT
 
-REQUIREMENTS = ("requirements.txt", "requirements-train.txt", "requirements-dev.txt")
+REQUIREMENTS = ("requirements.txt", "requirements-train.txt", "requirements-evaluate.txt", "requirements-dev.txt")
 _IMPORT_NAMES = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml", "skimage": "scikit-image"}
 """Modules that are not called as the package that brings them."""
 

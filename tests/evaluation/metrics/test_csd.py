@@ -14,46 +14,14 @@ from torch import nn
 from torch.nn import functional
 
 from tests.conftest import draw_picture
+from tests.support.tiny_encoders import CSD_LAYERS as LAYERS
+from tests.support.tiny_encoders import CSD_PATCH as PATCH
+from tests.support.tiny_encoders import CSD_SIDE as SIDE
+from tests.support.tiny_encoders import CSD_WIDTH as WIDTH
+from tests.support.tiny_encoders import Tensors, csd_checkpoint
 from uso.errors import CheckpointError
 from uso.evaluation.metrics.csd import CSD, MEAN, STD, csd_descriptor, load_csd
 from uso.evaluation.metrics.pixels import prepare_picture
-
-WIDTH, LAYERS, PATCH, SIDE, VECTOR = 128, 2, 14, 56, 24
-"""A tower of two heads that reads 4 x 4 patches."""
-
-Tensors = dict[str, torch.Tensor]
-
-
-def tiny_checkpoint(seed: int = 0) -> Tensors:
-    """Random tensors in the published layout, without `module.`."""
-    draw = torch.Generator().manual_seed(seed)
-
-    def random(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=draw) * shape[-1] ** -0.5
-
-    state = {
-        "class_embedding": random(WIDTH),
-        "positional_embedding": random((SIDE // PATCH) ** 2 + 1, WIDTH),
-        "conv1.weight": random(WIDTH, 3, PATCH, PATCH),
-    }
-    for norm in ("ln_pre", "ln_post"):
-        state |= {f"{norm}.weight": 1 + random(WIDTH), f"{norm}.bias": random(WIDTH)}
-    for layer in range(LAYERS):
-        block = f"transformer.resblocks.{layer}."
-        state |= {
-            f"{block}attn.in_proj_weight": random(3 * WIDTH, WIDTH),
-            f"{block}attn.in_proj_bias": random(3 * WIDTH),
-        }
-        for name, out, into in (
-            ("attn.out_proj", WIDTH, WIDTH),
-            ("mlp.c_fc", 4 * WIDTH, WIDTH),
-            ("mlp.c_proj", WIDTH, 4 * WIDTH),
-        ):
-            state |= {f"{block}{name}.weight": random(out, into), f"{block}{name}.bias": random(out)}
-        for norm in ("ln_1", "ln_2"):
-            state |= {f"{block}{norm}.weight": 1 + random(WIDTH), f"{block}{norm}.bias": random(WIDTH)}
-    heads = {f"last_layer_{name}": random(WIDTH, VECTOR) for name in ("style", "content")}
-    return {f"backbone.{name}": tensor for name, tensor in state.items()} | heads
 
 
 def reference(state: Tensors, prepared: torch.Tensor) -> torch.Tensor:
@@ -96,7 +64,7 @@ def pixels(side: int = SIDE, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize(("prefix", "wrapped"), [("", False), ("module.", False), ("module.", True)])
 def test_both_spellings_give_the_reference(tmp_path: Path, prefix: str, wrapped: bool) -> None:
     """Catches a tensor under a wrong name, q, k and v in another order, another activation, a forgotten last norm."""
-    state = tiny_checkpoint()
+    state = csd_checkpoint()
     model = load_csd(saved(tmp_path / "csd.bin", state, prefix, wrapped))
     assert model.side == SIDE
     inputs = pixels()
@@ -118,7 +86,7 @@ def test_both_spellings_give_the_reference(tmp_path: Path, prefix: str, wrapped:
 )
 def test_a_missing_tensor_stops_the_load(tmp_path: Path, key: str) -> None:
     """Catches the silent miss that leaves plain CLIP, or a layer of random numbers."""
-    state = tiny_checkpoint()
+    state = csd_checkpoint()
     del state[key]
     with pytest.raises(CheckpointError, match="lacks"):
         load_csd(saved(tmp_path / "csd.bin", state))
@@ -126,10 +94,10 @@ def test_a_missing_tensor_stops_the_load(tmp_path: Path, key: str) -> None:
 
 def test_foreign_and_misshapen_tensors_stop_the_load(tmp_path: Path) -> None:
     """Catches a port whose other names would be passed over, and another model's tensor."""
-    foreign = tiny_checkpoint() | {"backbone.head.weight": torch.zeros(3)}
+    foreign = csd_checkpoint() | {"backbone.head.weight": torch.zeros(3)}
     with pytest.raises(CheckpointError, match=r"holds more than CSD has: backbone\.head\.weight"):
         load_csd(saved(tmp_path / "foreign.bin", foreign))
-    misshapen = tiny_checkpoint() | {"last_layer_content": torch.zeros(WIDTH, 3)}
+    misshapen = csd_checkpoint() | {"last_layer_content": torch.zeros(WIDTH, 3)}
     with pytest.raises(CheckpointError, match=r"other shapes: last_layer_content"):
         load_csd(saved(tmp_path / "misshapen.bin", misshapen))
 
@@ -146,7 +114,7 @@ class Dangerous:
 
 def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
     """Catches a load that trusts pickles: weights come from strangers."""
-    torch.save({"model_state_dict": tiny_checkpoint(), "args": Dangerous(tmp_path / "ran")}, tmp_path / "csd.bin")
+    torch.save({"model_state_dict": csd_checkpoint(), "args": Dangerous(tmp_path / "ran")}, tmp_path / "csd.bin")
     with pytest.raises(CheckpointError, match="could not be read as a checkpoint of tensors"):
         load_csd(tmp_path / "csd.bin")
     assert not (tmp_path / "ran").exists()
@@ -165,7 +133,7 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> CSD:
-    return csd_descriptor(str(saved(tmp_path_factory.mktemp("csd") / "csd.bin", tiny_checkpoint())))
+    return csd_descriptor(str(saved(tmp_path_factory.mktemp("csd") / "csd.bin", csd_checkpoint())))
 
 
 @pytest.mark.parametrize("size", [(56, 56), (100, 80), (70, 131), (300, 200), (59, 56)])

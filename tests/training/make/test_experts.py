@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
 from tests.conftest import draw_picture
-from tests.evaluation.metrics.test_csd import saved, tiny_checkpoint
+from tests.evaluation.metrics.test_csd import saved
 from tests.support.hub_server import HubServer, Repository
+from tests.support.tiny_encoders import csd_checkpoint
 from uso.cli.main import REFUSED
 from uso.config import ROOT
 from uso.errors import ConfigError
@@ -266,7 +267,7 @@ def test_scorers_give_unit_vectors_that_follow_pictures(dino: Path, tmp_path: Pa
     """Catches vectors of other lengths, which would make cosines of the filters meaningless, and two equal inputs."""
     from transformers import Dinov2Model
 
-    csd = load_csd(saved(tmp_path / "csd.bin", tiny_checkpoint()))
+    csd = load_csd(saved(tmp_path / "csd.bin", csd_checkpoint()))
     for scorer in (DinoScorer(Dinov2Model.from_pretrained(dino)), CsdScorer(csd)):
         one, other = draw_picture(90, 70, 0), draw_picture(70, 90, 1)
         vectors = scorer.vectors([one, other, one])
@@ -322,7 +323,7 @@ def test_a_real_editing_pipeline_edits(kontext: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_with_real_classes(kontext: Path, dino: Path, tmp_path: Path, pictures: Path) -> None:
     """Catches what only fits together in the small doubles above."""
-    csd = saved(tmp_path / "csd.bin", tiny_checkpoint())
+    csd = saved(tmp_path / "csd.bin", csd_checkpoint())
     values = json.loads(CONFIG.model_dump_json()) | {"size": 64}
     real = json.loads(editor_config(kontext).model_dump_json())
     common = {key: real[key] for key in ("repo", "dtype", "arguments")}
@@ -355,7 +356,7 @@ def test_a_licence_that_is_not_accepted_is_named(pictures: Path, tmp_path: Path)
     repo = load_experts_config("flux-kontext").stylization.repo
     parts = {"_class_name": "FluxKontextPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"]}
     files = {"model_index.json": json.dumps(parts).encode(), "transformer/config.json": b"{}"}
-    csd = saved(tmp_path / "csd.bin", tiny_checkpoint())
+    csd = saved(tmp_path / "csd.bin", csd_checkpoint())
     command = [sys.executable, "-m", "uso", "train.data", "make", str(pictures)]
     command += ["--output", str(tmp_path / "out"), "--csd", str(csd)]
     with HubServer() as hub:

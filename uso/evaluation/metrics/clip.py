@@ -34,15 +34,12 @@ class ClipEncoder:
     @torch.inference_mode()
     def text_vectors(self, prompts: Sequence[str]) -> Vectors:
         """[N, width]; what is longer than CLIP reads is cut off."""
-        inputs = self.tokenizer(
-            list(prompts), padding="max_length", max_length=self._length, truncation=True, return_tensors="pt"
-        ).to(self.device)
+        inputs = self.tokenizer(list(prompts), padding="max_length", truncation=True, return_tensors="pt")
+        inputs = inputs.to(self.device)
         return unit(self.model.get_text_features(**inputs).pooler_output)
 
-    def is_cut(self, prompt: str) -> bool:
-        """Whether a prompt is longer than CLIP reads (77 tokens)."""
-        return len(self.tokenizer(prompt, verbose=False)["input_ids"]) > self._length
 
-    @property
-    def _length(self) -> int:
-        return int(self.model.config.text_config.max_position_embeddings)
+def count_cut(files: Files, prompts: Sequence[str]) -> int:
+    """How many prompts are longer than CLIP reads (77 tokens)."""
+    tokenizer = CLIPTokenizer.from_pretrained(files.folder, local_files_only=True)
+    return sum(len(tokenizer(each, verbose=False)["input_ids"]) > tokenizer.model_max_length for each in prompts)

@@ -7,12 +7,13 @@ style vectors measures how similar two styles are. No training here, and no down
 import argparse
 import codecs
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -22,7 +23,11 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from uso.errors import CheckpointError
 from uso.evaluation.metrics import CSD_HOME
+from uso.evaluation.metrics.encoders import Published
 from uso.evaluation.metrics.pixels import crop_corner, prepare_picture, resized_size
+
+PUBLISHED = Published(CSD_HOME.partition("/")[2])
+"""No commit is known here for certain, so the one that is found is recorded. The repository has a `.bin` only."""
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -104,6 +109,10 @@ class CSD(nn.Module):
         planes = [prepare_picture(picture, self.side, self.side, MEAN, STD) for picture in pictures]
         device = self.last_layer_style.device
         return self.style(self.features(torch.stack(planes).to(device))).float().cpu()
+
+    def vectors(self, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """`style_of` as an array."""
+        return np.asarray(self.style_of(list(pictures)).numpy())
 
 
 def load_csd(path: str | Path) -> CSD:
