@@ -19,7 +19,7 @@ class Named(Reference):
     """A reference of two pictures whose hashes are its name and a number."""
 
     @property
-    def hashes(self) -> tuple[str, ...]:  # type: ignore[override]
+    def hashes(self) -> tuple[str, ...]:
         return (f"{self.name}-0", f"{self.name}-1")
 
 

@@ -1,6 +1,14 @@
 """How good a model is.
 
-report.py    figures with intervals, tables
-sheet.py     contact sheets
-metrics/     descriptors
+bench/           what is measured: benchmarks, their references and prompts
+pictures.py      which picture belongs to which entry; what a folder of results is made of
+making.py        pictures of a benchmark
+metrics/         encoders
+features.py      vectors, each computed once
+measure.py       vectors to scores.json
+scores.py        scores of every picture
+statistics.py    means over subjects, their intervals, differences of two models
+page/            the report
+report.py        figures with intervals, tables
+sheet.py         contact sheets
 """

@@ -5,9 +5,14 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
+from tests.support.drawn import needs_font
+from tools.demo.world.styles import STYLES
+from tools.examples import bench_styles
 from uso.config import ROOT
 from uso.errors import ConfigError
 from uso.evaluation.bench.config import TYPES, bench_names, load_bench_config, prompts, references, worded
@@ -60,7 +65,7 @@ def test_wheels_are_of_the_versions_that_are_required() -> None:
 def test_both_kinds_have_prompts_of_every_type() -> None:
     """Catches a benchmark that asks for more prompts than there are."""
     for kind in ("person", "object"):
-        assert len(prompts().for_content(kind, 10)) == 10 * len(TYPES)  # type: ignore[arg-type]
+        assert len(prompts().for_content(kind, 10)) == 10 * len(TYPES)
     with pytest.raises(ConfigError, match="There are 10 person descriptive prompts, not 11"):
         prompts().for_content("person", 11)
 
@@ -88,3 +93,12 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump({"title": "x", "seed": 1, "styles": ["a", "a"]}))
     with pytest.raises(ConfigError, match="styles: a name is there twice"):
         load_bench_config(str(path))
+
+
+@needs_font
+def test_style_references_are_what_the_tool_draws() -> None:
+    """Catches a change of the drawn world after which the tool would write other pictures under the same names."""
+    number = next(place for place, style in enumerate(STYLES) if style.name == "marker")
+    with Image.open(ROOT / "assets" / "bench" / "marker.webp") as kept:
+        apart = np.abs(np.asarray(bench_styles.drawn(number), np.float32) - np.asarray(kept.convert("RGB"), np.float32))
+    assert apart.mean() < 6  # of 255: WebP takes a little away

@@ -41,7 +41,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     made = []
     for better, name in enumerate(("first", "second")):
         out = folder / name
-        scores = []
+        scores: list[dict[str, object]] = []
         for result in results(bench, out):
             result.path.parent.mkdir(parents=True, exist_ok=True)
             draw_picture(32, 32, len(scores)).save(result.path)
@@ -50,7 +50,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             values = {each: float(random.uniform(0.2, 0.3)) + 0.3 * better for each in metrics}
             place = (entry.id, result.index, entry.task, entry.prompt, entry.content, entry.style)
             scores.append(Score(*place, result.seed, str(result.path), "", values).plain())
-        record = {"format": FORMAT, "title": "T & co", "bench": str(bench.path), "digest": bench.digest, "name": name}
+        record: dict[str, object] = {
+            "format": FORMAT,
+            "title": "T & co",
+            "bench": str(bench.path),
+            "digest": bench.digest,
+            "name": name,
+        }
         origin = {"repo": "a/b", "commit": "c" * 40, "file": "model.safetensors", "fingerprint": "f" * 64}
         record |= {"made_by": {"model": "demo"}, "naming": "uso", "asked": len(scores), "cut_prompts": 1}
         (out / SCORES).write_text(json.dumps(record | {"encoders": {"clip": origin}, "scores": scores}))

@@ -128,14 +128,16 @@ def own_references(folder: Path) -> tuple[list[Made], list[Made]]:
     Raises:
         ConfigError, ImageError: it holds none, or one that is no picture.
     """
-    contents, styles = [], []
-    for kind, into in (("person", contents), ("object", contents), ("style", styles)):
+    contents: list[Made] = []
+    styles: list[Made] = []
+    kinds: tuple[tuple[Kind, list[Made]], ...] = (("person", contents), ("object", contents), ("style", styles))
+    for kind, into in kinds:
         for path in sorted((folder / kind).iterdir()) if (folder / kind).is_dir() else ():
             files = sorted(each for each in path.iterdir() if each.is_file()) if path.is_dir() else [path]
             pictures = tuple(as_reference(file.read_bytes(), str(file)) for file in files)
             word = path.stem.replace("-", " ").replace("_", " ")
             about = {"author": "not stated", "licence": "not stated (your own pictures)", "source": path.name}
-            into.append(Made(path.stem, kind, word, pictures, about))  # type: ignore[arg-type]
+            into.append(Made(path.stem, kind, word, pictures, about))
     if not contents and not styles:
         raise ConfigError(f"{folder} holds no pictures in person/, object/ or style/. Put some there.")
     return contents, styles

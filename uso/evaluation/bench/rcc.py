@@ -29,17 +29,17 @@ def _found(data: bytes, parts: list[str], name: str) -> bytes:
         raise ImageError(f"{name} is no Qt resource file. Fetch its package again.")
     version, tree, payloads, names = struct.unpack_from(">4I", data, 4)
     size = 22 if version >= 2 else 14  # from version 2 on, a node ends in its time
-    children = _node(data, tree)[2:]
+    count, first = _node(data, tree)[2:]
     for depth, part in enumerate(parts):
-        count, first = children
         for number in range(first, first + count):
-            offset, flags, *children = _node(data, tree + number * size)
+            offset, flags, below, start = _node(data, tree + number * size)
             if _name(data, names + offset) == part:
                 break
         else:
             raise ImageError(f"{name} holds no {'/'.join(parts)}. It is of another version of its package.")
         if bool(flags & _DIRECTORY) == (depth == len(parts) - 1) or flags & ~_KNOWN:
             raise ImageError(f"{name} holds {part} in a form that is not read here.")
+        count, first = below, start
     start = payloads + struct.unpack_from(">I", data, tree + number * size + 10)[0]
     length = struct.unpack_from(">I", data, start)[0]
     content = data[start + 4 : start + 4 + length]
