@@ -75,7 +75,7 @@ class Maker:
             self.config,
             prompt=entry.prompt,
             content_images=[each for each in images[:1] if each],
-            style_images=images[1:],
+            style_images=[each for each in images[1:] if each],
             seed=entry.seed,
             num_images=entry.images,
             **self.values,
