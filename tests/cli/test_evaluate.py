@@ -15,7 +15,7 @@ from tests.conftest import draw_picture
 from tests.support.tiny_encoders import encoder_flags
 from uso.cli.main import main
 from uso.config import ROOT
-from uso.evaluation.measure import Measured, read_scores
+from uso.evaluation.records import Measured, read_scores
 from uso.evaluation.statistics import estimate
 
 DRAWN = ROOT / "assets" / "examples" / "drawn"
@@ -157,7 +157,7 @@ def test_truth_is_above_results_and_results_above_strangers(tmp_path: Path) -> N
     flags[-1] = str(JUDGE)
     run = tmp_path / "result"
     generate = ["evaluate", "generate", "--bench", str(bench), "--output", str(run), "--model", "demo"]
-    generate += ["--device", "cpu", "--steps", "12", "--images", "2"]
+    generate += ["--device", "cpu", "--steps", "12", "--images", "2", "--style-strength", "1.1"]
     assert main(generate) == 0
     made = {path: path.stat().st_mtime_ns for path in run.rglob("*.png")}
     next(iter(made)).unlink()
@@ -179,7 +179,7 @@ def test_truth_is_above_results_and_results_above_strangers(tmp_path: Path) -> N
                 other = names[(place + 1) % len(names)]
                 own = run / kind / f"{other}_seed{3407 + number}.png"
                 (strangers / kind / f"{name}_{number}.png").write_bytes(own.read_bytes())
-    results = scored(run, "--images", "2", *flags)
+    results = scored(run, *flags)
     others = ["--bench", str(bench), "--images", "2", "--naming", "upstream", *flags]
     best, worst = scored(truth, *others), scored(strangers, *others)
     for task, metric in (("subject", "dino"), ("subject", "clip_i"), ("style", "csd")):

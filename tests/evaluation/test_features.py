@@ -11,7 +11,7 @@ from tests.conftest import draw_picture
 from uso.errors import ConfigError, ImageError
 from uso.evaluation import features
 from uso.evaluation.features import Store, compute, missing
-from uso.evaluation.metrics.encoders import Vectors
+from uso.evaluation.metrics import Vectors
 from uso.evaluation.pictures import file_hash
 from uso.system.launcher import Process
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from uso.evaluation.bench.entries import Bench, Entry, Reference
-from uso.evaluation.metrics.encoders import Vectors
+from uso.evaluation.metrics import Vectors
 from uso.evaluation.pictures import Result
 from uso.evaluation.scores import Score, score
 from uso.evaluation.statistics import by_group, difference, estimate

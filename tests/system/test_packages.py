@@ -90,6 +90,12 @@ for stage in ("stage1-mini", "reward-mini"):
     assert all(f"{config}: " in ran.stdout for config in ("stage1", "stage1-mini", "reward-mini"))
 
 
+def test_a_report_says_what_brings_its_plots(tmp_path: Path) -> None:
+    ran = run(hidden(tmp_path, "matplotlib"), "uso", "evaluate", "report", str(tmp_path))
+    said = "The package matplotlib is not installed. Run pip install -r requirements-evaluate.txt.\n"
+    assert (ran.returncode, ran.stderr) == (2, said)
+
+
 def test_what_draws_says_what_brings_its_package(tmp_path: Path) -> None:
     ran = run(hidden(tmp_path, "cv2"), "tools.demo", "sheet", str(tmp_path / "sheet.png"))
     said = "The package opencv-python-headless is not installed. Run pip install -r requirements-dev.txt.\n"

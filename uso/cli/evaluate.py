@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 BENCHES = Path("outputs/bench")
 PACKAGES = BENCHES / "packages"
 _SIZES = ("width", "height", "content_size")
+_REQUEST = (*_SIZES, "steps", "guidance", "style_strengths")
 
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
@@ -69,6 +70,13 @@ def _add_generate(kinds: Any) -> None:
         request.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="PIXELS")
     request.add_argument("--steps", type=int, metavar="N", help="denoising steps")
     request.add_argument("--guidance", type=float, metavar="NUMBER", help="how strictly the prompt is followed")
+    request.add_argument(
+        "--style-strength",
+        dest="style_strengths",
+        type=float,
+        metavar="NUMBER",
+        help="of every style image, 0 to 2 (1)",
+    )
     add_model_flags(verb)
     verb.set_defaults(run=_generate)
 
@@ -123,9 +131,13 @@ def _add_bench(verb: argparse.ArgumentParser, required: bool) -> None:
     )
 
 
-def _bench(args: argparse.Namespace, name: str) -> Bench:
+def _reading(args: argparse.Namespace) -> dict[str, Any]:
+    return {"images": args.images, "siblings": args.siblings}
+
+
+def _bench(name: str, reading: dict[str, Any]) -> Bench:
     prepared = BENCHES / name
-    return read_bench(prepared if prepared.is_dir() else from_home(name), args.images, args.siblings)
+    return read_bench(prepared if prepared.is_dir() else from_home(name), **reading)
 
 
 def _prepare(args: argparse.Namespace) -> int:
@@ -146,9 +158,8 @@ def _prepare(args: argparse.Namespace) -> int:
 def _generate(args: argparse.Namespace) -> int:
     args = with_auto(args)
     process = this_process()
-    bench = _bench(args, args.bench)
-    names = [name for name in (*_SIZES, "steps", "guidance") if getattr(args, name) is not None]
-    values = {REQUEST_FLAGS[name]: getattr(args, name) for name in names}
+    bench = _bench(args.bench, _reading(args))
+    values = {REQUEST_FLAGS[name]: value for name in _REQUEST if (value := getattr(args, name)) is not None}
     from uso.evaluation.making import Maker
 
     def checked(model: ModelConfig) -> Maker:
@@ -159,7 +170,7 @@ def _generate(args: argparse.Namespace) -> int:
     config, why = chosen_config(args, checked)
     maker = checked(config)
     output.check_folder(args.output)
-    claim(args.output, bench, _made_by(args, config) | values)
+    claim(args.output, bench, _made_by(args, config) | values, _reading(args))
     own = maker.own(process)
     waiting = {entry: wanted for entry, wanted in own.items() if any(not each.path.exists() for each in wanted)}
     before, failed = _present(own), 0
@@ -210,8 +221,8 @@ def _score(args: argparse.Namespace) -> int:
         raise ConfigError(f"--batch is {args.batch}; it must be at least 1.")
     if not DEVICE.fullmatch(args.device):
         raise ConfigError(f"There is no device '{args.device}'. Choose auto, cpu, cuda, cuda:N or mps.")
-    made = read_run(args.pictures) if args.bench is None or (args.pictures / RUN).is_file() else None
-    bench = _bench(args, args.bench or str(made and made["bench"]))
+    made = {} if args.bench and not (args.pictures / RUN).is_file() else read_run(args.pictures)
+    bench = _bench(args.bench, _reading(args)) if args.bench else _bench(made["bench"], made["reading"])
     if made and made["digest"] != bench.digest:
         raise ConfigError(
             f"{args.pictures} was made for another benchmark ({made['title']}: prompts, seeds or references differ "
@@ -230,7 +241,7 @@ def _score(args: argparse.Namespace) -> int:
         offline=args.offline,
         process=process,
     )
-    about = {"name": args.name, "made_by": made and made["made_by"], "naming": args.naming}
+    about = {"name": args.name, "made_by": made.get("made_by"), "naming": args.naming}
     path = measure(bench, results(bench, args.pictures, args.naming), folder, about, settings, _meter)
     if path is None:
         say(f"{_whose(process)}Done with its part. The process that ends last writes the scores.")

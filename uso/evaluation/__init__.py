@@ -7,6 +7,7 @@ metrics/         encoders
 features.py      vectors, each computed once
 measure.py       vectors to scores.json
 scores.py        scores of every picture
+records.py       scores.json, read back
 statistics.py    means over subjects, their intervals, differences of two models
 page/            the report
 report.py        figures with intervals, tables

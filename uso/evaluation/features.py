@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from uso.errors import ConfigError
-from uso.evaluation.metrics.encoders import Vectors, in_batches
+from uso.evaluation.metrics import Vectors
+from uso.evaluation.metrics.encoders import in_batches
 from uso.files import write_over
 from uso.images import open_image
 from uso.system.launcher import Process

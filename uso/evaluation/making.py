@@ -22,7 +22,8 @@ class Maker:
     """A benchmark's requests for a model.
 
     Args:
-        values: of every request beside prompt, references and seed: steps, size and so on.
+        values: of every request beside prompt, references and seed: steps, size and so on; one strength for all style
+            images.
     """
 
     def __init__(self, bench: Bench, config: ModelConfig, values: dict[str, Any], folder: Path) -> None:
@@ -70,6 +71,7 @@ class Maker:
 
     def _whole(self, entry: Entry) -> GenerationRequest:
         base = self.bench.path.parent
+        strength = self.values.get("style_strengths")
         images = [self._opened(base / path) if path else None for path in entry.paths]
         return GenerationRequest.create(
             self.config,
@@ -78,5 +80,5 @@ class Maker:
             style_images=[each for each in images[1:] if each],
             seed=entry.seed,
             num_images=entry.images,
-            **self.values,
+            **self.values | ({"style_strengths": (strength,) * len(entry.styles)} if strength is not None else {}),
         )

@@ -19,11 +19,12 @@ from uso.evaluation.metrics.csd import PUBLISHED as CSD_PUBLISHED
 from uso.evaluation.metrics.csd import load_csd
 from uso.evaluation.metrics.encoders import Files, find_files
 from uso.evaluation.pictures import Result, file_hash
-from uso.evaluation.scores import Score, score
-from uso.files import read_text, write_over
+from uso.evaluation.records import FORMAT, SCORES
+from uso.evaluation.scores import score
+from uso.files import write_over
 from uso.system.launcher import Process
+from uso.weights.hub.cache import Hub
 
-SCORES, FORMAT = "scores.json", "uso-scores/1"
 ENCODERS = ("clip", "dino", "csd")
 
 
@@ -46,7 +47,8 @@ def encoder_files(settings: Settings) -> dict[str, Files]:
         CheckpointError, MissingWeightsError: one is not there.
     """
     published = {"clip": clip.PUBLISHED, "dino": dino.PUBLISHED, "csd": CSD_PUBLISHED}
-    return {name: find_files(settings.encoders[name], published[name], settings.offline) for name in ENCODERS}
+    hub = Hub(offline=True) if settings.offline else Hub()
+    return {name: find_files(settings.encoders[name], published[name], hub) for name in ENCODERS}
 
 
 def loaded(name: str, files: Files, device: str) -> Encoder:
@@ -132,35 +134,3 @@ def _texts(folder: Path, prompts: Sequence[str], files: Files, device: str) -> d
             part = new[start : start + features.CHUNK]
             store.add([keys[prompt] for prompt in part], encoder.text_vectors(part))
     return {prompt: store.known[keys[prompt]] for prompt in prompts}
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A `scores.json` that was read back."""
-
-    path: Path
-    record: dict[str, Any]
-    scores: tuple[Score, ...]
-
-    @property
-    def name(self) -> str:
-        """What tables call it."""
-        return str(self.record.get("name") or self.path.parent.name)
-
-
-def read_scores(place: Path) -> Measured:
-    """The scores in a folder, or in a file.
-
-    Raises:
-        ConfigError: there are none, or of another form.
-    """
-    path = place / SCORES if place.is_dir() else place
-    if not path.is_file():
-        raise ConfigError(f"{path} is not there. Measure the pictures with: python -m uso evaluate score {place}")
-    try:
-        record = json.loads(read_text(path, "scores"))
-        if record["format"] != FORMAT:
-            raise ConfigError(f"{path} has the form {record['format']!r}; this program reads {FORMAT!r}.")
-        return Measured(path, record, tuple(Score(**each) for each in record["scores"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} is damaged ({error}). Measure again.") from error

@@ -57,13 +57,17 @@ def file_hash(path: Path) -> str:
         raise OutputError(f"{path} cannot be read ({error.strerror}).") from error
 
 
-def claim(folder: Path, bench: Bench, made_by: dict[str, Any]) -> None:
+def claim(folder: Path, bench: Bench, made_by: dict[str, Any], reading: dict[str, Any] | None = None) -> None:
     """Record what a folder of results is made of; on later calls, make sure that it is still that.
+
+    Args:
+        reading: how the benchmark was read: arguments of `read_bench`.
 
     Raises:
         ConfigError: the folder holds pictures of another benchmark, model or request; names what differs.
     """
     about = {"bench": str(bench.path.absolute()), "title": bench.title, "digest": bench.digest, "made_by": made_by}
+    about["reading"] = reading or {}
     about = json.loads(json.dumps(about, default=str))
     path = folder / RUN
     if not path.is_file() or not any(result.path.is_file() for result in results(bench, folder)):
@@ -97,6 +101,6 @@ def read_run(folder: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(read_text(path, "record"))
     except ValueError as error:
         raise ConfigError(f"{path} is damaged ({error}).") from error
-    if not {"bench", "digest", "made_by", "title"} <= set(found):
+    if not {"bench", "digest", "made_by", "title", "reading"} <= set(found):
         raise ConfigError(f"{path} is damaged: it lacks what evaluate generate writes.")
     return found

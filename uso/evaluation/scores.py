@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from uso.evaluation.bench.entries import Bench, Entry
-from uso.evaluation.metrics.encoders import Vectors
+from uso.evaluation.metrics import Vectors
 from uso.evaluation.pictures import Result
 
 METRICS = {

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import close_session, constants
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from tests.conftest import draw_picture
 from tests.support import numpy_towers as towers
+from tests.support.hub_server import HubServer, Repository
 from tests.support.tiny_encoders import (
     CSD_LAYERS,
     CSD_SIDE,
@@ -28,6 +30,7 @@ from tests.support.tiny_encoders import (
 from uso.errors import CheckpointError, MissingWeightsError
 from uso.evaluation.metrics import clip, csd, dino
 from uso.evaluation.metrics.encoders import Files, find_files
+from uso.weights.hub.cache import Hub
 
 CLOSE = 2e-5
 """Between float32 and numpy's float64."""
@@ -169,4 +172,28 @@ def test_encoders_that_are_not_there_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds neither"):
         find_files(str(tmp_path), dino.PUBLISHED)
     with pytest.raises(MissingWeightsError):
-        find_files(None, dino.PUBLISHED, offline=True)
+        find_files(None, dino.PUBLISHED)
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_published_encoders_are_fetched_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, safe: bool
+) -> None:
+    """Catches a `.bin` that is fetched although there are safetensors, files that nobody reads, a commit that is not
+    recorded, and a second run that needs the network."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    held = {path.name: path.read_bytes() for path in (folder / "dino").iterdir()} | {
+        "README.md": b"",
+        "tf_model.h5": b"",
+    }
+    if safe:
+        held["model.safetensors"] = save(torch.load(folder / "dino" / "pytorch_model.bin", weights_only=True))
+    with HubServer() as server:
+        server.repositories[dino.PUBLISHED.repo] = Repository(held, commit="3" * 40)
+        hub = Hub(endpoint=server.url, cache=tmp_path, token=False, offline=False)
+        files = find_files(None, dino.PUBLISHED, hub)
+        assert set(server.sent) == {"config.json", "model.safetensors" if safe else "pytorch_model.bin"}
+        close_session()
+    assert files.origin["commit"] == "3" * 40 and files.origin["revision"] == "main"
+    assert dino.DinoEncoder(files).vectors(pictures()[:1]).shape == (1, 32)
+    assert find_files(None, dino.PUBLISHED, Hub(endpoint="http://127.0.0.1:9", cache=tmp_path)).origin == files.origin

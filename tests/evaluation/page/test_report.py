@@ -10,10 +10,10 @@ import pytest
 from tests.conftest import draw_picture
 from uso.errors import ConfigError
 from uso.evaluation.bench.entries import read_bench
-from uso.evaluation.measure import FORMAT, SCORES
 from uso.evaluation.page import html
 from uso.evaluation.page.report import write_report
 from uso.evaluation.pictures import results
+from uso.evaluation.records import FORMAT, SCORES
 from uso.evaluation.scores import METRICS, Score
 from uso.evaluation.sheet import ROWS
 

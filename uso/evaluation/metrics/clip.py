@@ -9,11 +9,16 @@ import torch
 from PIL import Image
 from transformers import CLIPModel, CLIPTokenizer
 
+from uso.evaluation.metrics import Vectors
 from uso.evaluation.metrics.csd import MEAN, STD
-from uso.evaluation.metrics.encoders import Files, Published, Vectors, load_whole, unit
+from uso.evaluation.metrics.encoders import Files, Published, load_whole, unit
 from uso.evaluation.metrics.pixels import prepare_picture
 
-PUBLISHED = Published("openai/clip-vit-base-patch32", "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268")
+PUBLISHED = Published(
+    "openai/clip-vit-base-patch32",
+    "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
+    ("config.json", "vocab.json", "merges.txt"),
+)
 
 
 class ClipEncoder:

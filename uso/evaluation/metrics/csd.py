@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -22,11 +21,11 @@ from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from uso.errors import CheckpointError
-from uso.evaluation.metrics import CSD_HOME
+from uso.evaluation.metrics import CSD_HOME, Vectors
 from uso.evaluation.metrics.encoders import Published
 from uso.evaluation.metrics.pixels import crop_corner, prepare_picture, resized_size
 
-PUBLISHED = Published(CSD_HOME.partition("/")[2])
+PUBLISHED = Published(CSD_HOME.partition("/")[2], needs=())
 """No commit is known here for certain, so the one that is found is recorded. The repository has a `.bin` only."""
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -110,7 +109,7 @@ class CSD(nn.Module):
         device = self.last_layer_style.device
         return self.style(self.features(torch.stack(planes).to(device))).float().cpu()
 
-    def vectors(self, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
+    def vectors(self, pictures: Sequence[Image.Image]) -> Vectors:
         """`style_of` as an array."""
         return np.asarray(self.style_of(list(pictures)).numpy())
 

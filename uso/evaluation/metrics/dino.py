@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 from transformers import ViTModel
 
-from uso.evaluation.metrics.encoders import Files, Published, Vectors, load_whole, unit
+from uso.evaluation.metrics import Vectors
+from uso.evaluation.metrics.encoders import Files, Published, load_whole, unit
 from uso.evaluation.metrics.pixels import prepare_picture
 
 PUBLISHED = Published("facebook/dino-vits16")

@@ -4,33 +4,37 @@ Weights are safetensors; a `.bin` is read, as tensors only, where a repository h
 commit where one is known for certain; otherwise the commit that was found is recorded with the scores.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import HfApi, snapshot_download
-from numpy.typing import NDArray
 from PIL import Image
-from transformers import logging
+from transformers.utils import logging as their_logging
 
 from uso.config import from_home
 from uso.errors import CheckpointError
+from uso.evaluation.metrics import Vectors
 from uso.weights.hub.cache import Hub, fingerprint
 from uso.weights.hub.errors import plain_errors
+from uso.weights.hub.listing import list_files
+from uso.weights.hub.transfer import Meter, fetch, publish
+
+logger = logging.getLogger(__name__)
 
 SAFE, BIN = "model.safetensors", "pytorch_model.bin"
+_KINDS = (SAFE, BIN)
+"""Weights; the first one that is there counts."""
 _CONFIGS = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json")
 _BESIDE = (*_CONFIGS, "merges.txt")
 """What is read beside the weights, where it is there."""
 _COMMAND = "python -m uso evaluate score"
 _LISTED = 3
 """How many wrong tensors a message names."""
-
-Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Published:
 
     repo: str
     revision: str = "main"
+    needs: tuple[str, ...] = ("config.json",)
+    """What must lie beside the weights."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Files:
         return self.origin["fingerprint"][:16]
 
 
-def find_files(given: str | None, published: Published, offline: bool = False) -> Files:
+def find_files(given: str | None, published: Published, hub: Hub | None = None) -> Files:
     """An encoder's files: of a folder or file on this disk, or of a repository, fetched if necessary.
 
     Args:
@@ -69,29 +75,43 @@ def find_files(given: str | None, published: Published, offline: bool = False) -
     if path is not None and path.exists():
         weights = path if path.is_file() else _weights_in(path)
         return Files(weights.parent, weights, {"file": weights.name, "fingerprint": fingerprint([weights])})
-    source = Published(given) if given else published
+    source = replace(published, repo=given, revision="main") if given else published
     if source.repo.count("/") != 1 or source.repo.startswith((".", "/")):
         raise CheckpointError(f"{given} is not there. Name a folder, or a repository of the Hub (OWNER/NAME).")
-    folder = _fetched(source, offline)
+    folder = _fetched(source, hub or Hub())
     weights = _weights_in(folder)
     commit = folder.name
     origin = {"repo": source.repo, "revision": source.revision, "commit": commit, "file": weights.name}
     return Files(folder, weights, origin | {"fingerprint": fingerprint([weights])})
 
 
-def _fetched(source: Published, offline: bool) -> Path:
-    hub = Hub()
-    options: dict[str, Any] = {"revision": source.revision, "cache_dir": hub.cache, "endpoint": hub.endpoint}
+def _fetched(source: Published, hub: Hub) -> Path:
+    """The folder of a repository in the cache; what is there already is used without the network."""
+    commit = hub.known_commit(source.repo, source.revision)
+    here = hub.snapshot(source.repo, commit) if commit else None
+    if (
+        here
+        and all((here / name).is_file() for name in source.needs)
+        and any((here / name).is_file() for name in _KINDS)
+    ):
+        return here
     with plain_errors(source.repo, source.revision, hub, _COMMAND):
-        if offline or hub.offline:
-            return Path(snapshot_download(source.repo, local_files_only=True, **options))
-        found = HfApi(endpoint=hub.endpoint).list_repo_files(source.repo, revision=source.revision)
-        wanted = [name for name in (*_BESIDE, SAFE if SAFE in found else BIN) if name in found]
-        return Path(snapshot_download(source.repo, allow_patterns=wanted, **options))
+        listing = {file.path: file for file in list_files(source.repo, source.revision, hub)}
+        weights = next((name for name in _KINDS if name in listing), None)
+        if weights is None:
+            raise CheckpointError(f"{source.repo} holds neither {SAFE} nor {BIN}. Name another repository.")
+        wanted = [listing[name] for name in (*_BESIDE, weights) if name in listing]
+        absent = [file for file in wanted if file.whole(hub) is None]
+        logger.info("Fetching %s, %.2f GB ...", source.repo, sum(file.size for file in absent) / 1e9)
+        with Meter(sum(file.size for file in absent), 0, None) as meter:
+            for file in absent:
+                fetch(file, hub, meter)
+        publish(wanted, hub)
+    return hub.snapshot(source.repo, listing[weights].commit)
 
 
 def _weights_in(folder: Path) -> Path:
-    for name in (SAFE, BIN):
+    for name in _KINDS:
         if (folder / name).is_file():
             return folder / name
     raise CheckpointError(f"{folder} holds neither {SAFE} nor {BIN}. Name the folder that holds an encoder.")
@@ -129,15 +149,15 @@ def load_whole(kind: Any, files: Files, **options: Any) -> Any:
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Without transformers' bars and reports of keys: what is wrong becomes an error here."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    level, bars = their_logging.get_verbosity(), their_logging.is_progress_bar_enabled()
+    their_logging.set_verbosity_error()
+    their_logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        their_logging.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            their_logging.enable_progress_bar()
 
 
 def unit(vectors: torch.Tensor) -> Vectors:

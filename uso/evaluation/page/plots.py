@@ -8,8 +8,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from uso.evaluation.measure import Measured
 from uso.evaluation.page.tables import TITLES, figures, of_task
+from uso.evaluation.records import Measured
 from uso.evaluation.scores import NAMES
 from uso.evaluation.statistics import by_group
 

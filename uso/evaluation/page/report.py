@@ -7,8 +7,8 @@ from typing import Any
 from uso.errors import ConfigError
 from uso.evaluation.bench.config import paper_figures
 from uso.evaluation.bench.entries import Bench, read_bench
-from uso.evaluation.measure import Measured, read_scores
 from uso.evaluation.page import html, plots, sheets, tables
+from uso.evaluation.records import Measured, read_scores
 from uso.evaluation.scores import NAMES
 from uso.files import write_over
 

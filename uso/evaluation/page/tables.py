@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from uso.evaluation.bench.config import paper_figures
-from uso.evaluation.measure import Measured
+from uso.evaluation.records import Measured
 from uso.evaluation.report import Figure
 from uso.evaluation.scores import LOWER_IS_BETTER, METRICS, NAMES, Score
 from uso.evaluation.statistics import by_group, difference, estimate
