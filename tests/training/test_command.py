@@ -13,6 +13,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from tests.conftest import draw_picture
+from tests.golden import relative_error
 from tests.support.tiny_training import cut_down, tiny_batches, tiny_config, write_rows
 from tools.demo.training.config import STAGES_FOLDER
 from uso.cli.main import REFUSED, main
@@ -123,6 +125,36 @@ def test_a_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     style = str(tmp_path / "rows" / "style-0.png")
     assert main(["generate", "--prompt", "a house", "--style", style, "--output", str(picture), *flags]) == 0
     assert picture.is_file()
+
+
+@pytest.mark.slow
+def test_finetuning_goes_on_from_released_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a LoRA that begins anew where it should go on, on the demo model's files in the released layout, and
+    results that do not load."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(20):
+        draw_picture(128, 128, number).save(pictures / f"{number}.png")
+        (pictures / f"{number}.txt").write_text(f"The house number {number}.")
+    run = tmp_path / "run"
+    places = [f"data.rows={pictures}", f"output={run}", f"data.cache={tmp_path / 'cache'}"]
+    assert main(["train", "finetune-demo", *places, "steps=4", "checkpoint.every=2", "validation.every=null"]) == 0
+    (lora,) = map(Path, capsys.readouterr().out.split())
+    assert lora == run / "dit_lora.safetensors"
+    learned, released = load_file(lora), load_file(ROOT / "assets" / "demo-model" / "dit_lora.safetensors")
+    change = {name: relative_error(tensor.float(), released[name].float()) for name, tensor in learned.items()}
+    assert 0 < max(change.values()) < 0.2
+    exported = tmp_path / "exported"
+    assert main(["train", "export", str(run / "checkpoints" / "step-00000002"), str(exported)]) == 0
+    flags = ["--model", "demo", "--steps", "1", "--seed", "1", "--device", "cpu", "--prompt", "a house"]
+    projector = ["--projector", str(ROOT / "assets" / "demo-model" / "projector.safetensors")]
+    pictures_of = []
+    for file in (lora, exported / "dit_lora.safetensors"):
+        picture = tmp_path / f"{file.parent.name}.png"
+        flag = ["--lora", str(file), *projector, "--style", str(pictures / "0.png"), "--output", str(picture)]
+        assert main(["generate", *flags, *flag]) == 0
+        pictures_of.append(picture.read_bytes())
+    assert pictures_of[0] != pictures_of[1]
 
 
 def test_a_run_that_did_nothing_names_no_results(

@@ -64,7 +64,7 @@ def test_overrides_reach_their_place(tmp_path: Path) -> None:
     path.write_text("descriptio: x\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="there is no key descriptio. Did you mean description"):
         load_training_config(str(path))
-    with pytest.raises(ConfigError, match="Choose one of: joint, .*stage2"):
+    with pytest.raises(ConfigError, match="Choose one of: finetune, .*stage2"):
         load_training_config("stage3")
 
 

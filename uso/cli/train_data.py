@@ -20,7 +20,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     kinds = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     _add_make(kinds)
     check = kinds.add_parser("check", help="name every row that cannot be used")
-    check.add_argument("file", type=Path, metavar="FILE", help="JSON lines")
+    check.add_argument("file", type=Path, metavar="DATA", help="JSON lines, UNO's JSON, or a folder of pictures")
     check.add_argument("--min-side", type=int, default=0, metavar="PIXELS", help="also name pictures that are smaller")
     check.set_defaults(run=_check)
     return parser
@@ -40,6 +40,11 @@ def _add_make(kinds: Any) -> None:
         "--csd", type=Path, required=True, metavar="FILE", help="pytorch_model.bin of tomg-group-umd/CSD-ViT-L"
     )
     made.add_argument("--device", default="auto", metavar="NAME", help="auto, cuda, cuda:1, mps, cpu")
+    made.add_argument(
+        "--part",
+        metavar="K/N",
+        help="make the references of the K-th of N shares alone; when all are made, a call without it scores them",
+    )
     made.set_defaults(run=_make)
 
 
@@ -56,16 +61,27 @@ def meter(what: str) -> Callable[[int, int], None]:
     return show
 
 
+def _part(text: str | None) -> tuple[int, int] | None:
+    """(K, N) of `K/N`."""
+    if text is None:
+        return None
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise ConfigError(f"--part takes K/N, such as 1/4 for the first of four shares, not '{text}'.")
+    return int(part), int(parts)
+
+
 def _make(args: argparse.Namespace) -> int:
     from uso.evaluation.metrics import CSD_HOME
     from uso.training.make.config import load_experts_config
 
     config = load_experts_config(args.experts)
+    part = _part(args.part)
     if not args.pictures.is_dir():
         raise ConfigError(f"There is no folder {args.pictures}. Name the one that holds the pictures.")
     if not args.csd.is_file():
         raise ConfigError(f"{args.csd} is not there. CSD's weights: {CSD_HOME}.")
-    from uso.training.make.experts import REPORT_TEXT, ROWS, make_triplets
+    from uso.training.make.experts import REPORT_TEXT, ROWS, make_references, make_triplets
     from uso.training.make.models import experts_from
     from uso.weights.choices import choose_device
 
@@ -75,6 +91,10 @@ def _make(args: argparse.Namespace) -> int:
     def progress(what: str, done: int, total: int) -> None:
         meters.setdefault(what, meter(what))(done, total)
 
+    if part is not None:
+        jobs, _ = make_references(args.pictures, args.output, config, experts, progress, part)
+        say(f"Part {args.part}: the references of {len(jobs)} pictures are made.")
+        return 0
     report = make_triplets(args.pictures, args.output, config, experts, progress)
     say(f"{report['kept']} triplets kept, {report['dropped']} pictures dropped: {args.output / REPORT_TEXT}")
     print(args.output / ROWS)

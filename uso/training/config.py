@@ -21,8 +21,12 @@ Precision = Literal["auto", "bfloat16", "float32"]
 FeatureKind = Literal["prompt", "latents", "style"]
 
 
+RELEASED = "released"
+"""In the place of a file of `start`: the one that the model's config names, fetched if need be."""
+
+
 class StartConfig(Strict):
-    """Files of an earlier stage to begin from; relative paths start at the program's root."""
+    """Files of an earlier stage to begin from, or `released`; relative paths start at the program's root."""
 
     projector: str | None = None
     """`projector.safetensors`; without one a new projector is drawn."""
@@ -32,7 +36,12 @@ class StartConfig(Strict):
 
 class DataConfig(Strict):
     rows: str = "data/rows.jsonl"
-    """JSON lines: {"prompt", "content", "styles": [...], "target"}, paths relative to the file."""
+    """JSON lines: {"prompt", "content", "styles": [...], "target"}, paths relative to the file; UNO's JSON (`.json`);
+    or a folder of pictures, `a.txt` beside `a.png` its caption."""
+    siblings: Literal["style", "content"] | None = None
+    """What another picture of the folder is to each; null for none."""
+    repeats: int = Field(default=1, ge=1)
+    """How often an epoch holds every row; with `siblings`, each time beside another picture."""
     source: str | None = None
     """`module:function` that opens other data than such rows (`uso.training.data.source`)."""
     cache: str = "outputs/training/cache"
@@ -41,6 +50,10 @@ class DataConfig(Strict):
     """Which of them; the others are encoded anew at every step, and their encoders stay on the device."""
     resolution: int = Field(ge=16)
     """Side of a square target in pixels; other shapes have about as many pixels."""
+    smaller: tuple[int, ...] = ()
+    """Further resolutions. A target is read at the largest that it fills, or at the smallest."""
+    enlarge: bool = True
+    """Whether targets that fill no resolution are enlarged; else they are left out."""
     content_size: int = Field(ge=16)
     """Long side of content references, in pixels."""
     aspects: tuple[str, ...] = ("1:1", "4:3", "3:4", "3:2", "2:3", "16:9", "9:16")
@@ -49,6 +62,24 @@ class DataConfig(Strict):
     """How many of a row's style pictures are read."""
     memory_gib: float = Field(default=4.0, ge=0)
     """Host memory for features that were read from the cache."""
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """All of them, largest first."""
+        return tuple(sorted({self.resolution, *self.smaller}, reverse=True))
+
+    @field_validator("smaller")
+    @classmethod
+    def _positive(cls, sides: tuple[int, ...]) -> tuple[int, ...]:
+        if any(side < 16 for side in sides):
+            raise ValueError("every side must be at least 16 pixels")
+        return sides
+
+    @model_validator(mode="after")
+    def _smaller_than_the_largest(self) -> "DataConfig":
+        if any(side >= self.resolution for side in self.smaller):
+            raise ValueError(f"smaller must name sides under resolution ({self.resolution})")
+        return self
 
 
 class DropoutConfig(Strict):
@@ -200,6 +231,8 @@ class RunConfig(Strict):
     """Compile the network with torch.compile: some minutes at the start, faster steps after. For shapes that stay;
     where there is no compiler, the run goes without."""
     tensorboard: bool = True
+    wandb: str | None = None
+    """Project of Weights & Biases to log to as well; needs the package wandb."""
     log_every: int = Field(default=10, ge=1)
     stop_after_minutes: float | None = Field(default=None, gt=0)
     """End a run early, with a checkpoint to resume from; null to run to the last step."""

@@ -17,10 +17,10 @@ from uso.terminal import on_terminal, say
 from uso.training.config import TrainingConfig
 from uso.training.data.batches import Batches
 from uso.training.data.features import FeatureCache, check_sources
-from uso.training.data.samples import Sample, read_samples
-from uso.training.data.source import Notify, SampleSource, TrainingSample, open_source, rows_path
+from uso.training.data.samples import Sample, read_samples, rows_path
+from uso.training.data.source import Notify, SampleSource, TrainingSample, open_source
 from uso.training.loop.checkpoint import check_config, checkpoints
-from uso.training.loop.log import check_tensorboard
+from uso.training.loop.log import check_trackers
 from uso.training.loop.optimizer import check_optimizer
 from uso.training.loop.pictures import Validation
 from uso.training.loop.precision import avoid_faulty_kernels, compiling
@@ -46,8 +46,7 @@ def check(config: TrainingConfig, resume: bool) -> tuple[torch.device, Path | No
     device = choose_device(config.device)
     check_optimizer(config.optimizer, device)
     make_teacher(config)
-    if config.tensorboard:
-        check_tensorboard()
+    check_trackers(config)
     _check_descriptors(config)
     found = checkpoints(config.folder / "checkpoints")
     if found and not resume:

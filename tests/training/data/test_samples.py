@@ -88,10 +88,7 @@ def test_targets_that_are_enlarged_are_told(tmp_path: Path) -> None:
     draw_picture(40, 24).save(rows.parent / "target-1.png")
     said: list[str] = []
     read_data(tiny_config(tmp_path, rows), said.append)
-    assert said == [
-        "1 of 3 targets have fewer pixels than data.resolution=32 reads, and are enlarged: the network learns their "
-        "blur."
-    ]
+    assert len(said) == 1 and said[0].startswith("1 of 3 targets have fewer pixels than 32 x 32 and are enlarged: ")
 
 
 def test_a_projector_alone_learns_from_styles_alone(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.support.tiny_training import (
     differing,
@@ -22,6 +23,7 @@ from uso.training.data.batches import Position, TrainingBatch
 from uso.training.loop import checkpoint as state
 from uso.training.loop.optimizer import RunningMean
 from uso.training.loop.trainer import Trainer
+from uso.training.model.export import FILES
 
 
 def numbers(trainer: Trainer) -> list[torch.Tensor]:
@@ -153,6 +155,25 @@ def test_the_last_checkpoints_are_kept_whole(tmp_path: Path) -> None:
     assert [path.name for path in state.checkpoints(folder)] == ["step-00000003", "step-00000004"]
     assert not left.exists()
     assert not list(config.folder.rglob("*.part"))
+
+
+def test_every_checkpoint_has_its_results(tmp_path: Path) -> None:
+    """Catches results of the last step beside an earlier checkpoint, and an export that is not the run's own file."""
+    rows = write_rows(tmp_path / "rows")
+    config = tiny_config(tmp_path, rows, "joint", steps=2, ema=0.5, checkpoint={"every": 1}, export_dtype="bfloat16")
+    tiny_trainer(config).run()
+    first, last = state.checkpoints(config.folder / "checkpoints")
+    again = tmp_path / "again"
+    assert state.export(first, again) == [again / FILES[part] for part in ("lora", "projector")]
+    (last / FILES["lora"]).unlink()
+    state.export(config.folder)  # of a run: its newest checkpoint
+    for name in FILES["projector"], FILES["lora"]:
+        kept, exported, newest, result = (
+            list(load_file(place / name).values()) for place in (first, again, last, config.folder)
+        )
+        assert differing(kept, exported) == differing(newest, result) == 0 < differing(kept, newest)
+    with pytest.raises(ConfigError, match="is no checkpoint"):
+        state.export(tmp_path)
 
 
 class Nesting(torch.optim.AdamW):

@@ -4,6 +4,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.support.tiny_training import (
     differing,
@@ -12,6 +13,7 @@ from tests.support.tiny_training import (
     training_pipeline,
     write_rows,
 )
+from uso.evaluation.sheet import GAP
 from uso.training.data.features import FeatureCache
 from uso.training.data.samples import read_samples
 from uso.training.loop.pictures import MODES, Validation
@@ -38,7 +40,10 @@ def test_validation_draws_every_mode_through_the_pipeline(tmp_path: Path) -> Non
     folder = config.folder / "validation"
     assert {path.name for path in folder.iterdir()} == {"step-00000001", "step-00000002"}
     modes = {path.name for path in (folder / "step-00000002").iterdir()}
-    assert modes == {f"{mode}-0.png" for mode in MODES if mode != "styles"}  # one row has one style
+    expected = [mode for mode in MODES if mode != "styles"]  # one row has one style
+    assert modes == {"sheet.png", *(f"{mode}-0.png" for mode in expected)}
+    with Image.open(folder / "step-00000002" / "sheet.png") as sheet:
+        assert sheet.width == (2 + len(expected)) * (32 + GAP) - GAP  # content and style image, then every mode
     pictures = [(folder / f"step-0000000{step}" / "content_style-0.png").read_bytes() for step in (1, 2)]
     assert pictures[0] != pictures[1]
 

@@ -25,7 +25,7 @@ from uso.images import open_image
 from uso.training.data.check import check_rows
 from uso.training.data.rows import read_rows
 from uso.training.make.config import ExpertsConfig, load_experts_config
-from uso.training.make.experts import Experts, make_triplets, plan
+from uso.training.make.experts import Experts, make_references, make_triplets, plan
 from uso.training.make.models import CsdScorer, DinoScorer, PipelineEditor, experts_from, load_editor
 
 CONFIG = ExpertsConfig.model_validate(
@@ -366,3 +366,14 @@ def test_a_licence_that_is_not_accepted_is_named(pictures: Path, tmp_path: Path)
     assert done.returncode == REFUSED
     assert f"{repo} is gated, and no access token is set. Accept its licence on" in done.stderr
     assert "run `python -m uso train.data make`" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_shares_fill_one_folder(pictures: Path, tmp_path: Path) -> None:
+    """Catches shares that overlap or leave a picture out, and a last call that makes their references again."""
+    output, editors = tmp_path / "out", (Mirror(), Mirror(), Mirror())
+    for part, editor in enumerate(editors[:2], start=1):
+        jobs, _ = make_references(pictures, output, CONFIG, experts(editor), part=(part, 2))
+        assert len(editor.calls) == 2 * len(jobs) and not (output / "rows.jsonl").exists()
+    assert [len(editor.calls) for editor in editors[:2]] == [4, 2]
+    assert make_triplets(pictures, output, CONFIG, experts(editors[2]))["kept"] == 3
+    assert editors[2].calls == [] and not list(output.rglob("*.part"))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from tests.golden import BOUND, Case, relative_error
@@ -21,6 +22,7 @@ from uso.training.losses.seeds import generator
 from uso.training.model.adapters import Learners, Lora
 from uso.training.model.export import FILES, released, write_safetensors
 from uso.training.model.int8 import FrozenInt8Linear, quantize_base
+from uso.weights.checkpoints import load_transformer
 
 
 def shaken(learners: Learners) -> Learners:
@@ -68,6 +70,37 @@ def test_results_fold_to_the_trained_network(golden: Case, tmp_path: Path, stage
         assert relative_error(velocity_of(loaded, golden, mode), velocity) < BOUND
     changed = relative_error(velocity_of(training_pipeline(), golden, "style_subject"), trained["style_subject"])
     assert changed > 1e-2
+
+
+COMFYUI = {
+    "qkv_lora1": "img_attn.qkv",
+    "qkv_lora2": "txt_attn.qkv",
+    "proj_lora1": "img_attn.proj",
+    "proj_lora2": "txt_attn.proj",
+    "qkv_lora": "linear1_qkv",  # the first rows of linear1
+    "proj_lora": "linear2",
+}
+"""What ComfyUI calls the modules of a USO LoRA (`convert_uso_lora` in its comfy/lora_convert.py)."""
+
+
+def test_comfyuis_key_names_say_the_same(golden: Case, golden_folder: Path, tmp_path: Path) -> None:
+    """Catches an export whose changes ComfyUI would add to other weights, or not at all."""
+    pipeline = training_pipeline()
+    learners = shaken(Learners(pipeline, tiny_config(tmp_path, tmp_path, "stage2")))
+    write_safetensors(tmp_path / FILES["lora"], learners.released()["lora"])
+    weights, pairs = load_file(golden_folder / "flux1.safetensors"), load_file(tmp_path / FILES["lora"])
+    for name in [name for name in pairs if name.endswith(".down.weight")]:
+        block, module = name.removesuffix(".down.weight").split(".processor.")
+        target, rows = f"{block}.{COMFYUI[module]}".replace("linear1_qkv", "linear1"), slice(None)
+        change = pairs[name.replace(".down.", ".up.")] @ pairs[name]
+        if module == "qkv_lora":
+            rows = slice(change.shape[0])
+        weights[f"{target}.weight"][rows] += change
+    write_safetensors(tmp_path / "comfy.safetensors", weights)
+    config, flux = golden.transformer_config(), [golden_folder / "flux1.safetensors"]
+    ours = load_transformer(config, flux, lora=[tmp_path / FILES["lora"]]).state_dict()
+    for name, weight in load_transformer(config, [tmp_path / "comfy.safetensors"]).state_dict().items():
+        assert torch.allclose(weight, ours[name], atol=1e-5), name
 
 
 def test_names_and_shapes_are_the_released_ones(golden_folder: Path) -> None:

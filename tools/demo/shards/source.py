@@ -32,7 +32,8 @@ from uso.pipeline.encoders import image_features
 from uso.pipeline.pipeline import USOPipeline
 from uso.training.config import TrainingConfig
 from uso.training.data.features import FeatureCache
-from uso.training.data.source import Notify, OnProgress, RowSource, SampleSource, TrainingSample, rows_path
+from uso.training.data.samples import rows_path
+from uso.training.data.source import Notify, OnProgress, RowSource, SampleSource, TrainingSample
 from uso.training.loop.precision import autocast, compile_residuals
 from uso.training.losses.teacher import extra_prompts
 from uso.training.model.load import visiting

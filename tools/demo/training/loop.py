@@ -10,7 +10,7 @@ from tools.demo.training import muon
 from tools.demo.training.config import PartConfig
 from uso.errors import ConfigError
 from uso.training.loop import checkpoint
-from uso.training.loop.log import Journal
+from uso.training.loop.log import Journal, trackers_of
 from uso.training.loop.optimizer import showing
 from uso.training.loop.run import Run, stopped_by_signals
 
@@ -92,7 +92,7 @@ class Loop(Run):
     def run(self) -> None:
         """To the end; Ctrl-C and SIGTERM end it soon, with a checkpoint of the last whole step."""
         config, begun = self.config, self.progress.step
-        journal = Journal(config.folder, begun, config.steps, tensorboard=config.tensorboard)
+        journal = Journal(config.folder, begun, config.steps, trackers=trackers_of(config))
         with stopped_by_signals(self), contextlib.closing(journal):
             self.take_steps(journal)
 

@@ -47,13 +47,11 @@ def train_part(config: PartConfig, *, resume: bool = False) -> None:
     Raises:
         USOError: with the remedy.
     """
-    if config.tensorboard:
-        from uso.training.loop.log import check_tensorboard
-
-        check_tensorboard()
+    from uso.training.loop.log import check_trackers
     from uso.training.loop.precision import avoid_faulty_kernels, compiling
     from uso.weights.choices import choose_device
 
+    check_trackers(config)
     device = choose_device(config.device)
     avoid_faulty_kernels(device)
     _trainers()[config.part](compiling(config, device), device, resume)

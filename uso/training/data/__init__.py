@@ -1,6 +1,8 @@
 """Rows on a disk become batches.
 
-rows.py        JSON lines
+rows.py        what a row is; JSON lines
+readers.py     folders of pictures, UNO's JSON and JSON lines as rows
+folders.py     pictures and captions in a folder
 files.py       sizes and hashes of pictures
 check.py       names every row that cannot be used
 samples.py     rows as samples of a run

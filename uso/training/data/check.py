@@ -1,4 +1,4 @@
-"""Checks every row and every picture of a data file before a run, by the rules of training. Needs no torch."""
+"""Checks every row and every picture of training data before a run, by the rules of training. Needs no torch."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -8,18 +8,19 @@ from pathlib import Path
 
 from uso.errors import RequestError
 from uso.images import open_image
-from uso.training.data.rows import numbered_lines, parse_row
+from uso.training.data.readers import read_entries
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with one row; `line` counts from 1."""
+    """What is wrong with one row."""
 
-    line: int
+    where: str
+    """`line 3`, or the name of a picture in a folder."""
     text: str
 
     def __str__(self) -> str:
-        return f"line {self.line}: {self.text}"
+        return f"{self.where}: {self.text}"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Report:
         """For people; at most `most` problems are named."""
         if not self.problems:
             return f"{self.rows} rows and {self.pictures} pictures: all can be used."
-        bad = len({problem.line for problem in self.problems})
+        bad = len({problem.where for problem in self.problems})
         lines = [f"{bad} of {self.rows} rows cannot be used:", *map(str, self.problems[:most])]
         if len(self.problems) > most:
             lines.append(f"... and {len(self.problems) - most} more problems.")
@@ -44,10 +45,10 @@ class Report:
 def check_rows(
     path: Path, min_side: int = 0, progress: Callable[[int, int], None] | None = None, workers: int = 2
 ) -> Report:
-    """Check a data file; every picture is decoded once.
+    """Check training data; every picture is decoded once.
 
     Args:
-        path: the JSON-lines file.
+        path: a file or a folder, as `read_entries` takes it.
         min_side: least length of a short side in pixels.
         progress: called with (pictures looked at, pictures in all).
         workers: threads that decode.
@@ -56,24 +57,25 @@ def check_rows(
         RequestError: the file itself cannot be read or is empty.
     """
     problems: list[Problem] = []
-    uses: dict[Path, list[tuple[int, str, str]]] = defaultdict(list)
-    lines = numbered_lines(path)
-    for number, line in lines:
+    uses: dict[Path, list[tuple[str, str, str]]] = defaultdict(list)
+    folder, entries = read_entries(path)
+    for entry in entries:
         try:
-            row = parse_row(line)
+            row = entry.row()
         except RequestError as error:
-            problems.append(Problem(number, str(error)))
+            problems.append(Problem(entry.where, str(error)))
             continue
         for what, name in row.pictures():
-            uses[path.parent / name].append((number, what, name))
+            uses[folder / name].append((entry.where, what, name))
     with ThreadPoolExecutor(workers) as pool:
         faults = pool.map(lambda one: picture_fault(one, min_side), uses)
         for done, (file, fault) in enumerate(zip(uses, faults, strict=True), 1):
             if fault:
-                problems += [Problem(number, f'"{what}": {name} {fault}') for number, what, name in uses[file]]
+                problems += [Problem(where, f'"{what}": {name} {fault}') for where, what, name in uses[file]]
             if progress:
                 progress(done, len(uses))
-    return Report(len(lines), len(uses), tuple(sorted(problems, key=lambda problem: problem.line)))
+    order = {entry.where: number for number, entry in enumerate(entries)}
+    return Report(len(entries), len(uses), tuple(sorted(problems, key=lambda problem: order[problem.where])))
 
 
 def picture_fault(file: Path, min_side: int = 0) -> str:

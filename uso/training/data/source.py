@@ -1,4 +1,4 @@
-"""Where a run's samples come from: rows of a file, or a `module:function` that a config names (`data.source`)."""
+"""Where a run's samples come from: rows of a file or folder, or a `module:function` that a config names."""
 
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
@@ -7,13 +7,12 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 
-from uso.config import ROOT, from_home
 from uso.errors import ConfigError
 from uso.pipeline.pipeline import USOPipeline
 from uso.training.config import TrainingConfig
 from uso.training.data.buckets import Shape
 from uso.training.data.features import FeatureCache
-from uso.training.data.samples import Feature, SampleFeatures, read_samples
+from uso.training.data.samples import Feature, SampleFeatures, read_samples, rows_path
 from uso.training.losses.teacher import extra_prompts
 from uso.training.plugins import find
 
@@ -78,7 +77,7 @@ class SampleSource(Protocol):
 
 
 class RowSource:
-    """Rows of a JSON-lines file; their features are in the run's cache.
+    """Rows of a file or folder; their features are in the run's cache.
 
     Raises:
         ConfigError: rows or pictures are missing, or the run's teacher reads prompts that rows do not have.
@@ -86,6 +85,20 @@ class RowSource:
 
     def __init__(self, config: TrainingConfig, notify: Notify) -> None:
         samples = read_samples(rows_path(config.data.rows), config.data, config.reads)
+        if not config.data.enlarge:
+            filling = [sample for sample in samples if not sample.enlarged]
+            least = config.data.resolutions[-1]
+            if not filling:
+                raise ConfigError(
+                    f"All targets have fewer pixels than {least} x {least}. Set data.smaller=[...] to sides that they "
+                    "fill, or data.enlarge=true."
+                )
+            if len(filling) < len(samples):
+                notify(
+                    f"{len(samples) - len(filling)} of {len(samples)} targets have fewer pixels than {least} x {least} "
+                    "and are left out."
+                )
+            samples = filling
         self.samples: Sequence[TrainingSample] = samples
         if absent := [name for name in extra_prompts(config) if name != EMPTY]:
             raise ConfigError(
@@ -96,8 +109,9 @@ class RowSource:
             notify(f"{silent} of {len(samples)} rows say nothing of what they show: give them a prompt or a sentence.")
         if enlarged := sum(sample.enlarged for sample in samples):
             notify(
-                f"{enlarged} of {len(samples)} targets have fewer pixels than data.resolution={config.data.resolution} "
-                "reads, and are enlarged: the network learns their blur."
+                f"{enlarged} of {len(samples)} targets have fewer pixels than {config.data.resolutions[-1]} x "
+                f"{config.data.resolutions[-1]} and are enlarged: the network learns their blur. Leave them out: "
+                "data.enlarge=false."
             )
 
     def cached(self) -> list[Feature]:
@@ -117,7 +131,3 @@ def open_source(config: TrainingConfig, notify: Notify) -> SampleSource:
         return RowSource(config, notify)
     source: SampleSource = find("data source", config.data.source)(config, notify)
     return source
-
-
-def rows_path(rows: str) -> Path:
-    return ROOT / from_home(rows)

@@ -22,14 +22,14 @@ from uso.errors import CheckpointError, ConfigError
 from uso.training.config import RunConfig, TrainingConfig
 from uso.training.data.batches import Position
 from uso.training.loop.optimizer import RunningMean
-from uso.training.model.export import write_safetensors
+from uso.training.model.export import FILES, released, write_safetensors
 
 _NAME = re.compile(r"step-(\d{8})")
 _PART = ".part"
 
 FREE = (
     *("name", "description", "output", "steps", "device", "compile", "gradient_checkpointing", "export_dtype"),
-    *("tensorboard", "log_every", "stop_after_minutes", "checkpoint", "validation"),
+    *("tensorboard", "wandb", "log_every", "stop_after_minutes", "checkpoint", "validation"),
     *("data.cache", "data.cached", "data.memory_gib", "reward.held_out", "reward.held_out_weights"),
 )
 """Keys of a config that a resumed run may change; with all others it would be another run."""
@@ -161,6 +161,57 @@ def check_samples(checkpoint: Path, count: int) -> None:
         )
 
 
+def keep_export(result: Path, checkpoint: Path) -> None:
+    """Keep a run's result of this step beside its checkpoint, without a second copy where the disk can."""
+    kept = checkpoint / result.name
+    try:
+        os.link(result, kept)
+    except OSError:
+        shutil.copyfile(result, kept)
+
+
+def export(checkpoint: Path, folder: Path | None = None) -> list[Path]:
+    """Write what a checkpoint has learned in the released layout: the running mean where there is one.
+
+    Args:
+        checkpoint: a checkpoint's folder, or that of a run, whose newest is taken.
+        folder: where; left out, beside the checkpoint.
+
+    Raises:
+        ConfigError, CheckpointError: there is none, it cannot be read, or it is of another kind of run.
+    """
+    found = checkpoints(checkpoint / "checkpoints")
+    checkpoint = found[-1] if found else checkpoint
+    if not (checkpoint / "state.json").is_file():
+        raise ConfigError(f"{checkpoint} is no checkpoint. They are in a run's folder: checkpoints/step-00000500.")
+    record = read_record(checkpoint)
+    values = record["config"]
+    if "learns" not in values:
+        raise ConfigError(f"{checkpoint} is of a run that trains no projector and no LoRA.")
+    kind = "model" if values.get("ema") is None else "mean"
+    named: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in _tensors(checkpoint).items():
+        group, _, rest = name.partition("/")
+        if group == kind:
+            learner, _, parameter = rest.partition("/")
+            named.setdefault(learner, {})[parameter] = tensor
+    paths = []
+    for learner, parameters in named.items():
+        paths.append((folder or checkpoint) / FILES[learner])
+        tensors = released(learner, parameters, getattr(torch, values["export_dtype"]))
+        write_safetensors(paths[-1], tensors, {"run": values["name"], "step": str(record["step"])})
+    return paths
+
+
+def _tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(checkpoint / "state.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"The checkpoint {checkpoint} cannot be read ({error}). Delete it to go on from the one before."
+        ) from error
+
+
 @torch.no_grad()
 def restore(
     checkpoint: Path,
@@ -174,12 +225,7 @@ def restore(
         CheckpointError: it cannot be read, or belongs to other parameters.
     """
     record = read_record(checkpoint)
-    try:
-        tensors = load_file(checkpoint / "state.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"The checkpoint {checkpoint} cannot be read ({error}). Delete it to go on from the one before."
-        ) from error
+    tensors = _tensors(checkpoint)
     _copy(checkpoint, "model", tensors, parameters)
     if mean is not None:
         _copy(checkpoint, "mean", tensors, mean.values)

@@ -1,34 +1,58 @@
-"""The log of a run: a line of JSON for every logged step, TensorBoard, and a bar with the time left.
+"""The log of a run: a line of JSON for every logged step, accelerate's trackers, and a bar with the time left.
 
-`metrics.jsonl` is always written; TensorBoard is the default and can be switched off.
+`metrics.jsonl` is always written; TensorBoard is the default and can be switched off, Weights & Biases can be added.
 """
 
+import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from accelerate import PartialState
+from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 from PIL import Image
 from tqdm import tqdm
 
 from uso.errors import ConfigError
 from uso.terminal import on_terminal, say
+from uso.training.config import RunConfig
 
 
-def check_tensorboard() -> None:
-    """Refuse a run that wants TensorBoard where the package is missing.
+def check_trackers(config: RunConfig) -> None:
+    """Refuse a run that wants a tracker whose package is missing.
 
     Raises:
         ConfigError: with the remedy.
     """
-    try:
-        import tensorboard  # noqa: F401 - torch's writer needs it
-    except ImportError as error:
+    if config.tensorboard:
+        try:
+            import tensorboard  # noqa: F401 - torch's writer needs it
+        except ImportError as error:
+            raise ConfigError(
+                "TensorBoard's package is not installed: pip install -r requirements-train.txt; or write metrics.jsonl "
+                "alone with tensorboard=false."
+            ) from error
+    if config.wandb is not None and importlib.util.find_spec("wandb") is None:
         raise ConfigError(
-            "TensorBoard's package is not installed: pip install -r requirements-train.txt; or write metrics.jsonl "
-            "alone with tensorboard=false."
-        ) from error
+            "wandb needs the package wandb, which is not installed: pip install wandb; or set wandb=null."
+        )
+
+
+def trackers_of(config: RunConfig) -> list[str]:
+    """Names of a run's trackers; Weights & Biases with its project, `wandb:PROJECT`."""
+    return [*(["tensorboard"] if config.tensorboard else []), *([f"wandb:{config.wandb}"] if config.wandb else [])]
+
+
+def _started(name: str, folder: Path, begun: int) -> GeneralTracker:
+    PartialState()  # trackers ask it for the main process
+    if name == "tensorboard":
+        tracker: GeneralTracker = TensorBoardTracker("tensorboard", folder, purge_step=begun + 1)
+    else:
+        project = name.partition(":")[2]
+        tracker = WandBTracker(project, name=folder.name, id=folder.name, dir=str(folder), resume="allow")
+    tracker.start()
+    return tracker
 
 
 class Journal:
@@ -38,18 +62,15 @@ class Journal:
         folder: the run's.
         begun: the step that the run resumes from; lines of later steps, which are made again, are removed.
         steps: of the whole run.
+        trackers: as `trackers_of` names them.
     """
 
-    def __init__(self, folder: Path, begun: int, steps: int, *, tensorboard: bool) -> None:
+    def __init__(self, folder: Path, begun: int, steps: int, *, trackers: Sequence[str] = ()) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "metrics.jsonl"
         self._keep_until(begun)
         self._lines = self.path.open("a", encoding="utf-8")
-        self._board: Any = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(folder / "tensorboard", purge_step=begun + 1)
+        self._trackers = [_started(name, folder, begun) for name in trackers]
         self._bar = tqdm(total=steps, initial=begun, unit="step", disable=not on_terminal())
 
     def _keep_until(self, step: int) -> None:
@@ -67,13 +88,13 @@ class Journal:
         """Numbers by name (`loss`, `validation/style`, ...) after `step` steps."""
         self._lines.write(json.dumps({"step": step, **values}) + "\n")
         self._lines.flush()
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+        for tracker in self._trackers:
+            tracker.log(dict(values), step)
 
     def picture(self, step: int, name: str, image: Image.Image) -> None:
-        if self._board is not None:
-            self._board.add_image(name, np.asarray(image), step, dataformats="HWC")
+        for tracker in self._trackers:
+            options = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+            tracker.log_images({name: np.asarray(image)[None]}, step, **options)
 
     def say(self, text: str) -> None:
         """A line for the person at the terminal, or for the log of a job."""
@@ -82,8 +103,8 @@ class Journal:
     def close(self) -> None:
         self._bar.close()
         self._lines.close()
-        if self._board is not None:
-            self._board.close()
+        for tracker in self._trackers:
+            tracker.finish()
 
 
 def _step_of(line: str) -> int:

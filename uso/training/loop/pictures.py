@@ -4,18 +4,23 @@ The style score of modes that read a style is logged. In a run with a reward it 
 style.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
+from uso.evaluation.sheet import ROWS, SheetRow, contact_sheet
+from uso.images import open_image
 from uso.pipeline.latents import image_to_tensor
 from uso.pipeline.pipeline import USOPipeline
 from uso.request import GenerationRequest, GenerationResult
 from uso.training.config import TrainingConfig
+from uso.training.data.buckets import crop_and_scale
 from uso.training.data.features import FeatureCache
 from uso.training.data.samples import Feature, Sample
 from uso.training.losses.reward import StyleScore
@@ -113,6 +118,26 @@ class Validation:
                 results = [event for event in pipeline.stream(request) if isinstance(event, GenerationResult)]
             yield Drawn(mode, number, results[0].image, styles)
         pipeline.remembered.clear()  # tensors of inference mode are of no use to training
+
+    def sheet(self, drawn: Sequence[Drawn]) -> Image.Image:
+        """The references and all pictures of a step: a row for each of the first rows, a column for each mode."""
+
+        def square(path: Path | None) -> NDArray[np.uint8] | None:
+            if path is None:
+                return None
+            return np.asarray(crop_and_scale(open_image(path.read_bytes(), path.name), (self.side, self.side)))
+
+        rows = []
+        modes = list(dict.fromkeys(picture.mode for picture in drawn))
+        for number, sample in enumerate(self.samples[:ROWS]):
+            made = {picture.mode: np.asarray(picture.image) for picture in drawn if picture.number == number}
+            pictures = {
+                "content image": square(sample.content),
+                "style image": square(next(iter(sample.styles), None)),
+                **{mode: made.get(mode) for mode in modes},
+            }
+            rows.append(SheetRow(pictures, sample.sentence))
+        return contact_sheet(rows)
 
 
 def style_scores(drawn: list[Drawn], scores: dict[str, StyleScore], device: torch.device) -> dict[str, float]:

@@ -21,7 +21,7 @@ from uso.pipeline.pipeline import USOPipeline
 from uso.training.config import TrainingConfig
 from uso.training.data.batches import BatchSource, TrainingBatch
 from uso.training.loop import checkpoint as state
-from uso.training.loop.log import Journal
+from uso.training.loop.log import Journal, trackers_of
 from uso.training.loop.optimizer import showing
 from uso.training.loop.pictures import Validation, style_scores
 from uso.training.loop.precision import autocast
@@ -35,8 +35,6 @@ from uso.training.model.export import FILES, write_safetensors
 from uso.transformer.compile import uncompiled
 
 logger = logging.getLogger(__name__)
-
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -198,7 +196,7 @@ class Trainer(Run):
         journal = None
         if self.process.is_main_process:
             journal = Journal(
-                self.config.folder, self.progress.step, self.config.steps, tensorboard=self.config.tensorboard
+                self.config.folder, self.progress.step, self.config.steps, trackers=trackers_of(self.config)
             )
         try:
             self.take_steps(journal)
@@ -220,14 +218,17 @@ class Trainer(Run):
         return bool(reduce(wish, "sum").item() > 0)
 
     def save(self) -> None:
-        """Write a checkpoint, and the results so far in the released layout."""
+        """Write a checkpoint, and the results so far in the released layout, in the run's folder and beside it."""
         if self.process.is_main_process:
             super().save()
+            newest = state.checkpoints(self.checkpoints)[-1]
+            for learner in self.learners.parts:
+                state.keep_export(self.config.folder / FILES[learner], newest)
         self.process.wait_for_everyone()
 
     def export(self) -> None:
         """Write `dit_lora.safetensors`, `projector.safetensors`: the running mean where there is one."""
-        dtype = DTYPES[self.config.export_dtype]
+        dtype: torch.dtype = getattr(torch, self.config.export_dtype)
         record = {"run": self.config.name, "step": str(self.progress.step)}
         for learner, tensors in self.learners.released(self.mean_values, dtype).items():
             write_safetensors(self.config.folder / FILES[learner], tensors, record)
@@ -257,6 +258,7 @@ class Trainer(Run):
             name = f"{picture.mode}-{picture.number}"
             picture.image.save(folder / f"{name}.png")
             journal.picture(step, f"validation/{name}", picture.image)
+        self.validation.sheet(drawn).save(folder / "sheet.png")
         scores = style_scores(drawn, self.judges.by_name(), self.pipeline.work_device)
         if scores:
             journal.write(step, scores)

@@ -5,11 +5,9 @@ CSD and DINO decide which triplets are kept. One expert is loaded at a time and 
 stopped run continues. The protocols of the experts are here, the models in `models.py`.
 """
 
-import codecs
 import hashlib
 import io
 import json
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,14 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from uso.errors import ConfigError, RequestError
+from uso.files import write_over
 from uso.images import check_reference, fit_reference, open_image
+from uso.training.data.folders import SUFFIXES, caption_of, pictures_in
 from uso.training.data.rows import Row, write_rows
 from uso.training.make.config import ExpertsConfig, FilterConfig
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
-
-FOREIGN = {"@eadir", "@recycle", "#recycle", "#snapshot", "__macosx", "$recycle.bin", "lost+found"}
-"""Folders of file servers and operating systems, beside those whose name begins with a point."""
 
 KINDS = ("style", "subject", "leak")
 """Of scores, and of reasons that begin with them; everything else is a `picture` that cannot be used."""
@@ -85,6 +80,7 @@ def make_triplets(
     """Make, score and filter triplets; writes rows, a report and the pictures under `output`.
 
     Thresholds may be changed between runs: pictures and scores are kept, only rows and report are written again.
+    References that `make_references` has made elsewhere are kept, too.
 
     Args:
         pictures: stylised pictures, at any depth. `a.txt` beside `a.png` is its caption; without, the layout is kept.
@@ -95,11 +91,7 @@ def make_triplets(
     Raises:
         ConfigError: no pictures, or `output` was made by other settings.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    _same_settings(output, config)
-    jobs, dropped = plan(pictures, output, config, progress)
-    _edit_all(jobs, output, "style", experts.stylization, lambda job: job.style_instruction, progress)
-    _edit_all(jobs, output, "content", experts.destylization, lambda job: job.content_instruction, progress)
+    jobs, dropped = make_references(pictures, output, config, experts, progress)
     scores = _score_all(jobs, output, experts, progress)
     rows = []
     for job in jobs:
@@ -112,11 +104,39 @@ def make_triplets(
     return _report(output, config, rows, dropped)
 
 
+def make_references(
+    pictures: Path,
+    output: Path,
+    config: ExpertsConfig,
+    experts: Experts,
+    progress: Progress = lambda *_: None,
+    part: tuple[int, int] = (1, 1),
+) -> tuple[list[Job], dict[str, str]]:
+    """Make the references alone, of a share of the pictures: several processes or machines can fill one folder.
+
+    Args:
+        part: (K, N): the K-th of N shares.
+
+    Returns:
+        (jobs of the share, why pictures of the folder are dropped).
+
+    Raises:
+        ConfigError: no pictures, or `output` was made by other settings.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    _same_settings(output, config)
+    jobs, dropped = plan(pictures, output, config, progress)
+    own = jobs[part[0] - 1 :: part[1]]
+    _edit_all(own, output, "style", experts.stylization, lambda job: job.style_instruction, progress)
+    _edit_all(own, output, "content", experts.destylization, lambda job: job.content_instruction, progress)
+    return own, dropped
+
+
 def plan(
     pictures: Path, output: Path, config: ExpertsConfig, progress: Progress = lambda *_: None
 ) -> tuple[list[Job], dict[str, str]]:
     """(jobs, why other pictures are dropped); writes the targets. The same folder and settings give the same plan."""
-    files = _pictures(pictures)
+    files = pictures_in(pictures)
     if not files:
         raise ConfigError(f"{pictures} holds no pictures ({', '.join(sorted(SUFFIXES))}).")
     jobs: list[Job] = []
@@ -133,7 +153,7 @@ def plan(
             dropped[name] = f"named like {seen[path.with_suffix('')]}; rename it if it is another picture"
             continue
         try:
-            job = _job(name, digest, _caption(path), config)
+            job = _job(name, digest, caption_of(path), config)
             _write_target(job.file(output, "target"), content, name, config.size)
         except RequestError as error:
             dropped[name] = str(error)
@@ -142,54 +162,6 @@ def plan(
             jobs.append(job)
         progress("targets", done, len(files))
     return sorted(jobs, key=lambda job: Path(job.name)), dropped
-
-
-def _pictures(folder: Path) -> list[Path]:
-    """Pictures at any depth, in linked folders too; those with a caption first, and then PNGs: of equals they stay.
-
-    Copies that notebooks, file servers and operating systems keep are left out.
-    """
-    found: list[Path] = []
-    seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        folders[:] = [] if real in seen else [name for name in folders if not _is_foreign(name)]
-        if real not in seen:
-            found += [Path(place, name) for name in names if not name.startswith(".")]
-        seen.add(real)
-    pictures = [path for path in found if path.suffix.lower() in SUFFIXES and path.is_file()]
-    return sorted(pictures, key=lambda path: (_caption_file(path) is None, path.suffix.lower() != ".png", path))
-
-
-def _is_foreign(folder: str) -> bool:
-    return folder.startswith(".") or folder.lower() in FOREIGN
-
-
-def _caption_file(path: Path) -> Path | None:
-    """`a.txt` or `a.png.txt` beside `a.png`."""
-    beside = (path.with_suffix(".txt"), path.with_name(f"{path.name}.txt"))
-    return next((file for file in beside if file.is_file()), None)
-
-
-def _caption(path: Path) -> str:
-    """A picture's caption on one line; empty without.
-
-    Raises:
-        RequestError: it cannot be read, or is no UTF-8 (nor UTF-16 with its mark).
-    """
-    file = _caption_file(path)
-    if file is None:
-        return ""
-    try:
-        data = file.read_bytes()
-        text = data.decode("utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
-    except OSError as error:
-        raise RequestError(f"its caption {file.name} could not be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise RequestError(f"its caption {file.name} is not UTF-8 text; save it as UTF-8") from error
-    if "\0" in text:
-        raise RequestError(f"its caption {file.name} is not UTF-8 text; save it as UTF-8")
-    return " ".join(text.split())
 
 
 def _job(name: str, digest: str, caption: str, config: ExpertsConfig) -> Job:
@@ -220,9 +192,7 @@ def _save(picture: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, "PNG")
-    draft = path.with_name(path.name + ".part")
-    draft.write_bytes(buffer.getvalue())
-    draft.replace(path)
+    write_over(path, buffer.getvalue())
 
 
 def _opened(path: Path) -> Image.Image:
@@ -345,6 +315,4 @@ def _same_settings(output: Path, config: ExpertsConfig) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    draft = path.with_name(path.name + ".part")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    write_over(path, text.encode())

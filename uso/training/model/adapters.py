@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from uso.config import ROOT, from_home
 from uso.errors import CheckpointError
 from uso.pipeline.pipeline import USOPipeline
 from uso.training.config import TrainingConfig
 from uso.training.losses.seeds import generator
 from uso.training.model.export import released
+from uso.training.model.load import start_lora
 from uso.transformer.context_embedder import ContextEmbedder
 from uso.weights.formats.layouts import flux_part, lora_modules, lora_target
 
@@ -165,8 +165,9 @@ class Learners:
                 self.parts["transformer"] = dict(transformer.named_parameters())
         if "lora" in config.learns:
             lora = Lora(pipeline.transformer, config.lora.rank, config.seed)
-            if config.start.lora is not None and pipeline.transformer.device.type != "meta":
-                lora.load(load_file(ROOT / from_home(config.start.lora)), config.start.lora)
+            file = None if pipeline.transformer.device.type == "meta" else start_lora(config, offline=True)
+            if file is not None:
+                lora.load(load_file(file), str(file))
             self.parts["lora"] = dict(lora.to(pipeline.work_device).named_parameters())
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)

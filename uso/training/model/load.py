@@ -8,17 +8,18 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import torch
 
-from uso.config import ROOT, ModelConfig, Source, from_home, load_memory_plan, load_model_config
+from uso.config import ROOT, ComponentName, ModelConfig, Source, from_home, load_memory_plan, load_model_config
 from uso.errors import ConfigError
 from uso.forecast.meta_model import MetaModel
 from uso.memory.plan import GIB
 from uso.memory.residency import Residency
 from uso.pipeline.pipeline import USOPipeline
-from uso.training.config import TrainingConfig
+from uso.training.config import RELEASED, TrainingConfig
 from uso.training.data.features import ENCODERS, FeatureCache
 from uso.training.data.samples import Feature
 from uso.training.model.int8 import quantize_base
@@ -45,10 +46,34 @@ def training_model(config: TrainingConfig) -> ModelConfig:
         raise ConfigError(f"{model.name} needs a guidance scale. Set guidance=1.0.")
     components = {name: source for name, source in model.components.items() if name not in ("lora", "projector")}
     if config.start.projector is not None:
-        components["projector"] = Source(path=config.start.projector)
+        components["projector"] = _started(model, "projector", config.start.projector)
     if config.start.lora is not None and "lora" not in config.learns:
-        components["lora"] = Source(path=config.start.lora)
+        components["lora"] = _started(model, "lora", config.start.lora)
     return model.model_copy(update={"components": components})
+
+
+def _started(model: ModelConfig, name: ComponentName, path: str) -> Source:
+    if path != RELEASED:
+        return Source(path=path)
+    if name not in model.components:
+        raise ConfigError(f"{model.name} has no released {name}. Name a file: start.{name}=FILE.")
+    return model.components[name]
+
+
+def start_lora(config: TrainingConfig, offline: bool = False) -> Path | None:
+    """The file of the LoRA that is learned on, fetched if need be; None where a new one is drawn.
+
+    Raises:
+        ConfigError, MissingWeightsError: with the remedy.
+    """
+    path = config.start.lora
+    if path is None or "lora" not in config.learns:
+        return None
+    if path != RELEASED:
+        return ROOT / from_home(path)
+    model = load_model_config(config.model)
+    alone = model.model_copy(update={"components": {"lora": _started(model, "lora", path)}})
+    return locate(alone, offline=offline, download=not offline)["lora"].files[0]
 
 
 def check_start(config: TrainingConfig) -> None:
@@ -59,7 +84,7 @@ def check_start(config: TrainingConfig) -> None:
     """
     for key, path in config.start:
         file = ROOT / from_home(path or "")
-        if path is not None and not file.is_file():
+        if path not in (None, RELEASED) and not file.is_file():
             raise ConfigError(
                 f"start.{key}: there is no file {file}. Train the stage before, or name another file: start.{key}=FILE."
             )
@@ -81,6 +106,7 @@ def load_for_training(
     model = training_model(config)
     dtype = weights_dtype(config)
     with alone_in_process(report):
+        start_lora(config, offline)  # while nothing is loaded yet
         located = locate(model, offline=offline, download=not offline, on_progress=on_progress)
         loader = Loader(model, located, dtype, report)
         pipeline = loader.pipeline(model.lora_scale, everything_on(_HOST))
