@@ -44,18 +44,19 @@ class Script:
         assert self.at_work == 1, "two jobs at once"
         try:
             yield self._progress(request, "condition", 1, 1, 0.0)
-            for step in range(1, request.num_inference_steps + 1):
-                assert self.steps.acquire(timeout=PATIENCE)
-                if self.error is not None:
-                    raise self.error
-                yield self._progress(request, "denoise", step, request.num_inference_steps, 2.0 * step)
-            yield GenerationResult(
-                image=Image.new("RGB", (request.width, request.height)),
-                request=request.single(0),
-                model=self.provenance,
-                timings={"condition": 0.0, "denoise": 1.5, "decode": 0.5},
-                peak_memory_gib=None,
-            )
+            for index in range(request.num_images):
+                for step in range(1, request.num_inference_steps + 1):
+                    assert self.steps.acquire(timeout=PATIENCE)
+                    if self.error is not None:
+                        raise self.error
+                    yield self._progress(request, "denoise", step, request.num_inference_steps, 2.0 * step, index)
+                yield GenerationResult(
+                    image=Image.new("RGB", (request.width, request.height)),
+                    request=request.single(index),
+                    model=self.provenance,
+                    timings={"condition": 0.0, "denoise": 1.5, "decode": 0.5},
+                    peak_memory_gib=None,
+                )
         except GeneratorExit:
             self.closed_early.append(request.prompt)
             raise
@@ -69,13 +70,15 @@ class Script:
         self.previewed.append(progress.step)
         return Image.new("RGB", (16, 16), (progress.step, 0, 0))
 
-    def _progress(self, request: GenerationRequest, stage: str, step: int, num_steps: int, seconds: float) -> Progress:
+    def _progress(
+        self, request: GenerationRequest, stage: str, step: int, num_steps: int, seconds: float, index: int = 0
+    ) -> Progress:
         return Progress(
             stage=stage,
             step=step,
             num_steps=num_steps,
-            image_index=0,
-            num_images=1,
+            image_index=index,
+            num_images=request.num_images,
             width=request.width,
             height=request.height,
             seconds=seconds,
@@ -87,11 +90,11 @@ def queue_of(loads: Load | Sequence[Load], settings: ServerSettings, **options: 
     return JobQueue(loads, settings, open_ledger(settings.output), **options)
 
 
-def submit(queue: JobQueue, request: GenerationRequest, asker: Asker) -> Job:
+def submit(queue: JobQueue, request: GenerationRequest, asker: Asker, tab: str = "") -> Job:
     """Admit and submit a request at once, as `Calls` does around the reading of its images."""
     place = queue.admit(asker)
     try:
-        return queue.submit(request, place)
+        return queue.submit(request, place, tab=tab)
     finally:
         queue.release(place)
 

@@ -17,9 +17,9 @@ def soon(seconds: float) -> float:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"ahead": 2}, "2 pictures are ahead of yours."),
-        ({"ahead": 2, "starts_at": 45}, "2 pictures are ahead of yours, about 45 s."),
-        ({"ahead": 1, "starts_at": 200}, "One picture is ahead of yours, about 3 min."),
+        ({"pictures_ahead": 2}, "2 pictures are ahead of yours."),
+        ({"pictures_ahead": 2, "starts_at": 45}, "2 pictures are ahead of yours, about 45 s."),
+        ({"pictures_ahead": 1, "starts_at": 200}, "One picture is ahead of yours, about 3 min."),
         ({"starts_at": 0}, "Your picture is next."),
         (
             {"elsewhere": True},
@@ -49,6 +49,19 @@ def soon(seconds: float) -> float:
         ({"state": "cancelled"}, "Stopped."),
         ({"state": "cancelled", "error": "The server is shutting down."}, "Stopped. The server is shutting down."),
         ({"state": "done"}, "Done."),
+        (
+            {"state": "running", "stage": "denoise", "step": 9, "num_steps": 25, "num_images": 4, "pictures": ("one",)},
+            "Picture 2 of 4. Step 9 of 25",
+        ),
+        ({"state": "done", "num_images": 2, "pictures": ("one", "two")}, "Done. 2 pictures."),
+        (
+            {"state": "cancelled", "num_images": 2, "pictures": ("one",)},
+            "Stopped. 1 of 2 pictures were finished before.",
+        ),
+        (
+            {"state": "failed", "error": "No room.", "num_images": 2, "pictures": ("one",)},
+            "No room. 1 of 2 pictures were finished before.",
+        ),
     ],
 )
 def test_a_job_says_where_it_is(values: dict[str, Any], words: str) -> None:

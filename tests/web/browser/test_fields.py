@@ -58,7 +58,7 @@ def test_a_refusal_shows_at_its_field(visit: Any, server: Program, width: int, h
         expect(seed).to_have_attribute("aria-invalid", "true")
         expect(seed).to_have_accessible_description(refusal.inner_text())
         assert focused(page) == "seed"
-        expect(page.locator("#status [role=alert]")).to_be_in_viewport(ratio=1)
+        expect(page.locator("#message [role=alert]")).to_be_in_viewport(ratio=1)
         shoot(page, f"refused-at-the-field-{width}")
         seed.press("ArrowUp")
         expect(page.locator("#refusal")).to_have_count(0)

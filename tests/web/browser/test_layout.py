@@ -92,7 +92,7 @@ def test_axe_finds_nothing_of_ours(visit: Any, server: Program, scheme: str, wid
     shoot(page, f"done-{width}-{scheme}")
     fill_number(page, "seed", "-7")
     page.click("#generate")
-    expect(page.locator("#status [role=alert]")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#message [role=alert]")).to_be_visible(timeout=PATIENCE_MS)
     assert faults(page) == []
     shoot(page, f"refused-{width}-{scheme}")
 

@@ -140,7 +140,7 @@ def test_a_file_that_is_no_picture_is_refused_in_our_words(visit: Any, server: P
     sentence = "junk.png is not a picture this program can read (try PNG, JPEG or WebP)."
     expect(page.locator("#note [role=alert]")).to_have_text(sentence, timeout=PATIENCE_MS)
     page.click("#generate")
-    expect(page.locator("#status [role=alert]")).to_have_text(sentence, timeout=PATIENCE_MS)
+    expect(page.locator("#message [role=alert]")).to_have_text(sentence, timeout=PATIENCE_MS)
     expect(page.locator("#prompt textarea")).to_have_value("A fox")
     expect(page.locator(".toast-body")).to_have_count(0)
     page.locator("#style button[aria-label]").first.click()
@@ -153,7 +153,7 @@ def test_values_out_of_range_are_refused_in_our_words(visit: Any, server: Progra
     page = visit(server)
     fill_number(page, "seed", "-7")
     page.click("#generate")
-    refusal = page.locator("#status [role=alert]")
+    refusal = page.locator("#message [role=alert]")
     expect(refusal).to_contain_text("Seed is -7; 0 to 4294967295 is allowed", timeout=PATIENCE_MS)
 
 

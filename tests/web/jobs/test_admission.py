@@ -74,7 +74,7 @@ def test_too_many_requests_in_a_minute(tmp_path: Path) -> None:
     for _ in range(3):
         clock.now += 5
         ask(opened)
-    with pytest.raises(LimitError, match="At most 3 requests a minute are taken from one person. Try again in 50 s."):
+    with pytest.raises(LimitError, match="One person may request at most 3 pictures a minute. Try again in 50 s."):
         ask(opened)
     ask(opened, "at:2")
     clock.now += 50

@@ -17,11 +17,12 @@ _number = count()
 class Entry:
     id: str
     person: str
+    pictures_left: int = 1
 
 
 def entry(name: str) -> Entry:
-    """`a1`: the first job of person a."""
-    return Entry(name, name[0])
+    """`a1`: the first job of person a; `a1x4`: of four pictures."""
+    return Entry(name, name[0], int(name.partition("x")[2] or 1))
 
 
 def queue_of(*names: str) -> FairQueue[Entry]:
@@ -54,6 +55,23 @@ def test_a_newcomer_comes_before_the_next_of_whom_one_is_running() -> None:
     queue.add(entry("b2"))
     queue.finished("a")
     assert played(queue) == ["b1", "a2", "b2", "a3"]
+
+
+def test_a_turn_is_one_picture() -> None:
+    """Catches a person who has eight times as much of the server because each request is for eight pictures."""
+    assert played(queue_of("a1x3", "a2x3", "b1", "b2", "b3", "b4")) == ["a1x3", "b1", "b2", "b3", "a2x3", "b4"]
+    assert played(queue_of("a1x3", "a2", "b1x3", "b2")) == ["a1x3", "b1x3", "a2", "b2"]
+    assert played(queue_of("a1x8", "a2x8", "a3")) == ["a1x8", "a2x8", "a3"]  # nobody else waits
+
+
+def test_whoever_was_alone_owes_nothing() -> None:
+    """Catches turns that a newcomer has for what was made before they came."""
+    queue = queue_of("a1x8", "a2", "a3")
+    assert queue.take() == entry("a1x8")
+    queue.finished("a")
+    for name in ("b1", "b2", "b3"):
+        queue.add(entry(name))
+    assert played(queue) == ["a2", "b1", "a3", "b2", "b3"]
 
 
 def test_two_workers_serve_two_people_first() -> None:
@@ -104,6 +122,17 @@ def test_positions_are_those_that_will_be_taken() -> None:
     forecast = [position.job.id for position in positions]
     queue.finished(running.person)
     assert forecast == played(queue) == ["b1", "c1", "a2", "b2"]
+
+
+def test_pictures_are_counted_not_requests() -> None:
+    """Catches "one picture is ahead of yours" where it is eight; and a forecast of turns that are owed."""
+    queue = queue_of("a1x3", "a2x3", "b1", "b2", "b3", "b4")
+    running = queue.take()
+    assert running is not None
+    positions = queue.positions([(running, 3.0)], lambda job: 1.0 * job.pictures_left, workers=1)
+    assert [position.pictures_ahead for position in positions] == [3, 4, 5, 6, 9]
+    queue.finished("a")
+    assert [position.job.id for position in positions] == played(queue)
 
 
 def test_several_workers_shorten_the_wait() -> None:

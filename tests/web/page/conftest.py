@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tests.support.scripted import Script, ledger_of, queue_of
+from tests.support.visitor import Events
 from uso.config import ModelConfig
 from uso.web.api.calls import Calls
 from uso.web.jobs.queue import JobQueue
-from uso.web.page.events import Events
 from uso.web.settings import ServerSettings
 
 

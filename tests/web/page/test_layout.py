@@ -16,7 +16,7 @@ from uso.config import ExampleSet, ModelConfig, load_model_config
 from uso.web.api.calls import Calls
 from uso.web.jobs.queue import JobQueue
 from uso.web.page import html
-from uso.web.page.events import Events
+from uso.web.page.events.inputs import InputEvents
 from uso.web.page.layout import build_page
 from uso.web.page.texts import EXAMPLES, TIPS
 from uso.web.server.app import build_app
@@ -77,7 +77,7 @@ def test_a_model_with_one_good_size_offers_that_size_alone(queue: JobQueue, demo
     assert "Its long side is 128 pixels" in found["keep"].info
     (row,) = (block for block in page.blocks.values() if "uso-unneeded" in (getattr(block, "elem_classes", None) or ()))
     assert found["width"].parent.parent is row or found["width"].parent is row
-    events = Events(Calls(demo_config, queue, ledger_of(queue)))
+    events = InputEvents(Calls(demo_config, queue, ledger_of(queue)))
     assert events.sides(160, 128)["elem_classes"] != events.sides(128, 128)["elem_classes"] == "uso-unneeded"
     others = built(load_model_config("flux-dev"), queue)
     assert "only-size" not in fields(others) and "shape and size" in fields(others)["keep"].info
@@ -117,7 +117,7 @@ def test_the_page_offers_the_examples_of_its_model(name: str, examples: ExampleS
     assert all((escape(text) in tips) == (examples == own) for own in TIPS for _, text in set(TIPS[own]) - SHARED_TIPS)
     cards = [sample for (sample,) in fields(page)["examples"].samples]
     assert cards == [html.card(example) for example in EXAMPLES[examples]]
-    fill = Events(Calls(config, queue, ledger_of(queue))).example
+    fill = InputEvents(Calls(config, queue, ledger_of(queue))).example
     assert [fill(index).prompt for index in range(len(cards))] == [example.prompt for example in EXAMPLES[examples]]
 
 

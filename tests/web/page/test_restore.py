@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image, PngImagePlugin
 
-from tests.support.visitor import ANN, BEN, made, visitor
+from tests.support.visitor import ANN, BEN, Events, made, visitor
 from uso import output
 from uso.request import ReferenceImage
 from uso.web.api.calls import Inputs
-from uso.web.page.events import Events
 from uso.web.page.inputs import KEEP
 
 
@@ -49,7 +48,7 @@ def forged(uploads: Path, path: Path, change: Callable[[dict[str, Any]], Any]) -
 
 def restore(events: Events, file: Any, key: str | None = ANN, local: bool = False) -> tuple[str, Inputs]:
     """(message, the fields)."""
-    message, *inputs = asyncio.run(events.restore(file, visitor(key, local=local)))
+    message, *inputs = asyncio.run(events.inputs.restore(file, visitor(key, local=local)))
     return message, Inputs(*inputs)
 
 
@@ -69,7 +68,7 @@ def test_all_settings_are_reused_the_images_too(events: Events, reference: Any) 
     }
     styles: dict[str, Any] = {"style_images": [one, other], "style_strengths": [0.5, 2]}
     picture = made(events, content_images=[content], **styles, content_size=96, seed=42, **values)[1]
-    message, advanced, *fields = asyncio.run(events.reuse_all(picture.id, visitor()))
+    message, advanced, *fields = asyncio.run(events.pictures.reuse_all(picture.id, visitor()))
     inputs = Inputs(*fields)
     assert "The settings of this picture are filled in.<" in message and advanced["open"] is True
     assert hashes(inputs.content_image, inputs.style_image, inputs.extra_style_image) == [
@@ -87,9 +86,9 @@ def test_all_settings_are_reused_the_images_too(events: Events, reference: Any) 
 def test_seed_content_and_style_are_reused(events: Events) -> None:
     """Catches a style that replaces the wrong one, and a picture that is not the one that was made."""
     picture = made(events, seed=42)[1]
-    message, seed, advanced = events.reuse_seed(picture.id, visitor())
+    message, seed, advanced = events.pictures.reuse_seed(picture.id, visitor())
     assert "42" in message and seed == 42 and advanced["open"] is True
-    message, content = events.as_content(picture.id, visitor())
+    message, content = events.pictures.as_content(picture.id, visitor())
     assert hashes(content) == hashes(picture.path) and "content image" in message
     there = {"path": "somewhere"}
     for style, extra, first_is_new in (
@@ -98,7 +97,7 @@ def test_seed_content_and_style_are_reused(events: Events) -> None:
         (None, there, True),
         (there, there, True),
     ):
-        message, first, second = events.as_style(picture.id, style, extra, visitor())
+        message, first, second = events.pictures.as_style(picture.id, style, extra, visitor())
         assert ((first, second) == (content, KEEP)) == first_is_new and (
             (first, second) == (KEEP, content)
         ) != first_is_new

@@ -11,7 +11,7 @@ from tools.demo.world.styles import STYLES
 from uso.config import ExampleSet, load_model_config
 from uso.web.api.calls import Calls, request_from
 from uso.web.jobs.queue import JobQueue
-from uso.web.page.events import Events
+from uso.web.page.events.inputs import InputEvents
 from uso.web.page.texts import EXAMPLES, TIPS
 
 
@@ -49,7 +49,7 @@ def test_an_example_sets_every_field_and_can_be_made(
     name: str, examples: ExampleSet, queue: JobQueue, uploads: Path
 ) -> None:
     """Catches a field that an earlier example filled and a later one leaves: old pictures in new requests."""
-    events = Events(Calls(load_model_config(name), queue, ledger_of(queue)))
+    events = InputEvents(Calls(load_model_config(name), queue, ledger_of(queue)))
     for index, example in enumerate(EXAMPLES[examples]):
         inputs = events.example(index)
         assert all(value is not None for name, value in inputs._asdict().items() if not name.endswith("_image"))

@@ -161,7 +161,7 @@ def test_limits_are_told_and_held(strict: Program, tmp_path: Path, picture_file:
         caller.predict(prompt="", style_image=large, api_name="/generate", **QUICK)
     for _ in range(2):
         caller.predict(prompt="", api_name="/generate", **QUICK)
-    with pytest.raises(AppError, match="At most 3 requests a minute are taken from one person. Try again in"):
+    with pytest.raises(AppError, match="One person may request at most 3 pictures a minute. Try again in"):
         caller.predict(prompt="", api_name="/generate", **QUICK)
 
 

@@ -1,4 +1,4 @@
-"""From raw values to a job and its status. The page (`page/events.py`) and programs (`endpoints.py`) both call this.
+"""From raw values to a job and its status. The page (`page/events/`) and programs (`endpoints.py`) both call this.
 
 Values arrive as they were sent: Gradio's own conversion is off, because its messages are not written for people.
 `GenerationRequest.create` checks them, and its messages are shown. Only files that were uploaded to this server are
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import gradio as gr
 from gradio.utils import get_upload_folder, is_in_or_equal
 
-from uso.checks import check_style_strength, check_tokens
+from uso.checks import check_style_strength, check_tokens, check_whole
 from uso.config import ModelConfig
 from uso.errors import ImageError, USOError, about
 from uso.images import MAX_PIXELS, upright_size
@@ -60,6 +60,9 @@ NO_RECORD = Text("The server cannot use its record of pictures. Tell the one who
 SPARE_THREADS = 8
 """Threads beyond one for each place in the queue, so that a full queue still refuses at once."""
 
+MAX_IMAGES = 8
+"""Pictures of one request."""
+
 
 FIRST_INPUTS = 11
 """How many of `Inputs` a call by position must have. Those that were added later may be left out."""
@@ -79,6 +82,7 @@ class Inputs(NamedTuple):
     guidance_scale: Any = None
     content_size: Any = None
     seed: Any = RANDOM_SEED
+    num_images: Any = 1
     style_strength: Any = 1.0
     extra_style_strength: Any = 1.0
 
@@ -132,24 +136,27 @@ class Calls:
         """Call a function that reads or decodes the caller's images, in one of the few threads for that."""
         return await asyncio.wrap_future(self._readers.submit(asker_of(caller).person, function, *args))
 
-    async def submit(self, inputs: Inputs, caller: gr.Request | None) -> Job:
+    async def submit(self, inputs: Inputs, caller: gr.Request | None, tab: str = "") -> Job:
         """Put a request into the queue.
+
+        Args:
+            tab: of the page that it comes from, under an unguessable id.
 
         Raises:
             USOError: it is refused, in a sentence.
         """
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._requests, self._submit, inputs, asker_of(caller))
+            return await loop.run_in_executor(self._requests, self._submit, inputs, asker_of(caller), tab)
         except USOError as error:
             self._on_refused(error.kind if isinstance(error, LimitError) else type(error).__name__)
             raise
 
-    def _submit(self, inputs: Inputs, asker: Asker) -> Job:
+    def _submit(self, inputs: Inputs, asker: Asker, tab: str) -> Job:
         """Admit, read and submit one request, in one thread: it goes on to the end where the caller leaves meanwhile,
         and always gives its place up. Images are read by the few readers, for they take memory; a request without any
         waits for none of them."""
-        place = self.queue.admit(asker, sum(map(_upload_size, inputs.images)))
+        place = self.queue.admit(asker, sum(map(_upload_size, inputs.images)), number_of_images(inputs))
         typed = ""
         try:
             if self.queue.translator.active and inputs.prompt is not None:
@@ -163,34 +170,65 @@ class Calls:
                 request = request_from(self.config, inputs)
             tokens = self.queue.count_tokens(request.prompt)
             check_tokens(tokens or 0, self.config.max_sequence_length)
-            job = self._filtered.submit(asker.person, self.queue.submit, request, place, typed).result()
+            job = self._filtered.submit(asker.person, self.queue.submit, request, place, typed, tab).result()
         finally:
             self.queue.release(place)
         self.queue.followers.expect(job)
         return job
 
     async def follow(self, job: Job) -> AsyncGenerator[tuple[JobStatus, ServerStatus], None]:
-        """Every state of a job, the last one included. An unchanged state is repeated once a second.
+        """Every state of a job, the last one included; as `follow_all`."""
+        async with aclosing(self.follow_all(lambda: (job,))) as news:
+            async for statuses, server in news:
+                yield statuses[job], server
 
-        A job that nobody follows is stopped after a while, so close this to give the job up.
+    async def follow_all(
+        self, jobs: Callable[[], Iterable[Job]]
+    ) -> AsyncGenerator[tuple[dict[Job, JobStatus], ServerStatus], None]:
+        """Every state of some jobs, until all are over; the last one of each once. Unchanged states are repeated once a
+        second.
+
+        A job that nobody follows is stopped after a while, so close this to give the jobs up.
+
+        Args:
+            jobs: names them, again and again: others may join.
         """
         follower = uuid.uuid4().hex
-        self.queue.followers.attach(job, follower)
+        followed: dict[Job, JobStatus | None] = {}
+        """With the last state, of those that are over."""
         loop = asyncio.get_running_loop()
         seen, sent = None, 0.0
         try:
             while True:
-                news = job.status, self.queue.status
+                for job in jobs():
+                    if job not in followed:
+                        followed[job] = None
+                        self.queue.followers.attach(job, follower)
+                news = {job: job.status for job, last in followed.items() if last is None}, self.queue.status
+                if not news[0]:
+                    return
                 if news != seen or loop.time() - sent >= REPEAT_SECONDS:
                     seen, sent = news, loop.time()
                     yield news
-                    if news[0].over:
-                        return
-                far = news[0].state == "queued" and news[0].ahead > 0
-                await asyncio.sleep(WAITING_SECONDS if far else LOOK_SECONDS)
+                    followed |= {job: status for job, status in news[0].items() if status.over}
+                going_on = [status for status in news[0].values() if not status.over]
+                if going_on:
+                    far = all(status.state == "queued" and status.ahead > 0 for status in going_on)
+                    await asyncio.sleep(WAITING_SECONDS if far else LOOK_SECONDS)
         finally:
-            if not job.status.over:
-                self.queue.followers.detach(job, follower)
+            for job in followed:
+                if not job.status.over:
+                    self.queue.followers.detach(job, follower)
+
+
+def number_of_images(inputs: Inputs) -> int:
+    """How many pictures raw values ask for.
+
+    Raises:
+        RequestError: none, or too many.
+    """
+    given = 1 if inputs.num_images is None else inputs.num_images
+    return check_whole("num_images", given, 1, MAX_IMAGES)
 
 
 def request_from(config: ModelConfig, inputs: Inputs, max_pixels: int = MAX_PIXELS) -> GenerationRequest:
@@ -215,6 +253,7 @@ def request_from(config: ModelConfig, inputs: Inputs, max_pixels: int = MAX_PIXE
         guidance_scale=inputs.guidance_scale if config.guidance else None,  # the field is there, but disabled
         content_size=inputs.content_size,
         seed=RANDOM_SEED if inputs.seed is None else inputs.seed,  # an emptied field
+        num_images=number_of_images(inputs),
     )
     check_script(request.prompt, config.title)
     for reference in (*request.content_images, *request.style_images):

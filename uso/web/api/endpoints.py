@@ -27,6 +27,12 @@ NO_JOB = "There is no job with that id. Give the 32 letters and digits that /gen
 Answer = tuple[str | None, dict[str, Any]]
 """The picture's file, once there is one, and the details."""
 
+Files = dict[str, dict[str, Any] | None]
+"""Pictures' files by their ids, as Gradio names files; None for one that is gone."""
+
+FILE = {"_type": "gradio.FileData"}
+"""By which Gradio knows a file: it adds the address, and its client fetches it."""
+
 
 class Endpoints:
     """The endpoints, bound to one `Calls`."""
@@ -48,6 +54,7 @@ class Endpoints:
         guidance_scale: float | None = None,
         content_size: int | None = None,
         seed: int = RANDOM_SEED,
+        num_images: int = 1,
         style_strength: float = 1.0,
         extra_style_strength: float = 1.0,
         request: gr.Request = None,
@@ -56,7 +63,7 @@ class Endpoints:
         """Make a picture from a sentence, a content image (who or what is shown) and style images (how it looks); any
         of them may be left out. Takes seconds to minutes. Gives a PNG, which holds its whole request, and details. It
         answers at once with the job's id and state, then whenever something has changed, and at last with the picture
-        and the seed and size that were used.
+        and the seed and size that were used. Of several pictures it gives the first, and all of them among the details.
 
         Args:
             prompt: what the picture shows, in a natural sentence; empty keeps the layout of the content image.
@@ -70,6 +77,7 @@ class Endpoints:
             guidance_scale: how closely the prompt is followed.
             content_size: long side that the content image is read at, in pixels; larger keeps more of it.
             seed: the same seed and inputs make the same picture; -1 draws one.
+            num_images: how many pictures, with the seeds that follow.
             style_strength: how much the style image counts; 0 leaves it out, 2 equals giving it twice.
             extra_style_strength: the same for the extra style image.
         """
@@ -85,15 +93,19 @@ class Endpoints:
             guidance_scale,
             content_size,
             seed,
+            num_images,
             style_strength,
             extra_style_strength,
         )
         job = await self.calls.submit(given, request)
+        files: Files = {}
         async with aclosing(self.calls.follow(job)) as news:
             async for status, server in news:
                 progress((status.step, status.num_steps or 1), desc=job_message(status, server))
                 if not status.over:
-                    yield None, details(job.id, status, server)
+                    if len(status.pictures) > len(files):
+                        await asyncio.to_thread(hand_out, status, files)
+                    yield None, details(job.id, status, server, files)
         yield await asyncio.to_thread(finished, job.id, job.status, self.queue.status)
 
     async def status(self, job: str) -> Answer:
@@ -115,11 +127,11 @@ class Endpoints:
 
     def _status(self, job: str) -> Answer:
         status = self._job_status(job)
-        answer = details(job, status, self.queue.status)
         if not status.pictures:
-            return None, answer
+            return None, details(job, status, self.queue.status)
+        answer = details(job, status, self.queue.status, hand_out(status, {}))
         try:
-            return handed_out(status.pictures[-1]), answer | _loras(status.pictures[-1])
+            return handed_out(status.pictures[0]), answer | _loras(status.pictures[0])
         except OSError:
             return None, answer | {"message": "Done, but the picture is no longer on the server's disk."}
 
@@ -142,8 +154,22 @@ class Endpoints:
         return found
 
 
-def details(job_id: str, status: JobStatus, server: ServerStatus) -> dict[str, Any]:
-    """Status of a job as JSON: `job`, `state`, `message` (a sentence), and the facts of that state.
+def hand_out(status: JobStatus, files: Files) -> Files:
+    """Copy the pictures of a request for several to where they can be fetched; adds to `files` what is not there."""
+    for picture in status.pictures if status.num_images > 1 else ():
+        if picture.id not in files:
+            try:
+                path = handed_out(picture)
+            except OSError:  # removed
+                files[picture.id] = None
+            else:
+                files[picture.id] = {"path": path, "orig_name": picture.path.name, "meta": FILE}
+    return files
+
+
+def details(job_id: str, status: JobStatus, server: ServerStatus, files: Files | None = None) -> dict[str, Any]:
+    """Status of a job as JSON: `job`, `state`, `message` (a sentence), and the facts of that state. In a request for
+    several pictures also `pictures`: the facts of each that is finished, with its file as Gradio gives it.
 
     Seconds are rounded to tenths, and None while they are unknown.
     """
@@ -157,8 +183,11 @@ def details(job_id: str, status: JobStatus, server: ServerStatus) -> dict[str, A
         facts |= {"stage": status.stage, "step": status.step, "num_steps": status.num_steps}
         facts |= {"seconds_left": _tenths(status.seconds_left)}
     if status.state == "done":
-        facts |= _facts(status.pictures[-1]) if status.pictures else {"message": "Done; the picture has been removed."}
+        facts |= _facts(status.pictures[0]) if status.pictures else {"message": "Done; the picture has been removed."}
         facts |= {"notes": list(status.notes)} if status.notes else {}
+    if status.num_images > 1:
+        files = files or {}
+        facts["pictures"] = [_facts(picture) | {"picture": files.get(picture.id)} for picture in status.pictures]
     return facts
 
 
@@ -170,9 +199,9 @@ def finished(job_id: str, status: JobStatus, server: ServerStatus) -> Answer:
     """
     if status.state != "done" or not status.pictures:
         raise USOError(status.error if status.state == "failed" else f"The job was stopped. {status.error}".strip())
-    picture = status.pictures[-1]
+    picture = status.pictures[0]
     try:
-        return handed_out(picture), details(job_id, status, server) | _loras(picture)
+        return handed_out(picture), details(job_id, status, server, hand_out(status, {})) | _loras(picture)
     except OSError as error:
         raise USOError(
             Text(

@@ -35,6 +35,8 @@ class Place:
     asker: Asker
     image_bytes: int = 0
     """Size of its images."""
+    num_images: int = 1
+    """How many pictures it asks for."""
 
     @property
     def person(self) -> str:
@@ -86,8 +88,11 @@ class Admission:
                 ),
             )
 
-    def check_disk(self) -> None:
+    def check_disk(self, promised: int = 0) -> None:
         """Check that there is room for pictures.
+
+        Args:
+            promised: bytes that the pictures of all admitted requests may still take.
 
         Raises:
             LimitError: there is not.
@@ -96,20 +101,26 @@ class Admission:
             free = self._free_bytes(self._settings.output)
         except OSError:
             return  # saving reports what is wrong with the folder, and keeps the picture elsewhere
-        if free < self._settings.min_free_gb * 10**9:
+        if free - promised < self._settings.min_free_gb * 10**9:
             raise LimitError(
                 "disk", Text("The server's disk is full, and no more pictures can be kept. Tell the one who runs it.")
             )
 
-    def check_rate(self, person: str) -> None:
-        """Check that somebody may make a request now, and count it.
+    def check_rate(self, person: str, num_images: int = 1) -> None:
+        """Check that somebody may request so many pictures now, and count them.
 
         Raises:
-            LimitError: they have made too many in the last minute.
+            LimitError: they have requested too many in the last minute.
         """
         rate = self._settings.rate
-        if rate and (wait := self._window.take(person)):
+        if rate and (wait := self._window.take(person, num_images)):
+            fewer = " or request fewer at once" if num_images > 1 else ""
             raise LimitError(
                 "rate",
-                Text("At most {} requests a minute are taken from one person. Try again in {}.", rate, duration(wait)),
+                Text(
+                    "One person may request at most {} pictures a minute. Try again in {}{}.",
+                    rate,
+                    duration(wait),
+                    fewer,
+                ),
             )

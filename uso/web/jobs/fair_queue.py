@@ -1,8 +1,9 @@
 """The fair queue: which job is next, and when each job will start. No clocks, no threads, no locks.
 
 People take turns (round robin). People with a running job go behind those without one, and to the end of the queue
-when it finishes. One person's jobs keep their order. Nobody waits for ever: between two jobs of one person, everybody
-else has at most one, newcomers included.
+when it finishes. A turn is one picture: who takes a job of several while others wait lets as many turns go by
+afterwards. One person's jobs keep their order. Nobody waits for ever: between two jobs of one person, everybody else
+has at most one, newcomers included, or as many as make up for the pictures of the first.
 """
 
 from collections import Counter, deque
@@ -20,6 +21,9 @@ class Queued(Protocol):
     @property
     def person(self) -> str: ...
 
+    @property
+    def pictures_left(self) -> int: ...
+
 
 T = TypeVar("T", bound=Queued)
 
@@ -31,6 +35,8 @@ class Position(Generic[T]):
     job: T
     ahead: int
     """Jobs that start before it, running ones included."""
+    pictures_ahead: int
+    """Pictures that these still have to make."""
     seconds: float | None
     """Until it starts; None if that is not known."""
 
@@ -42,6 +48,8 @@ class FairQueue(Generic[T]):
         self._queued: dict[str, deque[T]] = {}
         """In the order of turns. A person is a key as long as one of their jobs is queued."""
         self._running: Counter[str] = Counter()
+        self._owed: Counter[str] = Counter()
+        """Turns that people let go by for the pictures they had at once."""
 
     def __len__(self) -> int:
         return sum(map(len, self._queued.values()))
@@ -67,12 +75,27 @@ class FairQueue(Generic[T]):
         """Remove the next job, which counts as running from now on; None if the queue is empty."""
         if not self._queued:
             return None
-        # `min` returns the first of equals: the person who has waited longest.
-        person = min(self._queued, key=lambda person: self._running[person])
+        person = self._next_person()
         job = self._queued[person].popleft()
+        if len(self._queued) == 1:  # nobody waits for it
+            self._owed.clear()
+        else:
+            self._owed[person] = job.pictures_left - 1
         self._running[person] += 1
         self._move_to_end(person)
         return job
+
+    def _next_person(self) -> str:
+        """Whose turn it is: of the people with the fewest running jobs, who has waited longest and owes no turn."""
+        fewest = min(self._running[person] for person in self._queued)
+        people = [person for person in self._queued if self._running[person] == fewest]
+        while len(people) > 1:
+            for person in people:
+                if not self._owed[person]:
+                    return person
+                self._owed[person] -= 1
+                self._move_to_end(person)
+        return people[0]
 
     def finished(self, person: str) -> None:
         """A running job of this person is over."""
@@ -100,11 +123,13 @@ class FairQueue(Generic[T]):
         queue: FairQueue[T] = FairQueue()
         queue._queued = {person: deque(jobs) for person, jobs in self._queued.items()}
         queue._running = Counter(self._running)
+        queue._owed = Counter(self._owed)
         # (free in seconds, person whose job ends then). An unknown time counts as 0 for the order.
         busy: list[tuple[float, str | None]] = [(left or 0.0, job.person) for job, left in running]
         busy += [(0.0, None)] * max(0, workers - len(busy))
         known = all(left is not None for _, left in running)
         positions: list[Position[T]] = []
+        pictures = sum(job.pictures_left for job, _ in running)
         while busy and len(queue):
             busy.sort(key=lambda entry: entry[0])
             now, person = busy.pop(0)
@@ -112,7 +137,8 @@ class FairQueue(Generic[T]):
                 queue.finished(person)
             job = queue.take()
             assert job is not None
-            positions.append(Position(job, len(positions) + len(running), now if known else None))
+            positions.append(Position(job, len(positions) + len(running), pictures, now if known else None))
+            pictures += job.pictures_left
             seconds = seconds_of(job)
             known = known and seconds is not None
             busy.append((now + (seconds or 0.0), job.person))

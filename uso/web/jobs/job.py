@@ -81,8 +81,12 @@ class JobStatus:
     """How far a job is."""
 
     state: State = "queued"
+    num_images: int = 1
+    """How many pictures were requested."""
     ahead: int = 0
     """`queued`: number of jobs before this one, running ones included."""
+    pictures_ahead: int = 0
+    """`queued`: number of pictures that are still to be made before its first."""
     starts_at: float | None = None
     """`queued`: when it is expected to start, by `time.monotonic()`; None until a step has been measured."""
     stage: str = ""
@@ -92,7 +96,7 @@ class JobStatus:
     ends_at: float | None = None
     """`running`: when it is expected to end, by `time.monotonic()`; None until a step has been measured."""
     preview: bytes | None = None
-    """`running`: the picture as predicted so far, as a small WebP file."""
+    """`running`, and `cancelled` after that: the picture as predicted so far, as a small WebP file."""
     pictures: tuple[Picture, ...] = ()
     notes: tuple[str, ...] = ()
     """What people should know of how their request was read, as sentences."""
@@ -124,6 +128,8 @@ class Job:
     """Unguessable; whoever has it may query and cancel the job."""
     typed_prompt: str = ""
     """The prompt as it was typed, if it was translated."""
+    tab: str = ""
+    """The browser's tab that asked for it, under an unguessable id; empty for programs."""
     status: JobStatus = field(default_factory=JobStatus)
     stop: threading.Event = field(default_factory=threading.Event)
     """Set to stop it after the current step."""
@@ -139,6 +145,9 @@ class Job:
     timings: dict[str, float] = field(default_factory=dict)
     """Seconds by stage, summed over its pictures."""
     step_seconds: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.status = replace(self.status, num_images=self.request.num_images)
 
     @property
     def name(self) -> str:
@@ -158,6 +167,11 @@ class Job:
     def notes(self) -> tuple[str, ...]:
         """What people should know of their request before it runs."""
         return (Text("The prompt was translated: {}", self.request.prompt),) if self.typed_prompt else ()
+
+    @property
+    def pictures_left(self) -> int:
+        """How many of its pictures are still to be made."""
+        return self.request.num_images - len(self.status.pictures)
 
     @property
     def image_bytes(self) -> int:

@@ -80,6 +80,8 @@ class JobQueue:
         """Jobs whose end is not recorded yet."""
         self._recent: OrderedDict[str, Job] = OrderedDict()
         """The last jobs whose end is recorded."""
+        self._of_tab: dict[tuple[str | None, str], tuple[Job, ...]] = {}
+        """The jobs of both by (owner, tab), in the order of their requests."""
         self.followers = Followers(
             settings.orphan_grace if settings.orphans == "cancel" else None,
             lambda job: self.cancel(job.id, UNFOLLOWED),
@@ -130,20 +132,21 @@ class JobQueue:
         for worker in self.workers:
             worker.start(self._next_job, self._job_over)
 
-    def admit(self, asker: Asker, image_bytes: int = 0) -> Place:
-        """Reserve a place for a request, before its images are read. Counts for the rate limit.
+    def admit(self, asker: Asker, image_bytes: int = 0, num_images: int = 1) -> Place:
+        """Reserve a place for a request, before its images are read. Its pictures count for the rate limit.
 
         The place is held until `submit` has turned it into a job, or `release` gives it up.
 
         Args:
             asker: whose turn the request takes, and whose history its picture joins.
             image_bytes: size of its images.
+            num_images: how many pictures it asks for.
 
         Raises:
             USOError: not now, in a sentence: a limit, a full disk, a server that closes, a model that failed.
         """
-        self._admission.check_disk()
-        place = Place(asker, image_bytes)
+        self._admission.check_disk(sum(map(_bytes_to_come, list(self._open.values()))))
+        place = Place(asker, image_bytes, num_images)
         with self._changed:
             if self._closing or self.status.state == "failed":
                 raise USOError(self._closing or self.status.error)
@@ -154,7 +157,7 @@ class JobQueue:
                 waiting_bytes=image_bytes + sum(one.image_bytes for one in waiting),
                 seconds=self._seconds_to_next(),
             )
-            self._admission.check_rate(asker.person)
+            self._admission.check_rate(asker.person, num_images)
             self._places.add(place)
         return place
 
@@ -163,17 +166,18 @@ class JobQueue:
         with self._changed:
             self._places.discard(place)
 
-    def submit(self, request: GenerationRequest, place: Place, typed_prompt: str = "") -> Job:
+    def submit(self, request: GenerationRequest, place: Place, typed_prompt: str = "", tab: str = "") -> Job:
         """Put an admitted request into the queue, where it may wait for the model as well.
 
         Args:
             typed_prompt: the prompt as it was typed, if it was translated.
+            tab: of the browser, under an unguessable id.
 
         Raises:
             USOError: the filter blocks it, or the ledger cannot be written.
         """
         self._safety.check_prompt(request.prompt)
-        job = Job(request, place.asker, typed_prompt=typed_prompt)
+        job = Job(request, place.asker, typed_prompt=typed_prompt, tab=tab)
         try:  # writes to the disk, so it does not hold the lock
             self._records.accepted(job)
         except sqlite3.Error as error:
@@ -184,6 +188,9 @@ class JobQueue:
         self._open[job.id] = job
         with self._changed:
             self._places.discard(place)
+            if tab:
+                key = (job.asker.owner, tab)
+                self._of_tab[key] = (*self._of_tab.get(key, ()), job)
             job.accepted_at = time.monotonic()
             failed = self.status.state == "failed"
             if self._closing or failed:
@@ -199,6 +206,11 @@ class JobQueue:
     def find(self, job_id: str) -> Job | None:
         """A job that is not over, or ended lately. Takes no lock: a job is in `_recent` before it leaves `_open`."""
         return self._open.get(job_id) or self._recent.get(job_id)
+
+    def of_tab(self, owner: str | None, tab: str) -> tuple[Job, ...]:
+        """An owner's jobs of a tab, in the order of their requests: those that are not over, and those that ended
+        lately. Takes no lock."""
+        return self._of_tab.get((owner, tab), ())
 
     def cancel(self, job_id: str, reason: str = "") -> bool:
         """Cancel a job: at once if it is queued, after its current step if it runs. False if there is nothing to do."""
@@ -307,7 +319,7 @@ class JobQueue:
         workers = max(1, self.status.workers_ready)
         for position in self._queued.positions(running, lambda job: self._time_estimate.seconds(job.request), workers):
             starts_at = None if position.seconds is None else now + position.seconds
-            position.job.reach(ahead=position.ahead, starts_at=starts_at)
+            position.job.reach(ahead=position.ahead, pictures_ahead=position.pictures_ahead, starts_at=starts_at)
 
     def _seconds_to_next(self) -> float | None:
         """Seconds until the next queued job starts, and leaves room for another, if that is known."""
@@ -338,4 +350,18 @@ class JobQueue:
             self._recent[job.id] = job
             self._open.pop(job.id, None)
             while len(self._recent) > RECENT_JOBS:
-                self._recent.popitem(last=False)
+                _, forgotten = self._recent.popitem(last=False)
+                self._forget_in_tab(forgotten)
+
+    def _forget_in_tab(self, job: Job) -> None:
+        key = (job.asker.owner, job.tab)
+        left = tuple(one for one in self._of_tab.get(key, ()) if one is not job)
+        if left:
+            self._of_tab[key] = left
+        else:
+            self._of_tab.pop(key, None)
+
+
+def _bytes_to_come(job: Job) -> int:
+    """What the pictures that a job still makes take on the disk at most: as much as their pixels."""
+    return 0 if job.status.over else 3 * job.request.width * job.request.height * job.pictures_left

@@ -146,7 +146,7 @@ class Worker:
             if len(job.status.pictures) == wanted:
                 job.reach(state="done", preview=None)
             else:
-                job.reach(state="cancelled", preview=None, error=job.stop_reason)
+                job.reach(state="cancelled", error=job.stop_reason)  # its preview is all that there is of it
         except BaseException as error:  # SystemExit of a library too: it is this job's failure, not the worker's
             logger.exception("Job %s failed.", job.name)
             job.reach(state="failed", preview=None, error=sentence(error, job.name))
@@ -218,7 +218,13 @@ class Worker:
         for stage, seconds in result.timings.items():
             job.timings[stage] = job.timings.get(stage, 0.0) + seconds
         self._learn(result, job)
-        job.reach(pictures=(*job.status.pictures, picture), notes=(*job.notes, *result.notes))
+        job.reach(
+            pictures=(*job.status.pictures, picture),
+            notes=(*job.notes, *result.notes),
+            stage="denoise",
+            step=0,
+            preview=None,
+        )
 
     def _learn(self, result: GenerationResult, job: Job) -> None:
         if not job.step_seconds:

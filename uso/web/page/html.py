@@ -10,7 +10,7 @@ from typing import Any
 
 from uso.config import ModelConfig, load_model_config
 from uso.web.api.messages import job_message
-from uso.web.jobs.job import JobStatus, ServerStatus
+from uso.web.jobs.job import Job, JobStatus, ServerStatus
 from uso.web.page.texts import Example, Tip
 from uso.web.store.ledger import Remembered
 
@@ -85,6 +85,22 @@ def job_state(status: JobStatus, server: ServerStatus, moved: bool = True) -> st
     return _line(words, quiet=status.state == "queued" and not moved)
 
 
+def jobs(shown: Mapping[Job, JobStatus], server: ServerStatus) -> str:
+    """What runs and waits, each with its own Stop; and what has failed meanwhile."""
+    items = "".join(_job(job, status, server) for job, status in shown.items())
+    return f'<ul class="uso-jobs" aria-label="Your requests">{items}</ul>'
+
+
+def _job(job: Job, status: JobStatus, server: ServerStatus) -> str:
+    prompt = escape(_caption(job.prompt))
+    words = "Stopping ..." if job.stop.is_set() and not status.over else job_message(status, server)
+    bar = _bar(_share(status), "Pictures done") if status.state == "running" else ""
+    stop = f'<button type="button" data-stop="{job.id}" aria-label="Stop: {prompt}">Stop</button>'
+    end = "" if status.over else stop
+    bad = ' class="uso-bad"' if status.state == "failed" else ""
+    return f"<li{bad}><strong>{prompt}</strong><span>{_marked(words)}</span>{bar}{end}</li>"
+
+
 def refusal(sentence: str, field: str = "") -> str:
     """Why something was not done. Screen readers announce it at once.
 
@@ -100,18 +116,22 @@ def idle(words: str = "No picture yet.") -> str:
     return _line(words)
 
 
-def preview(status: JobStatus, size: tuple[int, int]) -> str:
-    """The picture as predicted so far, in the place and size of the finished one.
-
-    Args:
-        size: (width, height) of the finished picture, in pixels.
-    """
-    width, height = size
-    alt = f"Preview of the picture after step {status.step} of {status.num_steps}"
+def preview(status: JobStatus) -> str:
+    """The picture as predicted so far, in the place of the finished one; the last one of a job that was stopped."""
+    step = f"step {status.step} of {status.num_steps}"
+    words = f"Stopped at {step}, not finished" if status.over else f"Preview, {step}"
     return (
-        f'<figure class="uso-preview"><img src="{webp(status.preview or b"")}" width="{width}" height="{height}" '
-        f'alt="{alt}"><figcaption>Preview, step {status.step} of {status.num_steps}</figcaption></figure>'
+        f'<figure class="uso-preview"><img src="{webp(status.preview or b"")}" '
+        f'alt="Preview of the picture after {step}"><figcaption>{words}</figcaption></figure>'
     )
+
+
+def grid(pictures: Sequence[Remembered], current: str) -> str:
+    """The pictures of one job, as buttons; nothing for a single one."""
+    if len(pictures) < 2:
+        return ""
+    tiles = "".join(f"<li>{_tile(one, number, len(pictures), current)}</li>" for number, one in enumerate(pictures, 1))
+    return f'<ol class="uso-grid" aria-label="The pictures of this request">{tiles}</ol>'
 
 
 def account(name: str | None, can_log_out: bool) -> str:
@@ -275,9 +295,9 @@ def _workers(status: ServerStatus) -> str:
 
 
 def _share(status: JobStatus) -> float:
-    if status.stage == "denoise":
-        return status.step / max(status.num_steps, 1)
-    return 1.0 if status.stage == "decode" else 0.0
+    """Of all its pictures."""
+    one = status.step / max(status.num_steps, 1) if status.stage == "denoise" else float(status.stage == "decode")
+    return (len(status.pictures) + one) / status.num_images
 
 
 def _line(text: str, share: float | None = None, quiet: bool = False) -> str:
@@ -296,14 +316,18 @@ def _bar(share: float, label: str) -> str:
 
 
 def _tile(one: Remembered, number: int, count: int, current: str) -> str:
-    prompt = " ".join(one.prompt.split())
-    caption = prompt if len(prompt) <= CAPTION else f"{prompt[:CAPTION].rstrip()} ..."
-    name = escape(f"Picture {number} of {count}: {caption or 'no prompt'}, seed {one.picture.seed}")
+    name = escape(f"Picture {number} of {count}: {_caption(one.prompt)}, seed {one.picture.seed}")
     mark = ' aria-current="true"' if one.picture.id == current else ""
     return (
         f'<button type="button" data-picture="{escape(one.picture.id)}" aria-label="{name}" title="{name}"{mark}>'
         f'<img src="{webp(one.thumb)}" alt=""></button>'
     )
+
+
+def _caption(prompt: str) -> str:
+    """A prompt in one short line."""
+    prompt = " ".join(prompt.split())
+    return (prompt if len(prompt) <= CAPTION else f"{prompt[:CAPTION].rstrip()} ...") or "no prompt"
 
 
 def _time(seconds: float) -> str:

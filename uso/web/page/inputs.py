@@ -13,7 +13,7 @@ from uso.config import ModelConfig
 from uso.errors import RequestError, USOError
 from uso.images import TOKEN_SIZE
 from uso.request import MAX_SEED, RANDOM_SEED
-from uso.web.api.calls import Inputs
+from uso.web.api.calls import MAX_IMAGES, Inputs
 from uso.web.page.form.aspects import aspects
 from uso.web.page.html import note
 from uso.web.page.texts import EXAMPLES, PROMPT_PLACEHOLDER, STRENGTHS
@@ -188,6 +188,19 @@ def seed_fields() -> tuple[gr.Number, gr.Checkbox]:
     return seed, random
 
 
+def number_field() -> gr.Slider:
+    """How many pictures a click makes."""
+    return gr.Slider(
+        1,
+        MAX_IMAGES,
+        1,
+        step=1,
+        label="Number of pictures",
+        info="With the seeds that follow.",
+        elem_id="num-images",
+    )
+
+
 def example_values(config: ModelConfig, index: int) -> Inputs:
     """A value for every field from an example. What the example does not name is the model's default."""
     example, defaults = EXAMPLES[config.examples][index], config.defaults
@@ -203,6 +216,7 @@ def example_values(config: ModelConfig, index: int) -> Inputs:
         guidance_scale=defaults.guidance_scale,
         content_size=defaults.content_size,
         seed=RANDOM_SEED,
+        num_images=1,
         style_strength=1,
         extra_style_strength=1,
     )

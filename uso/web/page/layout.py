@@ -1,4 +1,4 @@
-"""The page: where its components stand, and which event of `events.py` each one triggers. No model here, no torch."""
+"""The page: where its components stand, and which event of `events/` each one triggers. No model here, no torch."""
 
 from typing import Any, NamedTuple
 
@@ -8,7 +8,9 @@ from uso.config import ModelConfig
 from uso.web.api.calls import Calls, Inputs, plain_errors
 from uso.web.api.endpoints import offer
 from uso.web.page import html, scripts
-from uso.web.page.events import TICK_SECONDS, Events, Shown
+from uso.web.page.events.inputs import InputEvents
+from uso.web.page.events.jobs import TICK_SECONDS, JobEvents, Live
+from uso.web.page.events.pictures import PictureEvents, Shown
 from uso.web.page.form import pieces
 from uso.web.page.form.column import Bar, Form, bar, form, wire
 from uso.web.page.form.events import FormEvents
@@ -21,12 +23,18 @@ is likely to stay open. The pictures in the output folder are not touched."""
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 AT_ONCE: dict[str, Any] = {"queue": False, **PRIVATE}
-STREAMED: dict[str, Any] = {"concurrency_limit": None, "trigger_mode": "once", **PRIVATE}
+"""Of every event but the stream: a queued event that ends while another begins would end the tab's stream."""
 
 
 class Controls(NamedTuple):
-    """The other components that events read or change, beside `Inputs` and `Shown`."""
+    """The other components that events read or change, beside `Inputs`, `Live` and `Shown`."""
 
+    generate: gr.Button
+    tab: gr.HTML
+    """Stands for the tab's id, which JavaScript gives (`scripts.WITH_TAB`)."""
+    submitted: gr.HTML
+    """Id of the job that Generate made last."""
+    history: gr.HTML
     model_state: gr.HTML
     account: gr.HTML
     examples: gr.Dataset
@@ -49,13 +57,13 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
     Args:
         reason: why this model runs, as a sentence.
     """
-    config, events = calls.config, Events(calls)
+    config = calls.config
     with gr.Blocks(title="USO", analytics_enabled=False, delete_cache=CACHE_SECONDS) as page:
         with gr.Row(elem_id="masthead"):
             with gr.Column(scale=3, min_width=320):
                 gr.HTML(html.masthead())
             with gr.Column(scale=2, min_width=320, elem_id="who"):
-                model_state = gr.HTML(events.tick(None)[0], elem_id="model-state", js_on_load=scripts.LIVE)
+                model_state = gr.HTML(JobEvents(calls).tick()[0], elem_id="model-state", js_on_load=scripts.LIVE)
                 account = gr.HTML("", elem_id="account")
         gr.HTML(html.banner(config, reason), elem_id="banner")
         with gr.Row():
@@ -63,23 +71,36 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
                 fields = form(config)
                 foot = bar()
             with gr.Column(scale=6, min_width=320, elem_id="result"):
-                shown, actions = _result(foot)
+                live, shown, actions, history = _result(foot)
         examples = _examples(config)
         gr.HTML(html.heading("Tips") + html.tips(TIPS[config.examples]))
         gr.HTML(pieces.words(), visible="hidden", elem_id="words")
         gr.HTML(pieces.drop_zones(), elem_id="drop")
-        timer = gr.Timer(TICK_SECONDS)
-        inputs, controls = fields.inputs, Controls(model_state, account, examples, timer, fields)
-        _wire_jobs(page, events, inputs, shown)
-        _wire_inputs(page, events, inputs, shown, controls)
-        _wire_pictures(page, events, inputs, shown, controls, actions)
+        # Ids live in the page, not in the server's memory of the tab: one that slept for an hour still knows them.
+        tab = gr.HTML("", visible="hidden", elem_id="tab")
+        submitted = gr.HTML("", visible="hidden", elem_id="submitted")
+        inputs = fields.inputs
+        controls = Controls(
+            generate=foot.generate,
+            tab=tab,
+            submitted=submitted,
+            history=history,
+            model_state=model_state,
+            account=account,
+            examples=examples,
+            timer=gr.Timer(TICK_SECONDS),
+            form=fields,
+        )
+        _wire_jobs(page, JobEvents(calls), inputs, live, shown, controls)
+        _wire_inputs(page, InputEvents(calls), inputs, controls)
+        _wire_pictures(page, PictureEvents(calls), inputs, live, shown, controls, actions)
         wire(FormEvents(calls), fields, foot)
         offer(calls, inputs)
     refuse_malformed(page)
     return page
 
 
-def _result(bar: Bar) -> tuple[Shown, Actions]:
+def _result(bar: Bar) -> tuple[Live, Shown, Actions, gr.HTML]:
     """The right column: the picture, its buttons and settings, and the history."""
     with gr.Column(elem_id="stage"):
         picture = gr.Image(
@@ -91,6 +112,8 @@ def _result(bar: Bar) -> tuple[Shown, Actions]:
             alt_text="The generated picture",
         )
         preview = gr.HTML("", elem_id="preview")
+    jobs = gr.HTML("", elem_id="jobs", js_on_load=scripts.JOBS)
+    grid = gr.HTML("", elem_id="grid", js_on_load=scripts.PICK)
     facts = gr.HTML("", elem_id="facts", js_on_load=scripts.LOCAL_TIME)
     with gr.Row(elem_id="afterwards", visible=False) as row:
         download = gr.DownloadButton("Download PNG", min_width=100, elem_id="download")
@@ -103,26 +126,21 @@ def _result(bar: Bar) -> tuple[Shown, Actions]:
     with gr.Accordion("Settings of this picture", open=False, visible=False, elem_id="settings-frame") as frame:
         settings = gr.HTML("", elem_id="settings")
     history = gr.HTML("", elem_id="history", js_on_load=scripts.PICK)
-    # Ids live in the page, not in the server's memory of the tab: a tab that slept for an hour still knows its picture.
-    job_id, picture_id = (gr.HTML("", visible="hidden", elem_id=name) for name in ("job-id", "picture-id"))
-    memory = gr.HTML("", visible="hidden", elem_id="memory", js_on_load=scripts.KEEP_JOB)
+    picture_id = gr.HTML("", visible="hidden", elem_id="picture-id", js_on_load=scripts.MARK)
+    arrived = gr.HTML("", visible="hidden", elem_id="arrived", js_on_load=scripts.ARRIVED)
+    live = Live(jobs=jobs, preview=preview, status=bar.status, stop=bar.stop, arrived=arrived)
     shown = Shown(
         picture=picture,
-        preview=preview,
-        status=bar.status,
+        message=bar.message,
+        grid=grid,
         facts=facts,
         actions=row,
         download=download,
         settings=settings,
         settings_frame=frame,
-        history=history,
-        generate=bar.generate,
-        stop=bar.stop,
-        job_id=job_id,
-        memory=memory,
         picture_id=picture_id,
     )
-    return shown, actions
+    return live, shown, actions, history
 
 
 def _examples(config: ModelConfig) -> gr.Dataset:
@@ -143,24 +161,43 @@ def _examples(config: ModelConfig) -> gr.Dataset:
 # Which event each control triggers. `preprocess=False`: values arrive raw, so people read our messages, not Gradio's.
 
 
-def _wire_jobs(page: gr.Blocks, events: Events, inputs: Inputs, shown: Shown) -> None:
-    """Generate and Stop, and the return to a job after a reload."""
-    run = gr.on(
-        [shown.generate.click, inputs.prompt.submit],
-        plain_errors(events.run),
-        [shown.job_id, *inputs],
-        list(shown),
+def _wire_jobs(
+    page: gr.Blocks, events: JobEvents, inputs: Inputs, live: Live, shown: Shown, controls: Controls
+) -> None:
+    """Generate, the stream that follows the tab's jobs, Stop, and the model's state."""
+    tab, submitted = controls.tab, controls.submitted
+    gr.on(
+        [controls.generate.click, inputs.prompt.submit],
+        plain_errors(events.submit),
+        [tab, *inputs],
+        [shown.message, submitted],
+        js=scripts.GENERATE,
         preprocess=False,
-        **STREAMED,
+        trigger_mode="multiple",
+        **AT_ONCE,
     )
-    back = page.load(plain_errors(events.come_back), [shown.memory], list(shown), js=scripts.RECALL_JOB, **STREAMED)
-    for stream in (run, back):
-        stream.failure(events.unlock, None, list(shown), **AT_ONCE)
-    shown.generate.click(None, None, None, js=scripts.SHOW_RESULT)
-    shown.stop.click(plain_errors(events.stop), [shown.job_id], [shown.stop], **AT_ONCE)
+    gr.on(
+        [page.load, submitted.change],
+        plain_errors(events.watch),
+        [tab, submitted],
+        list(live),
+        js=scripts.WITH_TAB,
+        concurrency_limit=None,
+        trigger_mode="always_last",  # a job that is made while the stream ends is not missed
+        **PRIVATE,
+    ).failure(events.unlock, None, list(live), **AT_ONCE)
+    live.stop.click(plain_errors(events.stop), [tab], [live.stop], js=scripts.WITH_TAB, **AT_ONCE)
+    live.jobs.select(plain_errors(events.stop_one), None, None, **AT_ONCE)
+    gr.on(
+        [page.load, controls.timer.tick, shown.picture_id.change],  # a picture may be done before the next tick
+        plain_errors(events.tick),
+        None,
+        [controls.model_state, controls.generate, controls.timer],
+        **AT_ONCE,
+    )
 
 
-def _wire_inputs(page: gr.Blocks, events: Events, inputs: Inputs, shown: Shown, controls: Controls) -> None:
+def _wire_inputs(page: gr.Blocks, events: InputEvents, inputs: Inputs, controls: Controls) -> None:
     """What fills the fields in, checks them, and keeps them over a reload."""
     form = controls.form
     references = [inputs.content_image, inputs.style_image, inputs.extra_style_image]
@@ -172,7 +209,7 @@ def _wire_inputs(page: gr.Blocks, events: Events, inputs: Inputs, shown: Shown, 
         [form.note, inputs.width, inputs.height],
         preprocess=False,
         trigger_mode="always_last",
-        **AT_ONCE,  # a queued event that ends while Generate is clicked would end the tab's stream
+        **AT_ONCE,
     )
     renditions = gr.Textbox(label="renditions", visible="hidden", elem_id="renditions")
     gr.on(
@@ -207,28 +244,29 @@ def _wire_inputs(page: gr.Blocks, events: Events, inputs: Inputs, shown: Shown, 
     key = f"uso-draft-{events.config.name}"
     page.load(None, typed, typed, js=scripts.recall_draft(key))
     gr.on([field.change for field in typed], None, typed, None, js=scripts.keep_draft(key))
-    gr.on(
-        [page.load, controls.timer.tick, shown.picture_id.change],  # a picture may be done before the next tick
-        plain_errors(events.tick),
-        [shown.job_id],
-        [controls.model_state, shown.generate, controls.timer],
-        **AT_ONCE,
-    )
 
 
 def _wire_pictures(
-    page: gr.Blocks, events: Events, inputs: Inputs, shown: Shown, controls: Controls, actions: Actions
+    page: gr.Blocks,
+    events: PictureEvents,
+    inputs: Inputs,
+    live: Live,
+    shown: Shown,
+    controls: Controls,
+    actions: Actions,
 ) -> None:
-    """The history, and the buttons under a picture."""
-    status, which, advanced = shown.status, shown.picture_id, controls.form.advanced
-    page.load(plain_errors(events.arrive), None, [controls.account, shown.history], **AT_ONCE)
-    shown.history.select(plain_errors(events.select), [shown.job_id], list(shown), **AT_ONCE).then(
-        None, None, None, js=scripts.SHOW_RESULT
-    )
-    actions.reuse_all.click(plain_errors(events.reuse_all), [which], [status, advanced, *inputs], **AT_ONCE)
-    actions.reuse_seed.click(plain_errors(events.reuse_seed), [which], [status, inputs.seed, advanced], **AT_ONCE)
-    actions.as_content.click(plain_errors(events.as_content), [which], [status, inputs.content_image], **AT_ONCE)
+    """The history, the pictures that arrive, and the buttons under a picture."""
+    message, which, advanced = shown.message, shown.picture_id, controls.form.advanced
+    page.load(plain_errors(events.arrive), None, controls.account, **AT_ONCE)
+    live.arrived.select(plain_errors(events.show), [controls.tab], list(shown), js=scripts.WITH_TAB, **AT_ONCE)
+    gr.on([page.load, live.arrived.change], plain_errors(events.history), [which], controls.history, **AT_ONCE)
+    chosen = [controls.history.select, shown.grid.select]
+    gr.on(chosen, None, None, None, js=scripts.SHOW_RESULT)
+    gr.on(chosen, plain_errors(events.select), None, list(shown), **AT_ONCE)
+    actions.reuse_all.click(plain_errors(events.reuse_all), [which], [message, advanced, *inputs], **AT_ONCE)
+    actions.reuse_seed.click(plain_errors(events.reuse_seed), [which], [message, inputs.seed, advanced], **AT_ONCE)
+    actions.as_content.click(plain_errors(events.as_content), [which], [message, inputs.content_image], **AT_ONCE)
     styles = [inputs.style_image, inputs.extra_style_image]
     actions.as_style.click(
-        plain_errors(events.as_style), [which, *styles], [status, *styles], preprocess=False, **AT_ONCE
+        plain_errors(events.as_style), [which, *styles], [message, *styles], preprocess=False, **AT_ONCE
     )

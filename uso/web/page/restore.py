@@ -41,6 +41,10 @@ class Restored(NamedTuple):
     """Sentences, each about something that is missing or different."""
 
 
+def with_remarks(sentence: str, found: Restored) -> str:
+    return " ".join([sentence, *found.remarks])
+
+
 def brought(value: Any, max_pixels: int = MAX_PIXELS) -> tuple[str, output.SavedPicture]:
     """(name, record) of the PNG that the raw value of a file field stands for. Decodes the picture.
 

@@ -6,43 +6,61 @@ Nothing here decides anything: the server checks whatever a browser sends.
 LIVE = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite')"
 """For elements that stay while their content changes: screen readers announce changes in a region, not new regions."""
 
-JOB_KEY = "uso-job"
-"""Key of the job's id in `sessionStorage`, which lives as long as the tab, over reloads."""
+TAB_ID = """(() => {
+  if (!window.usoTab) {
+    const fresh = () => [...crypto.getRandomValues(new Uint8Array(16))].map(byte => byte.toString(16).padStart(2, '0'))
+    let kept = ''
+    try { kept = sessionStorage.getItem('uso-tab') } catch (error) {}
+    window.usoTab = /^[0-9a-f]{32}$/.test(kept) ? kept : fresh().join('')
+    try { sessionStorage.setItem('uso-tab', window.usoTab) } catch (error) {}
+  }
+  return window.usoTab
+})()"""
+"""The tab's id: unguessable, in `sessionStorage`, which lives as long as the tab, over reloads. Whoever has a tab's id
+and is its jobs' owner may follow and stop them."""
 
-KEEP_JOB = f"""
-const keep = () => {{
-  if (/^[0-9a-f]{{32}}$/.test(props.value)) sessionStorage.setItem('{JOB_KEY}', props.value)
-  else sessionStorage.removeItem('{JOB_KEY}')
-}}
-watch('value', keep)
-"""
-"""For the hidden field `memory`: the tab remembers the id that the server writes there."""
-
-RECALL_JOB = f"() => [sessionStorage.getItem('{JOB_KEY}') || '']"
+WITH_TAB = f"(tab, ...values) => [{TAB_ID}, ...values]"
+"""For an event whose first value is the tab's id: the field that stands for it is always empty."""
 
 PICK = """
-let current = ''
-const mark = () => {
-  for (const one of element.querySelectorAll('[data-picture]')) {
-    if (one.dataset.picture === current) one.setAttribute('aria-current', 'true')
-    else one.removeAttribute('aria-current')
-  }
-}
-const renew = () => {
-  current = element.querySelector('[aria-current]')?.dataset.picture || current
-  mark()
-}
 element.addEventListener('click', event => {
   const one = event.target.closest('[data-picture]')
   if (!one) return
-  current = one.dataset.picture
-  mark()
-  trigger('select', { picture: current })
+  document.body.classList.add('uso-pinned')
+  trigger('select', { picture: one.dataset.picture })
 })
-watch('value', renew)
-renew()
 """
-"""For the history: a click on a picture marks it and asks the server for it. A new list may mark another."""
+"""For lists of pictures: a click on one asks the server for it. It stays until the next Generate: what is being made
+meanwhile does not cover it."""
+
+MARK = """
+const mark = () => {
+  for (const one of document.querySelectorAll('[data-picture]')) {
+    if (one.dataset.picture === props.value) one.setAttribute('aria-current', 'true')
+    else one.removeAttribute('aria-current')
+  }
+}
+watch('value', mark)
+"""
+"""For the field with the id of the picture that is shown: marks it in all lists."""
+
+ARRIVED = """
+watch('value', () => {
+  if (props.value && !document.body.classList.contains('uso-pinned')) trigger('select', { picture: props.value })
+})
+"""
+"""For the field with the id of the newest picture: shows it, unless another was chosen while it was made."""
+
+JOBS = """
+let pressed = null
+element.addEventListener('pointerdown', event => { pressed = event.target.closest('[data-stop]')?.dataset.stop })
+element.addEventListener('click', event => {
+  const one = event.target.closest('[data-stop]')
+  if (!one || (event.detail && one.dataset.stop !== pressed)) return
+  trigger('select', { job: one.dataset.stop })
+})
+"""
+"""For the strip of requests. Another request may move under the pointer between press and click: it is not stopped."""
 
 LOCAL_TIME = """
 const local = () => {
@@ -90,6 +108,13 @@ SHOW_RESULT = """() => {
   if (matchMedia('(max-width: 640px)').matches || top < 0) window.uso.show('#result')
 }"""
 """On a phone the result lies below everything else; elsewhere the page may be scrolled past it."""
+
+GENERATE = f"""(tab, ...values) => {{
+  document.body.classList.remove('uso-pinned')
+  ;({SHOW_RESULT})()
+  return [{TAB_ID}, ...values]
+}}"""
+"""For Generate: at once, what is being made is shown again."""
 
 
 RENDERED = "image/x-uso-rendition"

@@ -11,10 +11,10 @@ from typing import Any
 
 from uso import output
 from uso.errors import OutputError
-from uso.web.jobs.job import Job, JobStatus
+from uso.web.jobs.job import JobStatus
 from uso.web.jobs.queue import JobQueue
 from uso.web.store.ledger import Ledger, Remembered, is_id
-from uso.web.store.recovery import CUT_OFF, close_accounts
+from uso.web.store.recovery import CUT_OFF, CUT_SHORT, close_accounts
 
 MOST = 30
 """Pictures that a page shows at first, and more of at each "Show more"."""
@@ -24,6 +24,9 @@ MOST_ROWS = 500
 
 MOST_PROMPTS = 20
 """Earlier prompts that are offered, from the last `MOST_ROWS` pictures."""
+
+LAST_JOBS = 9
+"""Of a tab: as many as one person may have in the queue, and one that runs, unless the server is set otherwise."""
 
 
 def recent(
@@ -126,40 +129,41 @@ def ended_status(ledger: Ledger, job_id: str) -> JobStatus | None:
     """The status of a job that is not in this server's queue, as the ledger has it; None if it is not there."""
     row = _entry(ledger, job_id)
     if row is not None and row[0] in ("queued", "running"):
-        state, _, instance = row
+        state, _, instance, num_images = row
         if instance == ledger.instance.id:  # its end could not be entered: a full disk, a folder that was gone
-            row = ("failed", CUT_OFF, instance)
+            row = ("failed", CUT_OFF if num_images == 1 else CUT_SHORT, instance, num_images)
         elif ledger.instance.lives(instance):
-            return JobStatus(state=state, elsewhere=True)
+            return JobStatus(state=state, elsewhere=True, num_images=num_images)
         else:
             close_accounts(ledger)
             row = _entry(ledger, job_id)
     if row is None:
         return None
-    pictures = tuple(found.picture for found in ledger.select("job = ? ORDER BY rowid", job_id))
-    return JobStatus(state=row[0], error=row[1], pictures=pictures)
+    pictures = tuple(found.picture for found in sorted(ledger.select("job = ?", job_id), key=_seed))
+    return JobStatus(state=row[0], error=row[1], pictures=pictures, num_images=row[3])
 
 
 def _entry(ledger: Ledger, job_id: str) -> Any:
-    """(state, error, id of its server) of a job in the ledger, or None."""
+    """(state, error, id of its server, how many pictures) of a job in the ledger, or None."""
     with ledger.transaction() as db:
-        return db.execute("SELECT state, error, instance FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        return db.execute("SELECT state, error, instance, num_images FROM jobs WHERE id = ?", (job_id,)).fetchone()
 
 
-def own_job(queue: JobQueue, ledger: Ledger, owner: str | None, job_id: Any) -> tuple[Job | None, JobStatus] | None:
-    """An owner's job, and its status; of an earlier server's job only the status is left.
+def of_tab(queue: JobQueue, ledger: Ledger, owner: str | None, tab: str) -> list[JobStatus]:
+    """The statuses of an owner's last jobs of a tab, of earlier servers too, in the order of their requests."""
+    with ledger.transaction() as db:
+        rows = db.execute(
+            "SELECT id FROM jobs WHERE tab = ? AND owner IS ? ORDER BY rowid DESC LIMIT ?", (tab, owner, LAST_JOBS)
+        ).fetchall()
+    found = (outcome(queue, ledger, job_id) for (job_id,) in reversed(rows))
+    return [status for status in found if status is not None]
 
-    None if there is none, or it is another's.
-    """
-    if not is_id(job_id):
-        return None
-    job = queue.find(job_id)
-    if job is not None:
-        return (job, job.status) if job.asker.owner == owner else None
-    status = ended_status(ledger, job_id)
-    if status is None or any(own(ledger, owner, picture.id) is None for picture in status.pictures):
-        return None
-    return None, status
+
+def siblings(ledger: Ledger, remembered: Remembered) -> list[Remembered]:
+    """All pictures of a picture's job whose files are still there, in the order of their seeds."""
+    owner, job = remembered.owner, remembered.job
+    found = filter(_exists, ledger.select("job = ? AND +owner IS ?", job, owner))
+    return sorted(found, key=_seed)
 
 
 def record_of(remembered: Remembered) -> output.SavedPicture | None:
@@ -168,6 +172,10 @@ def record_of(remembered: Remembered) -> output.SavedPicture | None:
         return output.read(remembered.picture.path)
     except OutputError:
         return None
+
+
+def _seed(remembered: Remembered) -> int:
+    return remembered.picture.seed
 
 
 def _exists(remembered: Remembered) -> bool:

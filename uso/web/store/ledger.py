@@ -166,8 +166,9 @@ class Ledger:
         """Enter a job that was admitted."""
         with self.transaction() as db:
             db.execute(
-                "INSERT INTO jobs (id, owner, instance, state, accepted) VALUES (?, ?, ?, 'queued', ?)",
-                (job.id, job.asker.owner, self.instance.id, time.time()),
+                "INSERT INTO jobs (id, owner, instance, state, accepted, tab, num_images) "
+                "VALUES (?, ?, ?, 'queued', ?, ?, ?)",
+                (job.id, job.asker.owner, self.instance.id, time.time(), job.tab, job.request.num_images),
             )
 
     def started(self, job: Job) -> None:
@@ -178,10 +179,15 @@ class Ledger:
     def ended(self, job: Job) -> None:
         """Enter the end of a job; the job too, where the folder has been replaced since it was accepted. It is entered
         later where that fails now."""
+        row = (
+            job.id, job.asker.owner, self.instance.id, job.status.state, job.status.error, time.time(), time.time(),
+            job.tab, job.request.num_images,
+        )  # fmt: skip
         self._surely(
-            "INSERT INTO jobs (id, owner, instance, state, error, accepted, ended) VALUES (?, ?, ?, ?, ?, ?, ?) "
+            "INSERT INTO jobs (id, owner, instance, state, error, accepted, ended, tab, num_images) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (id) DO UPDATE SET state = excluded.state, error = excluded.error, ended = excluded.ended",
-            (job.id, job.asker.owner, self.instance.id, job.status.state, job.status.error, time.time(), time.time()),
+            row,
         )
 
     def _surely(self, statement: str, row: Row) -> None:

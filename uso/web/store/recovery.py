@@ -1,8 +1,8 @@
 """Opens the ledger, and settles jobs and deletions that a killed server left open.
 
-Such a job is done if its picture is on disk (the picture joins the history), or was and has been deleted; otherwise it
-failed. Files of deleted pictures that are still there go first. Whatever else lies in
-the folder, under whatever name, does not stop the start.
+Pictures of such a job that are on disk join the history. The job is done if all are there, or were and have been
+deleted; otherwise it failed. Files of deleted pictures that are still there go first. Whatever else lies in the folder,
+under whatever name, does not stop the start.
 """
 
 import logging
@@ -27,6 +27,11 @@ from uso.web.store.ledger import FOLDER, Ledger
 logger = logging.getLogger(__name__)
 
 CUT_OFF = "The server was restarted before the picture was finished. Send it again."
+
+CUT_SHORT = "The server was restarted before all pictures were finished. Send it again for the others."
+
+_MADE = "SELECT COUNT(*) + (SELECT deleted FROM jobs WHERE id = :id) FROM pictures WHERE job = :id"
+"""How many pictures of a job there are or were."""
 
 SLACK = 24 * 3600.0
 """Seconds by which a picture's file may be older than its job: clocks are set back, and a share has its own."""
@@ -73,15 +78,12 @@ def close_accounts(ledger: Ledger) -> None:
 def _close_accounts(ledger: Ledger) -> None:
     with ledger.transaction() as db:
         rows = db.execute(
-            "SELECT id, owner, instance, accepted FROM jobs WHERE state IN ('queued', 'running')"
+            "SELECT id, owner, instance, accepted, num_images FROM jobs WHERE state IN ('queued', 'running')"
         ).fetchall()
     dead = ledger.instance.dead({row[2] for row in rows})
     lost = {digest(row[0]): row for row in rows if row[2] in dead}
     if not lost:
         return
-    with ledger.transaction() as db:
-        had = "SELECT 1 FROM pictures WHERE job = :id UNION ALL SELECT 1 FROM jobs WHERE id = :id AND deleted"
-        made = {row[0] for row in rows if db.execute(had, {"id": row[0]}).fetchone()}
     skipped: list[str] = []
     for path in _candidates(ledger, min(row[3] for row in lost.values()) - SLACK, skipped):
         try:
@@ -90,20 +92,19 @@ def _close_accounts(ledger: Ledger) -> None:
             skipped.append(str(error))
             continue
         row = lost.get(str(saved.record.get("job")))
-        if row is not None and _recover(ledger, saved, row[0], row[1]):
-            made.add(row[0])
+        if row is not None:
+            _recover(ledger, saved, row[0], row[1])
     if skipped:
         more = f" And {len(skipped) - NAMED} more." if len(skipped) > NAMED else ""
         logger.warning("Skipped after the end of an earlier server: %s%s", " ".join(skipped[:NAMED]), more)
+    done = 0
     with ledger.transaction() as db:
-        for job_id, *_ in lost.values():
-            ends = ("done", "") if job_id in made else ("failed", CUT_OFF)
+        for job_id, _, _, _, num_images in lost.values():
+            made = db.execute(_MADE, {"id": job_id}).fetchone()[0]
+            ends = ("done", "") if made >= num_images else ("failed", CUT_OFF if num_images == 1 else CUT_SHORT)
+            done += made >= num_images
             db.execute("UPDATE jobs SET state = ?, error = ?, ended = ? WHERE id = ?", (*ends, time.time(), job_id))
-    logger.info(
-        "%d jobs were cut off by the end of an earlier server; %d of them had their picture.",
-        len(lost),
-        len(made & {row[0] for row in lost.values()}),
-    )
+    logger.info("%d jobs were cut off by the end of an earlier server; %d of them had their pictures.", len(lost), done)
 
 
 def _candidates(ledger: Ledger, since: float, skipped: list[str]) -> Iterator[Path]:
@@ -128,8 +129,8 @@ def _candidates(ledger: Ledger, since: float, skipped: list[str]) -> Iterator[Pa
             yield path
 
 
-def _recover(ledger: Ledger, saved: output.SavedPicture, job_id: str, owner: str | None) -> bool:
-    """Enter a picture that was saved, but not entered, when its server ended; False if it cannot be shown."""
+def _recover(ledger: Ledger, saved: output.SavedPicture, job_id: str, owner: str | None) -> None:
+    """Enter a picture that was saved, but not entered, when its server ended, unless it cannot be shown."""
     path, request = saved.path, saved.record["request"]
     try:
         timings = saved.record.get("timings") or {}
@@ -150,5 +151,3 @@ def _recover(ledger: Ledger, saved: output.SavedPicture, job_id: str, owner: str
         raise
     except Exception:  # a file that somebody changed; Pillow raises errors of many kinds
         logger.warning("%s could not be taken into the history.", path, exc_info=True)
-        return False
-    return True

@@ -25,12 +25,15 @@ _LATER = (
     ("pictures", "digest", "TEXT"),
     ("pictures", "favourite", "INTEGER NOT NULL DEFAULT 0"),
     ("jobs", "deleted", "INTEGER NOT NULL DEFAULT 0"),
+    ("jobs", "tab", "TEXT NOT NULL DEFAULT ''"),
+    ("jobs", "num_images", "INTEGER NOT NULL DEFAULT 1"),
 )
 """Columns that earlier versions did not have: (table, name, type). `jobs.deleted`: its pictures that were deleted."""
 
 _INDICES = """
 CREATE INDEX IF NOT EXISTS jobs_open ON jobs (state);
 CREATE INDEX IF NOT EXISTS jobs_by_end ON jobs (ended);
+CREATE INDEX IF NOT EXISTS jobs_of_tab ON jobs (tab);
 CREATE INDEX IF NOT EXISTS pictures_of_owner ON pictures (owner);
 CREATE INDEX IF NOT EXISTS pictures_favourite ON pictures (owner) WHERE favourite;
 CREATE INDEX IF NOT EXISTS pictures_of_job ON pictures (job);

@@ -14,6 +14,7 @@ from uso.web.page.form.events import FormEvents
 from uso.web.page.inputs import (
     Size,
     advanced_fields,
+    number_field,
     prompt_field,
     reference_field,
     seed_fields,
@@ -53,6 +54,9 @@ class Bar(NamedTuple):
     generate: gr.Button
     stop: gr.Button
     status: gr.HTML
+    """What the requests do."""
+    message: gr.HTML
+    """What a click has done, or why not."""
 
 
 def form(config: ModelConfig) -> Form:
@@ -72,6 +76,7 @@ def form(config: ModelConfig) -> Form:
     gr.HTML(pieces.notice(("restore", "Restore its settings"), ("close", "Close")), elem_id="offer")
     note = gr.HTML("", elem_id="note")
     size = size_fields(config)
+    number = number_field()
     with gr.Accordion("Advanced", open=False, elem_id="advanced") as advanced:
         advanced_inputs = advanced_fields(config)
         with gr.Row(elem_id="seed-row"):
@@ -85,7 +90,17 @@ def form(config: ModelConfig) -> Form:
     place = gr.HTML("", visible="hidden", elem_id="place", js_on_load=scripts.PLACE)
     content, style, extra_style = references
     inputs = Inputs(
-        prompt, content, style, extra_style, size.width, size.height, size.keep, *advanced_inputs, seed, *strengths
+        prompt,
+        content,
+        style,
+        extra_style,
+        size.width,
+        size.height,
+        size.keep,
+        *advanced_inputs,
+        seed,
+        number,
+        *strengths,
     )
     return Form(inputs, filled, tokens, look, place, lenses, note, size, random, advanced, file, restored)
 
@@ -98,7 +113,8 @@ def bar() -> Bar:
             generate = gr.Button("Generate", variant="primary", scale=3, min_width=120, elem_id="generate")
             stop = gr.Button("Stop", variant="secondary", scale=1, min_width=80, interactive=False, elem_id="stop")
         status = gr.HTML(html.idle(), elem_id="status", js_on_load=scripts.LIVE)
-    return Bar(plan, generate, stop, status)
+        message = gr.HTML("", elem_id="message", js_on_load=scripts.LIVE)
+    return Bar(plan, generate, stop, status, message)
 
 
 def wire(events: FormEvents, form: Form, bar: Bar) -> None:
@@ -118,7 +134,7 @@ def wire(events: FormEvents, form: Form, bar: Bar) -> None:
         lens.click(
             plain_errors(events.viewer(field)), [value, inputs.content_size], form.look, preprocess=False, **AT_ONCE
         )
-    form.place.select(plain_errors(events.place), None, [bar.status, *inputs.images], **AT_ONCE)
+    form.place.select(plain_errors(events.place), None, [bar.message, *inputs.images], **AT_ONCE)
     _wire_size(form.size)
     form.random.input(None, [form.random], [inputs.seed], js="random => window.uso.switchSeed(random)")
     inputs.seed.change(None, [inputs.seed], [form.random], js="seed => window.uso.isRandom(seed)")

@@ -12,7 +12,7 @@ from uso.request import RANDOM_SEED
 from uso.web.access.identity import asker_of
 from uso.web.api.calls import IMAGE_FIELDS, Calls, Inputs, handed_out, uploaded
 from uso.web.page import html
-from uso.web.page.events import GONE
+from uso.web.page.events.pictures import GONE
 from uso.web.page.form import pieces
 from uso.web.page.form.views import content_view, style_view
 from uso.web.page.inputs import KEEP, REFERENCES

@@ -1,4 +1,4 @@
-// A refusal in the status that names a field is shown at that field too, which gets the focus.
+// A refusal that names a field is shown at that field too, which gets the focus.
 
 import { appears, reveal, unfold } from './show.js'
 
@@ -47,7 +47,7 @@ for (const change of ['input', 'click', 'drop'])
 
 let last = ''
 const look = () => {
-  const refusal = document.querySelector('#status [data-field]')
+  const refusal = document.querySelector('#message [data-field]')
   const time = refusal?.dataset.time ?? ''
   if (time === last) return
   last = time

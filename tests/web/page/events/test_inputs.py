@@ -1,0 +1,73 @@
+"""The input fields' events: checks of images, and what is shown in place of files that browsers cannot show."""
+
+import asyncio
+import json
+from base64 import b64decode
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+from PIL import Image
+
+from tests.support.visitor import Events, visitor
+from uso.images import open_image
+from uso.web.api.calls import Inputs, request_from
+from uso.web.page.scripts import RENDERED
+
+
+def test_a_look_at_the_images_tells_size_and_trouble(events: Events, upload: Any, uploads: Path) -> None:
+    """Catches a size that differs from the one which is then used, and junk that is noticed only at the end."""
+
+    def look(content: Any, style: Any, extra_style: Any, keep: bool) -> tuple[str, Any, Any]:
+        return asyncio.run(events.inputs.check_images(content, style, extra_style, keep, visitor()))
+
+    content = upload("wide.png", 640, 427)
+    note, width, height = look(content, None, None, True)
+    request = request_from(events.config, Inputs(content_image=content, keep_input_size=True))
+    assert f"The picture will be {request.width} × {request.height}; the content image is 640 × 427." in note
+    assert width["interactive"] is False and height["interactive"] is False
+    assert look(content, None, None, False)[0] == ""
+    assert "needs a content image" in look(None, None, None, True)[0]
+    whole = (uploads / "wide.png").read_bytes()
+    (uploads / "wide.png").write_bytes(whole[: len(whole) // 2])
+    assert "the content image is 640 × 427" in look(content, content, content, True)[0]  # nothing is decoded
+    (uploads / "junk.png").write_text("no picture")
+    note = look(None, {"path": str(uploads / "junk.png"), "orig_name": "my <file>.png"}, None, False)[0]
+    assert "my &lt;file&gt;.png is not a picture this program can read (try PNG, JPEG or WebP)." in note
+    assert 'role="alert"' in note
+
+
+def test_keep_input_size_keeps_to_the_size_that_a_model_draws_well(events: Events, upload: Any) -> None:
+    """Catches 304 x 208 from a model that draws 128 x 128 well, and a note that says another size than is made."""
+    content = upload("wide.png", 300, 200)
+    note = asyncio.run(events.inputs.check_images(content, None, None, True, visitor()))[0]
+    assert "The picture will be 128 × 80; the content image is 300 × 200." in note
+    request = request_from(events.config, Inputs(content_image=content, keep_input_size=True))
+    assert (request.width, request.height) == (128, 80)
+    note = asyncio.run(events.inputs.check_images(upload("long.png", 300, 100), None, None, True, visitor()))[0]
+    assert "Keep input size cannot keep 300 x 100: at most 128:64 (2 to 1) is supported." in note
+
+
+@pytest.mark.parametrize(("name", "form"), [("a scan.tif", "TIFF"), ("x.png", "TIFF"), ("map.jp2", "JPEG2000")])
+def test_what_browsers_cannot_show_gets_a_rendition(events: Events, uploads: Path, name: str, form: str) -> None:
+    """Catches a broken picture in a field whose file is fine, and a rendition that replaces the file."""
+    Image.new("RGB", (800, 400), (200, 40, 90)).save(uploads / name, form)
+    value = {"path": str(uploads / name), "url": f"http://here/file={name}", "orig_name": name}
+    found = json.loads(asyncio.run(events.inputs.renditions(None, value, None, visitor())))["urls"]
+    assert list(found) == [value["path"]]
+    shown = open_image(b64decode(found[value["path"]].removeprefix("data:image/webp;base64,")))
+    assert shown.size == (384, 192)
+    pixel: Any = shown.getpixel((100, 100))
+    assert max(abs(one - other) for one, other in zip(pixel, (200, 40, 90), strict=True)) <= 4
+    assert (
+        asyncio.run(events.inputs.renditions(value | {"mime_type": RENDERED}, None, None, visitor())) == gr.skip()
+    )  # once
+
+
+def test_nothing_else_gets_a_rendition(events: Events, upload: Any, uploads: Path, tmp_path: Path) -> None:
+    """Catches files decoded for nothing, an error for what is refused elsewhere, and a file of the server shown."""
+    (uploads / "junk.tif").write_bytes(b"II*\0 no picture")
+    Image.new("RGB", (16, 16)).save(tmp_path / "secret.tif")
+    junk, secret = {"path": str(uploads / "junk.tif")}, {"path": str(tmp_path / "secret.tif")}
+    assert asyncio.run(events.inputs.renditions(upload("wide.png", 64, 64), junk, secret, visitor())) == gr.skip()

@@ -1,0 +1,88 @@
+"""The input fields: checks of images, examples, settings of a picture that somebody brings."""
+
+import asyncio
+import json
+import uuid
+from typing import Any
+
+import gradio as gr
+
+from uso.errors import OutputError, RequestError
+from uso.images import keep_input_size, upright_size
+from uso.web.access.identity import asker_of
+from uso.web.api.calls import Calls, Inputs, uploaded
+from uso.web.page import html
+from uso.web.page.inputs import KEEP, UNCHANGED, example_values, sides_class
+from uso.web.page.renditions import renditions
+from uso.web.page.restore import brought, entitled, restored, with_remarks
+
+
+class InputEvents:
+    """Bound to one `Calls`."""
+
+    def __init__(self, calls: Calls) -> None:
+        self.calls = calls
+        self.config = calls.config
+        self.queue = calls.queue
+        self.ledger = calls.ledger
+
+    async def check_images(
+        self, content: Any, style: Any, extra_style: Any, keep: Any, request: gr.Request
+    ) -> tuple[str, Any, Any]:
+        """What is wrong with an image, or the size of the picture with Keep input size: (note, width, height).
+
+        Reads image headers only, because this costs people nothing and decoding is expensive. A file that is cut off
+        is noticed at Generate.
+        """
+        return await self.calls.read(request, self._check_images, content, style, extra_style, keep)
+
+    def _check_images(self, content: Any, style: Any, extra_style: Any, keep: Any) -> tuple[str, Any, Any]:
+        field = gr.update(interactive=not keep)
+        try:
+            most = self.calls.max_pixels
+            reference = uploaded(content, most)
+            for value in (style, extra_style):
+                uploaded(value, most)
+            if not keep:
+                return "", field, field
+            if reference is None:
+                return html.note("Keep input size needs a content image."), field, field
+            size = upright_size(reference.data, reference.name, most)
+            width, height = keep_input_size(*size, *self.config.limits.kept_range)
+        except RequestError as error:
+            return html.note(str(error), bad=True), field, field
+        note = f"The picture will be {width} × {height}; the content image is {size[0]} × {size[1]}."
+        if self.config.limits.trained_size:  # its sliders are for sizes that it draws badly
+            return html.note(note), field, field
+        kept = (gr.update(interactive=False, value=side) for side in (width, height))
+        return html.note(note), *kept
+
+    async def renditions(self, content: Any, style: Any, extra_style: Any, request: gr.Request) -> Any:
+        """What image fields show in place of files that browsers cannot show, such as TIFF: JSON, by path a data URL.
+
+        The fields keep the files themselves. What is refused is left to `check_images`. Nothing changes where nothing
+        is missing: the answer changes fields, and each change of a field asks again.
+        """
+        images = (content, style, extra_style)
+        found = await self.calls.read(request, renditions, images, self.calls.max_pixels)
+        return json.dumps({"id": uuid.uuid4().hex, "urls": found}) if found else KEEP  # the id: as new each time
+
+    def sides(self, width: Any, height: Any) -> Any:
+        """The row of width and height, which a model with one good size shows only with another."""
+        return gr.update(elem_classes=sides_class(self.config, width, height))
+
+    def example(self, index: int) -> Inputs:
+        """All inputs of an example."""
+        return example_values(self.config, index)
+
+    async def restore(self, file: Any, request: gr.Request) -> tuple[Any, ...]:
+        """All inputs from a PNG that somebody drops: (note, inputs)."""
+        if file is None:  # removed again
+            return "", *UNCHANGED
+        try:
+            name, saved = await self.calls.read(request, brought, file, self.calls.max_pixels)
+        except (RequestError, OutputError) as error:
+            return html.note(str(error), bad=True), *UNCHANGED
+        source = await asyncio.to_thread(entitled, self.ledger, asker_of(request), saved)
+        found = await asyncio.to_thread(restored, self.config, saved, source, self.queue.settings.output)
+        return html.note(with_remarks(f"The settings of {name} are filled in.", found)), *found.inputs
