@@ -16,11 +16,12 @@ from uso.request import GenerationRequest
 
 
 @torch.inference_mode()
-def draw(pipeline: USOPipeline, tasks: list[Task], request: GenerationRequest) -> Pixels:
+def draw(pipeline: USOPipeline, tasks: list[Task], request: GenerationRequest, strength: float = 1.0) -> Pixels:
     """The pictures of tasks of one condition: [B, H, W, 3].
 
     Args:
         request: sizes, steps, guidance and schedule of all of them.
+        strength: of their styles; 0 leaves them out.
 
     Raises:
         RequestError: a prompt is longer than the model reads.
@@ -33,7 +34,7 @@ def draw(pipeline: USOPipeline, tasks: list[Task], request: GenerationRequest) -
             [task.style for task in tasks if task.style is not None],
             [task.style_2 for task in tasks if task.style_2 is not None],
         )
-        if pictures
+        if pictures and strength
     ]
     contents = [
         pipeline.encode_reference(fit_reference(Image.fromarray(task.content), request.content_size))
@@ -44,6 +45,7 @@ def draw(pipeline: USOPipeline, tasks: list[Task], request: GenerationRequest) -
         torch.cat([encoded[task.prompt][0] for task in tasks]),
         torch.cat([encoded[task.prompt][1] for task in tasks]),
         style_tokens=styles,
+        style_strengths=[strength] * len(styles),
         reference_latents=[torch.cat(contents)] if contents else [],
         height=request.height,
         width=request.width,
