@@ -14,7 +14,7 @@ LAYERS = (
     {
         *("errors", "files", "arguments", "config", "image_formats", "images", "checks", "modes", "request", "output"),
         *("readable", "hooks", "translation", "language"),
-        *("version", "terminal"),
+        *("references", "version", "terminal"),
     },
     {"system"},
     {"transformer"},

@@ -1,7 +1,7 @@
 """Checks of single request values. Each returns the value, or raises an error that says what is allowed."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -136,23 +136,27 @@ def check_style_strength(field: str, value: Any) -> float:
     return float(value)
 
 
-def check_style_strengths(given: Any, styles: int) -> tuple[float, ...]:
-    """One strength for each of `styles` images. None, or no strengths at all, means 1 for each."""
+def check_style_strengths(given: Any, styles: Sequence[float]) -> tuple[float, ...]:
+    """One strength for each style.
+
+    Args:
+        styles: the strengths where None, or none at all, are given.
+    """
     if given is None:
-        return (1.0,) * styles
+        return tuple(styles)
     values = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes) else (given,)
     strengths = tuple(check_style_strength("style_strengths", value) for value in values)
-    if strengths and len(strengths) != styles:
+    if strengths and len(strengths) != len(styles):
         raise RequestError(
             Text(
                 "Style strengths and style images: {} and {}. Give one strength for each image, in "
                 "the same order, or none.",
                 len(strengths),
-                styles,
+                len(styles),
             ),
             "style_strengths",
         )
-    return strengths or (1.0,) * styles
+    return strengths or tuple(styles)
 
 
 def check_schedule(schedule: Any) -> Schedule:

@@ -24,7 +24,8 @@ from uso.errors import OutputError
 from uso.image_formats.contents import Refusal
 from uso.image_formats.kinds import kind_of
 from uso.image_formats.png import text_of
-from uso.request import GenerationRequest, GenerationResult, ReferenceImage
+from uso.references import ReferenceImage, read_reference
+from uso.request import GenerationRequest, GenerationResult
 from uso.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -229,9 +230,9 @@ class SavedPicture:
         for folder in folders:
             path = folder / REFERENCES / entry["sha256"]
             if path.is_file():
-                reference = ReferenceImage(path.read_bytes(), entry["name"])
-                if reference.sha256 == entry["sha256"]:
-                    return reference
+                found = ReferenceImage(path.read_bytes())
+                if found.sha256 == entry["sha256"]:
+                    return read_reference(found.data, entry["name"])
         flag = "--content" if kind == "content_images" else "--style"
         raise OutputError(
             f"The {kind.split('_')[0]} image '{entry['name']}' (SHA-256 {entry['sha256'][:12]}...) of {self.path.name} "

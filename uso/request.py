@@ -4,13 +4,10 @@ Plain data without torch. Page, command line, batch files and Python code all ma
 `GenerationRequest.create`, which verifies everything once; later code relies on it.
 """
 
-import hashlib
 import io
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -28,85 +25,16 @@ from uso.checks import (
 )
 from uso.config import ModelConfig, Schedule
 from uso.errors import ImageError, RequestError, about
-from uso.images import as_png, check_reference, keep_input_size, open_image
+from uso.images import check_reference, keep_input_size
 from uso.language import Text
+from uso.references import ReferenceImage as ReferenceImage
+from uso.references import SavedStyle, Source
 
 MAX_SEED = 2**32 - 1
 RANDOM_SEED = -1
 MAX_IMAGES = 64
 
 
-@dataclass(frozen=True)
-class ReferenceImage:
-    """The bytes of an image file that a user gave, identified by their SHA-256."""
-
-    data: bytes = field(repr=False)
-    name: str = "image"
-
-    @classmethod
-    def from_path(cls, path: str | Path) -> "ReferenceImage":
-        """Read a file.
-
-        Raises:
-            ImageError: there is no such file, or it cannot be read.
-        """
-        try:
-            return cls(Path(path).read_bytes(), Path(path).name)
-        except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
-            raise ImageError(
-                Text("The image {} could not be read ({}).", path, getattr(error, "strerror", None) or error)
-            ) from error
-
-    @classmethod
-    def from_pil(cls, image: Image.Image, name: str = "image.png") -> "ReferenceImage":
-        """A Pillow image, stored upright and losslessly as PNG.
-
-        Raises:
-            ImageError: its file is damaged, or its pixels have no defined range.
-        """
-        return cls(as_png(image, name), name)
-
-    @classmethod
-    def of(cls, source: "Source") -> "ReferenceImage":
-        """From a `ReferenceImage`, a Pillow image, or a path.
-
-        Raises:
-            ImageError: it is something else, or an image that cannot be used.
-        """
-        if isinstance(source, ReferenceImage):
-            return source
-        if isinstance(source, Image.Image):
-            return cls.from_pil(source)
-        if not isinstance(source, str | Path):
-            raise ImageError(
-                Text(
-                    "An image is a path, a Pillow image or a ReferenceImage, not {}. "
-                    "PIL.Image.fromarray makes one of an array.",
-                    type(source).__name__,
-                )
-            )
-        return cls.from_path(source)
-
-    @cached_property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.data).hexdigest()
-
-    @cached_property
-    def image(self) -> Image.Image:
-        """The decoded image: upright, on white, 8-bit RGB.
-
-        Raises:
-            ImageError: the bytes are not a usable image.
-        """
-        return open_image(self.data, self.name)
-
-    def let_pixels_go(self) -> None:
-        """Drop the decoded image while the request is queued; it may be a hundred times as large as the file."""
-        self.__dict__.pop("image", None)
-
-
-Source = ReferenceImage | Image.Image | str | Path
-"""What can be given as an image."""
 Images = Source | Iterable[Source] | None
 
 
@@ -176,7 +104,7 @@ class GenerationRequest:
             RequestError, ImageError: names the value, what is allowed, and what to do.
         """
         limits, defaults = config.limits, config.defaults
-        contents, styles = _references(content_images), _references(style_images)
+        contents, styles = references_of(content_images), references_of(style_images)
         long_side = check_whole(
             "content_size",
             defaults.content_size if content_size is None else content_size,
@@ -185,6 +113,8 @@ class GenerationRequest:
         )
         with about("content_images"):
             for reference in contents:
+                if isinstance(reference, SavedStyle):
+                    raise ImageError(Text("{} is a saved style. The content must be an image.", reference.name))
                 check_reference(*reference.image.size, long_side, reference.name)
         with about("style_images"):
             for reference in styles:
@@ -200,7 +130,7 @@ class GenerationRequest:
             prompt=check_prompt(prompt),
             content_images=contents,
             style_images=styles,
-            style_strengths=check_style_strengths(style_strengths, len(styles)),
+            style_strengths=check_style_strengths(style_strengths, [style.strength for style in styles]),
             width=check_side("width", defaults.width if width is None else width, config, keep_input_size),
             height=check_side("height", defaults.height if height is None else height, config, keep_input_size),
             keep_input_size=keep_input_size,
@@ -226,10 +156,16 @@ class GenerationRequest:
         return f"GenerationRequest({', '.join([shown(self.prompt), *given, size, steps, seeds])})"
 
     @property
-    def styles(self) -> list[tuple[ReferenceImage, float]]:
-        """The style images that the picture depends on, with their strengths: not those of strength 0."""
+    def styles(self) -> list[tuple[ReferenceImage, list[float]]]:
+        """The styles that the picture depends on, with the strength of each of their images: a saved style may be of
+        several. Those of strength 0 are left out."""
         pairs = zip(self.style_images, self.style_strengths, strict=True)
-        return [(image, strength) for image, strength in pairs if strength]
+        return [(style, [strength * weight for weight in style.weights]) for style, strength in pairs if strength]
+
+    @property
+    def strengths(self) -> list[float]:
+        """Of every image in `styles`."""
+        return [strength for _, strengths in self.styles for strength in strengths]
 
     def single(self, index: int) -> "GenerationRequest":
         """The request for picture `index` alone: the same request with seed + index."""
@@ -241,7 +177,7 @@ def keep_input_size_of(config: ModelConfig, reference: ReferenceImage) -> tuple[
     return keep_input_size(*reference.image.size, *config.limits.kept_range)
 
 
-def _references(given: Any) -> tuple[ReferenceImage, ...]:
+def references_of(given: Any) -> tuple[ReferenceImage, ...]:
     """A single image or any number of them as a tuple; None means none."""
     if given is None:
         return ()

@@ -56,7 +56,7 @@ class RequestShape:
     content_sizes: tuple[tuple[int, int], ...] = ()
     """Fitted sizes of the content references."""
     num_styles: int = 0
-    """Without those of strength 0."""
+    """Images of all styles, without those of strength 0."""
     weighted: bool = False
     """Whether a style has another strength than 1, so that attention reads a bias."""
     num_inference_steps: int
@@ -68,8 +68,8 @@ class RequestShape:
             height=request.height,
             width=request.width,
             content_sizes=tuple(_fitted(content, request.content_size) for content in request.content_images),
-            num_styles=len(request.styles),
-            weighted=any(strength != 1 for _, strength in request.styles),
+            num_styles=len(request.strengths),
+            weighted=any(strength != 1 for strength in request.strengths),
             num_inference_steps=request.num_inference_steps,
             tiled=request.tiled_decode,
         )

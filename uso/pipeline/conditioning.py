@@ -11,8 +11,10 @@ from uso.images import fit_reference
 from uso.pipeline.cache import TensorCache
 from uso.pipeline.encoders import Encoders
 from uso.pipeline.latents import picture_ids
+from uso.pipeline.saved_styles import make_style, saved_tokens
 from uso.pipeline.stages import Conditioning
-from uso.request import GenerationRequest, ReferenceImage
+from uso.references import ReferenceImage, SavedStyle
+from uso.request import GenerationRequest, Images
 from uso.transformer.attention import strength_bias
 
 
@@ -26,19 +28,20 @@ class Conditions(Encoders):
         """Encode a request's prompt, styles and references; parts that were encoded before come from the cache.
 
         Raises:
-            RequestError: the prompt is longer than the model reads, or the request does not fit the memory plan.
+            RequestError: the prompt is longer than the model reads, the request does not fit the memory plan, or a
+                saved style is another projector's.
         """
         self.residency.begin(request)
         prompt_embeds, pooled = self.remembered.get(
             ("prompt", request.prompt), self.work_device, lambda: self.encode_prompt(request.prompt)
         )
-        styles = request.styles
+        styles = [tokens for style, _ in request.styles for tokens in self._style(style)]
         references = [self._reference(content, request.content_size) for content in request.content_images]
         return self.make_conditioning(
             prompt_embeds,
             pooled,
-            style_tokens=[self._style(style) for style, _ in styles],
-            style_strengths=[strength for _, strength in styles],
+            style_tokens=styles,
+            style_strengths=request.strengths,
             reference_latents=[latents for latents, _ in references],
             references=[embedded for _, embedded in references],
             height=request.height,
@@ -50,11 +53,31 @@ class Conditions(Encoders):
         """Make `condition` use a prompt that was encoded elsewhere; shapes as in `encode_prompt`."""
         self.remembered.get(("prompt", prompt), self.work_device, lambda: (prompt_embeds, pooled))
 
-    def _style(self, style: ReferenceImage) -> torch.Tensor:
-        """The tokens of a style picture, cached."""
-        key = ("style", style.sha256)
-        (tokens,) = self.remembered.get(key, self.work_device, lambda: (self.encode_style(style.image),))
-        return tokens
+    def _style(self, style: ReferenceImage) -> tuple[torch.Tensor, ...]:
+        """The tokens of each of a style's images, cached."""
+
+        def compute() -> tuple[torch.Tensor, ...]:
+            if isinstance(style, SavedStyle):
+                return saved_tokens(style, self.context_embedder)
+            return (self.encode_style(style.image),)
+
+        return self.remembered.get(("style", style.sha256), self.work_device, compute)
+
+    def save_style(
+        self, images: Images, title: str, *, strength: float = 1.0, weights: Sequence[float] | None = None
+    ) -> SavedStyle:
+        """A style of one or several images, which can be given in the place of a style image; `data` is its file.
+
+        Args:
+            images: paths, Pillow images or `ReferenceImage`s.
+            title: its name.
+            strength: its strength where a request gives none, 0 to 2.
+            weights: what each image counts at strength 1, above 0 to 2; by default all images together count as one.
+
+        Raises:
+            RequestError: a value is refused.
+        """
+        return make_style(self.encode_style, self.context_embedder, images, title, strength, weights)
 
     def _reference(self, content: ReferenceImage, content_size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """A content reference's latents, and its tokens in transformer width, cached."""

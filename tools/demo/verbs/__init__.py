@@ -6,4 +6,5 @@ part.py        train one part of the model
 stage.py       train projector and LoRA
 evaluate.py    measure a model
 showcase.py    write assets/demo-sheet.webp
+strengths.py   measure the style strength
 """

@@ -117,7 +117,7 @@ def known_request(values: dict[str, Any]) -> GenerationRequest:
         )
     known = {name: values[name] for name in ("prompt", "seed", "num_images") if name in values}
     request = GenerationRequest.create(load_model_config("demo"), **known)  # these rules are the same for every model
-    strengths = check_style_strengths(values.get("style_strengths"), len(styles))
+    strengths = check_style_strengths(values.get("style_strengths"), [style.strength for style in styles])
     return replace(request, content_images=tuple(contents), style_images=tuple(styles), style_strengths=strengths)
 
 

@@ -38,7 +38,7 @@ def shape_of(request: GenerationRequest) -> Shape:
     return Shape(
         request.width * request.height // TOKEN_SIZE**2,
         len(request.content_images) * (request.content_size // TOKEN_SIZE) ** 2,
-        len(request.styles) * STYLE_TOKENS,
+        len(request.strengths) * STYLE_TOKENS,
     )
 
 

@@ -153,7 +153,7 @@ def _strengths(saved: output.SavedPicture, remarks: list[str]) -> dict[str, floa
     """The strength fields; a picture from before there were strengths has 1."""
     names = ("style_strength", "extra_style_strength")
     try:
-        styles = len(saved.record["request"]["style_images"])
+        styles = [1.0] * len(saved.record["request"]["style_images"])
         strengths = check_style_strengths(saved.values().get("style_strengths"), styles)
     except RequestError as error:
         remarks.append(_short(str(error)))
