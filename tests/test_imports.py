@@ -14,7 +14,7 @@ LAYERS = (
     {
         *("errors", "files", "arguments", "config", "image_formats", "images", "checks", "modes", "request", "output"),
         *("readable", "hooks", "translation", "language"),
-        *("references", "version", "terminal"),
+        *("references", "styles", "version", "terminal"),
     },
     {"system"},
     {"transformer"},

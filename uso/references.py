@@ -57,7 +57,7 @@ class ReferenceImage:
             if isinstance(error, ImageError):
                 raise
             raise ImageError(
-                f"The image {path} could not be read ({getattr(error, 'strerror', None) or error})."
+                Text("The image {} could not be read ({}).", path, getattr(error, "strerror", None) or error)
             ) from error
 
     @classmethod
@@ -82,8 +82,11 @@ class ReferenceImage:
             return cls.from_pil(source)
         if not isinstance(source, str | Path):
             raise ImageError(
-                f"An image is a path, a Pillow image or a ReferenceImage, not {type(source).__name__}. "
-                "PIL.Image.fromarray makes one of an array."
+                Text(
+                    "An image is a path, a Pillow image or a ReferenceImage, not {}. "
+                    "PIL.Image.fromarray makes one of an array.",
+                    type(source).__name__,
+                )
             )
         return cls.from_path(source)
 

@@ -73,9 +73,7 @@ def test_a_new_name_changes_nothing_else(ink: SavedStyle) -> None:
 def test_another_projectors_style_is_refused(demo_pipeline: USOPipeline, ink: SavedStyle) -> None:
     """It would be noise to this one. Catches a fingerprint that depends on the dtype, or not on the weights."""
     other = changed(ink, lambda header: header["__metadata__"].update(projector="0" * 64))
-    with pytest.raises(
-        RequestError, match="The style “Ink 墨” was saved with another style projector"
-    ):
+    with pytest.raises(RequestError, match="The style “Ink 墨” was saved with another style projector"):
         picture(demo_pipeline, other)
     shaped = changed(
         ink, lambda header: header["tokens"].update(shape=[1, ink.head.shape[1] * 2, ink.head.shape[2] // 2])

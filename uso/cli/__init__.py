@@ -3,6 +3,7 @@
 main.py             the list of verbs; errors become exit statuses
 pictures/           the verb `generate`: one request, a batch file, or a running server
 info.py             what a picture records
+style.py            save styles under names
 models.py           which models there are
 inspect.py          what a weights file is
 download.py         fetch a model's weights

@@ -21,6 +21,7 @@ from uso.cli import (
     inspect,
     memory,
     models,
+    style,
     train,
     train_data,
 )
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     for add_parser in (
         generate.add_parser,
         info.add_parser,
+        style.add_parser,
         models.add_parser,
         inspect.add_parser,
         download.add_parser,

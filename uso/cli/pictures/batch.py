@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uso import output
-from uso.cli.pictures.request import REQUEST_FLAGS, chosen_config, load, make, output_place, request_values
+from uso.cli.pictures.request import REQUEST_FLAGS, chosen_config, load, make, output_place, request_values, style_file
 from uso.config import SPEEDS, ModelConfig, from_home
 from uso.errors import OutputError, RequestError, USOError
 from uso.files import read_text
@@ -165,7 +165,7 @@ def read_jobs(path: Path, config: ModelConfig, args: argparse.Namespace) -> list
     seen: Counter[str] = Counter()
     for number, entry in enumerate(entries, start=1):
         try:
-            values = _values(entry, path.parent, defaults)
+            values = _values(entry, path.parent, defaults, args)
             request = GenerationRequest.create(config, **_with_references(values, opened))
             digest = _digest(request, "seed" in values, identity)
             place = _save_dir(entry, path.parent, folder)
@@ -221,7 +221,7 @@ def _entries(path: Path) -> list[Any]:
     return entries
 
 
-def _values(entry: Any, base: Path, defaults: dict[str, Any]) -> dict[str, Any]:
+def _values(entry: Any, base: Path, defaults: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     """A job as arguments of `GenerationRequest.create`, with absolute paths as references and without a random seed."""
     if not isinstance(entry, dict):
         raise RequestError(f'A job is {{"prompt": "...", "image_paths": [...]}}, not {json.dumps(entry)[:60]}.')
@@ -242,8 +242,9 @@ def _values(entry: Any, base: Path, defaults: dict[str, Any]) -> dict[str, Any]:
         raise RequestError('"image_paths" is a list of paths: the content image (or ""), then the style images.')
     if "" in paths[1:]:
         raise RequestError('Only the first of "image_paths" may be "" (no content image); leave out the others.')
-    files = [base.absolute() / from_home(item) if item else None for item in paths]
-    return values | {"content_images": [file for file in files[:1] if file], "style_images": files[1:]}
+    contents = [base.absolute() / from_home(item) for item in paths[:1] if item]
+    styles = [style_file(args, item, base.absolute()) for item in paths[1:]]
+    return values | {"content_images": contents, "style_images": styles}
 
 
 def _with_references(values: dict[str, Any], opened: Callable[[Path], ReferenceImage]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from uso.cli.pictures.request import (
     request_values,
     tell_differences,
 )
+from uso.cli.style import add_styles_flag
 from uso.config import ModelConfig
 from uso.errors import ConfigError
 from uso.readable import check_script
@@ -36,7 +37,12 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     request.add_argument(
         "--content", action="append", metavar="FILE", help="an image of who or what is shown; may be repeated"
     )
-    request.add_argument("--style", action="append", metavar="FILE", help="an image of the look; may be repeated")
+    request.add_argument(
+        "--style",
+        action="append",
+        metavar="FILE",
+        help="an image of the look or a saved style's name; may be repeated",
+    )
     request.add_argument(
         "--style-strength",
         dest="style_strengths",
@@ -45,6 +51,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         metavar="NUMBER",
         help="how much a style counts, 0 to 2 (default: 1); once for each --style, in the same order",
     )
+    add_styles_flag(request)
     request.add_argument("--width", type=int, metavar="PIXELS", help="a multiple of 16")
     request.add_argument("--height", type=int, metavar="PIXELS", help="a multiple of 16")
     switch = argparse.BooleanOptionalAction

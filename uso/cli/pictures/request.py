@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uso import output
+from uso.cli.style import style_folder
 from uso.config import SPEEDS, ModelConfig, from_home, model_names
 from uso.errors import ConfigError, OutputError, RequestError
 from uso.request import GenerationRequest, GenerationResult, ReferenceImage
@@ -100,10 +101,30 @@ def request_values(args: argparse.Namespace) -> dict[str, Any]:
     values = {field: value for flag, field in REQUEST_FLAGS.items() if (value := getattr(args, flag)) is not None}
     if "prompt" in values:
         values["prompt"] = load_translator(args.translate).english(values["prompt"])
-    for field, paths in (("content_images", args.content), ("style_images", args.style)):
-        if paths:
-            values[field] = [ReferenceImage.from_path(path) for path in paths]
+    if args.content:
+        values["content_images"] = [ReferenceImage.from_path(path) for path in args.content]
+    if args.style:
+        values["style_images"] = [ReferenceImage.from_path(style_file(args, style)) for style in args.style]
     return values
+
+
+def style_file(args: argparse.Namespace, given: str, base: Path = Path()) -> Path:
+    """The file of a style that was given as a path, or by the name that it was saved under.
+
+    Args:
+        base: where paths begin.
+
+    Raises:
+        RequestError: there is neither.
+    """
+    path = base / from_home(given)
+    if os.path.lexists(path):
+        return path
+    folder = style_folder(args)
+    entry = folder.entry(given)
+    if entry is None and not Path(given).suffix:
+        raise RequestError(f"There is no file {given}, and no saved style of that name in {folder.path}.")
+    return path if entry is None else entry.path
 
 
 def output_place(text: str | None, several: bool) -> tuple[Path, str | None]:

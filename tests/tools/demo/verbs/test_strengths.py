@@ -24,7 +24,11 @@ def test_the_plot_shows_every_point() -> None:
 
 @pytest.mark.parametrize(
     ("flags", "reason"),
-    [(["--count", "0"], "--count is 0"), (["--judge", "no/such"], "There is no judge"), (["--model", "no"], "no model")],
+    [
+        (["--count", "0"], "--count is 0"),
+        (["--judge", "no/such"], "There is no judge"),
+        (["--model", "no"], "no model"),
+    ],
 )
 def test_command_refuses(flags: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["strengths", *flags]) == 2
