@@ -80,7 +80,7 @@ def test_another_projectors_style_is_refused(demo_pipeline: USOPipeline, ink: Sa
     )
     with pytest.raises(RequestError, match="another style projector"):
         picture(demo_pipeline, shaped)
-    embedder = demo_pipeline.context_embedder
+    embedder: Any = demo_pipeline.context_embedder
     level = embedder.levels["low"].norm
     kept = level.weight.detach().clone()
     try:
