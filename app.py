@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from uso.arguments import Parser
 from uso.config import ModelConfig
 from uso.errors import ConfigError, USOError
+from uso.language import Text
 from uso.output import check_folder
 from uso.terminal import run_program
 from uso.translation import load_translator
@@ -109,7 +110,7 @@ def build(
     listener: socket.socket,
 ) -> "BuiltApp":
     """The page. Called in a thread of its own, so that the seconds of importing Gradio delay no answer."""
-    config, reason = named, f"Chosen with --model {args.model}."
+    config, reason = named, Text("Chosen with --model {}.", args.model)
     if config is None:
         config, reason = automatic_model(args, worker_devices(args)[0])
     logger.info("%s. %s", config.title, reason)

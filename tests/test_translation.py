@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from uso.errors import ConfigError, RequestError
-from uso.readable import check_script
+from uso.readable import check_script, foreign_note
 from uso.translation import TranslationError, Translator, load_translator
 
 
@@ -66,3 +66,13 @@ def test_a_prompt_in_letters_that_t5_does_not_know_is_refused(prompt: str) -> No
 def test_others_are_left_to_the_tokenizer(prompt: str) -> None:
     """Catches a refusal of French, which T5 reads, or of a sign with two Chinese letters."""
     check_script(prompt, "FLUX")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [("A fox.", None), ("", None), ("Café à 3 € — “x”", None), ("лиса and 狐狸, fox", "лиса, 狐狸,")],
+)
+def test_letters_that_english_lacks_are_told_while_typing(prompt: str, words: str | None) -> None:
+    """Catches a note on dashes and accents, and none on Russian, which T5 reads letter by letter."""
+    note = foreign_note(prompt, "FLUX")
+    assert note == (None if words is None else f"FLUX reads English. It will hardly understand: {words}.")

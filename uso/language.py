@@ -60,10 +60,10 @@ def tr(template: str, *values: Any) -> str:
     return told(Text(template, *values))
 
 
-def joined(*sentences: str) -> Text:
-    """Sentences one after another."""
-    said = [sentence for sentence in sentences if sentence]
-    return Text(" ".join(["{}"] * len(said)), *said)
+def joined(*texts: str, between: str = " ") -> Text:
+    """Sentences one after another, or the items of a list; empty ones are left out."""
+    said = [text for text in texts if text]
+    return Text(between.join(["{}"] * len(said)), *said)
 
 
 def text_of(error: BaseException) -> str:

@@ -6,6 +6,8 @@ Nobody chooses a mode: the network reads whatever is there. These are its names 
 import re
 from typing import NamedTuple
 
+from uso.language import Text
+
 _INSTRUCTION = re.compile(r"\s*(transform|change|turn|convert)\b[^.]*\bstyle\b", re.IGNORECASE)
 """How a prompt begins that says how the content image should look, and not what happens in it."""
 
@@ -19,7 +21,7 @@ class Mode(NamedTuple):
     """A sentence, with what is missing if something is."""
 
 
-NOTHING = Mode("Nothing", "Nothing to draw yet: write a prompt or add an image.")
+NOTHING = Mode(Text("Nothing"), Text("Nothing to draw yet: write a prompt or add an image."))
 
 
 def mode_of(prompt: str, contents: int, styles: int) -> Mode:
@@ -31,21 +33,29 @@ def mode_of(prompt: str, contents: int, styles: int) -> Mode:
     written = bool(prompt.strip())
     if not (written or contents or styles):
         return NOTHING
-    subject = "The subject of the content image" if contents == 1 else f"The subjects of the {contents} content images"
-    style = {0: "", 1: "in the style of the style image"}.get(styles, f"in a mixture of the {styles} styles")
+    subject = (
+        Text("The subject of the content image")
+        if contents == 1
+        else Text("The subjects of the {} content images", contents)
+    )
+    style = {0: "", 1: Text("in the style of the style image")}.get(
+        styles, Text("in a mixture of the {} styles", styles)
+    )
     if not contents:
         if not styles:
-            return Mode("Text only", "A picture from the prompt alone.")
-        name = "One style" if styles == 1 else "Two styles" if styles == 2 else "Several styles"
-        made = f"A picture of what the prompt says, {style}."
-        return Mode(name, made if written else f"Something {style}: a prompt says what.")
+            return Mode(Text("Text only"), Text("A picture from the prompt alone."))
+        name = Text("One style") if styles == 1 else Text("Two styles") if styles == 2 else Text("Several styles")
+        made = Text("A picture of what the prompt says, {}.", style)
+        return Mode(name, made if written else Text("Something {}: a prompt says what.", style))
     if not written:
         if styles:
-            return Mode("Layout kept, style changed", f"Layout kept, {style}.")
-        return Mode("Content alone", "The content image again, layout kept: a prompt or a style image changes it.")
+            return Mode(Text("Layout kept, style changed"), Text("Layout kept, {}.", style))
+        return Mode(
+            Text("Content alone"), Text("The content image again, layout kept: a prompt or a style image changes it.")
+        )
     if styles:
-        name = "Subject, style and a scene" if styles == 1 else "Subject and two styles"
-        return Mode(name, f"{subject} in a new scene, {style}.")
+        name = Text("Subject, style and a scene") if styles == 1 else Text("Subject and two styles")
+        return Mode(name, Text("{} in a new scene, {}.", subject, style))
     if _INSTRUCTION.match(prompt):
-        return Mode("Restyled by words", "Layout kept, restyled as the prompt says.")
-    return Mode("Subject in a new scene", f"{subject} in a new scene, as the prompt says.")
+        return Mode(Text("Restyled by words"), Text("Layout kept, restyled as the prompt says."))
+    return Mode(Text("Subject in a new scene"), Text("{} in a new scene, as the prompt says.", subject))

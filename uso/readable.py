@@ -34,6 +34,12 @@ def check_script(prompt: str, title: str) -> None:
     check_read(words, prompt, title)
 
 
+def foreign_note(prompt: str, title: str) -> Text | None:
+    """What to tell somebody who types letters that English does not have; None if there are none."""
+    words = [word for word in prompt.split() if any(map(_is_foreign, word))]
+    return Text("{} reads English. It will hardly understand: {}.", title, listed(words)) if words else None
+
+
 def check_read(unread: list[str], prompt: str, title: str) -> None:
     """Check that enough of a prompt is read.
 
@@ -54,6 +60,10 @@ def listed(words: list[str]) -> str:
     shown = [word if len(word) <= MAX_WORD else f"{word[:MAX_WORD]}..." for word in different[:MAX_WORDS]]
     more = len(different) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _is_foreign(letter: str) -> bool:
+    return letter.isalpha() and not unicodedata.name(letter, "LATIN").startswith("LATIN")
 
 
 def _is_unread(letter: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from uso.config import ModelConfig, load_model_config
 from uso.errors import RequestError
+from uso.language import Text
 from uso.weights.flags import AUTO, AUTO_MODEL, named_files, own_files
 
 FALLBACK_MODEL = "demo"
@@ -53,16 +54,17 @@ def _check_either(check: Callable[[ModelConfig], object], wanted: ModelConfig) -
 def why_not(config: ModelConfig, device: str) -> str | None:
     """Why `auto` does not run a model, as far as that is known without torch; no full stop."""
     if device == "cpu":
-        return f"The CPU was requested, and {config.title} needs a GPU"
+        return Text("The CPU was requested, and {} needs a GPU", config.title)
     from uso.weights.hub.files import missing
 
     absent = missing(config)
     if absent:
-        parts = f" ({', '.join(absent)} missing)" if len(absent) < len(config.components) else ""
-        return f"The weights of {config.title} are not on this disk{parts}"
+        if len(absent) == len(config.components):
+            return Text("The weights of {} are not on this disk", config.title)
+        return Text("The weights of {} are not on this disk ({} missing)", config.title, ", ".join(absent))
     return None
 
 
 def fallback(reason: str) -> tuple[ModelConfig, str]:
     """The demo, and why it runs."""
-    return load_model_config(FALLBACK_MODEL), f"{reason}, so the demo model draws this."
+    return load_model_config(FALLBACK_MODEL), Text("{}, so the demo model draws this.", reason)

@@ -8,6 +8,7 @@ import torch
 from uso.config import MemoryPlan, ModelConfig, load_memory_plan, load_model_config, memory_names, with_local_files
 from uso.errors import ConfigError
 from uso.forecast.meta_model import MetaModel
+from uso.language import Text
 from uso.memory.device import free_device_bytes
 from uso.memory.plan import GIB
 from uso.weights.automatic import fallback, why_not
@@ -82,7 +83,7 @@ def choose_model(
     config = prepare(load_model_config(AUTO_MODEL))
     reason = why_not(config, device) or _why_not(config, choose_device(device))
     if reason is None:
-        return config, f"{config.title} is on this disk, and the GPU can hold it."
+        return config, Text("{} is on this disk, and the GPU can hold it.", config.title)
     if files:
         flags = ", ".join(f"--{component.replace('_', '-')}" for component in files)
         raise ConfigError(f"{reason}. The demo has no use for {flags}. Name the model: --model {AUTO_MODEL}.")
@@ -92,8 +93,9 @@ def choose_model(
 def _why_not(config: ModelConfig, device: torch.device) -> str | None:
     """Why `auto` does not run this model, whose weights are here, on a device; None if it does. No full stop."""
     if device.type == "cpu":
-        built = "" if torch.version.cuda or torch.version.hip else " (this PyTorch is built without CUDA)"
-        return f"PyTorch finds no GPU here{built}, and {config.title} needs one"
+        if torch.version.cuda or torch.version.hip:
+            return Text("PyTorch finds no GPU here, and {} needs one", config.title)
+        return Text("PyTorch finds no GPU here (this PyTorch is built without CUDA), and {} needs one", config.title)
     free = free_device_bytes(device) or 0
     needed: float
     if device.type == "mps":  # everything is resident at once
@@ -101,7 +103,9 @@ def _why_not(config: ModelConfig, device: torch.device) -> str | None:
     else:
         needed = min(load_memory_plan(name).device_gib or float("inf") for name in memory_names()) * GIB
     if free < needed:
-        return f"{config.title} needs {needed / GIB:.1f} GiB of free GPU memory, and {free / GIB:.1f} GiB are free"
+        return Text(
+            "{} needs {:.1f} GiB of free GPU memory, and {:.1f} GiB are free", config.title, needed / GIB, free / GIB
+        )
     return None
 
 

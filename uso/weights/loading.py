@@ -18,6 +18,7 @@ from uso.config import (
 from uso.errors import ConfigError
 from uso.forecast.forecast import RequestForecaster
 from uso.forecast.meta_model import MetaModel
+from uso.language import Text
 from uso.memory.device import is_out_of_memory
 from uso.memory.residency import Residency
 from uso.memory.sizes import check_host, check_whole
@@ -89,12 +90,12 @@ def load_pipeline(
         plan = choose_plan(memory, where, model.weights().total)
         residency, place_of = Residency(plan, where), everything_on(where)
         if plan.visit:
-            report("Working out what stays on the device", 0.0)
+            report(Text("Working out what stays on the device"), 0.0)
             residency, place_of = _planned(config, model, plan, where)
         elif where.type != "cuda":
             check_whole(config.title, model.weights(), where)
         pipeline = loader.pipeline(scale, place_of)
-        report("Placing the model", 1.0)
+        report(Text("Placing the model"), 1.0)
         tuned = tune(pipeline, residency, speed, compile, alone)
         pipeline.provenance = provenance(config, located, scale, weights_dtype, VAE_DTYPE, where, plan) | tuned
         if why is not None:
@@ -125,7 +126,7 @@ def _enough_memory(device: torch.device) -> Iterator[None]:
 def alone_in_process(report: OnProgress) -> Iterator[None]:
     """While inside, no other thread loads a model; reports if it has to wait for one."""
     if not _LOADING.acquire(blocking=False):
-        report("Waiting for another model to load", 0.0)
+        report(Text("Waiting for another model to load"), 0.0)
         _LOADING.acquire()
     try:
         yield

@@ -348,7 +348,7 @@ def test_a_malformed_call_is_refused_in_a_sentence(strict: Offered, data: str) -
     answer = plain_call(strict, "generate", f'{{"data": {data}}}')
     assert answer.startswith("event: error")
     sentence = json.loads(answer.split("data: ")[1])["error"]
-    assert re.match(r"(The|A|Width|Number) [^\n]*\.$", sentence), sentence
+    assert re.match(r"(The|A|Width|Number|Extra) [^\n]*\.$", sentence), sentence
     for word in ("Traceback", " object at ", "pydantic", "/etc", "validation error", "handler"):
         assert word not in sentence
     assert strict.queue.status.running == strict.queue.status.waiting == 0

@@ -8,6 +8,7 @@ import re
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import StreamingResponse
 
+from uso.language import tr
 from uso.web.access.identity import asker_of
 from uso.web.store import archive, history
 from uso.web.store.ledger import Ledger
@@ -23,11 +24,11 @@ def add_downloads(app: FastAPI, ledger: Ledger) -> None:
     def pictures(request: Request, ids: str) -> StreamingResponse:  # no coroutine, so a thread runs it
         """One's own pictures, named by ids with commas between, as a zip file."""
         if not _IDS.fullmatch(ids):
-            raise HTTPException(400, f"Name 1 to {archive.MOST} pictures by their ids, with commas between.")
+            raise HTTPException(400, tr("Name 1 to {} pictures by their ids, with commas between.", archive.MOST))
         owner = asker_of(request).owner
         found = [history.own(ledger, owner, one) for one in dict.fromkeys(ids.split(","))]
         mine = [one for one in found if one is not None]
         if not mine:
-            raise HTTPException(404, "These pictures are no longer on the server.")
+            raise HTTPException(404, tr("These pictures are no longer on the server."))
         headers = {"Content-Disposition": 'attachment; filename="uso-pictures.zip"', "Cache-Control": "no-store"}
         return StreamingResponse(archive.zipped(mine), media_type="application/zip", headers=headers)

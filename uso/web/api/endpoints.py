@@ -15,14 +15,14 @@ from gradio.utils import get_function_description
 
 from uso import output
 from uso.errors import OutputError, RequestError, USOError
-from uso.language import Text
+from uso.language import Text, joined, told, tr
 from uso.request import RANDOM_SEED
 from uso.web.api.calls import Calls, Inputs, handed_out, plain_errors
 from uso.web.api.messages import job_message
 from uso.web.jobs.job import JobStatus, Picture, ServerStatus
 from uso.web.store import history
 
-NO_JOB = "There is no job with that id. Give the 32 letters and digits that /generate returned as `job`."
+NO_JOB = Text("There is no job with that id. Give the 32 letters and digits that /generate returned as `job`.")
 
 Answer = tuple[str | None, dict[str, Any]]
 """The picture's file, once there is one, and the details."""
@@ -101,14 +101,14 @@ class Endpoints:
         files: Files = {}
         async with aclosing(self.calls.follow(job)) as news:
             async for status, server in news:
-                progress((status.step, status.num_steps or 1), desc=job_message(status, server))
+                progress((status.step, status.num_steps or 1), desc=told(job_message(status, server)))
                 if not status.over:
                     if len(status.pictures) > len(files):
                         await asyncio.to_thread(hand_out, status, files)
                     yield None, details(job.id, status, server, files)
         yield await asyncio.to_thread(finished, job.id, job.status, self.queue.status)
 
-    async def status(self, job: str) -> Answer:
+    async def status(self, job: str, request: gr.Request = None) -> Answer:
         """Look at a job: how far it is, and its picture once it is done. Answers at once.
 
         Args:
@@ -116,7 +116,7 @@ class Endpoints:
         """
         return await asyncio.to_thread(self._status, job)
 
-    async def cancel(self, job: str) -> dict[str, Any]:
+    async def cancel(self, job: str, request: gr.Request = None) -> dict[str, Any]:
         """Stop a job: at once if it waits, after the step it is at if it runs. Answers at once, with
         "cancelled": false where the job was over already.
 
@@ -133,14 +133,14 @@ class Endpoints:
         try:
             return handed_out(status.pictures[0]), answer | _loras(status.pictures[0])
         except OSError:
-            return None, answer | {"message": "Done, but the picture is no longer on the server's disk."}
+            return None, answer | {"message": tr("Done, but the picture is no longer on the server's disk.")}
 
     def _cancel(self, job: str) -> dict[str, Any]:
         self._job_status(job)
         cancelled = self.queue.cancel(job)
         answer = details(job, self._job_status(job), self.queue.status) | {"cancelled": cancelled}
         stopping = cancelled and answer["state"] == "running"
-        return answer | {"message": "It stops after the current step."} if stopping else answer
+        return answer | {"message": tr("It stops after the current step.")} if stopping else answer
 
     def _job_status(self, job: str) -> JobStatus:
         """Status of a job. Only what has the form of an id is looked up.
@@ -173,7 +173,7 @@ def details(job_id: str, status: JobStatus, server: ServerStatus, files: Files |
 
     Seconds are rounded to tenths, and None while they are unknown.
     """
-    facts: dict[str, Any] = {"job": job_id, "state": status.state, "message": job_message(status, server)}
+    facts: dict[str, Any] = {"job": job_id, "state": status.state, "message": told(job_message(status, server))}
     if status.state == "queued":
         facts |= {
             "ahead": None if status.elsewhere else status.ahead,
@@ -183,8 +183,10 @@ def details(job_id: str, status: JobStatus, server: ServerStatus, files: Files |
         facts |= {"stage": status.stage, "step": status.step, "num_steps": status.num_steps}
         facts |= {"seconds_left": _tenths(status.seconds_left)}
     if status.state == "done":
-        facts |= _facts(status.pictures[0]) if status.pictures else {"message": "Done; the picture has been removed."}
-        facts |= {"notes": list(status.notes)} if status.notes else {}
+        facts |= (
+            _facts(status.pictures[0]) if status.pictures else {"message": tr("Done; the picture has been removed.")}
+        )
+        facts |= {"notes": [told(note) for note in status.notes]} if status.notes else {}
     if status.num_images > 1:
         files = files or {}
         facts["pictures"] = [_facts(picture) | {"picture": files.get(picture.id)} for picture in status.pictures]
@@ -198,7 +200,7 @@ def finished(job_id: str, status: JobStatus, server: ServerStatus) -> Answer:
         USOError: it failed or was stopped, with the reason, or its picture cannot be handed out.
     """
     if status.state != "done" or not status.pictures:
-        raise USOError(status.error if status.state == "failed" else f"The job was stopped. {status.error}".strip())
+        raise USOError(status.error if status.state == "failed" else joined(Text("The job was stopped."), status.error))
     picture = status.pictures[0]
     try:
         return handed_out(picture), details(job_id, status, server, hand_out(status, {})) | _loras(picture)

@@ -4,6 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeVar
 
@@ -25,11 +26,11 @@ class Turns:
         """Of each person, what is done or waits; the first is with the pool."""
 
     def submit(self, person: str, function: Callable[..., T], *args: Any) -> "Future[T]":
-        """Call a function when it is this person's turn."""
+        """Call a function when it is this person's turn, in the caller's context: its language."""
         future: Future[T] = Future()
         with self._lock:
             work = self._work.setdefault(person, deque())
-            work.append((future, partial(function, *args)))
+            work.append((future, partial(copy_context().run, function, *args)))
             if len(work) == 1:
                 self._pool.submit(self._next, person)
         return future

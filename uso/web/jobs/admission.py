@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uso.errors import USOError
-from uso.language import Text
+from uso.language import Text, joined
 from uso.web.access.identity import Asker
 from uso.web.access.limits import Window, duration
 from uso.web.settings import ServerSettings
@@ -114,13 +114,8 @@ class Admission:
         """
         rate = self._settings.rate
         if rate and (wait := self._window.take(person, num_images)):
-            fewer = " or request fewer at once" if num_images > 1 else ""
-            raise LimitError(
-                "rate",
-                Text(
-                    "One person may request at most {} pictures a minute. Try again in {}{}.",
-                    rate,
-                    duration(wait),
-                    fewer,
-                ),
-            )
+            most = Text("One person may request at most {} pictures a minute.", rate)
+            later = Text("Try again in {}.", duration(wait))
+            if num_images > 1:
+                later = Text("Try again in {} or request fewer at once.", duration(wait))
+            raise LimitError("rate", joined(most, later))

@@ -117,7 +117,7 @@ class Worker:
         def on_progress(stage: str, share: float) -> None:
             self._report(state="loading", stage=stage, share=share)
 
-        on_progress("importing the program", 0.0)
+        on_progress(Text("importing the program"), 0.0)
         pipeline = self._load(on_progress)
         self.provenance = dict(pipeline.provenance)
         self.count_tokens = pipeline.prompt_counter()

@@ -5,6 +5,7 @@ These patches reach into what Gradio does not promise to keep. Look at each agai
 
 import asyncio
 import base64
+import functools
 import json
 import logging
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
+from gradio.i18n import I18nData
 from gradio.utils import get_upload_folder
 from gradio_client import Client
 
@@ -52,6 +54,22 @@ def refuse_malformed(page: gr.Blocks) -> None:
             raise gr.Error(MALFORMED, print_exception=False) from error
 
     page.preprocess_data = checked
+
+
+def name_in_english(page: gr.Blocks) -> None:
+    """Gradio puts the keys of its translations into the description of the API, for it knows no reader there."""
+    described = page.get_api_info
+
+    @functools.wraps(described)
+    def in_english(*args: Any, **named: Any) -> Any:
+        found = described(*args, **named)
+        for endpoint in [*found["named_endpoints"].values(), *found["unnamed_endpoints"].values()]:
+            for value in [*endpoint["parameters"], *endpoint["returns"]]:
+                if isinstance(value["label"], I18nData):
+                    value["label"] = value["label"].key
+        return found
+
+    page.get_api_info = in_english
 
 
 # The page and the app that it is mounted in

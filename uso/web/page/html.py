@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from uso.config import ModelConfig, load_model_config
+from uso.language import Text, joined, told, tr
 from uso.web.api.messages import job_message
 from uso.web.jobs.job import Job, JobStatus, ServerStatus
 from uso.web.page.texts import Example, Tip
@@ -23,33 +24,39 @@ EXAMPLES_ROUTE = "examples"
 CAPTION = 80
 """Characters of a prompt that name a picture of the history."""
 
+_STAGES = {"condition": Text("reading"), "denoise": Text("denoising"), "decode": Text("decoding")}
+"""The stages of a picture, in its settings."""
+
 _DEVICES = {"cpu": "CPU", "cuda": "GPU", "mps": "Apple GPU"}
 
 
 def masthead() -> str:
     return (
         '<div class="uso-masthead"><h1>USO</h1>'
-        "<p>Make a picture from a prompt, a content image and style images.</p></div>"
+        f"<p>{tr('Make a picture from a prompt, a content image and style images.')}</p></div>"
     )
 
 
 def banner(config: ModelConfig, reason: str) -> str:
     """Which model runs, in one line. It unfolds to why, its LoRAs, its licence notice, and in the demo how to start the
     real model."""
-    tag = '<span class="uso-tag">Experimental</span>' if config.experimental else ""
-    line = f"{tag}<strong>{escape(config.title)}.</strong> {escape(config.description)}"
-    more = f"<p>{escape(reason)}</p>" if reason else ""
+    tag = f'<span class="uso-tag">{tr("Experimental")}</span>' if config.experimental else ""
+    line = f"{tag}<strong>{escape(tr('{}.', told(config.title)))}</strong> {escape(told(config.description))}"
+    more = f"<p>{escape(told(reason))}</p>" if reason else ""
     if config.name == "demo":
         real = load_model_config(REAL_MODEL)
         size = sum(source.size_gb or 0 for source in real.components.values())
-        more += (
-            f"<p>For the real model, {escape(real.title)}: <code>python app.py --model {REAL_MODEL}</code> "
-            f"(downloads {size:.0f} GB once, best on a GPU).</p>"
+        start = Text(
+            "For the real model, {}: `python app.py --model {}` (downloads {:.0f} GB once, best on a GPU).",
+            real.title,
+            REAL_MODEL,
+            size,
         )
+        more += f"<p>{_marked(start)}</p>"
     if words := loras(loras_of(config)):
-        more += f"<p>LoRAs: {escape(words)}.</p>"
+        more += f"<p>{escape(tr('LoRAs: {}.', words))}</p>"
     if config.licence_notice:
-        more += f'<p class="uso-quiet">{escape(config.licence_notice)}</p>'
+        more += f'<p class="uso-quiet">{escape(told(config.licence_notice))}</p>'
     loud = " uso-loud" if config.experimental or config.name == "demo" else ""
     return f'<details class="uso-banner{loud}"><summary>{line}</summary>{more}</details>'
 
@@ -61,14 +68,16 @@ def model_state(status: ServerStatus, seconds: float, device: str) -> str:
         device: as the model's provenance names it, such as `cuda (NVIDIA H200)`.
     """
     if status.state == "ready":
-        words = f"Ready on {_device(device)}{_workers(status)}"
+        words = _line_of(Text("Ready on {}", _device(device)), _workers(status))
         why = f'<div class="uso-quiet">{_marked(status.error)}</div>' if status.error else ""
-        return f'<div class="uso-state"><span class="uso-dot"></span>{escape(words)}{why}</div>'
+        return f'<div class="uso-state"><span class="uso-dot"></span>{escape(told(words))}{why}</div>'
     if status.state == "failed":
         return f'<div class="uso-state uso-bad" role="alert">{_marked(status.error)}</div>'
-    words = f"{status.stage.removeprefix('Loading ')}, {status.share:.0%}, {seconds:.0f} s{_workers(status)}"
-    bar = _bar(status.share, "Loading the model")
-    return f'<div class="uso-state" aria-live="off"><span>Loading the model: {escape(words)}</span>{bar}</div>'
+    stage = told(status.stage.removeprefix("Loading "))
+    words = Text("Loading the model: {}, {:.0%}, {:.0f} s", stage, status.share, seconds)
+    bar = _bar(status.share, tr("Loading the model"))
+    shown = escape(told(_line_of(words, _workers(status))))
+    return f'<div class="uso-state" aria-live="off"><span>{shown}</span>{bar}</div>'
 
 
 def job_state(status: JobStatus, server: ServerStatus, moved: bool = True) -> str:
@@ -88,14 +97,15 @@ def job_state(status: JobStatus, server: ServerStatus, moved: bool = True) -> st
 def jobs(shown: Mapping[Job, JobStatus], server: ServerStatus) -> str:
     """What runs and waits, each with its own Stop; and what has failed meanwhile."""
     items = "".join(_job(job, status, server) for job, status in shown.items())
-    return f'<ul class="uso-jobs" aria-label="Your requests">{items}</ul>'
+    return f'<ul class="uso-jobs" aria-label="{tr("Your requests")}">{items}</ul>'
 
 
 def _job(job: Job, status: JobStatus, server: ServerStatus) -> str:
     prompt = escape(_caption(job.prompt))
-    words = "Stopping ..." if job.stop.is_set() and not status.over else job_message(status, server)
-    bar = _bar(_share(status), "Pictures done") if status.state == "running" else ""
-    stop = f'<button type="button" data-stop="{job.id}" aria-label="Stop: {prompt}">Stop</button>'
+    words = tr("Stopping ...") if job.stop.is_set() and not status.over else job_message(status, server)
+    bar = _bar(_share(status), tr("Pictures done")) if status.state == "running" else ""
+    label = tr("Stop: {}", prompt)
+    stop = f'<button type="button" data-stop="{job.id}" aria-label="{label}">{tr("Stop")}</button>'
     end = "" if status.over else stop
     bad = ' class="uso-bad"' if status.state == "failed" else ""
     return f"<li{bad}><strong>{prompt}</strong><span>{_marked(words)}</span>{bar}{end}</li>"
@@ -112,17 +122,19 @@ def refusal(sentence: str, field: str = "") -> str:
     return f'<div class="uso-line uso-bad" role="alert"{about}>{_marked(sentence)}</div>'
 
 
-def idle(words: str = "No picture yet.") -> str:
+def idle(words: str = Text("No picture yet.")) -> str:
     return _line(words)
 
 
 def preview(status: JobStatus) -> str:
     """The picture as predicted so far, in the place of the finished one; the last one of a job that was stopped."""
-    step = f"step {status.step} of {status.num_steps}"
-    words = f"Stopped at {step}, not finished" if status.over else f"Preview, {step}"
+    steps = status.step, status.num_steps
+    words = tr("Preview, step {} of {}", *steps)
+    if status.over:
+        words = tr("Stopped at step {} of {}, not finished", *steps)
     return (
         f'<figure class="uso-preview"><img src="{webp(status.preview or b"")}" '
-        f'alt="Preview of the picture after {step}"><figcaption>{words}</figcaption></figure>'
+        f'alt="{tr("Preview of the picture after step {} of {}", *steps)}"><figcaption>{words}</figcaption></figure>'
     )
 
 
@@ -131,7 +143,7 @@ def grid(pictures: Sequence[Remembered], current: str) -> str:
     if len(pictures) < 2:
         return ""
     tiles = "".join(f"<li>{_tile(one, number, len(pictures), current)}</li>" for number, one in enumerate(pictures, 1))
-    return f'<ol class="uso-grid" aria-label="The pictures of this request">{tiles}</ol>'
+    return f'<ol class="uso-grid" aria-label="{tr("The pictures of this request")}">{tiles}</ol>'
 
 
 def account(name: str | None, can_log_out: bool) -> str:
@@ -139,8 +151,10 @@ def account(name: str | None, can_log_out: bool) -> str:
     if name is None:
         return ""
     # Relative, so that it works under any root path. A form, because another site's page could follow a mere link.
-    log_out = ' <form method="post" action="logout"><button>Log out</button></form>' if can_log_out else ""
-    return f'<div class="uso-account">Logged in as <strong>{escape(name)}</strong>.{log_out}</div>'
+    who = tr("Logged in as {}.", f"<strong>{escape(name)}</strong>")
+    button = f"<button>{tr('Log out')}</button>"
+    log_out = f' <form method="post" action="logout">{button}</form>' if can_log_out else ""
+    return f'<div class="uso-account">{who}{log_out}</div>'
 
 
 def note(text: str, bad: bool = False) -> str:
@@ -148,30 +162,34 @@ def note(text: str, bad: bool = False) -> str:
     if not text:
         return ""
     role = ' role="alert"' if bad else ""
-    return f'<p class="uso-note{" uso-bad" if bad else ""}"{role}>{escape(text)}</p>'
+    return f'<p class="uso-note{" uso-bad" if bad else ""}"{role}>{escape(told(text))}</p>'
 
 
 def heading(title: str, text: str = "") -> str:
-    return f'<div class="uso-heading"><h2>{escape(title)}</h2><p>{escape(text)}</p></div>'
+    return f'<div class="uso-heading"><h2>{escape(told(title))}</h2><p>{escape(told(text))}</p></div>'
 
 
 def card(example: Example) -> str:
     """An example as its button shows it: pictures, mode and prompt."""
     pictures = "".join(
-        f'<img src="{EXAMPLES_ROUTE}/{escape(name)}" alt="{kind}" loading="lazy">'
-        for kind, name in (("Content", example.content), ("Style", example.style), ("Extra style", example.extra_style))
+        f'<img src="{EXAMPLES_ROUTE}/{escape(name)}" alt="{told(kind)}" loading="lazy">'
+        for kind, name in (
+            (Text("Content"), example.content),
+            (Text("Style"), example.style),
+            (Text("Extra style"), example.extra_style),
+        )
         if name
     )
     pictures = pictures or '<div class="uso-words" aria-hidden="true">Abc</div>'
-    prompt = f"“{escape(example.prompt)}”" if example.prompt else "No prompt."
+    prompt = f"“{escape(example.prompt)}”" if example.prompt else tr("No prompt.")
     return (
         f'<div class="uso-card"><div class="uso-thumbs">{pictures}</div>'
-        f"<strong>{escape(example.mode)}</strong><span>{prompt}</span></div>"
+        f"<strong>{escape(told(example.mode))}</strong><span>{prompt}</span></div>"
     )
 
 
 def tips(offered: Iterable[Tip]) -> str:
-    items = "".join(f"<div><h3>{escape(title)}</h3><p>{escape(text)}</p></div>" for title, text in offered)
+    items = "".join(f"<div><h3>{escape(told(title))}</h3><p>{escape(told(text))}</p></div>" for title, text in offered)
     return f'<div class="uso-tips">{items}</div>'
 
 
@@ -179,14 +197,14 @@ def facts(remembered: Remembered) -> str:
     """The seed and size that were used, how long it took, and when."""
     picture = remembered.picture
     parts = [
-        ("Seed", str(picture.seed)),
-        ("Size", f"{picture.width} × {picture.height}"),
-        ("Steps", str(picture.num_inference_steps)),
-        ("Time", f"{picture.seconds:.1f} s"),
+        (Text("Seed"), str(picture.seed)),
+        (Text("Size"), f"{picture.width} × {picture.height}"),
+        (Text("Steps"), str(picture.num_inference_steps)),
+        (Text("Time"), tr("{:.1f} s", picture.seconds)),
     ]
-    items = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in parts)
+    items = "".join(f"<div><dt>{told(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in parts)
     if remembered.made:
-        items += f"<div><dt>Made</dt><dd>{_time(remembered.made)}</dd></div>"
+        items += f"<div><dt>{tr('Made')}</dt><dd>{_time(remembered.made)}</dd></div>"
     return f'<dl class="uso-facts" data-seed="{picture.seed}">{items}</dl>'
 
 
@@ -215,27 +233,30 @@ def history(pictures: Sequence[Remembered], rule: str, current: str, remembers: 
 def settings(record: Mapping[str, Any]) -> str:
     """Everything that a picture's file records about how it was made."""
     request, model = record["request"], record["model"]
-    kept = " (from the content image)" if request.get("keep_input_size") else ""
+    size = f"{request.get('width')} × {request.get('height')}"
+    none, timings = tr("(none)"), record.get("timings") or {}
     rows = [
-        ("Prompt", request.get("prompt") or "(none)"),
-        ("Prompt as typed", record.get("typed_prompt")),
-        ("Notes", " ".join(map(str, record.get("notes") or ()))),
-        ("Content image", ", ".join(entry["name"] for entry in request["content_images"]) or "(none)"),
-        ("Style images", _styles(request) or "(none)"),
-        ("Size", f"{request.get('width')} × {request.get('height')}{kept}"),
-        ("Number of steps", request.get("num_inference_steps")),
-        ("Guidance", request.get("guidance_scale") or "(none)"),
-        ("Content reference size", request.get("content_size")),
-        ("Seed", request.get("seed")),
-        ("Schedule", request.get("schedule")),
-        ("Model", model.get("title") or model["name"]),
-        ("LoRAs", loras(model)),
-        ("Device", _device(model["device"]) if model.get("device") else None),
-        ("Precision", model.get("dtype")),
-        ("Seconds", ", ".join(f"{stage} {seconds}" for stage, seconds in (record.get("timings") or {}).items())),
+        (Text("Prompt"), request.get("prompt") or none),
+        (Text("Prompt as typed"), record.get("typed_prompt")),
+        (Text("Notes"), " ".join(map(str, record.get("notes") or ()))),
+        (Text("Content image"), ", ".join(entry["name"] for entry in request["content_images"]) or none),
+        (Text("Style images"), _styles(request) or none),
+        (Text("Size"), tr("{} (from the content image)", size) if request.get("keep_input_size") else size),
+        (Text("Number of steps"), request.get("num_inference_steps")),
+        (Text("Guidance"), request.get("guidance_scale") or none),
+        (Text("Content reference size"), request.get("content_size")),
+        (Text("Seed"), request.get("seed")),
+        (Text("Schedule"), request.get("schedule")),
+        (Text("Model"), told(model.get("title") or model["name"])),
+        (Text("LoRAs"), loras(model)),
+        (Text("Device"), _device(model["device"]) if model.get("device") else None),
+        (Text("Precision"), model.get("dtype")),
+        (Text("Seconds"), ", ".join(f"{told(_STAGES.get(stage, stage))} {timings[stage]}" for stage in timings)),
     ]
     items = "".join(
-        f"<dt>{name}</dt><dd>{escape(str(value))}</dd>" for name, value in rows if value is not None and value != ""
+        f"<dt>{told(name)}</dt><dd>{escape(str(value))}</dd>"
+        for name, value in rows
+        if value is not None and value != ""
     )
     return f'<dl class="uso-settings">{items}</dl>'
 
@@ -245,7 +266,7 @@ def _styles(request: Mapping[str, Any]) -> str:
     images, strengths = request["style_images"], request.get("style_strengths")
     known = strengths if isinstance(strengths, list) else []
     named = zip(images, [*known, *[1] * len(images)], strict=False)
-    return ", ".join(f"{entry['name']}" if size == 1 else f"{entry['name']} at {size}" for entry, size in named)
+    return ", ".join(f"{entry['name']}" if size == 1 else tr("{} at {}", entry["name"], size) for entry, size in named)
 
 
 def loras(model: Mapping[str, Any]) -> str:
@@ -255,8 +276,10 @@ def loras(model: Mapping[str, Any]) -> str:
     """
     own = model.get("lora_scale", 1.0)
     named = [(lora.get("file"), lora.get("strength")) for lora in _dicts(model.get("added_loras"))]
-    named += [] if own == 1 else [("USO's own", own)]
-    return ", ".join(f"{name} at {round(size, 6):g}" if isinstance(size, float) else f"{name}" for name, size in named)
+    named += [] if own == 1 else [(tr("USO's own"), own)]
+    return ", ".join(
+        tr("{} at {:g}", name, round(size, 6)) if isinstance(size, float) else f"{name}" for name, size in named
+    )
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:
@@ -276,7 +299,7 @@ def webp(data: bytes) -> str:
 
 def _marked(sentence: str) -> str:
     """Escaped, with text between backticks as code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(sentence))
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(told(sentence)))
 
 
 def _device(name: str) -> str:
@@ -290,8 +313,12 @@ def _workers(status: ServerStatus) -> str:
     if status.workers == 1:
         return ""
     if status.workers_ready == status.workers:
-        return f", {status.workers} workers"
-    return f", {status.workers_ready} of {status.workers} workers ready"
+        return Text("{} workers", status.workers)
+    return Text("{} of {} workers ready", status.workers_ready, status.workers)
+
+
+def _line_of(*parts: str) -> Text:
+    return joined(*parts, between=", ")
 
 
 def _share(status: JobStatus) -> float:
@@ -302,9 +329,9 @@ def _share(status: JobStatus) -> float:
 
 def _line(text: str, share: float | None = None, quiet: bool = False) -> str:
     """A sentence, with a bar where there is a `share`. Screen readers do not read out the changes of a `quiet` one."""
-    bar = "" if share is None else _bar(share, "Steps done")
+    bar = "" if share is None else _bar(share, tr("Steps done"))
     off = ' aria-live="off"' if quiet else ""
-    return f'<div class="uso-line"{off}>{escape(text)}</div>{bar}'
+    return f'<div class="uso-line"{off}>{escape(told(text))}</div>{bar}'
 
 
 def _bar(share: float, label: str) -> str:

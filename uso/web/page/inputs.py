@@ -12,10 +12,12 @@ from uso.checks import MAX_STYLE_STRENGTH
 from uso.config import ModelConfig
 from uso.errors import RequestError, USOError
 from uso.images import TOKEN_SIZE
+from uso.language import Text
 from uso.request import MAX_SEED, RANDOM_SEED
 from uso.web.api.calls import MAX_IMAGES, Inputs
 from uso.web.page.form.aspects import aspects
 from uso.web.page.html import note
+from uso.web.page.labels import static_html
 from uso.web.page.texts import EXAMPLES, PROMPT_PLACEHOLDER, STRENGTHS
 
 KEEP = gr.skip()
@@ -45,11 +47,15 @@ _ELEMENTS = {
 
 def prompt_field() -> gr.Textbox:
     return gr.Textbox(
-        "", label="Prompt", placeholder=PROMPT_PLACEHOLDER, lines=3, max_lines=8, elem_id="prompt", autofocus=True
+        "", label=Text("Prompt"), placeholder=PROMPT_PLACEHOLDER, lines=3, max_lines=8, elem_id="prompt", autofocus=True
     )
 
 
-REFERENCES = {"content": "Content Reference", "style": "Style Reference", "extra-style": "Extra Style Reference"}
+REFERENCES = {
+    "content": Text("Content Reference"),
+    "style": Text("Style Reference"),
+    "extra-style": Text("Extra Style Reference"),
+}
 """Labels of content image and both style images, by their ids."""
 
 
@@ -74,11 +80,11 @@ def strength_fields() -> tuple[gr.Slider, gr.Slider]:
             first, second = (
                 gr.Slider(0, MAX_STYLE_STRENGTH, 1, step=0.05, label=label, min_width=150, elem_id=elem_id)
                 for label, elem_id in (
-                    ("Style strength", "style-strength"),
-                    ("Extra style strength", "extra-style-strength"),
+                    (Text("Style strength"), "style-strength"),
+                    (Text("Extra style strength"), "extra-style-strength"),
                 )
             )
-        gr.HTML(note(STRENGTHS), elem_id="strengths-note")
+        gr.HTML(static_html(lambda: note(STRENGTHS)), elem_id="strengths-note")
     return first, second
 
 
@@ -99,17 +105,22 @@ def size_fields(config: ModelConfig) -> Size:
     """Width, height, Keep input size, and what sets width and height."""
     limits, defaults = config.limits, config.defaults
     only = limits.trained_size
-    shape = "Give the picture the shape and size of the content image."
+    shape = Text("Give the picture the shape and size of the content image.")
     if only:
-        shape = f"The picture takes the shape of the content image. Its long side is {only} pixels; square works best."
+        shape = Text(
+            "The picture takes the shape of the content image. Its long side is {} pixels; square works best.", only
+        )
     with gr.Group(elem_id="size"):
         if only:
-            gr.HTML(note(f"Size: {only} × {only} pixels. This model draws no other size well."), elem_id="only-size")
+            told_only = Text("Size: {0} × {0} pixels. This model draws no other size well.", only)
+            gr.HTML(static_html(lambda: note(told_only)), elem_id="only-size")
         with gr.Row(elem_id="shapes", visible=not only):
             shapes = aspects(config)
             usual = f"{defaults.width}x{defaults.height}" if shapes else None
-            aspect = gr.Radio(shapes, value=usual, label="Shape", show_label=False, container=False, elem_id="aspect")
-            swap = gr.Button("Swap sides", size="sm", min_width=90, elem_id="swap")
+            aspect = gr.Radio(
+                shapes, value=usual, label=Text("Shape"), show_label=False, container=False, elem_id="aspect"
+            )
+            swap = gr.Button(Text("Swap sides"), size="sm", min_width=90, elem_id="swap")
         with gr.Row(elem_classes=sides_class(config, defaults.width, defaults.height)) as sides:
             width, height = (
                 gr.Slider(
@@ -117,15 +128,18 @@ def size_fields(config: ModelConfig) -> Size:
                     limits.max_size,
                     value,
                     step=TOKEN_SIZE,
-                    label=f"Generation {name}",
+                    label=label,
                     min_width=150,
-                    elem_id=name.lower(),
+                    elem_id=elem_id,
                 )
-                for name, value in (("Width", defaults.width), ("Height", defaults.height))
+                for label, elem_id, value in (
+                    (Text("Generation Width"), "width", defaults.width),
+                    (Text("Generation Height"), "height", defaults.height),
+                )
             )
         keep = gr.Checkbox(
             False,
-            label="Keep input size",
+            label=Text("Keep input size"),
             info=shape,
             elem_id="keep",
         )
@@ -142,15 +156,17 @@ def advanced_fields(config: ModelConfig) -> tuple[gr.Slider, gr.Slider, gr.Slide
     """Steps, guidance, content reference size."""
     limits, defaults = config.limits, config.defaults
     steps = gr.Slider(
-        1, limits.max_steps, defaults.num_inference_steps, step=1, label="Number of steps", elem_id="steps"
+        1, limits.max_steps, defaults.num_inference_steps, step=1, label=Text("Number of steps"), elem_id="steps"
     )
     guidance = gr.Slider(
         limits.min_guidance,
         limits.max_guidance,
         defaults.guidance_scale,
         step=0.1,
-        label="Guidance",
-        info="How closely to follow the prompt." if config.guidance else f"{config.title} does not use guidance.",
+        label=Text("Guidance"),
+        info=Text("How closely to follow the prompt.")
+        if config.guidance
+        else Text("{} does not use guidance.", config.title),
         interactive=config.guidance,
         elem_id="guidance",
     )
@@ -159,8 +175,8 @@ def advanced_fields(config: ModelConfig) -> tuple[gr.Slider, gr.Slider, gr.Slide
         limits.max_content_size,
         defaults.content_size,
         step=TOKEN_SIZE,
-        label="Content reference size",
-        info="Long side to which the content image is resized. Larger keeps more detail and takes longer.",
+        label=Text("Content reference size"),
+        info=Text("Long side to which the content image is resized. Larger keeps more detail and takes longer."),
         elem_id="content-size",
     )
     return steps, guidance, content_size
@@ -170,8 +186,8 @@ def seed_fields() -> tuple[gr.Number, gr.Checkbox]:
     """The seed, and the switch that makes it a random one."""
     seed = gr.Number(
         RANDOM_SEED,
-        label="Seed",
-        info="The same seed and inputs make the same picture.",
+        label=Text("Seed"),
+        info=Text("The same seed and inputs make the same picture."),
         minimum=RANDOM_SEED,
         maximum=MAX_SEED,
         scale=2,
@@ -180,8 +196,8 @@ def seed_fields() -> tuple[gr.Number, gr.Checkbox]:
     )
     random = gr.Checkbox(
         True,
-        label="Random",
-        info="A new seed for every picture; -1 stands for it.",
+        label=Text("Random"),
+        info=Text("A new seed for every picture; -1 stands for it."),
         min_width=160,
         elem_id="random-seed",
     )
@@ -195,8 +211,8 @@ def number_field() -> gr.Slider:
         MAX_IMAGES,
         1,
         step=1,
-        label="Number of pictures",
-        info="With the seeds that follow.",
+        label=Text("Number of pictures"),
+        info=Text("With the seeds that follow."),
         elem_id="num-images",
     )
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from uso.config import ModelConfig
+from uso.language import Text
 from uso.web.api.calls import Calls, Inputs, plain_errors
 from uso.web.api.endpoints import offer
 from uso.web.page import html, scripts
@@ -14,7 +15,8 @@ from uso.web.page.events.pictures import PictureEvents, Shown
 from uso.web.page.form import pieces
 from uso.web.page.form.column import Bar, Form, bar, form, wire
 from uso.web.page.form.events import FormEvents
-from uso.web.page.gradio_fit import refuse_malformed
+from uso.web.page.gradio_fit import name_in_english, refuse_malformed
+from uso.web.page.labels import static_html, translate
 from uso.web.page.texts import EXAMPLES, TIPS
 
 CACHE_SECONDS = (3600, 24 * 3600)
@@ -61,11 +63,13 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
     with gr.Blocks(title="USO", analytics_enabled=False, delete_cache=CACHE_SECONDS) as page:
         with gr.Row(elem_id="masthead"):
             with gr.Column(scale=3, min_width=320):
-                gr.HTML(html.masthead())
+                gr.HTML(static_html(html.masthead))
             with gr.Column(scale=2, min_width=320, elem_id="who"):
-                model_state = gr.HTML(JobEvents(calls).tick()[0], elem_id="model-state", js_on_load=scripts.LIVE)
+                model_state = gr.HTML(
+                    static_html(lambda: JobEvents(calls).tick()[0]), elem_id="model-state", js_on_load=scripts.LIVE
+                )
                 account = gr.HTML("", elem_id="account")
-        gr.HTML(html.banner(config, reason), elem_id="banner")
+        gr.HTML(static_html(lambda: html.banner(config, reason)), elem_id="banner")
         with gr.Row():
             with gr.Column(scale=5, min_width=320, elem_id="fields"):
                 fields = form(config)
@@ -73,9 +77,9 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
             with gr.Column(scale=6, min_width=320, elem_id="result"):
                 live, shown, actions, history = _result(foot)
         examples = _examples(config)
-        gr.HTML(html.heading("Tips") + html.tips(TIPS[config.examples]))
-        gr.HTML(pieces.words(), visible="hidden", elem_id="words")
-        gr.HTML(pieces.drop_zones(), elem_id="drop")
+        gr.HTML(static_html(lambda: html.heading(Text("Tips")) + html.tips(TIPS[config.examples])))
+        gr.HTML(static_html(pieces.words), visible="hidden", elem_id="words")
+        gr.HTML(static_html(pieces.drop_zones), elem_id="drop")
         # Ids live in the page, not in the server's memory of the tab: one that slept for an hour still knows them.
         tab = gr.HTML("", visible="hidden", elem_id="tab")
         submitted = gr.HTML("", visible="hidden", elem_id="submitted")
@@ -96,7 +100,9 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
         _wire_pictures(page, PictureEvents(calls), inputs, live, shown, controls, actions)
         wire(FormEvents(calls), fields, foot)
         offer(calls, inputs)
+        translate(page)
     refuse_malformed(page)
+    name_in_english(page)
     return page
 
 
@@ -116,14 +122,14 @@ def _result(bar: Bar) -> tuple[Live, Shown, Actions, gr.HTML]:
     grid = gr.HTML("", elem_id="grid", js_on_load=scripts.PICK)
     facts = gr.HTML("", elem_id="facts", js_on_load=scripts.LOCAL_TIME)
     with gr.Row(elem_id="afterwards", visible=False) as row:
-        download = gr.DownloadButton("Download PNG", min_width=100, elem_id="download")
+        download = gr.DownloadButton(Text("Download PNG"), min_width=100, elem_id="download")
         actions = Actions(
-            gr.Button("Reuse all settings", min_width=100, elem_id="reuse-all"),
-            gr.Button("Reuse seed", min_width=100, elem_id="reuse-seed"),
-            gr.Button("Use as content", min_width=100, elem_id="use-content"),
-            gr.Button("Use as style", min_width=100, elem_id="use-style"),
+            gr.Button(Text("Reuse all settings"), min_width=100, elem_id="reuse-all"),
+            gr.Button(Text("Reuse seed"), min_width=100, elem_id="reuse-seed"),
+            gr.Button(Text("Use as content"), min_width=100, elem_id="use-content"),
+            gr.Button(Text("Use as style"), min_width=100, elem_id="use-style"),
         )
-    with gr.Accordion("Settings of this picture", open=False, visible=False, elem_id="settings-frame") as frame:
+    with gr.Accordion(Text("Settings of this picture"), open=False, visible=False, elem_id="settings-frame") as frame:
         settings = gr.HTML("", elem_id="settings")
     history = gr.HTML("", elem_id="history", js_on_load=scripts.PICK)
     picture_id = gr.HTML("", visible="hidden", elem_id="picture-id", js_on_load=scripts.MARK)
@@ -146,7 +152,8 @@ def _result(bar: Bar) -> tuple[Live, Shown, Actions, gr.HTML]:
 def _examples(config: ModelConfig) -> gr.Dataset:
     """The examples that suit the model."""
     offered = EXAMPLES[config.examples]
-    gr.HTML(html.heading("Examples", "One for each mode. Click one to fill in all the fields."))
+    title, hint = Text("Examples"), Text("One for each mode. Click one to fill in all the fields.")
+    gr.HTML(static_html(lambda: html.heading(title, hint)))
     return gr.Dataset(
         show_label=False,
         components=["html"],
@@ -225,6 +232,7 @@ def _wire_inputs(page: gr.Blocks, events: InputEvents, inputs: Inputs, controls:
     if events.config.limits.trained_size:
         size = [inputs.width, inputs.height]
         gr.on([field.change for field in size], plain_errors(events.sides), size, form.size.sides, **AT_ONCE)
+    page.load(plain_errors(events.examples), None, [controls.examples], **AT_ONCE)
     controls.examples.click(
         plain_errors(events.example), [controls.examples], list(inputs), js=scripts.filling(1), **AT_ONCE
     ).then(None, None, None, js=scripts.FILLED)

@@ -18,6 +18,7 @@ from uso.config import ModelConfig
 from uso.errors import OutputError, RequestError
 from uso.image_formats.kinds import kind_of
 from uso.images import MAX_PIXELS
+from uso.language import Text, joined, text_of
 from uso.request import GenerationRequest, ReferenceImage
 from uso.web.access.identity import Asker
 from uso.web.api.calls import Inputs, uploaded
@@ -42,7 +43,7 @@ class Restored(NamedTuple):
 
 
 def with_remarks(sentence: str, found: Restored) -> str:
-    return " ".join([sentence, *found.remarks])
+    return joined(sentence, *found.remarks)
 
 
 def brought(value: Any, max_pixels: int = MAX_PIXELS) -> tuple[str, output.SavedPicture]:
@@ -53,7 +54,7 @@ def brought(value: Any, max_pixels: int = MAX_PIXELS) -> tuple[str, output.Saved
     """
     file = uploaded(value, max_pixels)
     if file is None:
-        raise RequestError("Choose a PNG file that was made with USO.")
+        raise RequestError(Text("Choose a PNG file that was made with USO."))
     path = Path(value["path"])
     try:
         return file.name, output.read(path)
@@ -96,7 +97,9 @@ def _values(config: ModelConfig, values: dict[str, Any], remarks: list[str]) -> 
     kept = values.get("keep_input_size") is True  # then width and height follow from the content image
     width, height, longest = values.get("width"), values.get("height"), config.limits.kept_range[1]
     if kept and isinstance(width, int) and isinstance(height, int) and max(width, height) > longest:
-        remarks.append(_short(f"It is {width} × {height}; here Keep input size gives a long side of {longest}."))
+        remarks.append(
+            _short(Text("It is {} × {}; here Keep input size gives a long side of {}.", width, height, longest))
+        )
     taken: dict[str, Any] = {}
     for name in Inputs._fields:
         if name.endswith("_image") or name not in values:
@@ -108,7 +111,7 @@ def _values(config: ModelConfig, values: dict[str, Any], remarks: list[str]) -> 
             try:
                 taken[name] = getattr(GenerationRequest.create(config, **{name: values[name]}), name)
             except (RequestError, OverflowError) as error:
-                remarks.append(_short(str(error)))
+                remarks.append(_short(text_of(error)))
     return Inputs(**{name: taken.get(name, KEEP) for name in Inputs._fields})
 
 
@@ -117,14 +120,16 @@ def _differences(config: ModelConfig, saved: output.SavedPicture) -> list[str]:
     remarks, values = [], saved.values()
     if saved.model.get("name") != config.name:
         made_by = saved.model.get("title") or saved.model.get("name")
-        here = f"This page runs {config.title}, which makes a different picture."
-        remarks.append(_short(f"It was made with {made_by}. {here}"))
+        here = Text("This page runs {}, which makes a different picture.", config.title)
+        remarks.append(_short(joined(Text("It was made with {}.", made_by), here)))
         return remarks
     its, ours = html.loras(saved.model), html.loras(html.loras_of(config))
     if its != ours:
-        remarks.append(_short(f"Its LoRAs: {its or 'none'}. Those of this page: {ours or 'none'}."))
+        remarks.append(
+            _short(Text("Its LoRAs: {}. Those of this page: {}.", its or Text("none"), ours or Text("none")))
+        )
     if values.get("schedule", config.defaults.schedule) != config.defaults.schedule:
-        remarks.append(_short(f"Its schedule ({values['schedule']}) cannot be chosen on this page."))
+        remarks.append(_short(Text("Its schedule ({}) cannot be chosen on this page.", values["schedule"])))
     return remarks
 
 
@@ -133,19 +138,29 @@ def _images(
 ) -> dict[str, str | None]:
     """The image fields, as paths of new files among the uploads. Missing images are named in `remarks`."""
     fields: dict[str, str | None] = {}
-    missing = []
+    missing: list[Text] = []
     for kind, names in (("content_images", ["content_image"]), ("style_images", ["style_image", "extra_style_image"])):
         entries = saved.record["request"][kind]
         for name, entry in zip(names, [*entries, *[None] * len(names)], strict=False):
             found = find(entry["sha256"]) if entry else None
             fields[name] = None if found is None else _put(found, entry["name"])
             if entry and found is None:
-                missing.append(f"the {kind.split('_')[0]} image “{entry['name'][:60]}”")
+                missing.append(
+                    Text("the content image “{}”", entry["name"][:60])
+                    if kind == "content_images"
+                    else Text("the style image “{}”", entry["name"][:60])
+                )
         if len(entries) > len(names):
-            remarks.append(f"It used {len(entries)} {kind.replace('_', ' ')}; this page takes {len(names)}.")
-    if missing:
-        what = "it" if len(missing) == 1 else "them"
-        remarks.append(_short(f"Add {', '.join(missing)} again; this page cannot bring {what} back."))
+            remarks.append(
+                Text("It used {} content images; this page takes {}.", len(entries), len(names))
+                if kind == "content_images"
+                else Text("It used {} style images; this page takes {}.", len(entries), len(names))
+            )
+    if len(missing) == 1:
+        remarks.append(_short(Text("Add {} again; this page cannot bring it back.", missing[0])))
+    elif missing:
+        listed = joined(*missing, between=", ")
+        remarks.append(_short(Text("Add {} again; this page cannot bring them back.", listed)))
     return fields
 
 
@@ -156,7 +171,7 @@ def _strengths(saved: output.SavedPicture, remarks: list[str]) -> dict[str, floa
         styles = [1.0] * len(saved.record["request"]["style_images"])
         strengths = check_style_strengths(saved.values().get("style_strengths"), styles)
     except RequestError as error:
-        remarks.append(_short(str(error)))
+        remarks.append(_short(text_of(error)))
         strengths = ()
     return dict(zip(names, [*strengths, 1.0, 1.0], strict=False))
 
@@ -195,4 +210,6 @@ def _put(image: ReferenceImage, name: str) -> str | None:
 def _short(sentence: str) -> str:
     """A sentence that contains foreign text, cut to a length that can be shown and made valid Unicode."""
     valid = sentence.encode("utf-8", "replace").decode()
+    if valid == sentence and len(valid) <= MAX_SENTENCE:
+        return sentence
     return valid if len(valid) <= MAX_SENTENCE else f"{valid[:MAX_SENTENCE]} ..."

@@ -4,89 +4,102 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uso.config import ROOT, ExampleSet
+from uso.language import Text
 
 EXAMPLES_FOLDER = ROOT / "assets" / "examples"
 
-PROMPT_PLACEHOLDER = "Describe the picture in a sentence. Leave it empty to keep the layout of the content image."
+PROMPT_PLACEHOLDER = Text("Describe the picture in a sentence. Leave it empty to keep the layout of the content image.")
 
-RESTORE = "Drop a PNG made with USO here to fill in its settings. Its reference images come back if they are yours."
+RESTORE = Text(
+    "Drop a PNG made with USO here to fill in its settings. Its reference images come back if they are yours."
+)
 
 REFERENCE_HINTS = {
-    "content": "Who or what to show",
-    "style": "How it should look",
-    "extra-style": "A second style",
+    "content": Text("Who or what to show"),
+    "style": Text("How it should look"),
+    "extra-style": Text("A second style"),
 }
 """What an empty image field says, by its id."""
 
 SCRIPT_WORDS = {
-    "rounded": "{typed} became {value}: a multiple of {step} from {min} to {max}.",
-    "filled": "Filled in: {fields}.",
-    "unchanged": "The fields hold all of this already.",
-    "offer": "{name} was made with USO.",
-    "last-seed": "The picture shown has the seed {seed}.",
+    "rounded": Text("{typed} became {value}: a multiple of {step} from {min} to {max}."),
+    "filled": Text("Filled in: {fields}."),
+    "unchanged": Text("The fields hold all of this already."),
+    "offer": Text("{name} was made with USO."),
+    "last-seed": Text("The picture shown has the seed {seed}."),
 }
 """What scripts in the browser say, with names for what they fill in."""
 
 DROP_ZONES = {
-    "content": "Content: who or what to show",
-    "style": "Style: how it should look",
-    "extra-style": "Extra style: a second style",
-    "settings": "Bring back the settings of a picture made with USO",
+    "content": Text("Content: who or what to show"),
+    "style": Text("Style: how it should look"),
+    "extra-style": Text("Extra style: a second style"),
+    "settings": Text("Bring back the settings of a picture made with USO"),
 }
 """By where a dropped image goes."""
 
-DROP_ANYWHERE = "Anywhere else: into the first of these fields that is free."
+DROP_ANYWHERE = Text("Anywhere else: into the first of these fields that is free.")
 
 Tip = tuple[str, str]
 """Heading and text."""
 
 _LAYOUT: Tip = (
-    "The same layout in another style",
-    "Give a content image and a style image and leave the prompt empty. "
-    "Keep input size gives the picture the shape of the content image.",
+    Text("The same layout in another style"),
+    Text(
+        "Give a content image and a style image and leave the prompt empty. "
+        "Keep input size gives the picture the shape of the content image."
+    ),
 )
 _ONE_OR_TWO: Tip = (
-    "One style, or a mixture of two",
-    "With a style image alone, the prompt describes what is shown. An extra style image mixes in a second style.",
+    Text("One style, or a mixture of two"),
+    Text("With a style image alone, the prompt describes what is shown. An extra style image mixes in a second style."),
 )
 
-STRENGTHS = "0 leaves a style out, 2 counts it twice. Two styles mix by their strengths: 1.4 and 0.6 is 70 : 30."
+STRENGTHS = Text("0 leaves a style out, 2 counts it twice. Two styles mix by their strengths: 1.4 and 0.6 is 70 : 30.")
 
 TIPS: dict[ExampleSet, tuple[Tip, ...]] = {
     "photographs": (
         (
-            "A subject in a new scene",
-            "Give a content image and describe the scene in a natural sentence: "
-            "“The cat sits on a window sill, rain outside.”",
+            Text("A subject in a new scene"),
+            Text(
+                "Give a content image and describe the scene in a natural sentence: "
+                "“The cat sits on a window sill, rain outside.”"
+            ),
         ),
         (
-            "The same picture, restyled by words",
-            "Give a content image and an instruction: “Transform the style into watercolour.”",
+            Text("The same picture, restyled by words"),
+            Text("Give a content image and an instruction: “Transform the style into watercolour.”"),
         ),
         _LAYOUT,
         _ONE_OR_TWO,
         (
-            "People: choose the framing",
-            "For a half-body prompt give a half-body close-up. If pose or framing change, give a full-body image.",
+            Text("People: choose the framing"),
+            Text(
+                "For a half-body prompt give a half-body close-up. If pose or framing change, give a full-body image."
+            ),
         ),
     ),
     "drawn": (
         (
-            "A subject in a new scene",
-            "Give a content image and say what it shows and where it is: “The owl stands in the snow at night.” "
-            "A subject that the model has not seen comes out less accurately.",
+            Text("A subject in a new scene"),
+            Text(
+                "Give a content image and say what it shows and where it is: “The owl stands in the snow at night.” "
+                "A subject that the model has not seen comes out less accurately."
+            ),
         ),
         (
-            "The same picture, restyled by words",
-            "Give a content image and an instruction: “Transform the style into a woodcut.”",
+            Text("The same picture, restyled by words"),
+            Text("Give a content image and an instruction: “Transform the style into a woodcut.”"),
         ),
         _LAYOUT,
         _ONE_OR_TWO,
         (
-            "What this model knows",
-            "One animal, plant, vehicle or thing such as a fox, a rose, a rocket or a teapot, in a place such as a "
-            "forest, a beach, a city or under water, by day, at sunset, at night or in fog. Photographs and people "
-            "need FLUX.1-dev.",
+            Text("What this model knows"),
+            Text(
+                "One animal, plant, vehicle or thing such as a fox, a rose, a rocket or a teapot, in a place such as a "
+                "forest, a beach, a city or under water, by day, at sunset, at night or in fog. Photographs and people "
+                "need FLUX.1-dev."
+            ),
         ),
     ),
 }
@@ -109,29 +122,29 @@ class Example:
 
 
 _PHOTOGRAPHS = (
-    Example("Text only", "A lighthouse on a cliff at dusk, waves below, warm light in its windows."),
+    Example(Text("Text only"), "A lighthouse on a cliff at dusk, waves below, warm light in its windows."),
     Example(
-        "Subject in a new scene",
+        Text("Subject in a new scene"),
         "The astronaut drinks coffee at a small table in a sunny garden, half-body portrait.",
         content="astronaut.jpg",
     ),
     Example(
-        "Restyled by words",
+        Text("Restyled by words"),
         "Transform the style into watercolour.",
         content="coffee.jpg",
         keep_input_size=True,
     ),
-    Example("One style", "A harbour with small boats in the morning.", style="woodcut.jpg"),
-    Example("Two styles", "A tree on a hill in the wind.", style="oil.jpg", extra_style="poster.png"),
+    Example(Text("One style"), "A harbour with small boats in the morning.", style="woodcut.jpg"),
+    Example(Text("Two styles"), "A tree on a hill in the wind.", style="oil.jpg", extra_style="poster.png"),
     Example(
-        "Subject, style and a scene",
+        Text("Subject, style and a scene"),
         "The cat sits on a window sill, rain outside.",
         content="cat.jpg",
         style="watercolour.jpg",
     ),
-    Example("Layout kept, style changed", content="rocket.jpg", style="oil.jpg", keep_input_size=True),
+    Example(Text("Layout kept, style changed"), content="rocket.jpg", style="oil.jpg", keep_input_size=True),
     Example(
-        "Subject and two styles",
+        Text("Subject and two styles"),
         "The photographer stands at the edge of the sea.",
         content="photographer.jpg",
         style="mosaic.jpg",
@@ -142,35 +155,35 @@ _PHOTOGRAPHS = (
 # Sentences like those the demo model was trained on, with words and scenes that occur in them. They begin with "The",
 # except one that names a style, which is no sentence and begins in lower case.
 _DRAWN = (
-    Example("Text only", "a watercolour of a cactus in a desert"),
-    Example("Subject in a new scene", "The owl stands in the snow at night.", content="drawn/owl.png"),
+    Example(Text("Text only"), "a watercolour of a cactus in a desert"),
+    Example(Text("Subject in a new scene"), "The owl stands in the snow at night.", content="drawn/owl.png"),
     Example(
-        "Restyled by words",
+        Text("Restyled by words"),
         "Transform the style into a woodcut.",
         content="drawn/snowman.png",
         keep_input_size=True,
     ),
-    Example("One style", "The mushroom grows in a forest.", style="drawn/stained-glass.png"),
+    Example(Text("One style"), "The mushroom grows in a forest.", style="drawn/stained-glass.png"),
     Example(
-        "Two styles",
+        Text("Two styles"),
         "The tulip grows in a meadow at sunset.",
         style="drawn/watercolour.png",
         extra_style="drawn/woodcut.png",
     ),
     Example(
-        "Subject, style and a scene",
+        Text("Subject, style and a scene"),
         "The robot stands in a forest.",
         content="drawn/robot.png",
         style="drawn/watercolour.png",
     ),
     Example(
-        "Layout kept, style changed",
+        Text("Layout kept, style changed"),
         content="drawn/castle.png",
         style="drawn/stained-glass.png",
         keep_input_size=True,
     ),
     Example(
-        "Subject and two styles",
+        Text("Subject and two styles"),
         "The fox stands on a road at night.",
         content="drawn/fox.png",
         style="drawn/woodcut.png",

@@ -41,6 +41,10 @@ SIENNA = gr.themes.Color(
 )
 
 
+CHINESE = ("PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "Noto Sans SC")
+"""Fonts of the systems themselves, for what the first ones lack."""
+
+
 def page_theme() -> gr.themes.Base:
     return gr.themes.Base(
         primary_hue=SIENNA,
@@ -49,7 +53,7 @@ def page_theme() -> gr.themes.Base:
         text_size="md",
         spacing_size="md",
         radius_size="md",
-        font=[gr.themes.LocalFont("Source Sans Pro", weights=(400, 700)), "system-ui", "sans-serif"],
+        font=[gr.themes.LocalFont("Source Sans Pro", weights=(400, 700)), "system-ui", *CHINESE, "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
     ).set(
         body_background_fill="*neutral_100",

@@ -25,6 +25,7 @@ from PIL import Image
 from uso import output
 from uso.errors import OutputError
 from uso.files import private_folder
+from uso.language import Text
 from uso.web.jobs.job import Job, Picture, digest
 from uso.web.store.instance import Instance
 from uso.web.store.schema import bring_up_to_date
@@ -126,9 +127,11 @@ class Ledger:
                 self._missed.popleft()
             fault = ""
         except OutputError as error:
-            fault = f"Pictures cannot be saved in the output folder ({getattr(error.__cause__, 'strerror', error)})."
+            fault = Text(
+                "Pictures cannot be saved in the output folder ({}).", getattr(error.__cause__, "strerror", error)
+            )
         except (OSError, sqlite3.Error) as error:
-            fault = f"The record of pictures cannot be used ({getattr(error, 'strerror', error)})."
+            fault = Text("The record of pictures cannot be used ({}).", getattr(error, "strerror", error))
         if fault != self.fault and not self._closed:
             logger.error("%s: %s", self.folder, fault or "Pictures can be saved and recorded again.")
         self.fault = fault

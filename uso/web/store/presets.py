@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from uso.errors import RequestError
+from uso.language import Text
 from uso.web.store.ledger import Ledger
 
 FORMAT = "uso-preset/1"
@@ -24,7 +25,7 @@ MAX_BYTES = 64_000
 Fields = dict[str, Any]
 """A value for each field, by name."""
 
-NOBODY = "This browser keeps no cookies, so presets cannot be kept here. Export them to files instead."
+NOBODY = Text("This browser keeps no cookies, so presets cannot be kept here. Export them to files instead.")
 
 
 def presets(ledger: Ledger, owner: str | None) -> dict[str, Fields]:
@@ -46,7 +47,7 @@ def save(ledger: Ledger, owner: str | None, name: Any, fields: Fields) -> str:
     with ledger.transaction() as db:
         others = "SELECT count(*) FROM presets WHERE owner = ? AND name != ?"
         if db.execute(others, (owner, name)).fetchone()[0] >= MOST:
-            raise RequestError(f"You have {MOST} presets, and no more can be kept. Delete one first.")
+            raise RequestError(Text("You have {} presets, and no more can be kept. Delete one first.", MOST))
         db.execute("INSERT OR REPLACE INTO presets (owner, name, fields) VALUES (?, ?, ?)", (owner, name, text))
     return name
 
@@ -60,7 +61,7 @@ def rename(ledger: Ledger, owner: str | None, name: Any, new: Any) -> str:
     new = _name(new)
     with ledger.transaction() as db:
         if new != name and db.execute(_ONE, (owner, new)).fetchone():
-            raise RequestError(f"There is a preset “{new}” already. Choose another name.")
+            raise RequestError(Text("There is a preset “{}” already. Choose another name.", new))
         if not db.execute("UPDATE presets SET name = ? WHERE owner = ? AND name = ?", (new, owner, name)).rowcount:
             raise RequestError(MISSING)
     return new
@@ -78,7 +79,7 @@ def delete(ledger: Ledger, owner: str | None, name: Any) -> None:
 
 
 _ONE = "SELECT fields FROM presets WHERE owner = ? AND name = ?"
-MISSING = "There is no such preset any more. Choose one first."
+MISSING = Text("There is no such preset any more. Choose one first.")
 
 
 def preset(ledger: Ledger, owner: str | None, name: Any) -> Fields:
@@ -119,16 +120,18 @@ def from_file(data: bytes) -> tuple[str, Fields]:
         fields = content["fields"]
         text = _text(fields)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RequestError("This file is no preset of USO. Choose a .json file that was exported here.") from error
+        raise RequestError(
+            Text("This file is no preset of USO. Choose a .json file that was exported here.")
+        ) from error
     return _name(content.get("name")), json.loads(text)
 
 
 def _name(name: Any) -> str:
     name = " ".join(name.split()) if isinstance(name, str) else ""
     if not name:
-        raise RequestError("Give the preset a name.")
+        raise RequestError(Text("Give the preset a name."))
     if len(name) > MAX_NAME or not name.isprintable():
-        raise RequestError(f"A preset's name has at most {MAX_NAME} printable characters.")
+        raise RequestError(Text("A preset's name has at most {} printable characters.", MAX_NAME))
     return name
 
 
@@ -142,12 +145,12 @@ def _text(fields: Any) -> str:
     if not isinstance(fields, dict) or not all(
         isinstance(name, str) and isinstance(value, plain) for name, value in fields.items()
     ):
-        raise RequestError("A preset holds texts, numbers and switches only.")
+        raise RequestError(Text("A preset holds texts, numbers and switches only."))
     text = json.dumps(fields, ensure_ascii=False)
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:
-        raise RequestError("The preset holds half of a character (a lone surrogate). Type it again.") from error
+        raise RequestError(Text("The preset holds half of a character (a lone surrogate). Type it again.")) from error
     if size > MAX_BYTES:
-        raise RequestError(f"The preset takes more than {MAX_BYTES // 1000} kB. Shorten the prompt.")
+        raise RequestError(Text("The preset takes more than {} kB. Shorten the prompt.", MAX_BYTES // 1000))
     return text

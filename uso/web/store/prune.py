@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from uso.language import Text, joined
 from uso.output import REFERENCES
 from uso.web.settings import ServerSettings
 from uso.web.store.deletion import finish_removals
@@ -83,14 +84,20 @@ class Hold:
 
 def notice(settings: ServerSettings) -> str:
     """How long pictures are kept, as a message for the page; empty if they are kept for good."""
-    rules = []
-    if settings.prune_days is not None:
-        rules.append(f"after {settings.prune_days:g} days")
-    if settings.prune_gb is not None:
-        rules.append(f"oldest first when all together take more than {settings.prune_gb:g} GB")
-    if not rules:
+    days, most = settings.prune_days, settings.prune_gb
+    if days is None and most is None:
         return ""
-    return f"This server removes pictures {' and '.join(rules)}. Download what you want to keep."
+    if most is None:
+        rule = Text("This server removes pictures after {:g} days.", days)
+    elif days is None:
+        rule = Text("This server removes pictures oldest first when all together take more than {:g} GB.", most)
+    else:
+        rule = Text(
+            "This server removes pictures after {:g} days and oldest first when all together take more than {:g} GB.",
+            days,
+            most,
+        )
+    return joined(rule, Text("Download what you want to keep."))
 
 
 def prune(settings: ServerSettings, ledger: Ledger, now: float | None = None, hold: Hold | None = None) -> int:

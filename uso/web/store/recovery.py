@@ -19,6 +19,7 @@ from PIL import Image
 from uso import output
 from uso.errors import OutputError
 from uso.files import private_folder
+from uso.language import Text
 from uso.web.jobs.job import Picture, digest
 from uso.web.store.deletion import finish_removals
 from uso.web.store.instance import Instance
@@ -26,9 +27,9 @@ from uso.web.store.ledger import FOLDER, Ledger
 
 logger = logging.getLogger(__name__)
 
-CUT_OFF = "The server was restarted before the picture was finished. Send it again."
+CUT_OFF = Text("The server was restarted before the picture was finished. Send it again.")
 
-CUT_SHORT = "The server was restarted before all pictures were finished. Send it again for the others."
+CUT_SHORT = Text("The server was restarted before all pictures were finished. Send it again for the others.")
 
 _MADE = "SELECT COUNT(*) + (SELECT deleted FROM jobs WHERE id = :id) FROM pictures WHERE job = :id"
 """How many pictures of a job there are or were."""

@@ -9,12 +9,14 @@ import gradio as gr
 
 from uso.errors import OutputError, RequestError
 from uso.images import keep_input_size, upright_size
+from uso.language import ENGLISH, Text, spoken, text_of
 from uso.web.access.identity import asker_of
 from uso.web.api.calls import Calls, Inputs, uploaded
 from uso.web.page import html
 from uso.web.page.inputs import KEEP, UNCHANGED, example_values, sides_class
 from uso.web.page.renditions import renditions
 from uso.web.page.restore import brought, entitled, restored, with_remarks
+from uso.web.page.texts import EXAMPLES
 
 
 class InputEvents:
@@ -46,12 +48,12 @@ class InputEvents:
             if not keep:
                 return "", field, field
             if reference is None:
-                return html.note("Keep input size needs a content image."), field, field
+                return html.note(Text("Keep input size needs a content image.")), field, field
             size = upright_size(reference.data, reference.name, most)
             width, height = keep_input_size(*size, *self.config.limits.kept_range)
         except RequestError as error:
-            return html.note(str(error), bad=True), field, field
-        note = f"The picture will be {width} × {height}; the content image is {size[0]} × {size[1]}."
+            return html.note(text_of(error), bad=True), field, field
+        note = Text("The picture will be {} × {}; the content image is {} × {}.", width, height, size[0], size[1])
         if self.config.limits.trained_size:  # its sliders are for sizes that it draws badly
             return html.note(note), field, field
         kept = (gr.update(interactive=False, value=side) for side in (width, height))
@@ -71,6 +73,12 @@ class InputEvents:
         """The row of width and height, which a model with one good size shows only with another."""
         return gr.update(elem_classes=sides_class(self.config, width, height))
 
+    def examples(self, request: gr.Request) -> Any:
+        """When the page loads: the examples in another language than that in which the page was made."""
+        if spoken() == ENGLISH:
+            return KEEP
+        return gr.update(samples=[[html.card(example)] for example in EXAMPLES[self.config.examples]])
+
     def example(self, index: int) -> Inputs:
         """All inputs of an example."""
         return example_values(self.config, index)
@@ -82,7 +90,7 @@ class InputEvents:
         try:
             name, saved = await self.calls.read(request, brought, file, self.calls.max_pixels)
         except (RequestError, OutputError) as error:
-            return html.note(str(error), bad=True), *UNCHANGED
+            return html.note(text_of(error), bad=True), *UNCHANGED
         source = await asyncio.to_thread(entitled, self.ledger, asker_of(request), saved)
         found = await asyncio.to_thread(restored, self.config, saved, source, self.queue.settings.output)
-        return html.note(with_remarks(f"The settings of {name} are filled in.", found)), *found.inputs
+        return html.note(with_remarks(Text("The settings of {} are filled in.", name), found)), *found.inputs

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from uso.errors import USOError
+from uso.language import Text, text_of, tr
 from uso.web.access.identity import Asker, asker_of
 from uso.web.api.calls import Calls, Inputs
 from uso.web.jobs.job import Job, JobStatus, ServerStatus
@@ -55,7 +56,7 @@ class JobEvents:
         try:
             job = await self.calls.submit(Inputs(*values), request, tab if history.is_id(tab) else "")
         except USOError as error:
-            return html.refusal(str(error), element_of(error)), KEEP
+            return html.refusal(text_of(error), element_of(error)), KEEP
         return "", job.id
 
     async def watch(self, tab: Any, submitted: Any, request: gr.Request) -> AsyncGenerator[Live, None]:
@@ -92,7 +93,7 @@ class JobEvents:
         words = html.job_state(last, self.queue.status)
         if last in lost and len(lost) > 1:
             words = html.refusal(
-                f"The server was restarted before {len(lost)} of your requests were finished. Send them again."
+                Text("The server was restarted before {} of your requests were finished. Send them again.", len(lost))
             )
         stopped = html.preview(last) if last.state == "cancelled" and last.preview else ""
         return Live(status=words, preview=stopped, arrived=pictures[-1].id if pictures else KEEP)
@@ -107,7 +108,7 @@ class JobEvents:
         waiting = [job for job in jobs if not job.status.over and not job.stop.is_set()]
         job = _current(waiting)
         if job is not None and self.queue.cancel(job.id):
-            return gr.update(interactive=False, value="Stopping ...")
+            return gr.update(interactive=False, value=tr("Stopping ..."))
         return KEEP
 
     def stop_one(self, chosen: gr.EventData, request: gr.Request) -> None:
@@ -124,7 +125,7 @@ class JobEvents:
         state = html.model_state(status, self.queue.loading_seconds, device)
         settled = status.state in ("ready", "failed")
         over = all(worker.status.state in ("ready", "failed") for worker in self.queue.workers)
-        words = "Generate" if settled else "Generate when ready"
+        words = tr("Generate") if settled else tr("Generate when ready")
         button = gr.update(value=words, interactive=False) if status.state == "failed" else gr.update(value=words)
         every = TICK_SECONDS if self.queue.loading_seconds < EAGER_SECONDS else LATER_TICK_SECONDS
         return state, button, gr.update(value=every, active=not over)
@@ -185,4 +186,4 @@ def _current(jobs: Sequence[Job] | Iterable[Job]) -> Job | None:
 
 
 def _stop_button(on: bool) -> Any:
-    return gr.update(interactive=on, value="Stop")
+    return gr.update(interactive=on, value=tr("Stop"))

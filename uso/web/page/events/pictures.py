@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from uso.language import Text
 from uso.web.access.identity import Asker, asker_of
 from uso.web.api.calls import Calls, handed_out
 from uso.web.jobs.job import NAME_LETTERS
@@ -19,7 +20,7 @@ from uso.web.store.ledger import Remembered
 
 logger = logging.getLogger(__name__)
 
-GONE = "That picture is no longer on the server."
+GONE = Text("That picture is no longer on the server.")
 
 
 class Shown(NamedTuple):
@@ -88,7 +89,7 @@ class PictureEvents:
         if saved is None:
             return html.refusal(GONE), KEEP, *UNCHANGED
         filled = await asyncio.to_thread(restored, self.config, saved, saved, self.queue.settings.output)
-        message = html.idle(with_remarks("The settings of this picture are filled in.", filled))
+        message = html.idle(with_remarks(Text("The settings of this picture are filled in."), filled))
         return message, gr.update(open=True), *filled.inputs
 
     def reuse_seed(self, picture_id: Any, request: gr.Request) -> tuple[Any, Any, Any]:
@@ -97,23 +98,25 @@ class PictureEvents:
         if found is None:
             return html.refusal(GONE), KEEP, KEEP
         seed = found.picture.seed
-        return html.idle(f"The seed {seed} is filled in."), seed, gr.update(open=True)
+        return html.idle(Text("The seed {} is filled in.", seed)), seed, gr.update(open=True)
 
     def as_content(self, picture_id: Any, request: gr.Request) -> tuple[Any, Any]:
         """(message, the content image)."""
-        return self._as_input(picture_id, request, "content image")
+        return self._as_input(picture_id, request, Text("content image"))
 
     def as_style(self, picture_id: Any, style: Any, extra_style: Any, request: gr.Request) -> tuple[Any, Any, Any]:
         """Into the first free field, or else into the first: (message, both style images)."""
         second = style is not None and extra_style is None
-        message, path = self._as_input(picture_id, request, "extra style image" if second else "style image")
+        message, path = self._as_input(
+            picture_id, request, Text("extra style image") if second else Text("style image")
+        )
         return (message, KEEP, path) if second else (message, path, KEEP)
 
     def _as_input(self, picture_id: Any, request: gr.Request, field: str) -> tuple[str, Any]:
         found = history.own(self.ledger, asker_of(request).owner, picture_id)
         try:
             if found is not None:
-                return html.idle(f"This picture is now the {field}."), handed_out(found.picture)
+                return html.idle(Text("This picture is now the {}.", field)), handed_out(found.picture)
         except OSError:
             pass
         return html.refusal(GONE), KEEP
@@ -133,8 +136,10 @@ class PictureEvents:
         try:
             path = handed_out(picture)
         except OSError as error:
-            sentence = f"The picture is saved as {picture.path.name} on the server, but cannot be shown"
-            return shown._replace(message=html.refusal(f"{sentence} ({error.strerror})."))
+            sentence = Text(
+                "The picture is saved as {} on the server, but cannot be shown ({}).", picture.path.name, error.strerror
+            )
+            return shown._replace(message=html.refusal(sentence))
         return shown._replace(picture=path, download=gr.update(value=path))
 
     def _grid(self, remembered: Remembered) -> str:

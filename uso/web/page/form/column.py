@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from uso.config import ModelConfig
+from uso.language import Text
 from uso.modes import NOTHING
 from uso.web.api.calls import Inputs, plain_errors
 from uso.web.page import html, scripts
@@ -21,6 +22,7 @@ from uso.web.page.inputs import (
     size_fields,
     strength_fields,
 )
+from uso.web.page.labels import static_html
 from uso.web.page.texts import REFERENCE_HINTS, RESTORE
 
 AT_ONCE: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
@@ -61,7 +63,10 @@ class Bar(NamedTuple):
 
 def form(config: ModelConfig) -> Form:
     """The inputs, the advanced ones folded."""
-    filled = gr.HTML(pieces.notice(("generate", "Generate now"), ("close", "Close")), elem_id="filled")
+    filled = gr.HTML(
+        static_html(lambda: pieces.notice(("generate", Text("Generate now")), ("close", Text("Close")))),
+        elem_id="filled",
+    )
     with gr.Group(elem_id="prompt-frame"):
         prompt = prompt_field()
         tokens = gr.HTML("", elem_id="tokens")
@@ -71,20 +76,25 @@ def form(config: ModelConfig) -> Form:
         for elem_id, hint in REFERENCE_HINTS.items():
             with gr.Column(min_width=80, elem_classes="uso-reference"):
                 references.append(reference_field(elem_id, hint))
-                lenses.append(gr.Button("As the model sees it", size="sm", elem_id=f"look-at-{elem_id}"))
+                lenses.append(gr.Button(Text("As the model sees it"), size="sm", elem_id=f"look-at-{elem_id}"))
     strengths = strength_fields()
-    gr.HTML(pieces.notice(("restore", "Restore its settings"), ("close", "Close")), elem_id="offer")
+    gr.HTML(
+        static_html(lambda: pieces.notice(("restore", Text("Restore its settings")), ("close", Text("Close")))),
+        elem_id="offer",
+    )
     note = gr.HTML("", elem_id="note")
     size = size_fields(config)
     number = number_field()
-    with gr.Accordion("Advanced", open=False, elem_id="advanced") as advanced:
+    with gr.Accordion(Text("Advanced"), open=False, elem_id="advanced") as advanced:
         advanced_inputs = advanced_fields(config)
         with gr.Row(elem_id="seed-row"):
             seed, random = seed_fields()
         gr.HTML("", elem_id="last-seed")
-    with gr.Accordion("Restore from a picture", open=False, elem_id="restore-frame"):
-        gr.HTML(html.note(RESTORE))
-        file = gr.File(label="A PNG made with USO", file_types=[".png"], height=120, elem_id="restore", buttons=[])
+    with gr.Accordion(Text("Restore from a picture"), open=False, elem_id="restore-frame"):
+        gr.HTML(static_html(lambda: html.note(RESTORE)))
+        file = gr.File(
+            label=Text("A PNG made with USO"), file_types=[".png"], height=120, elem_id="restore", buttons=[]
+        )
         restored = gr.HTML("", elem_id="restored", js_on_load=scripts.LIVE)
     look = gr.HTML("", elem_id="look", js_on_load=scripts.OPEN_LOOK)
     place = gr.HTML("", visible="hidden", elem_id="place", js_on_load=scripts.PLACE)
@@ -108,11 +118,15 @@ def form(config: ModelConfig) -> Form:
 def bar() -> Bar:
     """Generate, Stop, what will be made and what is going on. After the inputs, wherever it is on the screen."""
     with gr.Column(elem_id="bar"):
-        plan = gr.HTML(pieces.plan(NOTHING.plan, None), elem_id="plan", js_on_load=scripts.DESCRIBE)
+        plan = gr.HTML(
+            static_html(lambda: pieces.plan(NOTHING.plan, None)), elem_id="plan", js_on_load=scripts.DESCRIBE
+        )
         with gr.Row(elem_id="actions"):
-            generate = gr.Button("Generate", variant="primary", scale=3, min_width=120, elem_id="generate")
-            stop = gr.Button("Stop", variant="secondary", scale=1, min_width=80, interactive=False, elem_id="stop")
-        status = gr.HTML(html.idle(), elem_id="status", js_on_load=scripts.LIVE)
+            generate = gr.Button(Text("Generate"), variant="primary", scale=3, min_width=120, elem_id="generate")
+            stop = gr.Button(
+                Text("Stop"), variant="secondary", scale=1, min_width=80, interactive=False, elem_id="stop"
+            )
+        status = gr.HTML(static_html(html.idle), elem_id="status", js_on_load=scripts.LIVE)
         message = gr.HTML("", elem_id="message", js_on_load=scripts.LIVE)
     return Bar(plan, generate, stop, status, message)
 

@@ -7,7 +7,9 @@ import gradio as gr
 
 from uso.checks import MAX_PROMPT_CHARACTERS, check_whole, is_number
 from uso.errors import RequestError
+from uso.language import Text
 from uso.modes import NOTHING, Mode, mode_of
+from uso.readable import foreign_note
 from uso.request import RANDOM_SEED
 from uso.web.access.identity import asker_of
 from uso.web.api.calls import IMAGE_FIELDS, Calls, Inputs, handed_out, uploaded
@@ -33,7 +35,10 @@ class FormEvents:
         tokens = None
         if text and len(text) <= MAX_PROMPT_CHARACTERS:
             tokens = await asyncio.to_thread(self.calls.queue.count_tokens, text)
-        return plan, pieces.tokens(tokens, self.config.max_sequence_length)
+        note = foreign_note(text, self.config.title)
+        if note and self.calls.queue.translator.active:
+            note = Text("The prompt will be translated into English.")
+        return plan, pieces.tokens(tokens, self.config.max_sequence_length) + html.note(note or "")
 
     def viewer(self, field: str) -> Any:
         """The event that shows the reference of a field as the model sees it, beside the file's own picture."""
@@ -49,7 +54,7 @@ class FormEvents:
     def _look(self, field: str, value: Any, content_size: Any) -> str:
         reference = uploaded(value, self.calls.max_pixels)
         if reference is None:
-            raise RequestError("There is no image here any more. Choose its file again.")
+            raise RequestError(Text("There is no image here any more. Choose its file again."))
         limits = self.config.limits
         if field == "content":
             side = check_whole("content_size", content_size, limits.min_content_size, limits.max_content_size)
@@ -57,7 +62,7 @@ class FormEvents:
         else:
             view = style_view(self.config, reference)
         width, height = reference.image.size
-        given = f"Your image: {reference.name}, {width} × {height} pixels."
+        given = Text("Your image: {}, {} × {} pixels.", reference.name, width, height)
         return pieces.look(field, REFERENCES[field], pieces.views(given, view))
 
     def place(self, chosen: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
@@ -71,11 +76,11 @@ class FormEvents:
             path = None
         if path is None:
             return html.refusal(GONE), *[KEEP] * len(_CALLED)
-        said = html.idle(f"This picture is now the {_CALLED[field]}.")
+        said = html.idle(Text("This picture is now the {}.", _CALLED[field]))
         return said, *(path if name == field else KEEP for name in _CALLED)
 
 
-_CALLED = {"content": "content image", "style": "style image", "extra-style": "extra style image"}
+_CALLED = {"content": Text("content image"), "style": Text("style image"), "extra-style": Text("extra style image")}
 """What sentences call the image fields, by their ids."""
 
 

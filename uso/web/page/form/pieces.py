@@ -3,25 +3,26 @@
 import time
 from html import escape
 
+from uso.language import told, tr
 from uso.web.page.form.views import View, data_url
 from uso.web.page.texts import DROP_ANYWHERE, DROP_ZONES, SCRIPT_WORDS
 
 
 def words() -> str:
     """What scripts in the browser say (`static/words.js`). Names in braces are filled in there."""
-    return "".join(f'<span data-word="{name}">{escape(text)}</span>' for name, text in SCRIPT_WORDS.items())
+    return "".join(f'<span data-word="{name}">{escape(told(text))}</span>' for name, text in SCRIPT_WORDS.items())
 
 
 def notice(*buttons: tuple[str, str]) -> str:
     """A line that scripts show when there is something to say, with buttons: (what it does, its words)."""
-    made = "".join(f'<button type="button" data-do="{does}">{escape(text)}</button>' for does, text in buttons)
+    made = "".join(f'<button type="button" data-do="{does}">{escape(told(text))}</button>' for does, text in buttons)
     return f'<div class="uso-notice" data-notice hidden><span role="status"></span><span>{made}</span></div>'
 
 
 def drop_zones() -> str:
     """What lies over the page while a file is dragged over it."""
-    zones = "".join(f'<div data-zone="{zone}">{escape(text)}</div>' for zone, text in DROP_ZONES.items())
-    return f"<div data-zones hidden>{zones}<p>{escape(DROP_ANYWHERE)}</p></div>"
+    zones = "".join(f'<div data-zone="{zone}">{escape(told(text))}</div>' for zone, text in DROP_ZONES.items())
+    return f"<div data-zones hidden>{zones}<p>{escape(told(DROP_ANYWHERE))}</p></div>"
 
 
 def plan(sentence: str, seed: int | None) -> str:
@@ -30,8 +31,8 @@ def plan(sentence: str, seed: int | None) -> str:
     Args:
         seed: the one that is filled in; None for a random one.
     """
-    again = "" if seed is None else f" <strong>Seed {escape(str(seed))}, not a random one.</strong>"
-    return f'<p class="uso-plan">{escape(sentence)}{again}</p>'
+    again = "" if seed is None else f" <strong>{escape(tr('Seed {}, not a random one.', seed))}</strong>"
+    return f'<p class="uso-plan">{escape(told(sentence))}{again}</p>'
 
 
 def tokens(count: int | None, most: int) -> str:
@@ -43,8 +44,8 @@ def tokens(count: int | None, most: int) -> str:
     if count is None:
         return ""
     if count > most:
-        return f'<p class="uso-tokens uso-bad">{count} of {most} tokens: shorten the prompt.</p>'
-    return f'<p class="uso-tokens">{count} of {most} tokens</p>'
+        return f'<p class="uso-tokens uso-bad">{tr("{} of {} tokens: shorten the prompt.", count, most)}</p>'
+    return f'<p class="uso-tokens">{tr("{} of {} tokens", count, most)}</p>'
 
 
 def look(field: str, title: str, inside: str) -> str:
@@ -57,7 +58,8 @@ def look(field: str, title: str, inside: str) -> str:
     # The time makes it a new one each time: the browser opens what is new.
     return (
         f'<dialog class="uso-look" data-field-of="{field}" data-time="{time.time_ns()}" aria-labelledby="look-title">'
-        f'<form method="dialog"><h2 id="look-title">{escape(title)}</h2><button>Close</button></form>{inside}</dialog>'
+        f'<form method="dialog"><h2 id="look-title">{escape(told(title))}</h2><button>{tr("Close")}</button></form>'
+        f"{inside}</dialog>"
     )
 
 
@@ -69,8 +71,9 @@ def views(given: str, view: View) -> str:
     """
     seen, url = view.image, data_url(view.image)
     return (
-        f'<div class="uso-views"><figure><img data-original alt=""><figcaption>{escape(given)}</figcaption></figure>'
+        f'<div class="uso-views"><figure><img data-original alt="">'
+        f"<figcaption>{escape(told(given))}</figcaption></figure>"
         f'<figure><img src="{url}" width="{seen.width}" height="{seen.height}" '
-        f'alt="The image as the model sees it">'
-        f"<figcaption>As the model sees it: {escape(view.words)}</figcaption></figure></div>"
+        f'alt="{tr("The image as the model sees it")}">'
+        f"<figcaption>{escape(tr('As the model sees it: {}', view.words))}</figcaption></figure></div>"
     )

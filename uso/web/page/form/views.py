@@ -7,6 +7,7 @@ from PIL import Image
 
 from uso.config import ModelConfig, architecture_file, read_component_config
 from uso.images import check_reference, fit_reference
+from uso.language import Text
 from uso.request import ReferenceImage
 from uso.web.page import html
 
@@ -28,7 +29,9 @@ def content_view(reference: ReferenceImage, long_side: int) -> View:
     check_reference(*reference.image.size, long_side, reference.name)
     fitted = fit_reference(reference.image, long_side)
     size = f"{fitted.width} × {fitted.height}"
-    return View(fitted, f"Resized to a long side of {long_side} pixels, its edges cropped to multiples of 16: {size}.")
+    return View(
+        fitted, Text("Resized to a long side of {} pixels, its edges cropped to multiples of 16: {}.", long_side, size)
+    )
 
 
 def style_view(config: ModelConfig, reference: ReferenceImage) -> View:
@@ -36,8 +39,9 @@ def style_view(config: ModelConfig, reference: ReferenceImage) -> View:
     settings = read_component_config(architecture_file(config, "image_processor"))
     size = settings["size"]["width"], settings["size"]["height"]
     squashed = reference.image.resize(size, Image.Resampling(settings["resample"]))
-    how = "Resized" if reference.image.width == reference.image.height else "Squashed"
-    return View(squashed, f"{how} to a square of {size[0]} × {size[1]} pixels, whatever its shape.")
+    if reference.image.width == reference.image.height:
+        return View(squashed, Text("Resized to a square of {} × {} pixels, whatever its shape.", *size))
+    return View(squashed, Text("Squashed to a square of {} × {} pixels, whatever its shape.", *size))
 
 
 def data_url(image: Image.Image) -> str:
