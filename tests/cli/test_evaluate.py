@@ -110,36 +110,41 @@ def test_pictures_of_others_are_measured(
     assert all(second.scores[1].values[name] != first.scores[1].values[name] for name in ("csd", "leak"))
 
 
-def together(*argv: str) -> list[tuple[str, str]]:
-    """(stdout, stderr) of two processes that run side by side, with the variables that `accelerate launch` sets."""
-    running = []
-    for rank in ("0", "1"):
-        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "uso", "evaluate", *argv, "--device", "cpu"]
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        running.append(subprocess.Popen(command, cwd=ROOT, env=os.environ | places, **pipes))
-    said = [each.communicate(timeout=300) for each in running]
-    assert [each.returncode for each in running] == [0, 0], said
-    return said
-
-
-@pytest.mark.slow
-def test_two_processes_share_a_run(
+def test_the_process_that_ends_last_writes_the_scores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Catches pictures that are made or measured twice, or by nobody, and scores that lack the other's part."""
-    bench, out = two_rows(tmp_path, 3), tmp_path / "run"
-    said = together("generate", "--bench", str(bench), "--output", str(out), "--model", "demo", "--steps", "1")
-    assert sorted(stdout.count(".png") for stdout, _ in said) == [1, 2]
-    assert "Process 1 of 2. Pictures made: 1, there already: 0; entries failed: 0." in said[1][1]
-    score = ["evaluate", "score", str(out), "--device", "cpu", *encoder_flags(tmp_path / "encoders")]
+    """Catches scores that lack another process's part, with the variables that `accelerate launch` sets."""
+    bench, out = two_rows(tmp_path, 4), tmp_path / "others"
+    (out / "style").mkdir(parents=True)
+    for number in range(4):
+        draw_picture(24, 24, 10 + number).save(out / "style" / f"{number}_0.png")
+    score = ["evaluate", "score", str(out), "--bench", str(bench), "--naming", "upstream", "--device", "cpu"]
+    score += encoder_flags(tmp_path / "encoders")
     for rank, says in (("0", "Process 0 of 2. Done with its part."), ("1", "")):
         for name, value in (("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", "2")):
             monkeypatch.setenv(name, value)
         assert main(score) == 0
         assert says in capsys.readouterr().err
-        assert (out / "scores.json").exists() == (rank == "1"), "the last one writes the scores"
-    assert len(read_scores(out).scores) == len(list((out / "style").glob("*.png"))) == 3
+        assert (out / "scores.json").exists() == (rank == "1")
+    assert len(read_scores(out).scores) == 4
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_pictures(tmp_path: Path) -> None:
+    """Catches pictures that are made twice, or by nobody, where two processes run side by side."""
+    bench, out = two_rows(tmp_path, 3), tmp_path / "run"
+    command = [sys.executable, "-m", "uso", "evaluate", "generate", "--bench", str(bench), "--output", str(out)]
+    command += ["--model", "demo", "--steps", "1", "--device", "cpu"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    running = []
+    for rank in ("0", "1"):
+        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+        running.append(subprocess.Popen(command, cwd=ROOT, env=os.environ | places, **pipes))
+    said = [each.communicate(timeout=300) for each in running]
+    assert [each.returncode for each in running] == [0, 0], said
+    assert sorted(stdout.count(".png") for stdout, _ in said) == [1, 2]
+    assert "Process 1 of 2. Pictures made: 1, there already: 0; entries failed: 0." in said[1][1]
+    assert len(list((out / "style").glob("*.png"))) == 3
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ def bench() -> Bench:
         for style in STYLES:
             rows.append({"task": "joint-kept", "prompt": "", "content": content, "styles": (style,)})
             rows.append({"task": "joint-moved", "prompt": f"the {content}", "content": content, "styles": (style,)})
+    rows.append({"task": "subject", "prompt": "", "content": "fox"})  # as a list of others may have it
     rows += [{"task": "style", "prompt": "a boat", "styles": (style,), "images": 2} for style in STYLES]
     filled = {"content": None, "styles": (), "images": 1, "seed": 7, "paths": ()}
     entries = tuple(Entry(**filled | {"id": str(number)} | row) for number, row in enumerate(rows))
@@ -126,6 +127,8 @@ def test_an_empty_prompt_has_no_clip_t() -> None:
     assert estimate(scores, "clip_t") is None
     figure = estimate(of("joint-moved", scored()), "clip_t")
     assert figure is not None and figure.n == len(CONTENTS) * len(STYLES)
+    alone = estimate(of("subject", scored()), "clip_t")
+    assert alone is not None and alone.n == sum(entry.images for entry in BENCH.entries if entry.task == "subject") - 1
 
 
 def simple(value: float, content: str | None, style: str | None, number: int) -> Score:

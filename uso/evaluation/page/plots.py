@@ -2,13 +2,12 @@
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from uso.evaluation.page.tables import TITLES, figures, of_task
+from uso.evaluation.page.tables import TITLES, figures, label, of_task
 from uso.evaluation.records import Measured
 from uso.evaluation.scores import NAMES
 from uso.evaluation.statistics import by_group
@@ -61,7 +60,7 @@ def subjects(runs: Sequence[Measured], task: str, metric: str) -> str:
 
 
 def _named(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), [name if "/" not in name else Path(name).stem for name in names], fontsize=7)
+    axes.set_yticks(range(len(names)), [label(name) for name in names], fontsize=7)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.grid(alpha=0.3)
 

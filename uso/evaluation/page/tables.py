@@ -1,6 +1,7 @@
 """Figures as tables in Markdown: one per task, a row per metric, the paper's figure beside."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from uso.evaluation.bench.config import paper_figures
 from uso.evaluation.records import Measured
@@ -50,7 +51,7 @@ def task_table(runs: Sequence[Measured], task: str) -> Rows:
 
 def difference_table(first: Measured, second: Measured) -> Rows:
     """A row per task and metric: how much the second is above the first on the same pictures."""
-    rows = [["task", "metric", f"{second.name} - {first.name}, 95 % interval", "pictures", "told apart"]]
+    rows = [["task", "metric", f"{second.name} - {first.name}, 95 % interval", "pictures", "differs"]]
     for task in tasks_of([first, second]):
         for metric in METRICS[task]:
             figure = difference(of_task(first, task), of_task(second, task), metric)
@@ -59,6 +60,11 @@ def difference_table(first: Measured, second: Measured) -> Rows:
                 text = f"{figure.value:+.3f} [{figure.low:+.3f}, {figure.high:+.3f}]"
                 rows.append([TITLES[task], NAMES[metric], text, str(figure.n), apart])
     return rows
+
+
+def label(name: str) -> str:
+    """A reference's name; of one that is named by its path, the file's."""
+    return Path(name).name if "/" in name else name
 
 
 def shown(figure: Figure) -> str:
