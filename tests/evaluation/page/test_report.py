@@ -117,4 +117,4 @@ def test_runs_of_two_benchmarks_are_not_compared(runs: list[Path], tmp_path: Pat
 
 
 def test_tables_are_escaped() -> None:
-    assert "&lt;i&gt;" in html.table([["a"], ["<i>"]])
+    assert "&lt;i&gt;" in html.table([["a"], ["<i>"]], "T")

@@ -58,12 +58,11 @@ class Opened:
             raise ConfigError(f"{self.name} {self.package.version} holds no {path}.") from error
 
     def _file(self) -> Path:
-        stem, version = self.name.replace("-", "_"), self.package.version
-        pattern = f"{stem}-{version}-*.whl" if self.package.kind == "wheel" else f"{self.name}_{version}_*.deb"
-        found = sorted(self.folder.glob(pattern))
+        version = self.package.version
+        found = self._here()
         if not found and self.fetch:
             self._fetch()
-            found = sorted(self.folder.glob(pattern))
+            found = self._here()
         if not found:
             raise ConfigError(
                 f"{self.name} {version} is neither installed nor in {self.folder}. Put its "
@@ -72,17 +71,26 @@ class Opened:
             )
         return found[0]
 
+    def _here(self) -> list[Path]:
+        """The package's file in the folder; a .deb may be of another release, as each of its pictures is verified."""
+        if self.package.kind == "wheel":
+            return sorted(self.folder.glob(f"{self.name.replace('-', '_')}-{self.package.version}-*.whl"))
+        found = sorted(self.folder.glob(f"{self.name}_*.deb"))
+        return sorted(found, key=lambda path: not path.name.startswith(f"{self.name}_{self.package.version}_"))
+
     def _fetch(self) -> None:
         deb = self.package.kind == "deb"
+        if deb and shutil.which("apt-get") is None:
+            return
         pin = f"{self.name}{'=' if deb else '=='}{self.package.version}"
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", pin]
-        if deb:
-            if shutil.which("apt-get") is None:
-                return
-            command = ["apt-get", "download", "--quiet", pin]
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         self.say(f"Fetching {pin} ...")
         self.folder.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
+        for wanted in (pin, self.name) if deb else (pin,):  # a Debian has one release of each package
+            command = ["apt-get", "download", "--quiet", wanted] if deb else [*pip, wanted]
+            done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
+            if done.returncode == 0:
+                break
         if done.returncode != 0:
             said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise ConfigError(

@@ -47,12 +47,13 @@ def bullets(texts: Sequence[str]) -> str:
     return "<ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in texts) + "</ul>"
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows, the first of which are headings."""
+def table(rows: Sequence[Sequence[str]], name: str) -> str:
+    """Rows, the first of which are headings; the name is for those who do not see what stands above."""
     head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in rows[0])
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:])
+    label = html.escape(name, quote=True)
     return (
-        f'<div class="scroll" role="region" aria-label="table" tabindex="0"><table><thead><tr>{head}</tr></thead>'
+        f'<div class="scroll" role="region" aria-label="{label}" tabindex="0"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 

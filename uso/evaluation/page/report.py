@@ -40,8 +40,10 @@ class _Report:
         self.folder = folder
         self.lines: list[str] = []
         self.parts: list[str] = []
+        self.title = ""
 
     def heading(self, text: str, level: int = 2) -> None:
+        self.title = text
         self.lines += ["", f"{'#' * level} {text}", ""]
         self.parts.append(html.heading(text, level))
 
@@ -55,7 +57,7 @@ class _Report:
 
     def table(self, rows: tables.Rows) -> None:
         self.lines += [tables.markdown(rows), ""]
-        self.parts.append(html.table(rows))
+        self.parts.append(html.table(rows, self.title))
 
     def plot(self, name: str, svg: str, caption: str) -> None:
         self._beside(f"{name}.svg", svg.encode(), caption)
