@@ -107,7 +107,7 @@ def check_prompt(prompt: Any) -> str:
 def check_tokens(tokens: int, most: int) -> None:
     """Refuse a prompt that is longer than the model reads, rather than cut it in silence."""
     if tokens > most:
-        raise RequestError(f"The prompt has {tokens} tokens; this model reads {most}. Shorten it.", "prompt")
+        raise RequestError(Text("The prompt has {} tokens; this model reads {}. Shorten it.", tokens, most), "prompt")
 
 
 def check_guidance(value: Any, config: ModelConfig) -> float | None:

@@ -24,6 +24,7 @@ from uso.errors import OutputError
 from uso.image_formats.contents import Refusal
 from uso.image_formats.kinds import kind_of
 from uso.image_formats.png import text_of
+from uso.language import Text
 from uso.references import ReferenceImage, read_reference
 from uso.request import GenerationRequest, GenerationResult
 from uso.version import __version__
@@ -240,33 +241,39 @@ class SavedPicture:
         )
 
 
-def read(path: str | Path) -> SavedPicture:
+def read(path: str | Path, name: str | None = None) -> SavedPicture:
     """Read the record of a PNG of this program; its pixels are not looked at.
+
+    Args:
+        name: what errors call it, in place of its path.
 
     Raises:
         OutputError: there is no such file, or it is not a PNG of this program, or has a newer format.
     """
     path = Path(path)
+    called = name or str(path)
     try:
         with files.open_regular(path) as file:
             data = file.read()
         kind = kind_of(data)
         text = text_of(data, CHUNK) if kind in ("", "PNG") else None
     except FileNotFoundError as error:
-        raise OutputError(f"There is no file {path}.") from error
+        raise OutputError(Text("There is no file {}.", called)) from error
     except (OSError, ValueError, Refusal) as error:  # ValueError: a NUL character in the path
-        raise OutputError(f"{path} is not a picture that can be read.") from error
+        raise OutputError(Text("{} is not a picture that can be read.", called)) from error
     if text is None:
-        raise OutputError(f"{path} holds no request: it was not made by this program, or an editor removed it.")
+        raise OutputError(
+            Text("{} holds no request: it was not made by this program, or an editor removed it.", called)
+        )
     try:
         record = json.loads(text)
         form = record["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise OutputError(f"{path} holds a damaged request.") from error
+        raise OutputError(Text("{} holds a damaged request.", called)) from error
     if form != FORMAT:
-        raise OutputError(f"{path} holds a request of the form {form!r}; this program reads {FORMAT!r}.")
+        raise OutputError(Text("{} holds a request of the form {!r}; this program reads {!r}.", called, form, FORMAT))
     if not _is_whole(record):
-        raise OutputError(f"{path} holds a damaged request.")
+        raise OutputError(Text("{} holds a damaged request.", called))
     return SavedPicture(path, record)
 
 

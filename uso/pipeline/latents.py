@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from uso.errors import USOError
+from uso.language import Text
 
 LATENT_CHANNELS = 16
 CELL = 8
@@ -90,8 +91,10 @@ def tensor_to_image(pixels: torch.Tensor) -> Image.Image:
     values = pixels[0].float().cpu()
     if not bool(torch.isfinite(values).all()):
         raise USOError(
-            "The model gave values that are not finite, which make no picture. Choose another seed or number type "
-            "(--dtype); if it happens again, its weights are damaged."
+            Text(
+                "The model gave values that are not finite, which make no picture. Choose another seed or number type "
+                "(--dtype); if it happens again, its weights are damaged."
+            )
         )
     levels = ((values.clamp(-1, 1) + 1.0) * 127.5).round().to(torch.uint8)
     return Image.fromarray(levels.permute(1, 2, 0).numpy(), "RGB")

@@ -16,6 +16,7 @@ from transformers import CLIPTextModel, SiglipImageProcessorPil, SiglipVisionMod
 
 from uso.config import ModelConfig, load_memory_plan, load_model_config
 from uso.errors import ConfigError, DeviceError, USOError
+from uso.language import Text
 from uso.memory.device import answers, dtype_name, is_out_of_memory, placement_record
 from uso.memory.residency import Residency
 from uso.pipeline.cache import TensorCache
@@ -199,15 +200,27 @@ class USOPipeline(Denoising, DiffusionPipeline):
                 if answers(self.work_device):
                     raise
                 raise DeviceError(
-                    f"The device {self.work_device} has failed and computes nothing any more ({_first_line(error)}). "
-                    "Start the program again."
+                    Text(
+                        "The device {} has failed and computes nothing any more ({}). Start the program again.",
+                        self.work_device,
+                        _first_line(error),
+                    )
                 ) from error
             self.residency.release()
             on_card = isinstance(error, torch.OutOfMemoryError)
-            other = "start with a memory plan for a smaller card (--memory)" if on_card else "close other programs"
+            other = (
+                Text("start with a memory plan for a smaller card (--memory)")
+                if on_card
+                else Text("close other programs")
+            )
             raise USOError(
-                f"The device ran out of memory at {request.width} x {request.height}. Choose a smaller picture or "
-                f"content reference size, or {other}."
+                Text(
+                    "The device ran out of memory at {} x {}. Choose a smaller picture or "
+                    "content reference size, or {}.",
+                    request.width,
+                    request.height,
+                    other,
+                )
             ) from error
 
     def _stream(self, request: GenerationRequest) -> Events:

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from tokenizers import pre_tokenizers
 
+from uso.language import Text
 from uso.readable import check_read, listed
 
 _LITERAL: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
@@ -92,4 +93,4 @@ def reading_notes(tokenizer: Any, prompt: str, title: str) -> tuple[str, ...]:
     """
     words = unread_words(tokenizer, prompt)
     check_read(words, prompt, title)
-    return (f"{title} reads English. T5 cannot read: {listed(words)}.",) if words else ()
+    return (Text("{} reads English. T5 cannot read: {}.", title, listed(words)),) if words else ()

@@ -21,12 +21,13 @@ from gradio.utils import get_upload_folder
 from gradio_client import Client
 
 from uso.errors import ConfigError
+from uso.language import Text, told, tr
 from uso.web.api.calls import FIRST_INPUTS, Inputs
 from uso.web.api.mcp import GIVE_A_DATA_URL, IMAGES_SENTENCE
 
 logger = logging.getLogger(__name__)
 
-MALFORMED = "A value does not have the form of its field. Images must be files that were uploaded here before."
+MALFORMED = Text("A value does not have the form of its field. Images must be files that were uploaded here before.")
 
 CALLS_AT_ONCE = 128
 """Calls of MCP tools at the same time, each in a thread: more than may wait in the queue."""
@@ -44,14 +45,15 @@ def refuse_malformed(page: gr.Blocks) -> None:
             inputs = [*inputs, *Inputs()[len(inputs) :]]
         given, wanted = len(inputs), len(block_fn.inputs)
         if given < wanted or (given > wanted and block_fn.api_visibility == "public"):
-            raise gr.Error(f"The call has {given} values in `data`; there must be {wanted}.", print_exception=False)
+            sentence = tr("The call has {} values in `data`; there must be {}.", given, wanted)
+            raise gr.Error(sentence, print_exception=False)
         try:
             return await preprocess(block_fn, inputs, *rest, **named)
         except gr.Error:
             raise
         except Exception as error:
             logger.info("A call of %s was malformed: %s", block_fn.api_name, type(error).__name__)
-            raise gr.Error(MALFORMED, print_exception=False) from error
+            raise gr.Error(told(MALFORMED), print_exception=False) from error
 
     page.preprocess_data = checked
 

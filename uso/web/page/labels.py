@@ -4,6 +4,7 @@ Gradio replaces them by those of `gr.I18n` in the browser's language. What event
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -32,7 +33,7 @@ def translate(page: gr.Blocks) -> None:
         for name in ("label", "info", "placeholder", "value"):
             text = getattr(block, name, None)
             if isinstance(text, str) and (isinstance(text, Text) or text in _known()):  # Gradio makes strings of values
-                setattr(block, name, Static(str(text), _in_all(lambda text=text: told(text))))
+                setattr(block, name, Static(str(text), _in_all(partial(told, text))))
     found = [value for block in page.blocks.values() for value in vars(block).values() if isinstance(value, Static)]
     told_as = {language: language for language in languages()} | ALSO
     page.i18n_instance = gr.I18n(

@@ -15,7 +15,7 @@ from gradio.utils import get_upload_folder
 from uso import output
 from uso.checks import check_style_strengths
 from uso.config import ModelConfig
-from uso.errors import OutputError, RequestError
+from uso.errors import RequestError
 from uso.image_formats.kinds import kind_of
 from uso.images import MAX_PIXELS
 from uso.language import Text, joined, text_of
@@ -55,11 +55,7 @@ def brought(value: Any, max_pixels: int = MAX_PIXELS) -> tuple[str, output.Saved
     file = uploaded(value, max_pixels)
     if file is None:
         raise RequestError(Text("Choose a PNG file that was made with USO."))
-    path = Path(value["path"])
-    try:
-        return file.name, output.read(path)
-    except OutputError as error:
-        raise OutputError(str(error).replace(str(path), file.name)) from error
+    return file.name, output.read(value["path"], file.name)
 
 
 def entitled(ledger: Ledger, asker: Asker, saved: output.SavedPicture) -> output.SavedPicture | None:
