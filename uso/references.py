@@ -166,10 +166,27 @@ class SavedStyle(ReferenceImage):
         }
         return cls(_with_header(header) + thumbnail + tokens, f"{title}{STYLE_SUFFIX}")
 
-    def renamed(self, title: str) -> "SavedStyle":
-        """The same under another name."""
+    def check_projector(self, projector: str) -> None:
+        """
+        Args:
+            projector: fingerprint of the projector that is there.
+
+        Raises:
+            RequestError: another one made the tokens.
+        """
+        if self.head.projector != projector:
+            sentence = Text(
+                "The style “{}” was saved with another style projector than this model's. Save it again here.",
+                self.head.title,
+            )
+            raise RequestError(sentence, "style_images")
+
+    def renamed(self, title: str, strength: float | None = None) -> "SavedStyle":
+        """The same under another name, and with another strength if one is given."""
         header = json.loads(self.data[8 : self.head.start])
         header["__metadata__"]["title"] = check_style_name(title)
+        if strength is not None:
+            header["__metadata__"]["strength"] = repr(float(strength))
         return SavedStyle(_with_header(header) + self.data[self.head.start :], f"{title}{STYLE_SUFFIX}")
 
     @cached_property
@@ -217,16 +234,14 @@ Source = ReferenceImage | Image.Image | str | Path
 
 
 def read_reference(data: bytes, name: str) -> ReferenceImage:
-    """The image or saved style in a file's bytes, by what they begin with.
+    """The image or saved style in a file's bytes, by what they begin with. A style is called by its own name.
 
     Raises:
         ImageError: they begin like a saved style, and are none.
     """
     if not begins_like_a_style(data):
         return ReferenceImage(data, name)
-    style = SavedStyle(data, name)
-    _ = style.head
-    return style
+    return SavedStyle(data, f"{SavedStyle(data, name).head.title}{STYLE_SUFFIX}")
 
 
 def begins_like_a_style(data: bytes) -> bool:

@@ -113,8 +113,7 @@ class GenerationRequest:
         )
         with about("content_images"):
             for reference in contents:
-                if isinstance(reference, SavedStyle):
-                    raise ImageError(Text("{} is a saved style. The content must be an image.", reference.name))
+                refuse_style(reference)
                 check_reference(*reference.image.size, long_side, reference.name)
         with about("style_images"):
             for reference in styles:
@@ -175,6 +174,15 @@ class GenerationRequest:
 def keep_input_size_of(config: ModelConfig, reference: ReferenceImage) -> tuple[int, int]:
     """(width, height) of a picture of the model `config` that keeps the aspect ratio of `reference`."""
     return keep_input_size(*reference.image.size, *config.limits.kept_range)
+
+
+def refuse_style(reference: ReferenceImage | None) -> None:
+    """
+    Raises:
+        ImageError: this content image is a saved style.
+    """
+    if isinstance(reference, SavedStyle):
+        raise ImageError(Text("{} is a saved style. The content must be an image.", reference.name), "content_images")
 
 
 def references_of(given: Any) -> tuple[ReferenceImage, ...]:

@@ -103,9 +103,7 @@ class StyleFolder:
             ImageError: its file cannot be used.
         """
         _ = style.image  # checks all of it
-        self._check_free(style.head.title)
-        if len(self.entries()) >= MAX_STYLES:
-            raise RequestError(Text("There are {} styles already. Delete some first.", MAX_STYLES))
+        self.check_new(style.head.title)
         try:
             files.private_folder(self.path)
             path = files.write_new(
@@ -114,6 +112,15 @@ class StyleFolder:
         except OSError as error:
             raise RequestError(Text("The style could not be saved ({}).", error.strerror or error)) from error
         return StyleEntry(path.stem, path, style.head, style.thumbnail)
+
+    def check_new(self, title: str) -> None:
+        """
+        Raises:
+            RequestError: the name cannot be used or is taken, or the folder is full.
+        """
+        self._check_free(check_style_name(title))
+        if len(self.entries()) >= MAX_STYLES:
+            raise RequestError(Text("There are {} styles already. Delete some first.", MAX_STYLES))
 
     def rename(self, name: str, new: str) -> None:
         """

@@ -31,7 +31,7 @@ def test_a_style_is_saved_used_recorded_and_repeated(
     (plain,) = uso("generate", *SMALL, "--seed", 1, "--style", ink, "--style-strength", 0.5, "--output", "a").pictures
     (named,) = uso("generate", *SMALL, "--seed", 1, "--style", "Ink", "--output", "b").pictures
     assert pixels(named) == pixels(plain)
-    assert request_of(named)["style_images"][0]["name"] == "ink.safetensors"
+    assert request_of(named)["style_images"][0]["name"] == "Ink.safetensors"
     shutil.rmtree("data")
     assert pixels(uso("generate", "--from", named, "--output", "c").pictures[0]) == pixels(plain)
 

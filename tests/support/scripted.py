@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from PIL import Image
 
+from uso.references import ReferenceImage, SavedStyle
 from uso.request import GenerationRequest, GenerationResult, Progress
 from uso.web.access.identity import Asker
 from uso.web.jobs.job import Job, Load
@@ -65,6 +66,23 @@ class Script:
 
     def prompt_counter(self) -> Callable[[str], int] | None:
         return lambda prompt: len(prompt.split()) + 1
+
+    projector = "ab" * 32
+
+    def save_style(
+        self, images: Sequence[ReferenceImage], title: str, *, strength: float, weights: Sequence[float] | None
+    ) -> SavedStyle:
+        assert self.at_work == 0, "in the middle of a job"
+        return SavedStyle.build(
+            b"\0" * 24 * len(images),
+            "F32",
+            (len(images), 2, 3),
+            title=title,
+            thumbnail=ReferenceImage.from_pil(images[0].image.resize((8, 8))).data,
+            strength=strength,
+            weights=weights or [1.0],
+            projector=self.projector,
+        )
 
     def preview(self, progress: Progress, side: int = 256) -> Image.Image | None:
         self.previewed.append(progress.step)

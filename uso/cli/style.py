@@ -65,8 +65,7 @@ def _save(args: argparse.Namespace) -> int:
     from uso.cli.pictures.request import chosen_config, load
 
     folder, title = style_folder(args), check_style_name(args.name)
-    if folder.entry(title) is not None:
-        raise RequestError(f"There is a style “{title}” in {folder.path} already. Choose another name.")
+    folder.check_new(title)
     images = [ReferenceImage.from_path(path) for path in args.images]
     for image in images:
         _ = image.image  # refused before the model loads

@@ -11,7 +11,7 @@ from uso.images import fit_reference
 from uso.pipeline.cache import TensorCache
 from uso.pipeline.encoders import Encoders
 from uso.pipeline.latents import picture_ids
-from uso.pipeline.saved_styles import make_style, saved_tokens
+from uso.pipeline.saved_styles import make_style, projector_fingerprint, saved_tokens
 from uso.pipeline.stages import Conditioning
 from uso.references import ReferenceImage, SavedStyle
 from uso.request import GenerationRequest, Images
@@ -62,6 +62,11 @@ class Conditions(Encoders):
             return (self.encode_style(style.image),)
 
         return self.remembered.get(("style", style.sha256), self.work_device, compute)
+
+    @property
+    def projector(self) -> str:
+        """Fingerprint of the style projector, which a saved style names."""
+        return projector_fingerprint(self.context_embedder)
 
     def save_style(
         self, images: Images, title: str, *, strength: float = 1.0, weights: Sequence[float] | None = None

@@ -35,17 +35,9 @@ def saved_tokens(style: SavedStyle, embedder: ContextEmbedder) -> tuple[torch.Te
         RequestError: another projector made them.
     """
     head, sizes = style.head, embedder.config
-    if head.projector != projector_fingerprint(embedder) or head.shape[1:] != (
-        len(STYLE_LAYERS) * sizes.style_tokens,
-        sizes.hidden_size,
-    ):
-        raise RequestError(
-            Text(
-                "The style “{}” was saved with another style projector than this model's. Save it again here.",
-                head.title,
-            ),
-            "style_images",
-        )
+    style.check_projector(projector_fingerprint(embedder))
+    if head.shape[1:] != (len(STYLE_LAYERS) * sizes.style_tokens, sizes.hidden_size):
+        raise RequestError(Text("{} has tokens of another size than this model's.", style.name), "style_images")
     tokens = torch.frombuffer(bytearray(style.tokens), dtype=DTYPES[head.dtype]).reshape(head.shape)
     return tuple(tokens.split(1))
 

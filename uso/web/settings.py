@@ -198,6 +198,12 @@ class ServerSettings:
             metavar="NAME",
         ),
     )
+    styles: Path | None = field(
+        default=None,
+        metadata=flag(
+            PEOPLE, "saved styles that everybody may use, as `python -m uso style` makes them", metavar="FOLDER"
+        ),
+    )
     safety: str | None = field(
         default=None,
         metadata=flag(

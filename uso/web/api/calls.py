@@ -28,13 +28,15 @@ from uso.errors import ImageError, USOError, about
 from uso.images import MAX_PIXELS, upright_size
 from uso.language import Text, asked_for, speak, text_of, told, tr
 from uso.readable import check_script
-from uso.request import RANDOM_SEED, GenerationRequest, ReferenceImage
+from uso.references import ReferenceImage, SavedStyle, read_reference
+from uso.request import RANDOM_SEED, GenerationRequest
 from uso.web.access.identity import Asker, asker_of
 from uso.web.api.turns import Turns
 from uso.web.jobs.admission import LimitError
 from uso.web.jobs.job import NAME_LETTERS, Job, JobStatus, Picture, ServerStatus
 from uso.web.jobs.queue import JobQueue
 from uso.web.store.ledger import Ledger
+from uso.web.store.styles import Shelves
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +124,7 @@ class Calls:
         self.config = config
         self.queue = queue
         self.ledger = ledger
+        self.shelves = Shelves(queue.settings)
         self._on_refused = on_refused
         self._requests = ThreadPoolExecutor(queue.settings.max_waiting + SPARE_THREADS, "request")
         self._readers = Turns(READERS, "read")
@@ -168,6 +171,8 @@ class Calls:
                 request = reading.result()
             else:
                 request = request_from(self.config, inputs)
+            for style in request.style_images:
+                self.check_style(style)
             tokens = self.queue.count_tokens(request.prompt)
             check_tokens(tokens or 0, self.config.max_sequence_length)
             job = self._filtered.submit(asker.person, self.queue.submit, request, place, typed, tab).result()
@@ -175,6 +180,14 @@ class Calls:
             self.queue.release(place)
         self.queue.followers.expect(job)
         return job
+
+    def check_style(self, reference: ReferenceImage | None) -> None:
+        """
+        Raises:
+            RequestError: it is a saved style that another model's projector made, as far as that is known by now.
+        """
+        if isinstance(reference, SavedStyle) and self.queue.projector:
+            reference.check_projector(self.queue.projector)
 
     async def follow(self, job: Job) -> AsyncGenerator[tuple[JobStatus, ServerStatus], None]:
         """Every state of a job, the last one included; as `follow_all`."""
@@ -286,8 +299,12 @@ def uploaded(value: Any, max_pixels: int = MAX_PIXELS) -> ReferenceImage | None:
         data = path.read_bytes()
     except OSError as error:
         raise ImageError(Text("{} is no longer on the server. Choose its file again.", name)) from error
-    upright_size(data, name, max_pixels)
-    return ReferenceImage(data, name)
+    found = read_reference(data, name)
+    if isinstance(found, SavedStyle):
+        _ = found.image  # checks all of it
+    else:
+        upright_size(data, name, max_pixels)
+    return found
 
 
 def _upload_path(value: Any) -> Path | None:

@@ -9,8 +9,9 @@ import logging
 import sqlite3
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from uso.web.access.identity import Asker
 from uso.web.jobs.admission import Admission, Place
 from uso.web.jobs.fair_queue import FairQueue
 from uso.web.jobs.followers import Followers
-from uso.web.jobs.job import Job, Load, Records, ServerStatus, State
+from uso.web.jobs.job import Errand, Job, Load, Pipeline, Records, ServerStatus, State
 from uso.web.jobs.safety import Safety
 from uso.web.jobs.time_estimate import TimeEstimate
 from uso.web.jobs.worker import Worker, status_of
@@ -38,6 +39,9 @@ LAST_STEP_SECONDS = 10.0
 
 FORECAST_SECONDS = 1.0
 """How often queued jobs learn how far the running jobs are."""
+
+MAX_ERRANDS = 16
+"""That wait."""
 
 RECENT_JOBS = 500
 """Jobs that are over and still found here; older ones are only in the records."""
@@ -73,6 +77,8 @@ class JobQueue:
         self._on_over = on_over
         self._changed = threading.Condition()
         self._queued: FairQueue[Job] = FairQueue()
+        self._errands: deque[Errand] = deque()
+        self._after_errand = False
         self._places: set[Place] = set()
         """Held for requests that are admitted and not queued yet."""
         self._running: list[Job] = []
@@ -161,6 +167,31 @@ class JobQueue:
             self._places.add(place)
         return place
 
+    def ask(self, work: Callable[[Pipeline], Any], asker: Asker) -> "Future[Any]":
+        """Have the model do something short in its own thread, between two jobs; returns what will be its result.
+
+        Raises:
+            USOError: not now, in a sentence.
+        """
+        errand = Errand(work, asker.person)
+        with self._changed:
+            if self._closing or self.status.state == "failed":
+                raise USOError(self._closing or self.status.error)
+            if any(one.person == asker.person for one in self._errands) or len(self._errands) >= MAX_ERRANDS:
+                raise USOError(Text("A style is being saved. Try again in a moment."))
+            self._errands.append(errand)
+            self._changed.notify()
+        return errand.result
+
+    def _refuse_errands(self, reason: str) -> None:
+        while self._errands:
+            self._errands.popleft().result.set_exception(USOError(reason))
+
+    @property
+    def projector(self) -> str:
+        """Fingerprint of the model's style projector; empty before it is ready."""
+        return next((worker.projector for worker in self.workers if worker.projector), "")
+
     def release(self, place: Place) -> None:
         """Give up a place, unless its request has been submitted."""
         with self._changed:
@@ -240,6 +271,7 @@ class JobQueue:
             for job in self._running:  # the reason if they are stopped, by `join` or by people
                 job.stop_reason = job.stop_reason or self._closing
             cancelled = self._clear("cancelled", self._closing)
+            self._refuse_errands(self._closing)
             self._changed.notify_all()
         for job in cancelled:
             self._finish(job)
@@ -262,10 +294,14 @@ class JobQueue:
 
     # Called by the workers, in their threads.
 
-    def _next_job(self, worker: int) -> Job | None:
-        """Wait for the next job; None when the server shuts down."""
+    def _next_job(self, worker: int) -> Job | Errand | None:
+        """Wait for the next job or errand, by turns; None when the server shuts down."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._queued) or self._closing)
+            self._changed.wait_for(lambda: len(self._queued) or self._errands or self._closing)
+            if self._errands and not (self._after_errand and len(self._queued)):
+                self._after_errand = True
+                return self._errands.popleft()
+            self._after_errand = False
             job = self._queued.take()
             if job is None:
                 return None
@@ -301,6 +337,7 @@ class JobQueue:
                 logger.info("The model is ready after %.1f s.", self.loading_seconds)
             if self.status.state == "failed":
                 failed = self._clear("failed", self.status.error)
+                self._refuse_errands(self.status.error)
             elif len(self._queued) and time.monotonic() - self._forecast_at >= FORECAST_SECONDS:
                 self._forecast()
         for job in failed:

@@ -22,7 +22,7 @@ from uso.errors import DeviceError, USOError
 from uso.language import Text, joined, text_of
 from uso.request import GenerationResult, Progress
 from uso.system.packages import import_problem
-from uso.web.jobs.job import Job, Load, Picture, Pipeline, Records, ServerStatus, digest
+from uso.web.jobs.job import Errand, Job, Load, Picture, Pipeline, Records, ServerStatus, digest
 from uso.web.jobs.safety import Safety
 from uso.web.jobs.time_estimate import TimeEstimate
 
@@ -58,6 +58,8 @@ class Worker:
         self.status = ServerStatus()
         self.provenance: dict[str, Any] = {}
         self.count_tokens: Callable[[str], int] | None = None
+        self.projector = ""
+        """Fingerprint of the model's style projector."""
         """The model's count of a prompt's tokens, for any thread; None before it is loaded, or if it has none."""
         self.thread: threading.Thread
         """Once started."""
@@ -69,11 +71,11 @@ class Worker:
         self._on_change = on_change
         self._last: Progress | None = None
 
-    def start(self, next_job: Callable[[int], Job | None], job_over: Callable[[Job], None]) -> None:
+    def start(self, next_job: Callable[[int], Job | Errand | None], job_over: Callable[[Job], None]) -> None:
         """In a thread, load the model, then run jobs until there are no more.
 
         Args:
-            next_job: waits for a job for the worker of this number; returns None when the server shuts down.
+            next_job: waits for a job or errand for the worker of this number; returns None when the server shuts down.
             job_over: called with each job that was run.
         """
         self.thread = threading.Thread(
@@ -81,7 +83,7 @@ class Worker:
         )
         self.thread.start()
 
-    def _work(self, next_job: Callable[[int], Job | None], job_over: Callable[[Job], None]) -> None:
+    def _work(self, next_job: Callable[[int], Job | Errand | None], job_over: Callable[[Job], None]) -> None:
         """The thread. However it ends before the server does, its status says so, and so does the log."""
         try:
             pipeline = self._loaded()
@@ -98,13 +100,16 @@ class Worker:
             self._report(state="failed", error=Text("Worker {} has ended. Start the server again.", self.number))
 
     def _serve(
-        self, pipeline: Pipeline, next_job: Callable[[int], Job | None], job_over: Callable[[Job], None]
+        self, pipeline: Pipeline, next_job: Callable[[int], Job | Errand | None], job_over: Callable[[Job], None]
     ) -> None:
         while self.status.state == "ready":
             try:
                 job = next_job(self.number)
                 if job is None:
                     return
+                if isinstance(job, Errand):
+                    job.run(pipeline)
+                    continue
                 try:
                     self._run(pipeline, job)
                 finally:
@@ -121,6 +126,7 @@ class Worker:
         pipeline = self._load(on_progress)
         self.provenance = dict(pipeline.provenance)
         self.count_tokens = pipeline.prompt_counter()
+        self.projector = pipeline.projector
         self._report(state="ready", stage="ready", share=1.0)
         return pipeline
 

@@ -8,7 +8,7 @@ from uso.config import ModelConfig
 from uso.language import Text
 from uso.web.api.calls import Calls, Inputs, plain_errors
 from uso.web.api.endpoints import offer
-from uso.web.page import html, scripts
+from uso.web.page import html, scripts, styles
 from uso.web.page.events.inputs import InputEvents
 from uso.web.page.events.jobs import TICK_SECONDS, JobEvents, Live
 from uso.web.page.events.pictures import PictureEvents, Shown
@@ -99,6 +99,7 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
         _wire_inputs(page, InputEvents(calls), inputs, controls)
         _wire_pictures(page, PictureEvents(calls), inputs, live, shown, controls, actions)
         wire(FormEvents(calls), fields, foot)
+        styles.wire(page, calls, fields.styles, inputs)
         offer(calls, inputs)
         translate(page)
     refuse_malformed(page)

@@ -1,4 +1,4 @@
-"""Images that browsers cannot show, such as TIFF and JPEG 2000, as small pictures that they can."""
+"""Images that browsers cannot show, such as TIFF and JPEG 2000, and saved styles, as small pictures that they can."""
 
 import io
 from contextlib import suppress
@@ -6,8 +6,8 @@ from typing import Any
 
 from uso.errors import ImageError
 from uso.image_formats.kinds import kind_of
-from uso.images import MAX_PIXELS, open_image
-from uso.request import ReferenceImage
+from uso.images import MAX_PIXELS
+from uso.references import ReferenceImage, SavedStyle
 from uso.web.api.calls import uploaded
 from uso.web.page import html
 from uso.web.page.scripts import RENDERED
@@ -30,7 +30,7 @@ def renditions(values: tuple[Any, ...], max_pixels: int = MAX_PIXELS) -> dict[st
     for value in values:
         with suppress(ImageError):
             reference = None if _has_rendition(value) else uploaded(value, max_pixels)
-            if reference is not None and kind_of(reference.data) not in SHOWN:
+            if reference is not None and (isinstance(reference, SavedStyle) or kind_of(reference.data) not in SHOWN):
                 found[value["path"]] = _rendition(reference)
     return found
 
@@ -40,7 +40,7 @@ def _has_rendition(value: Any) -> bool:
 
 
 def _rendition(reference: ReferenceImage) -> str:
-    image = open_image(reference.data, reference.name)
+    image = reference.image.copy()
     image.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=80)

@@ -15,11 +15,12 @@ from gradio.utils import get_upload_folder
 from uso import output
 from uso.checks import check_style_strengths
 from uso.config import ModelConfig
-from uso.errors import RequestError
+from uso.errors import ImageError, RequestError
 from uso.image_formats.kinds import kind_of
 from uso.images import MAX_PIXELS
 from uso.language import Text, joined, text_of
-from uso.request import GenerationRequest, ReferenceImage
+from uso.references import ReferenceImage, SavedStyle, read_reference
+from uso.request import GenerationRequest
 from uso.web.access.identity import Asker
 from uso.web.api.calls import Inputs, uploaded
 from uso.web.page import html
@@ -139,7 +140,7 @@ def _images(
         entries = saved.record["request"][kind]
         for name, entry in zip(names, [*entries, *[None] * len(names)], strict=False):
             found = find(entry["sha256"]) if entry else None
-            fields[name] = None if found is None else _put(found, entry["name"])
+            fields[name] = None if found is None else put(found, entry["name"])
             if entry and found is None:
                 missing.append(
                     Text("the content image “{}”", entry["name"][:60])
@@ -182,15 +183,15 @@ def _stored(pictures: Path, sha256: str) -> ReferenceImage | None:
     if not _SHA256.fullmatch(sha256):
         return None
     try:
-        found = ReferenceImage((pictures / output.REFERENCES / sha256).read_bytes())
-    except OSError:
+        found = read_reference((pictures / output.REFERENCES / sha256).read_bytes(), sha256)
+    except (OSError, ImageError):
         return None
     return found if found.sha256 == sha256 else None
 
 
-def _put(image: ReferenceImage, name: str) -> str | None:
+def put(image: ReferenceImage, name: str) -> str | None:
     """The image as a file among the uploads, byte for byte. Its name tells nothing but the image's own name."""
-    kind = kind_of(image.data)
+    kind = "safetensors" if isinstance(image, SavedStyle) else kind_of(image.data)
     if not kind:
         return None
     try:

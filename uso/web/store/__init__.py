@@ -8,6 +8,7 @@ history.py    pictures and jobs as their owner sees them again
 deletion.py   deletes pictures for good
 archive.py    pictures as a zip file
 presets.py    the fields of the page under names
+styles.py     saved styles, a shelf for each owner and a shared one
 prune.py      removes pictures that are too old or too much
 uploads.py    the folder of uploaded files
 upkeep.py     repeats a task in a thread

@@ -10,6 +10,7 @@ import gradio as gr
 from uso.errors import OutputError, RequestError
 from uso.images import keep_input_size, upright_size
 from uso.language import ENGLISH, Text, spoken, text_of
+from uso.request import refuse_style
 from uso.web.access.identity import asker_of
 from uso.web.api.calls import Calls, Inputs, uploaded
 from uso.web.page import html
@@ -43,8 +44,9 @@ class InputEvents:
         try:
             most = self.calls.max_pixels
             reference = uploaded(content, most)
+            refuse_style(reference)
             for value in (style, extra_style):
-                uploaded(value, most)
+                self.calls.check_style(uploaded(value, most))
             if not keep:
                 return "", field, field
             if reference is None:

@@ -23,6 +23,7 @@ from uso.web.page.inputs import (
     strength_fields,
 )
 from uso.web.page.labels import static_html
+from uso.web.page.styles import Panel, panel
 from uso.web.page.texts import REFERENCE_HINTS, RESTORE
 
 AT_ONCE: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
@@ -47,6 +48,7 @@ class Form(NamedTuple):
     advanced: gr.Accordion
     file: gr.File
     restored: gr.HTML
+    styles: Panel
 
 
 class Bar(NamedTuple):
@@ -78,6 +80,7 @@ def form(config: ModelConfig) -> Form:
                 references.append(reference_field(elem_id, hint))
                 lenses.append(gr.Button(Text("As the model sees it"), size="sm", elem_id=f"look-at-{elem_id}"))
     strengths = strength_fields()
+    styles = panel()
     gr.HTML(
         static_html(lambda: pieces.notice(("restore", Text("Restore its settings")), ("close", Text("Close")))),
         elem_id="offer",
@@ -112,7 +115,7 @@ def form(config: ModelConfig) -> Form:
         number,
         *strengths,
     )
-    return Form(inputs, filled, tokens, look, place, lenses, note, size, random, advanced, file, restored)
+    return Form(inputs, filled, tokens, look, place, lenses, note, size, random, advanced, file, restored, styles)
 
 
 def bar() -> Bar:

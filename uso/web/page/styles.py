@@ -1,0 +1,309 @@
+"""The styles that somebody has saved, and those on the shared shelf: used, saved, renamed, removed, exported, imported.
+
+A style that is used becomes the file of a style field, like an upload. Keys of styles come from the browser and are
+checked for their owner (`store/styles.py`).
+"""
+
+import asyncio
+from concurrent.futures import Future
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from uso.errors import RequestError, USOError
+from uso.language import Text, tr
+from uso.references import MAX_STYLE_BYTES, MAX_STYLE_NAME, STYLE_SUFFIX, SavedStyle, check_style_name
+from uso.web.access.identity import Asker, asker_of
+from uso.web.api.calls import Calls, Inputs, plain_errors, uploaded
+from uso.web.page import html, scripts
+from uso.web.page.inputs import KEEP
+from uso.web.page.restore import put
+from uso.web.store.styles import OnShelf
+
+AT_ONCE: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+
+WAIT_SECONDS = 45.0
+"""How long a click waits for the model, which may be making a picture. Proxies give up after a minute."""
+
+
+class Panel(NamedTuple):
+    """The components; `Changes` has those that events change."""
+
+    shelf: gr.HTML
+    message: gr.HTML
+    chosen: gr.HTML
+    """Key of the style that was used last."""
+    sure: gr.HTML
+    """Key of the style for which Delete was pressed once."""
+    actions: gr.Row
+    name: gr.Textbox
+    rename: gr.Button
+    delete: gr.Button
+    export: gr.DownloadButton
+    save: gr.Button
+    file: gr.File
+
+
+class Changes(NamedTuple):
+    """What an event changes, in the order of `changed`."""
+
+    message: Any = KEEP
+    shelf: Any = KEEP
+    chosen: Any = KEEP
+    sure: Any = KEEP
+    actions: Any = KEEP
+    name: Any = KEEP
+    rename: Any = KEEP
+    delete: Any = KEEP
+    export: Any = KEEP
+
+
+def changes(message: str, bad: bool = False, **others: Any) -> Changes:
+    """What an event changes; Delete asks again afterwards, unless the event says otherwise."""
+    usual = {"sure": "", "delete": gr.update(value=tr("Delete"))}
+    return Changes(message=html.note(message, bad=bad), **usual | others)
+
+
+def panel() -> Panel:
+    """The accordion near the style fields."""
+    with gr.Accordion(Text("Saved styles"), open=False, elem_id="styles"):
+        shelf = gr.HTML("", elem_id="style-shelf", js_on_load=PICK_STYLE)
+        message = gr.HTML("", elem_id="style-message", js_on_load=scripts.LIVE)
+        chosen = gr.HTML("", visible="hidden", elem_id="style-chosen")
+        sure = gr.HTML("", visible="hidden", elem_id="style-sure")
+        with gr.Row(elem_id="style-naming"):
+            name = gr.Textbox(
+                "", label=Text("Name"), max_lines=1, max_length=MAX_STYLE_NAME, elem_id="style-name", min_width=140
+            )
+            save = gr.Button(Text("Save current style"), elem_id="style-save", min_width=140)
+        with gr.Row(elem_id="style-actions", visible=False) as actions:
+            rename = gr.Button(Text("Rename"), elem_id="style-rename", min_width=80)
+            delete = gr.Button(Text("Delete"), elem_id="style-delete", min_width=80)
+            export = gr.DownloadButton(Text("Export"), elem_id="style-export", min_width=80)
+        file = gr.File(
+            label=Text("Import a saved style"),
+            file_types=[STYLE_SUFFIX],
+            height=100,
+            elem_id="style-import",
+            buttons=[],
+        )
+    return Panel(shelf, message, chosen, sure, actions, name, rename, delete, export, save, file)
+
+
+PICK_STYLE = """
+element.addEventListener('click', event => {
+  const one = event.target.closest('[data-style]')
+  if (one) trigger('select', { style: one.dataset.style })
+})
+"""
+"""For the shelf: a click on a style asks the server for it."""
+
+
+def wire(page: gr.Blocks, calls: Calls, panel: Panel, inputs: Inputs) -> None:
+    """Which event each control triggers."""
+    events = StyleEvents(calls)
+    changed = [getattr(panel, name) for name in Changes._fields]
+    styles = [inputs.style_image, inputs.extra_style_image]
+    strengths = [inputs.style_strength, inputs.extra_style_strength]
+    page.load(plain_errors(events.arrive), None, panel.shelf, **AT_ONCE)
+    panel.shelf.select(plain_errors(events.use), styles, [*changed, *styles, *strengths], preprocess=False, **AT_ONCE)
+    gr.on(
+        [panel.save.click, panel.name.submit],
+        plain_errors(events.save),
+        [panel.name, *styles, *strengths],
+        changed,
+        preprocess=False,
+        trigger_mode="once",
+        **AT_ONCE,
+    )
+    panel.rename.click(plain_errors(events.rename), [panel.chosen, panel.name], changed, **AT_ONCE)
+    panel.delete.click(plain_errors(events.delete), [panel.chosen, panel.sure], changed, **AT_ONCE)
+    panel.file.upload(plain_errors(events.bring), [panel.file], [*changed, panel.file], preprocess=False, **AT_ONCE)
+
+
+class StyleEvents:
+    """Bound to one `Calls`."""
+
+    def __init__(self, calls: Calls) -> None:
+        self.calls = calls
+        self.shelves = calls.shelves
+        self._saving: set[asyncio.Task[OnShelf]] = set()
+
+    async def arrive(self, request: gr.Request) -> str:
+        """When the page loads: all styles."""
+        return await asyncio.to_thread(self._shelf, asker_of(request))
+
+    async def use(self, style: Any, extra_style: Any, picked: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
+        """Put a style into the first free style field, or else into the first: (changes, style images, strengths)."""
+        key = picked._data.get("style") if isinstance(picked._data, dict) else None
+        try:
+            found = await asyncio.to_thread(self.shelves.get, asker_of(request).owner, key)
+            self.calls.check_style(found)
+            path = await asyncio.to_thread(put, found, found.name)
+            if path is None:
+                raise RequestError(Text("The server's disk is full. Tell the one who runs it."))
+        except RequestError as error:
+            return *changes(str(error), bad=True), *[KEEP] * 4
+        second = style is not None and extra_style is None
+        field = tr("extra style") if second else tr("style")
+        own = str(key).startswith("own:")
+        used = changes(
+            tr("“{}” is now the {}.", found.head.title, field),
+            shelf=await asyncio.to_thread(self._shelf, asker_of(request), str(key)),
+            chosen=key,
+            actions=gr.update(visible=True),
+            name=found.head.title,
+            rename=gr.update(interactive=own),
+            delete=gr.update(interactive=own, value=tr("Delete")),
+            export=gr.update(value=path),
+        )
+        first, other = (KEEP, found.strength) if second else (found.strength, KEEP)
+        return *used, *((KEEP, path) if second else (path, KEEP)), first, other
+
+    async def save(
+        self, title: Any, style: Any, extra_style: Any, strength: Any, extra_strength: Any, request: gr.Request
+    ) -> Changes:
+        """Keep the styles that are in the fields under a name. The model's own thread makes the tokens."""
+        asker = asker_of(request)
+        given = Inputs(
+            style_image=style,
+            extra_style_image=extra_style,
+            style_strength=strength,
+            extra_style_strength=extra_strength,
+        )
+        try:
+            images, strengths, title = await self.calls.read(request, self._checked, asker, title, given)
+            if isinstance(images[0], SavedStyle):
+                made = images[0].renamed(title, strengths[0])
+                return await self._kept(asker, await asyncio.to_thread(self.shelves.add, asker.owner, made))
+            single = len(images) == 1
+            strength, weights = (strengths[0], None) if single else (1.0, strengths)
+            asked = self.calls.queue.ask(
+                lambda model: model.save_style(images, title, strength=strength, weights=weights), asker
+            )
+            saving = asyncio.create_task(self._save(asker, asked))
+            self._saving.add(saving)
+            saving.add_done_callback(self._saving.discard)
+            kept = await asyncio.wait_for(asyncio.shield(saving), WAIT_SECONDS)
+        except USOError as error:
+            return changes(str(error), bad=True)
+        except TimeoutError:
+            return changes(tr("The model is busy. “{}” is saved after the next picture.", title))
+        return await self._kept(asker, kept)
+
+    async def _save(self, asker: Asker, asked: "Future[SavedStyle]") -> OnShelf:
+        """Keep a style when the model has made it, however long that takes."""
+        return await asyncio.to_thread(self.shelves.add, asker.owner, await asyncio.wrap_future(asked))
+
+    def _checked(self, asker: Asker, title: Any, given: Inputs) -> tuple[list[Any], list[float], str]:
+        """(images, their strengths, the name), so that nothing is refused after the model has worked."""
+        title = check_style_name(title)
+        self.shelves.check_new(asker.owner, title)
+        found = [uploaded(value, self.calls.max_pixels) for value in (given.style_image, given.extra_style_image)]
+        pairs = [
+            (image, size) for image, size in zip(found, given.strengths, strict=True) if image is not None and size
+        ]
+        if not pairs:
+            raise RequestError(Text("There is no style to save. Choose a style image first."))
+        if len(pairs) > 1 and any(isinstance(image, SavedStyle) for image, _ in pairs):
+            raise RequestError(Text("A blend is saved from images, and one of these is a saved style."))
+        for image, _ in pairs:
+            _ = image.image  # decoded here, where memory is bounded
+        return [image for image, _ in pairs], [size for _, size in pairs], title
+
+    async def _kept(self, asker: Asker, kept: OnShelf) -> Changes:
+        return changes(
+            tr("“{}” is saved.", kept.entry.head.title),
+            shelf=await asyncio.to_thread(self._shelf, asker, kept.key),
+            chosen=kept.key,
+            actions=gr.update(visible=True),
+            rename=gr.update(interactive=True),
+            delete=gr.update(interactive=True, value=tr("Delete")),
+            export=gr.update(value=await asyncio.to_thread(self._copy, asker, kept.key)),
+        )
+
+    def _copy(self, asker: Asker, key: str) -> str | None:
+        style = self.shelves.get(asker.owner, key)
+        return put(style, style.name)
+
+    async def rename(self, key: Any, title: Any, request: gr.Request) -> Changes:
+        """Give the style that was used or saved last another name."""
+        asker = asker_of(request)
+        try:
+            await asyncio.to_thread(self.shelves.rename, asker.owner, key, title)
+        except RequestError as error:
+            return changes(str(error), bad=True)
+        return changes(
+            tr("The style is now called “{}”.", title.strip()),
+            shelf=await asyncio.to_thread(self._shelf, asker, key),
+            export=gr.update(value=await asyncio.to_thread(self._copy, asker, key)),
+        )
+
+    async def delete(self, key: Any, sure: Any, request: gr.Request) -> Changes:
+        """Remove the style that was used or saved last; at the second press."""
+        asker = asker_of(request)
+        if not key or sure != key:
+            return changes(
+                tr("Press again to delete it for good."),
+                sure=key,
+                delete=gr.update(value=tr("Delete for good")),
+            )
+        try:
+            await asyncio.to_thread(self.shelves.delete, asker.owner, key)
+        except RequestError as error:
+            return changes(str(error), bad=True)
+        return changes(
+            tr("The style is deleted."),
+            shelf=await asyncio.to_thread(self._shelf, asker),
+            chosen="",
+            actions=gr.update(visible=False),
+            name="",
+        )
+
+    async def bring(self, file: Any, request: gr.Request) -> tuple[Any, ...]:
+        """Keep a style from a file: (changes, the file's field)."""
+        asker = asker_of(request)
+        try:
+            style = await self.calls.read(request, self._brought, file)
+            kept = await asyncio.to_thread(self.shelves.add, asker.owner, style)
+        except RequestError as error:
+            return *changes(str(error), bad=True), None
+        return *(await self._kept(asker, kept))._replace(name=kept.entry.head.title), None
+
+    def _brought(self, file: Any) -> SavedStyle:
+        path = file.get("path") if isinstance(file, dict) else None
+        if isinstance(path, str) and Path(path).is_file() and Path(path).stat().st_size > MAX_STYLE_BYTES:
+            raise RequestError(Text("A saved style has at most {} MB.", MAX_STYLE_BYTES >> 20))
+        style = uploaded(file, self.calls.max_pixels)
+        if not isinstance(style, SavedStyle):
+            raise RequestError(Text("This is no saved style. Choose a file that was exported here, or an image above."))
+        self.calls.check_style(style)
+        return style
+
+    def _shelf(self, asker: Asker, current: str = "") -> str:
+        return shelf(self.shelves.styles(asker.owner), current)
+
+
+def shelf(styles: list[OnShelf], current: str = "") -> str:
+    """The styles as buttons, one's own first."""
+    words = tr("Click one to use it.") if styles else tr("None yet. Choose a style image, give it a name and save it.")
+    parts = [f'<p class="uso-quiet">{escape(words)}</p>']
+    for own, title in ((True, tr("Yours")), (False, tr("For everybody"))):
+        tiles = "".join(_tile(style, style.key == current) for style in styles if style.own == own)
+        if tiles:
+            parts.append(f'<h3 class="uso-styles-title">{escape(title)}</h3><ul class="uso-styles">{tiles}</ul>')
+    return "".join(parts)
+
+
+def _tile(style: OnShelf, current: bool) -> str:
+    head = style.entry.head
+    mark = ' aria-current="true"' if current else ""
+    strength = "" if head.strength == 1 else f" · {head.strength:g}"
+    label = escape(tr("Use the style “{}”", head.title))
+    return (
+        f'<li><button type="button" data-style="{escape(style.key)}" aria-label="{label}" title="{label}"{mark}>'
+        f'<img src="{html.webp(style.entry.thumbnail)}" alt=""><span>{escape(head.title)}{strength}</span>'
+        "</button></li>"
+    )
