@@ -1,0 +1,97 @@
+"""Saved styles in the browser: saved, used, kept over a restart of the server, renamed, exported, deleted."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from tests.support.browsing import (
+    FAST,
+    PATIENCE_MS,
+    chromium,
+    fill_number,
+    generate,
+    needs_chromium,
+    shoot,
+    upload,
+    wait_for_life,
+)
+from tests.support.running import program
+from uso import output
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser"), needs_chromium]
+
+
+def said(page: Page, words: str) -> None:
+    expect(page.locator("#style-message")).to_contain_text(words, timeout=PATIENCE_MS)
+
+
+def test_a_style_is_saved_used_kept_renamed_and_deleted(tmp_path: Path, picture_file: Callable[..., Path]) -> None:
+    """Catches a shelf that is empty after a restart, a style that makes another picture than its image, and a key
+    of the page that leads nowhere. By keyboard where a click would do."""
+    image = picture_file("ink.png", 100, 100, 3)
+    with chromium() as browser:
+        context = browser.new_context(viewport={"width": 1366, "height": 657}, accept_downloads=True)
+        page = context.new_page()
+        with program(tmp_path) as server:
+            server.wait_until("ready")
+            page.goto(server.url)
+            wait_for_life(page)
+            page.fill("#prompt textarea", "A fox in the snow.")
+            fill_number(page, "steps", FAST)
+            fill_number(page, "seed", "5")
+            expect(page.locator("#style-strength")).to_be_hidden()
+            upload(page, "style", image)
+            expect(page.locator("#style-strength")).to_be_visible()
+            fill_number(page, "style-strength", "0.5")
+            shoot(page, "strength")
+            first = generate(page, server)
+            assert output.read(first.path).values()["style_strengths"] == [0.5]
+            page.locator("#styles > button").press("Enter")
+            page.fill("#style-name input, #style-name textarea", "Ink 墨")
+            page.locator("#style-save").press("Enter")
+            said(page, "“Ink 墨” is saved.")
+            shoot(page, "styles")
+            port = server.port
+        with program(tmp_path, port=port) as server:
+            server.wait_until("ready")
+            page.goto(server.url)
+            wait_for_life(page)
+            page.fill("#prompt textarea", "A fox in the snow.")
+            fill_number(page, "steps", FAST)
+            fill_number(page, "seed", "5")
+            if not page.locator("#style-shelf").is_visible():
+                page.locator("#styles > button").click()
+            tile = page.locator("#style-shelf button", has_text="Ink 墨")
+            tile.focus()
+            page.keyboard.press("Enter")
+            said(page, "“Ink 墨” is now the style.")
+            expect(page.locator("#style img")).to_have_attribute("src", re.compile("^data:image/webp"))
+            expect(page.locator("#style-strength input").first).to_have_value("0.5")
+            again = generate(page, server)
+            assert pixels(again) == pixels(first)
+            assert again.record["request"]["style_images"][0]["name"] == "Ink 墨.safetensors"
+            page.fill("#style-name input, #style-name textarea", "Oil")
+            page.click("#style-rename")
+            said(page, "The style is now called “Oil”.")
+            with page.expect_download() as coming:
+                page.click("#style-export")
+            coming.value.save_as(tmp_path / "oil.safetensors")
+            page.click("#style-delete")
+            said(page, "Press again")
+            page.click("#style-delete")
+            said(page, "The style is deleted.")
+            expect(page.locator("#style-shelf button")).to_have_count(0)
+            page.set_input_files("#style-import input[type=file]", tmp_path / "oil.safetensors")
+            said(page, "“Oil” is saved.")
+            expect(page.locator("#style-shelf button")).to_have_count(1)
+            shoot(page, "styles-imported")
+        context.close()
+
+
+def pixels(saved: output.SavedPicture) -> bytes:
+    with Image.open(saved.path) as opened:
+        return opened.tobytes()
