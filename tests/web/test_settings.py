@@ -32,6 +32,7 @@ def test_every_setting_has_a_flag() -> None:
         "frame_ancestors": ["--frame-ancestors", "https://Hub.example.org/, http://localhost:8080,https://*.a.org"],
         "accounts": ["--auth", "people"],
         "user_header": ["--auth-header", "X-Forwarded-User"],
+        "styles": ["--styles", "house"],
         "safety": ["--safety", "filters:check"],
         "translate": ["--translate", "languages:to_english"],
         "mcp": ["--mcp"],

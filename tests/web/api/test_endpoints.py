@@ -331,7 +331,7 @@ def test_an_id_that_is_none_is_refused(strict: Offered, endpoint: str, job: Any)
         "[]",
         '[""]',
         '["", null, null, null, 256, 256, false, 1, 4, 128]',
-        '["", null, null, null, 256, 256, false, 1, 4, 128, -1, 1, 1, "more"]',
+        '["", null, null, null, 256, 256, false, 1, 4, 128, -1, 1, 1, 1, "more"]',
         '["", "photo.png", null, null, 256, 256, false, 1, 4, 128, -1]',
         '["", [], null, null, 256, 256, false, 1, 4, 128, -1]',
         '["", {"path": ["a"], "meta": {"_type": "gradio.FileData"}}, null, null, 256, 256, false, 1, 4, 128, -1]',

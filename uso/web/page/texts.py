@@ -55,7 +55,7 @@ _ONE_OR_TWO: Tip = (
     Text("With a style image alone, the prompt describes what is shown. An extra style image mixes in a second style."),
 )
 
-STRENGTHS = Text("0 leaves a style out, 2 counts it twice. Two styles mix by their strengths: 1.4 and 0.6 is 70 : 30.")
+STRENGTHS = Text("0 leaves a style out, 2 counts it twice. Two styles mix by their strengths: 1.4 and 0.6 is 70:30.")
 
 TIPS: dict[ExampleSet, tuple[Tip, ...]] = {
     "photographs": (
