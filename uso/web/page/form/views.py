@@ -37,9 +37,7 @@ def content_view(reference: ReferenceImage, long_side: int) -> View:
 def style_view(config: ModelConfig, reference: ReferenceImage) -> View:
     """A style image as SigLIP reads it: the same square for every shape."""
     if isinstance(reference, SavedStyle):
-        images = len(reference.weights)
-        words = f"{images} images" if images > 1 else "an image"
-        return View(reference.image, f"A saved style: the model reads the style tokens of {words}, not this thumbnail.")
+        return View(reference.image, Text("A saved style. The model reads its style tokens, not this thumbnail."))
     settings = read_component_config(architecture_file(config, "image_processor"))
     size = settings["size"]["width"], settings["size"]["height"]
     squashed = reference.image.resize(size, Image.Resampling(settings["resample"]))
