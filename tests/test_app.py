@@ -55,7 +55,7 @@ def test_the_page_is_built_without_torch(tmp_path: Path) -> None:
         "from uso.weights.flags import check_model_flags\n"
         "args = app.parser().parse_args(['--model', 'demo'])\n"
         "settings, port = app.server_settings(args), app.reserve('127.0.0.1', 0)\n"
-        "app.build(args, check_model_flags(args), settings, app.load_safety(None), port)\n"
+        "app.build(args, check_model_flags(args), settings, {}, port)\n"
         "print('gradio' in sys.modules, 'torch' in sys.modules)"
     )
     done = python("-c", script, folder=tmp_path)

@@ -61,6 +61,7 @@ def test_all_flags_arrive(uso: Callable[..., Ran], picture_file: Callable[..., P
     images = ("--content", files[0], "--content", files[1], "--style", files[2], "--style", files[3])
     values = ("--steps", 3, "--guidance", 2.5, "--content-size", 80, "--seed", 9, "--schedule", 0.5, "--tiled-decode")
     size = ("--width", 144, "--height", 128)
+    values += ("--style-strength", 0.5, "--style-strength", 1.5)
     (path,) = uso("generate", "--model", "demo", "--prompt", "a fox, 狐狸", *images, *size, *values).pictures
     request = request_of(path)
     assert [entry["name"] for entry in request.pop("content_images")] == ["a.png", "b.png"]
@@ -77,6 +78,7 @@ def test_all_flags_arrive(uso: Callable[..., Ran], picture_file: Callable[..., P
         "num_images": 1,
         "schedule": 0.5,
         "tiled_decode": True,
+        "style_strengths": [0.5, 1.5],
     }
 
 
