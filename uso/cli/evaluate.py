@@ -202,11 +202,18 @@ def _present(own: dict[Any, Any]) -> int:
 
 
 def _made_by(args: argparse.Namespace, config: ModelConfig) -> dict[str, Any]:
-    """What determines pictures beside the benchmark and the request."""
+    """What determines pictures beside the benchmark and the request; files of one's own by their content, too."""
+    from uso.weights.hub.cache import fingerprint
+
     model = config.model_dump(mode="json", include={"name", "components", "lora_scale", "added_loras"})
     if args.lora_scale is not None:
         model["lora_scale"] = args.lora_scale
-    return {"model": model.pop("name"), **model, "dtype": args.dtype, "speed": args.speed or SPEEDS[0]}
+    paths = [source.local_path for source in config.components.values() if source.repo is None]
+    paths += [lora.local_path for lora in config.added_loras]
+    inside = {path: [path] if path.is_file() else sorted(path.glob("*.safetensors")) for path in paths}
+    files = {path.name: fingerprint(each)[:16] for path, each in inside.items() if each}
+    made = {"model": model.pop("name"), **model, "files": files}
+    return made | {"dtype": args.dtype, "speed": args.speed or SPEEDS[0]}
 
 
 def _whose(process: Process) -> str:

@@ -7,6 +7,7 @@ the folder: each takes the pictures whose hash falls to it.
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +26,8 @@ from uso.system.launcher import Process
 FOLDER = "features"
 CHUNK = 256
 """Vectors per file: what a killed run loses at most."""
+READERS = 4
+"""Threads that decode pictures while the encoder works; a chunk of large ones takes a gigabyte."""
 VERSION = 1
 """Of preparation and encoders here; another number lets everything be computed again."""
 
@@ -86,11 +89,12 @@ def compute(
         ConfigError: a picture changed, or is none.
     """
     own = [digest for digest in files if digest not in store.known and takes(process, digest)]
-    for start in range(0, len(own), CHUNK):
-        names = own[start : start + CHUNK]
-        pictures = (_opened(files[name], name) for name in names)
-        store.add(names, np.concatenate([encoder.vectors(each) for each in in_batches(pictures, batch)]))
-        progress(start + len(names), len(own))
+    with ThreadPoolExecutor(READERS) as readers:
+        for start in range(0, len(own), CHUNK):
+            names = own[start : start + CHUNK]
+            pictures = readers.map(lambda name: _opened(files[name], name), names)
+            store.add(names, np.concatenate([encoder.vectors(each) for each in in_batches(pictures, batch)]))
+            progress(start + len(names), len(own))
     return len(own)
 
 

@@ -6,6 +6,7 @@ Several processes share the vectors; whichever finds all of them there writes th
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,8 @@ def measure(
     """
     there = present(found, settings.partial)
     sources = encoder_files(settings)
-    hashed = [(result, file_hash(result.path)) for result in there]
+    with ThreadPoolExecutor(features.READERS) as readers:
+        hashed = list(zip(there, readers.map(lambda result: file_hash(result.path), there), strict=True))
     files = {digest: result.path for result, digest in hashed}
     for reference in bench.references.values():
         files |= dict(zip(reference.hashes, reference.files, strict=True))

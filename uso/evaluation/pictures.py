@@ -75,14 +75,23 @@ def claim(folder: Path, bench: Bench, made_by: dict[str, Any], reading: dict[str
         write_over(path, (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
         return
     before = read_run(folder)
-    then, now = before["made_by"], about["made_by"]
-    changes = [
-        f"{key} was {then.get(key)}, is {now.get(key)}" for key in {**then, **now} if then.get(key) != now.get(key)
-    ]
+    changes = _changes(before["made_by"], about["made_by"])
     if before["digest"] != about["digest"]:
         changes.insert(0, f"its benchmark was another ({before['title']}: prompts, seeds or references differ)")
     if changes:
         raise ConfigError(f"{folder} holds pictures of another run: {'; '.join(changes)}. Choose another --output.")
+
+
+def _changes(then: dict[str, Any], now: dict[str, Any], of: str = "") -> list[str]:
+    """What differs, as words; of nested records only their own differences."""
+    found = []
+    for key in {**then, **now}:
+        before, after = then.get(key), now.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += _changes(before, after, f"{of}{key} ")
+        elif before != after:
+            found.append(f"{of}{key} was {before}, is {after}")
+    return found
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def score(
                 content=entry.content,
                 style=entry.style,
                 seed=result.seed,
-                file=str(result.path),
+                file=str(result.path.absolute()),
                 sha256=digest,
                 values={metric: each for metric, each in values.items() if each is not None},
             )

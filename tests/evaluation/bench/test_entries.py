@@ -91,14 +91,14 @@ def test_wrong_entries_are_named(folder: Path, rows: Any, says: str) -> None:
 def test_a_folder_of_results_stays_what_it_is(folder: Path) -> None:
     """Catches pictures of two models, or of two benchmarks, in one folder under one name."""
     bench, out = written(folder, ROWS), folder / "out"
-    claim(out, bench, {"model": "a", "steps": 4})
-    claim(out, bench, {"model": "b", "steps": 4})  # nothing was made yet
+    claim(out, bench, {"files": {"a": "12", "b": "0"}, "steps": 5})
+    claim(out, bench, {"files": {"a": "12", "b": "0"}, "steps": 4})  # nothing was made yet
     (out / "moved_seed3407.png").write_bytes(b"made")
-    claim(out, bench, {"model": "b", "steps": 4})
-    with pytest.raises(ConfigError, match="steps was 4, is 5. Choose another --output"):
-        claim(out, bench, {"model": "b", "steps": 5})
+    claim(out, bench, {"files": {"a": "12", "b": "0"}, "steps": 4})
+    with pytest.raises(ConfigError, match="another run: files a was 12, is 13; steps was 4, is 5. Choose another"):
+        claim(out, bench, {"files": {"a": "13", "b": "0"}, "steps": 5})
     draw_picture(20, 16, 9).save(folder / "ink.png")
     with pytest.raises(ConfigError, match="its benchmark was another"):
-        claim(out, written(folder, ROWS), {"model": "b", "steps": 4})
+        claim(out, written(folder, ROWS), {"files": {"a": "12", "b": "0"}, "steps": 4})
     with pytest.raises(ConfigError, match="holds no run.json, so these pictures were made elsewhere"):
         read_run(folder)

@@ -122,7 +122,7 @@ def _about(report: _Report, runs: Sequence[Measured]) -> None:
     for run in runs:
         made = dict(run.record.get("made_by") or {})
         model = str(made.pop("model", "not recorded"))
-        kept = {key: value for key, value in made.items() if key not in ("components", "added_loras")}
+        kept = {key: value for key, value in made.items() if key not in ("components", "added_loras", "files")}
         words = ", ".join(f"{key} {value}" for key, value in kept.items()) or "not recorded"
         count = f"{len(run.scores)} of {run.record['asked']}"
         rows.append([run.name, model, count, words])
