@@ -139,7 +139,8 @@ def _task(report: _Report, runs: Sequence[Measured], task: str, bench: Bench | N
     report.plot(f"{task}-subjects", plots.subjects(runs, task, main), f"{title}: {NAMES[main]} of each subject")
     for number, run in enumerate(runs if bench else ()):
         assert bench
-        scores, name = tables.of_task(run, task), f"{task}-{number + 1}"
+        scores = [each for each in tables.of_task(run, task) if Path(each.file).is_file()]
+        name = f"{task}-{number + 1}"
         caption = f"{run.name}, {title.lower()}: the best and the worst by {NAMES[main]}"
         report.sheet(f"{name}-extremes", sheets.extremes(scores, task, bench), caption)
         caption = f"{run.name}, {title.lower()}: the seeds of some prompts"
@@ -160,6 +161,9 @@ def _ending(report: _Report, runs: Sequence[Measured], bench: Bench | None) -> N
     cut = [f"{run.name}: {run.record['cut_prompts']}" for run in runs if run.record["cut_prompts"]]
     if cut:
         report.paragraph(f"Prompts that CLIP could read the beginning of only: {', '.join(cut)}.")
+    moved = [run.name for run in runs if not all(Path(each.file).is_file() for each in run.scores)]
+    if moved:
+        report.paragraph(f"Pictures of {', '.join(moved)} are no longer where they were measured; they are not shown.")
     if bench is None:
         report.paragraph("The benchmark's folder is gone or has changed, so no pictures are shown.")
         return

@@ -17,8 +17,8 @@ from uso.images import open_image
 
 SIDE = 192
 """Of one picture on a sheet, in pixels."""
-EXTREMES, PROMPTS = 4, 5
-"""Rows of best and of worst pictures, and of prompts whose seeds are shown."""
+EXTREMES, PROMPTS, SEEDS = 4, 5, 6
+"""Rows of best and of worst pictures, rows of prompts whose seeds are shown, and how many seeds."""
 PROMPT = 56
 """Characters of a prompt under a row."""
 Columns = dict[str, NDArray[np.uint8] | None]
@@ -46,7 +46,7 @@ def seeds(scores: Sequence[Score], bench: Bench) -> Image.Image | None:
     for each in scores:
         groups.setdefault(each.id, []).append(each)
     several = [group for group in groups.values() if len(group) > 1]
-    columns = max((len(group) for group in several), default=0)
+    columns = min(SEEDS, max((len(group) for group in several), default=0))
     rows = []
     for group in several[:: max(1, len(several) // PROMPTS)][:PROMPTS]:
         pictures = _references(group[0], bench)
