@@ -22,18 +22,21 @@ def test_the_banner_says_which_model_runs_why_and_how_to_get_the_real_one() -> N
 def test_the_loras_that_are_in_are_shown() -> None:
     """Catches pictures that look unlike the model's, and nothing on the page that says why."""
     config = load_model_config("demo")
-    assert "LoRA" not in html.banner(config, "")
+    assert "<p>LoRAs: USO&#x27;s own at 1. Their strengths are set when" in html.banner(config, "")
     added = (LoraFile(path="/secret/<ink>.safetensors", strength=0.8), LoraFile(path="b.safetensors"))
     config = config.model_copy(update={"added_loras": added, "lora_scale": 0.7})
     words = "&lt;ink&gt;.safetensors at 0.8, b.safetensors at 1, USO&#x27;s own at 0.7"
-    assert f"<p>LoRAs: {words}.</p>" in html.banner(config, "") and "secret" not in html.banner(config, "")
+    assert f"<p>LoRAs: {words}. Their strengths are set when" in html.banner(
+        config, ""
+    ) and "secret" not in html.banner(config, "")
     request = {"content_images": [], "style_images": [], "seed": 1}
     model = {"name": "demo", "device": "cpu (x86_64)", **html.loras_of(config)}
     record = {"request": request, "model": model}
     assert f"<dt>LoRAs</dt><dd>{words}</dd>" in html.settings(record) and "<dd>CPU</dd>" in html.settings(record)
     styled = request | {"style_images": [{"name": "<ink>"}, {"name": "oil"}], "style_strengths": [0.5, 1]}
     assert "<dd>&lt;ink&gt; at 0.5, oil</dd>" in html.settings(record | {"request": styled})
-    assert "LoRA" not in html.settings({"request": request, "model": {"name": "demo", "lora_scale": 1.0}})
+    assert "LoRA" not in html.settings({"request": request, "model": {"name": "demo"}})
+    assert "USO&#x27;s own at 1" in html.settings({"request": request, "model": {"name": "demo", "lora_scale": 1.0}})
 
 
 def soon(seconds: float) -> float:

@@ -169,7 +169,7 @@ def test_a_picture_with_other_loras_or_another_kept_size_is_told(events: Events,
         record["model"] |= {"added_loras": [{"file": "<ink>", "strength": 0.8}, 7], "lora_scale": 0.5}
 
     message = restore(events, forged(uploads, picture.path, change))[0]
-    assert "Its LoRAs: &lt;ink&gt; at 0.8, USO&#x27;s own at 0.5. Those of this page: none." in message
+    assert "Its LoRAs: &lt;ink&gt; at 0.8, USO&#x27;s own at 0.5. Those of this page: USO&#x27;s own at 1." in message
     assert "It is 304 × 208; here Keep input size gives a long side of 128." in message
     assert "LoRA" not in restore(events, brought(uploads, picture.path))[0]
 

@@ -53,8 +53,8 @@ def banner(config: ModelConfig, reason: str) -> str:
             size,
         )
         more += f"<p>{_marked(start)}</p>"
-    if words := loras(loras_of(config)):
-        more += f"<p>{escape(tr('LoRAs: {}.', words))}</p>"
+    words = loras(loras_of(config))
+    more += f"<p>{escape(tr('LoRAs: {}. Their strengths are set when the program starts.', words))}</p>"
     if config.licence_notice:
         more += f'<p class="uso-quiet">{escape(told(config.licence_notice))}</p>'
     loud = " uso-loud" if config.experimental or config.name == "demo" else ""
@@ -270,13 +270,12 @@ def _styles(request: Mapping[str, Any]) -> str:
 
 
 def loras(model: Mapping[str, Any]) -> str:
-    """The LoRAs that a picture's record names: those that were added, and USO's own if its strength is not 1.
+    """The LoRAs that a picture's record names, with their strengths: those that were added, and USO's own.
 
     A record may come from a stranger's file.
     """
-    own = model.get("lora_scale", 1.0)
     named = [(lora.get("file"), lora.get("strength")) for lora in _dicts(model.get("added_loras"))]
-    named += [] if own == 1 else [(tr("USO's own"), own)]
+    named += [(tr("USO's own"), model["lora_scale"])] if "lora_scale" in model else []
     return ", ".join(
         tr("{} at {:g}", name, round(size, 6)) if isinstance(size, float) else f"{name}" for name, size in named
     )

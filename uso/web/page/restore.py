@@ -120,7 +120,7 @@ def _differences(config: ModelConfig, saved: output.SavedPicture) -> list[str]:
         here = Text("This page runs {}, which makes a different picture.", config.title)
         remarks.append(_short(joined(Text("It was made with {}.", made_by), here)))
         return remarks
-    its, ours = html.loras(saved.model), html.loras(html.loras_of(config))
+    its, ours = html.loras({"lora_scale": 1.0} | saved.model), html.loras(html.loras_of(config))
     if its != ours:
         remarks.append(
             _short(Text("Its LoRAs: {}. Those of this page: {}.", its or Text("none"), ours or Text("none")))
