@@ -293,7 +293,10 @@ def shelf(styles: list[OnShelf], current: str = "") -> str:
     for own, title in ((True, tr("Yours")), (False, tr("For everybody"))):
         tiles = "".join(_tile(style, style.key == current) for style in styles if style.own == own)
         if tiles:
-            parts.append(f'<h3 class="uso-styles-title">{escape(title)}</h3><ul class="uso-styles">{tiles}</ul>')
+            name = escape(title)
+            parts.append(
+                f'<p class="uso-styles-title">{name}</p><ul class="uso-styles" aria-label="{name}">{tiles}</ul>'
+            )
     return "".join(parts)
 
 
