@@ -75,7 +75,12 @@ def panel() -> Panel:
         sure = gr.HTML("", visible="hidden", elem_id="style-sure")
         with gr.Row(elem_id="style-naming"):
             name = gr.Textbox(
-                "", label=Text("Name"), max_lines=1, max_length=MAX_STYLE_NAME, elem_id="style-name", min_width=140
+                "",
+                label=Text("Name of the style"),
+                max_lines=1,
+                max_length=MAX_STYLE_NAME,
+                elem_id="style-name",
+                min_width=140,
             )
             save = gr.Button(Text("Save current style"), elem_id="style-save", min_width=140)
         with gr.Row(elem_id="style-actions", visible=False) as actions:
