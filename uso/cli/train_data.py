@@ -19,6 +19,15 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     )
     kinds = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     _add_make(kinds)
+    caption = kinds.add_parser(
+        "caption",
+        help="write captions where there are none",
+        description="Ask a vision-language model for a caption of every picture that has none: a.txt beside a.png.",
+    )
+    caption.add_argument("pictures", type=Path, metavar="PICTURES", help="a folder")
+    caption.add_argument("--captioner", default="llava", metavar="NAME", help="of configs/captioners/, or a YAML file")
+    caption.add_argument("--device", default="auto", metavar="NAME", help="auto, cuda, cuda:1, mps, cpu")
+    caption.set_defaults(run=_caption)
     check = kinds.add_parser("check", help="name every row that cannot be used")
     check.add_argument("file", type=Path, metavar="DATA", help="JSON lines, UNO's JSON, or a folder of pictures")
     check.add_argument("--min-side", type=int, default=0, metavar="PIXELS", help="also name pictures that are smaller")
@@ -98,6 +107,20 @@ def _make(args: argparse.Namespace) -> int:
     report = make_triplets(args.pictures, args.output, config, experts, progress)
     say(f"{report['kept']} triplets kept, {report['dropped']} pictures dropped: {args.output / REPORT_TEXT}")
     print(args.output / ROWS)
+    return 0
+
+
+def _caption(args: argparse.Namespace) -> int:
+    from uso.training.make.captions import load_captioner, load_captioner_config, write_captions
+
+    config = load_captioner_config(args.captioner)
+    if not args.pictures.is_dir():
+        raise ConfigError(f"There is no folder {args.pictures}. Name the one that holds the pictures.")
+    from uso.weights.choices import choose_device
+
+    device = str(choose_device(args.device))
+    count = write_captions(args.pictures, config, lambda: load_captioner(config, device), meter("captions"))
+    say(f"{count} captions are written.")
     return 0
 
 
