@@ -92,6 +92,15 @@ def test_eight_bit_needs_its_package_and_a_gpu(monkeypatch: pytest.MonkeyPatch) 
 # A run from the command line
 
 
+def captioned(folder: Path, count: int) -> Path:
+    """A folder of pictures with captions."""
+    folder.mkdir()
+    for number in range(count):
+        draw_picture(128, 128, number).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"The house number {number}.")
+    return folder
+
+
 def demo_run(folder: Path, **changes: Any) -> Path:
     """A YAML file for three steps of the demo model."""
     values = tiny_config(folder, write_rows(folder / "rows", 2), "stage1").model_dump(mode="json")
@@ -128,14 +137,37 @@ def test_a_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.slow
+def test_blocks_that_are_shared_out_learn_the_same(tmp_path: Path) -> None:
+    """Catches a process that waits for another's blocks, in validation or at the end, and gradients of half a block.
+    The example of a sharded run, on two CPU processes."""
+    pictures = captioned(tmp_path / "pictures", 4)
+    found = []
+    for processes in (1, 2):
+        run = tmp_path / str(processes)
+        overrides = [f"data.rows={pictures}", f"output={run}", f"data.cache={tmp_path / 'cache'}", "shard=true"]
+        overrides += ["steps=3", "batch=2", "micro_batch=1", "validation.every=2", "validation.steps=1", "ema=null"]
+        overrides += ["gradient_checkpointing=true", "export_dtype=float32", "optimizer.lr=1e-3"]
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        done = subprocess.run(
+            [*launch, "-m", "uso", "train", "finetune-demo", *overrides],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        found.append(load_file(run / "dit_lora.safetensors"))
+        assert len(list((run / "validation").glob("*/sheet.png"))) == 2
+    begun = load_file(ROOT / "assets" / "demo-model" / "dit_lora.safetensors")
+    for name, tensor in found[0].items():
+        assert relative_error(found[1][name] - begun[name].float(), tensor - begun[name].float()) < 0.02, name
+
+
+@pytest.mark.slow
 def test_finetuning_goes_on_from_released_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches a LoRA that begins anew where it should go on, on the demo model's files in the released layout, and
     results that do not load."""
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    for number in range(20):
-        draw_picture(128, 128, number).save(pictures / f"{number}.png")
-        (pictures / f"{number}.txt").write_text(f"The house number {number}.")
+    pictures = captioned(tmp_path / "pictures", 20)
     run = tmp_path / "run"
     places = [f"data.rows={pictures}", f"output={run}", f"data.cache={tmp_path / 'cache'}"]
     assert main(["train", "finetune-demo", *places, "steps=4", "checkpoint.every=2", "validation.every=null"]) == 0

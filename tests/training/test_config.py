@@ -43,6 +43,7 @@ def test_shipped_configs_are_the_papers() -> None:
         (["learns=[lora]"], "start.projector must name a file"),
         (["precision=float32"], "base must be float32"),
         (["dropout.style=0.1"], "dropout.style must be 0 where the projector learns alone"),
+        (["shard=true"], "shard must be false where there is a reward or a teacher"),
         (["reward.last=30"], "last must be at most steps"),
         (["dropout.content=0.6", "dropout.style=0.5"], "must add up to at most 1"),
         (["flow.sampling=uno", "flow.shift=uso"], "shift must be flux where sampling is uno"),

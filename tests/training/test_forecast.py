@@ -57,7 +57,9 @@ def test_a_forecast_counts_the_steps_with_a_reward() -> None:
     config = load_training_config("stage1", ["steps=10", "reward.start_step=4", "reward.every=2"])
     sizes = ("learned_parameters", "frozen", "learned", "gradients", "optimizer", "mean", "activations")
     nothing = dict.fromkeys((*sizes, "activations_stored", "reward_activations"), 0)
-    said = as_text(config, DryRun(tokens=(1, 0, 1), **nothing, flops=10**17, reward_flops=3 * 10**17, row_bytes={}))
+    said = as_text(
+        config, DryRun(tokens=(1, 0, 1), **nothing, flops=10**17, reward_flops=3 * 10**17, shared=0, row_bytes={})
+    )
     assert "One step with reward: 3e+05 TFLOP more. 3 of 10 steps have one." in said
     seconds = (10 + 3 * 3) * 10**17 / 165e12
     assert f"the least: 606 s a step, {duration(seconds)} for 10 steps on one card." in said

@@ -204,7 +204,7 @@ def make_trainer(
         without=("text_encoder", "text_encoder_2"),
     )
     pipeline.residency = Residency(load_memory_plan("full"), device)
-    bring_to_device(pipeline, config)
+    bring_to_device(pipeline, config, process.num_processes)
     judges = Judges()
     if config.reward.descriptor is not None:
         judges = Judges(learned=DrawnScore(_descriptor(device), device))

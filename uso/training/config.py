@@ -266,6 +266,8 @@ class TrainingConfig(RunConfig):
     """Samples that pass the network at once."""
     base: Literal["bfloat16", "float32", "int8"] = "bfloat16"
     """How frozen weights are held; `int8` is for 24 GB cards."""
+    shard: bool = False
+    """Share the frozen blocks out among the processes (FSDP): each holds a part, and steps take longer."""
     gradient_checkpointing: bool = True
     export_dtype: Literal["bfloat16", "float32"] = "bfloat16"
     validation: ValidationConfig = ValidationConfig()
@@ -300,6 +302,12 @@ class TrainingConfig(RunConfig):
             raise ValueError("dropout.style must be 0 where the projector learns alone: without a style it has no part")
         if self.precision == "float32" and self.base != "float32":
             raise ValueError(f"base must be float32 where precision is (it is {self.base})")
+        if self.shard and (self.reward.descriptor is not None or self.teacher is not None):
+            raise ValueError(
+                "shard must be false where there is a reward or a teacher: not all processes have one at once"
+            )
+        if self.shard and ("transformer" in self.learns or self.base == "int8" or self.compile):
+            raise ValueError("shard must be false where the transformer learns, base is int8, or compile is true")
         if self.reward.descriptor is not None and "style" not in self.reads:
             raise ValueError("reads must name style where there is a style reward")
         return self

@@ -25,6 +25,7 @@ from uso.training.losses.teacher import make_teacher
 from uso.training.model.adapters import Learners
 from uso.training.model.int8 import quantize_base
 from uso.training.model.load import training_model
+from uso.training.model.shard import block_parameters
 
 _FLOAT32 = 4
 
@@ -53,6 +54,8 @@ class DryRun:
     """Operations of one whole step, all processes together."""
     reward_flops: int
     """What the reward adds to a step that has one."""
+    shared: int
+    """Of the frozen weights, those that `shard` shares out among the processes."""
     row_bytes: dict[str, int]
     """What one row takes on the disk, by kind of feature."""
 
@@ -112,6 +115,7 @@ def dry_run(config: TrainingConfig, changes: dict[str, dict[str, Any]] | None = 
         reward_activations=reward,
         flops=(forward * passes + answers) * config.batch,
         reward_flops=round(forward * (mean_steps + passes) * samples) if with_reward else 0,
+        shared=block_parameters(pipeline.transformer) * (4 if config.base == "float32" else 2) if config.shard else 0,
         row_bytes=_row_bytes(batch, config),
     )
 
@@ -187,6 +191,7 @@ def as_text(config: TrainingConfig, found: DryRun) -> str:
         "",
         "Device memory of one process, in GiB:",
         line("frozen weights", found.frozen, f"text encoders {'are freed' if 'prompt' in found.row_bytes else 'stay'}"),
+        *([line("... in blocks", found.shared, "shared out: divide by the processes")] if found.shared else []),
         line("learned weights", found.learned),
         line("gradients", found.gradients),
         line("optimizer", found.optimizer, config.optimizer.kind),

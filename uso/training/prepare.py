@@ -168,7 +168,7 @@ def assemble(
     with _encoding_bar() as report:
         encode_features(pipeline, cache, own, report)
     process.wait_for_everyone()
-    bring_to_device(pipeline, config)
+    bring_to_device(pipeline, config, process.num_processes)
     if "prompt" in config.data.cached:  # else every process would keep their encoders in host memory for nothing
         pipeline.register_modules(text_encoder=None, text_encoder_2=None)
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object, reduce
+from PIL import Image
 from torch.nn.functional import mse_loss
 
 from uso.pipeline.latents import pack
@@ -23,7 +24,7 @@ from uso.training.data.batches import BatchSource, TrainingBatch
 from uso.training.loop import checkpoint as state
 from uso.training.loop.log import Journal, trackers_of
 from uso.training.loop.optimizer import showing
-from uso.training.loop.pictures import Validation, style_scores
+from uso.training.loop.pictures import Drawn, Validation, style_scores
 from uso.training.loop.precision import autocast
 from uso.training.loop.run import Run, Stopped
 from uso.training.losses.flow import conditioning_of, draw_levels, noised, predict, target_velocity
@@ -245,21 +246,26 @@ class Trainer(Run):
 
     def validate(self, journal: Journal | None) -> None:
         """Make the validation pictures with the running mean of the weights, keep and score them."""
-        if self.validation is None or journal is None:
+        if self.validation is None or not (journal or self.config.shard):  # shared blocks are run by all
             self.process.wait_for_everyone()
             return
-        step = self.progress.step
-        folder = self.config.folder / "validation" / f"step-{step:08d}"
-        folder.mkdir(parents=True, exist_ok=True)
         # Each mode has other shapes, which would be compiled for a picture or two.
         with showing(self.parameters, self.mean_values), uncompiled(self.pipeline.transformer):
             drawn = list(self.validation.draw(self.autocast))
+            sheet = self.validation.sheet(drawn)
+        if journal is not None:
+            self._keep(drawn, sheet, journal)
+        self.process.wait_for_everyone()
+
+    def _keep(self, drawn: list[Drawn], sheet: Image.Image, journal: Journal) -> None:
+        step = self.progress.step
+        folder = self.config.folder / "validation" / f"step-{step:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
         for picture in drawn:
             name = f"{picture.mode}-{picture.number}"
             picture.image.save(folder / f"{name}.png")
             journal.picture(step, f"validation/{name}", picture.image)
-        self.validation.sheet(drawn).save(folder / "sheet.png")
+        sheet.save(folder / "sheet.png")
         scores = style_scores(drawn, self.judges.by_name(), self.pipeline.work_device)
         if scores:
             journal.write(step, scores)
-        self.process.wait_for_everyone()

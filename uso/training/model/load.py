@@ -23,6 +23,7 @@ from uso.training.config import RELEASED, TrainingConfig
 from uso.training.data.features import ENCODERS, FeatureCache
 from uso.training.data.samples import Feature
 from uso.training.model.int8 import quantize_base
+from uso.training.model.shard import shard_blocks
 from uso.weights.assembly import Loader, everything_on
 from uso.weights.hub.files import locate
 from uso.weights.loading import alone_in_process
@@ -171,11 +172,14 @@ def visiting(pipeline: USOPipeline, *names: str) -> Iterator[None]:
             module.to(home)
 
 
-def bring_to_device(pipeline: USOPipeline, config: TrainingConfig) -> None:
-    """Move everything that training and validation run to the device, the base rounded first where the run says so."""
+def bring_to_device(pipeline: USOPipeline, config: TrainingConfig, processes: int = 1) -> None:
+    """Move everything that training and validation run to the device, the base rounded first where the run says so, or
+    its blocks shared out among the processes."""
     if config.base == "int8":
         report = quantize_base(pipeline)
         logger.info("The frozen base holds %d layers in int8.", report.layers)
+    if config.shard and processes > 1:
+        shard_blocks(pipeline.transformer, pipeline.work_device, processes)
     modulation = pipeline.exchanged.modulation
     for module in (
         pipeline.transformer,
