@@ -42,6 +42,6 @@ def test_a_server_that_is_killed_is_said(running: Program, capsys: pytest.Captur
     """Catches a command that waits for ever for a server that is gone, and a traceback of the client's."""
     running.wait_until("ready")
     with RemoteServer(f"http://127.0.0.1:{running.port}") as server, pytest.raises(USOError) as broken:
-        server.picture({"num_inference_steps": 50}, lambda details: running.process.kill())
+        list(server.pictures({"num_inference_steps": 50}, lambda details: running.process.kill()))
     assert re.match(r"The connection to http://127.0.0.1:\d+ broke. A picture", str(broken.value))
     assert capsys.readouterr().err == ""

@@ -165,6 +165,42 @@ def test_the_last_answer_is_the_picture_byte_for_byte(
     }
 
 
+def test_several_pictures_are_all_told_and_can_be_fetched(client: Client, server: Offered) -> None:
+    """Catches pictures of a request that a program cannot get at, in another order than their seeds, or only at the
+    end; and details that change for a request for one."""
+    job = client.submit(**FIRST, num_images=3, api_name="/generate")
+    file, details = job.result(timeout=PATIENCE)
+    made = details["pictures"]
+    assert [one["seed"] for one in made] == [11, 12, 13] and details["seed"] == 11
+    assert details["message"] == "Done. 3 pictures."
+    for one in made:  # the client fetches them as it does the first
+        saved = server.settings.output / one["file"]
+        assert Path(one["picture"]).read_bytes() == saved.read_bytes()
+    assert Path(file).read_bytes() == Path(made[0]["picture"]).read_bytes()
+    looked, again = client.predict(job=details["job"], api_name="/status")
+    assert Path(looked).read_bytes() == Path(file).read_bytes()
+    assert [one["file"] for one in again["pictures"]] == [one["file"] for one in made]
+    assert "pictures" not in client.predict(**FIRST, api_name="/generate")[1]
+
+
+def test_each_picture_is_told_when_it_is_finished(server: Offered, script: Script) -> None:
+    """Catches a program that waits for eight pictures to see the first."""
+    script.steps = Script(free=False).steps
+    with calling(server) as client:
+        job, number = begun(client, script, num_images=2)
+        script.steps.release(2)
+        until(lambda: len(answers(job)[-1]["pictures"]) == 1)
+        running = answers(job)[-1]
+        assert running["state"] == "running" and Path(running["pictures"][0]["picture"]).is_file()
+        client.predict(job=number, api_name="/cancel")
+        script.steps.release(2)
+        with pytest.raises(AppError, match="stopped"):
+            job.result(timeout=PATIENCE)
+        file, details = client.predict(job=number, api_name="/status")
+        assert details["state"] == "cancelled" and "1 of 2 pictures were finished before." in details["message"]
+        assert Path(file).is_file() and len(details["pictures"]) == 1
+
+
 def test_the_loras_of_a_picture_are_told(server: Offered, script: Script, client: Client) -> None:
     """Catches a program that cannot tell which LoRAs made its picture."""
     loras = {"added_loras": [{"file": "ink.safetensors", "fingerprint": "ab", "strength": 0.8}], "lora_scale": 0.5}

@@ -5,7 +5,7 @@ imports no torch; `remote_server.py` talks to the server.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -52,6 +52,9 @@ STRENGTHS = ("style_strength", "extra_style_strength")
 
 MAX_CONTENTS, MAX_STYLES = 1, 2
 
+MAX_AT_ONCE = 8
+"""Pictures that a server makes in one call."""
+
 
 def generate_remotely(args: argparse.Namespace) -> int:
     """Have a server make the pictures of one request; returns the exit status.
@@ -74,15 +77,24 @@ def generate_remotely(args: argparse.Namespace) -> int:
             name: strength for name, strength in zip(STRENGTHS, request.style_strengths, strict=False) if strength != 1
         }
         with step_bar() as bar:
-            for index in range(request.num_images):
+            for index, data in enumerate(_made(server, sent, request, bar)):
                 one = request.single(index)
-                data = server.picture(sent | {"seed": one.seed}, _show_in(bar, index, request.num_images))
                 path = output.write_somewhere(one, folder, stem, _writing(data), "It is kept on the server.")
                 print_path(path)
                 say_once(_notes(path), said)
                 if picture and index == 0:
                     _print_differences(picture, path)
     return 0
+
+
+def _made(
+    server: RemoteServer, sent: dict[str, Any], request: GenerationRequest, bar: Callable[[Progress], None]
+) -> Iterator[bytes]:
+    """The pictures, each as soon as it is finished; in as few calls as may be."""
+    for first in range(0, request.num_images, MAX_AT_ONCE):
+        number = min(MAX_AT_ONCE, request.num_images - first)
+        values = sent | {"seed": request.seed + first} | ({"num_images": number} if number > 1 else {})
+        yield from server.pictures(values, _show_in(bar, first, request.num_images))
 
 
 def refuse_local_flags(args: argparse.Namespace) -> None:
@@ -133,12 +145,17 @@ def _writing(data: bytes) -> Callable[[BinaryIO], object]:
     return lambda file: file.write(data)
 
 
-def _show_in(bar: Callable[[Progress], None], index: int, several: int) -> OnDetails:
-    """Shows the state of picture `index` in a bar: its step, or the server's message."""
+def _show_in(bar: Callable[[Progress], None], first: int, several: int) -> OnDetails:
+    """Shows the state of a call in a bar: the step of its picture, or the server's message.
+
+    Args:
+        first: number of its first picture.
+    """
 
     def show(details: dict[str, Any]) -> None:
         stage = "denoise" if details.get("stage") == "denoise" else str(details.get("message", ""))
         step, num_steps = int(details.get("step") or 0), int(details.get("num_steps") or 1)
+        index = min(first + len(details.get("pictures") or ()), several - 1)
         bar(Progress(stage=stage, step=step, num_steps=num_steps, image_index=index, num_images=several, seconds=0.0))
 
     return show

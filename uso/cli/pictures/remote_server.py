@@ -70,7 +70,7 @@ class RemoteServer:
     # Making a picture.
 
     def upload_all(self, contents: Sequence[ReferenceImage], styles: Sequence[ReferenceImage]) -> dict[str, Any]:
-        """Upload the references, once for all pictures; returns arguments of `picture`.
+        """Upload the references, once for all pictures; returns arguments of `pictures`.
 
         Raises:
             USOError: one is refused, or the connection broke.
@@ -79,40 +79,49 @@ class RemoteServer:
         named = [pair for names, images in pairs for pair in zip(names, images, strict=False)]
         return {name: self._upload(image) for name, image in named}
 
-    def picture(self, values: dict[str, Any], show: OnDetails) -> bytes:
-        """Request one picture and wait for it; Ctrl-C cancels the job on the server.
+    def pictures(self, values: dict[str, Any], show: OnDetails) -> Iterator[bytes]:
+        """Request pictures and wait for them; Ctrl-C, or closing this, cancels the job on the server.
 
         Args:
             values: arguments of `/generate`; the server's defaults apply to omitted ones.
 
-        Returns:
-            The server's PNG file, byte for byte.
+        Yields:
+            The server's PNG files, byte for byte, each as soon as it is finished.
 
         Raises:
             USOError: the request is refused, failed or was cancelled there, or the connection broke.
         """
         with self._in_sentences():
             job = self._client.submit(**values, api_name="/generate")
+            fetched = 0
             try:
                 while not job.done():
                     concurrent.futures.wait([job.future], timeout=LOOK_SECONDS)
                     if outputs := job.outputs():
                         show(outputs[-1][1])
+                        for made in (outputs[-1][1].get("pictures") or [])[fetched:]:
+                            yield self._fetch(made)
+                            fetched += 1
                 file, details = job.result()
-            except KeyboardInterrupt:
-                self._stop(job)
+                for made in (details.get("pictures") or [details | {"picture": file}])[fetched:]:
+                    yield self._fetch(made)
+            except (KeyboardInterrupt, GeneratorExit):
+                if not job.done():
+                    self._stop(job)
                 raise
-            return self._fetch(file["path"], str(details.get("file", "")))
 
     def _upload(self, image: ReferenceImage) -> dict[str, str]:
         with self._in_sentences():
             answer = self._post(self._client.upload_url, files=[("files", (image.name, image.data))])
             return {"path": answer.json()[0], "orig_name": image.name}
 
-    def _fetch(self, path: str, name: str) -> bytes:
+    def _fetch(self, made: dict[str, Any]) -> bytes:
         import httpx
 
-        address = f"{self._client.src_prefixed}file={quote(path)}"
+        file, name = made.get("picture"), made.get("file", "")
+        if not file:
+            raise OutputError(f"The picture {name} was finished, and is no longer on the server.")
+        address = f"{self._client.src_prefixed}file={quote(file['path'])}"
         try:
             answer = httpx.get(address, cookies=self._cookies, **self._options())
             answer.raise_for_status()

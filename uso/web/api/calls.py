@@ -291,7 +291,7 @@ def uploaded(value: Any, max_pixels: int = MAX_PIXELS) -> ReferenceImage | None:
     """
     if value is None:
         return None
-    path = _upload_path(value)
+    path = upload_path(value)
     if path is None:
         raise ImageError(Text("The image was not uploaded to this page. Choose its file again."))
     name = Path(str(value.get("orig_name") or path)).name
@@ -307,7 +307,7 @@ def uploaded(value: Any, max_pixels: int = MAX_PIXELS) -> ReferenceImage | None:
     return found
 
 
-def _upload_path(value: Any) -> Path | None:
+def upload_path(value: Any) -> Path | None:
     """The uploaded file that the raw value of an image field names; None for anything else."""
     path = value.get("path") if isinstance(value, dict) else None
     if not isinstance(path, str) or "\x00" in path or not is_in_or_equal(path, get_upload_folder()):
@@ -318,7 +318,7 @@ def _upload_path(value: Any) -> Path | None:
 def _upload_size(value: Any) -> int:
     """Bytes of an uploaded file; 0 where there is none, which `uploaded` refuses."""
     try:
-        path = _upload_path(value)
+        path = upload_path(value)
         return 0 if path is None else path.stat().st_size
     except (OSError, ValueError):
         return 0

@@ -1,4 +1,5 @@
-"""The route that answers with pictures as a zip file. The browser shows by its login or cookie whose they are.
+"""The routes that answer with pictures: one as it is, several as a zip file. The browser shows by its login or cookie
+whose they are.
 
 Ids come from the browser. Those that are not the asker's are left out; whoever has none of them gets 404.
 """
@@ -6,7 +7,7 @@ Ids come from the browser. Those that are not the asker's are left out; whoever 
 import re
 
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import FileResponse, StreamingResponse
 
 from uso.language import tr
 from uso.web.access.identity import asker_of
@@ -20,6 +21,14 @@ _IDS = re.compile(rf"[0-9a-f]{{32}}(?:,[0-9a-f]{{32}}){{0,{archive.MOST - 1}}}")
 
 
 def add_downloads(app: FastAPI, ledger: Ledger) -> None:
+    @app.get("/pictures/{picture_id}.png", response_class=FileResponse, responses={404: {}})
+    def one_picture(request: Request, picture_id: str) -> FileResponse:  # no coroutine, so a thread runs it
+        """One of one's own pictures, byte for byte."""
+        found = history.own(ledger, asker_of(request).owner, picture_id)
+        if found is None:
+            raise HTTPException(404, "This picture is no longer on the server.")
+        return FileResponse(found.picture.path, headers={"Cache-Control": "private, no-cache"})
+
     @app.get(f"/{ROUTE}", response_class=StreamingResponse, responses={400: {}, 404: {}})
     def pictures(request: Request, ids: str) -> StreamingResponse:  # no coroutine, so a thread runs it
         """One's own pictures, named by ids with commas between, as a zip file."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from uso.config import ModelConfig, load_model_config
 from uso.language import Text, joined, told, tr
+from uso.web.api.downloads import ROUTE as ZIP_ROUTE
 from uso.web.api.messages import job_message
 from uso.web.jobs.job import Job, JobStatus, ServerStatus
 from uso.web.page.texts import Example, Tip
@@ -72,7 +73,10 @@ def model_state(status: ServerStatus, seconds: float, device: str) -> str:
         why = f'<div class="uso-quiet">{_marked(status.error)}</div>' if status.error else ""
         return f'<div class="uso-state"><span class="uso-dot"></span>{escape(told(words))}{why}</div>'
     if status.state == "failed":
-        return f'<div class="uso-state uso-bad" role="alert">{_marked(status.error)}</div>'
+        # Messages end with what to do.
+        *reasons, remedy = re.split(r"(?<=\.) +(?=[^ a-z0-9])|(?<=。)(?=.)", told(status.error))
+        why = f"<p>{_marked(' '.join(reasons))}</p>" if reasons else ""
+        return f'<div class="uso-state uso-bad" role="alert"><p><strong>{_marked(remedy)}</strong></p>{why}</div>'
     stage = told(status.stage.removeprefix("Loading "))
     words = Text("Loading the model: {}, {:.0%}, {:.0f} s", stage, status.share, seconds)
     bar = _bar(status.share, tr("Loading the model"))
@@ -143,7 +147,12 @@ def grid(pictures: Sequence[Remembered], current: str) -> str:
     if len(pictures) < 2:
         return ""
     tiles = "".join(f"<li>{_tile(one, number, len(pictures), current)}</li>" for number, one in enumerate(pictures, 1))
-    return f'<ol class="uso-grid" aria-label="{tr("The pictures of this request")}">{tiles}</ol>'
+    every = f"{ZIP_ROUTE}?ids={','.join(one.picture.id for one in pictures)}"
+    link = tr("Download all {} as a zip file", len(pictures))
+    return (
+        f'<ol class="uso-grid" aria-label="{tr("The pictures of this request")}">{tiles}</ol>'
+        f'<p class="uso-tools"><a href="{every}" download>{link}</a></p>'
+    )
 
 
 def account(name: str | None, can_log_out: bool) -> str:

@@ -9,6 +9,7 @@ from uso.language import Text
 from uso.web.api.calls import Calls, Inputs, plain_errors
 from uso.web.api.endpoints import offer
 from uso.web.page import html, scripts, styles
+from uso.web.page.compare import Compare, CompareEvents, compare_buttons, compare_view, wire_compare
 from uso.web.page.events.inputs import InputEvents
 from uso.web.page.events.jobs import TICK_SECONDS, JobEvents, Live
 from uso.web.page.events.pictures import PictureEvents, Shown
@@ -51,6 +52,7 @@ class Actions(NamedTuple):
     reuse_seed: gr.Button
     as_content: gr.Button
     as_style: gr.Button
+    compare: Compare
 
 
 def build_page(calls: Calls, reason: str) -> gr.Blocks:
@@ -96,8 +98,9 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
             form=fields,
         )
         _wire_jobs(page, JobEvents(calls), inputs, live, shown, controls)
-        _wire_inputs(page, InputEvents(calls), inputs, controls)
+        _wire_inputs(page, InputEvents(calls), inputs, foot.message, controls)
         _wire_pictures(page, PictureEvents(calls), inputs, live, shown, controls, actions)
+        wire_compare(CompareEvents(calls), actions.compare, shown.picture_id, shown.message)
         wire(FormEvents(calls), fields, foot)
         styles.wire(page, calls, fields.styles, inputs)
         offer(calls, inputs)
@@ -119,6 +122,7 @@ def _result(bar: Bar) -> tuple[Live, Shown, Actions, gr.HTML]:
             alt_text="The generated picture",
         )
         preview = gr.HTML("", elem_id="preview")
+        compare_view()
     jobs = gr.HTML("", elem_id="jobs", js_on_load=scripts.JOBS)
     grid = gr.HTML("", elem_id="grid", js_on_load=scripts.PICK)
     facts = gr.HTML("", elem_id="facts", js_on_load=scripts.LOCAL_TIME)
@@ -129,6 +133,7 @@ def _result(bar: Bar) -> tuple[Live, Shown, Actions, gr.HTML]:
             gr.Button(Text("Reuse seed"), min_width=100, elem_id="reuse-seed"),
             gr.Button(Text("Use as content"), min_width=100, elem_id="use-content"),
             gr.Button(Text("Use as style"), min_width=100, elem_id="use-style"),
+            compare_buttons(),
         )
     with gr.Accordion(Text("Settings of this picture"), open=False, visible=False, elem_id="settings-frame") as frame:
         settings = gr.HTML("", elem_id="settings")
@@ -143,6 +148,7 @@ def _result(bar: Bar) -> tuple[Live, Shown, Actions, gr.HTML]:
         facts=facts,
         actions=row,
         download=download,
+        before=actions.compare.before,
         settings=settings,
         settings_frame=frame,
         picture_id=picture_id,
@@ -205,7 +211,7 @@ def _wire_jobs(
     )
 
 
-def _wire_inputs(page: gr.Blocks, events: InputEvents, inputs: Inputs, controls: Controls) -> None:
+def _wire_inputs(page: gr.Blocks, events: InputEvents, inputs: Inputs, message: gr.HTML, controls: Controls) -> None:
     """What fills the fields in, checks them, and keeps them over a reload."""
     form = controls.form
     references = [inputs.content_image, inputs.style_image, inputs.extra_style_image]
@@ -247,12 +253,21 @@ def _wire_inputs(page: gr.Blocks, events: InputEvents, inputs: Inputs, controls:
         **AT_ONCE,
     ).success(None, [form.file], None, js="file => file && window.uso.filled()")
     typed = [inputs.prompt, inputs.width, inputs.height, inputs.num_inference_steps, inputs.content_size, inputs.seed]
-    typed += [inputs.style_strength, inputs.extra_style_strength]
+    typed += [inputs.num_images, inputs.style_strength, inputs.extra_style_strength]
     if events.config.guidance:
         typed.append(inputs.guidance_scale)
     key = f"uso-draft-{events.config.name}"
     page.load(None, typed, typed, js=scripts.recall_draft(key))
     gr.on([field.change for field in typed], None, typed, None, js=scripts.keep_draft(key))
+    page.load(
+        plain_errors(events.recall),
+        checked,
+        [message, *checked],
+        js=scripts.recall_images(key),
+        preprocess=False,
+        **AT_ONCE,
+    ).then(None, checked, None, js=scripts.begin_images(key))
+    gr.on([field.change for field in checked], None, checked, None, js=scripts.keep_images(key))
 
 
 def _wire_pictures(

@@ -84,7 +84,7 @@ def restored(
     """
     remarks = _differences(config, saved)
     allowed = {sha for sha, _ in _named(source)} if source is not None else set()
-    images = _images(saved, lambda sha: _stored(pictures, sha) if sha in allowed else None, remarks)
+    images = _images(saved, lambda sha: stored(pictures, sha) if sha in allowed else None, remarks)
     values = _values(config, saved.values(), remarks)
     return Restored(values._replace(**images, **_strengths(saved, remarks)), remarks)
 
@@ -178,7 +178,7 @@ def _named(saved: output.SavedPicture) -> list[tuple[str, str]]:
     return [(entry["sha256"], entry["name"]) for kind in output.KINDS for entry in saved.record["request"][kind]]
 
 
-def _stored(pictures: Path, sha256: str) -> ReferenceImage | None:
+def stored(pictures: Path, sha256: str) -> ReferenceImage | None:
     """A reference image that is kept with the pictures, if it is there and unchanged."""
     if not _SHA256.fullmatch(sha256):
         return None

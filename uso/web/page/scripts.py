@@ -140,3 +140,25 @@ def recall_draft(key: str) -> str:
   try {{ kept = JSON.parse(sessionStorage.getItem('{key}')) }} catch (error) {{}}
   return Array.isArray(kept) && kept.length === fields.length ? kept : fields
 }}"""
+
+
+def keep_images(key: str) -> str:
+    """The image fields and "Keep input size" survive it too: which uploads they had. Their files stay at the server."""
+    return f"""(...fields) => {{
+  if (!window.usoImages) return
+  const file = one => one?.path ? {{ path: one.path, orig_name: one.orig_name }} : one
+  sessionStorage.setItem('{key}-images', JSON.stringify(fields.map(file)))
+}}"""
+
+
+def recall_images(key: str) -> str:
+    return f"""(...fields) => {{
+  let kept = null
+  try {{ kept = JSON.parse(sessionStorage.getItem('{key}-images')) }} catch (error) {{}}
+  return Array.isArray(kept) && kept.length === fields.length ? kept : fields
+}}"""
+
+
+def begin_images(key: str) -> str:
+    """From now on the fields are kept: they have what they had before."""
+    return f"(...fields) => {{ window.usoImages = true; ({keep_images(key)})(...fields) }}"

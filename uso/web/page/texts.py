@@ -27,6 +27,12 @@ SCRIPT_WORDS = {
     "unchanged": Text("The fields hold all of this already."),
     "offer": Text("{name} was made with USO."),
     "last-seed": Text("The picture shown has the seed {seed}."),
+    "before": Text("Content image"),
+    "after": Text("Picture"),
+    "lost": Text(
+        "The connection to the server is lost. This page comes back by itself when the server does. "
+        "What was typed and every finished picture are kept."
+    ),
 }
 """What scripts in the browser say, with names for what they fill in."""
 

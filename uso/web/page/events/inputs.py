@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import uuid
 from typing import Any
 
@@ -9,15 +10,17 @@ import gradio as gr
 
 from uso.errors import OutputError, RequestError
 from uso.images import keep_input_size, upright_size
-from uso.language import ENGLISH, Text, spoken, text_of
+from uso.language import ENGLISH, Text, joined, spoken, text_of
 from uso.request import refuse_style
 from uso.web.access.identity import asker_of
-from uso.web.api.calls import Calls, Inputs, uploaded
+from uso.web.api.calls import Calls, Inputs, upload_path, uploaded
 from uso.web.page import html
 from uso.web.page.inputs import KEEP, UNCHANGED, example_values, sides_class
 from uso.web.page.renditions import renditions
 from uso.web.page.restore import brought, entitled, restored, with_remarks
 from uso.web.page.texts import EXAMPLES
+
+REFERENCE_NAMES = (Text("Content Reference"), Text("Style Reference"), Text("Extra Style Reference"))
 
 
 class InputEvents:
@@ -70,6 +73,27 @@ class InputEvents:
         images = (content, style, extra_style)
         found = await self.calls.read(request, renditions, images, self.calls.max_pixels)
         return json.dumps({"id": uuid.uuid4().hex, "urls": found}) if found else KEEP  # the id: as new each time
+
+    async def recall(self, content: Any, style: Any, extra_style: Any, keep: Any) -> tuple[Any, ...]:
+        """The images of a page that was loaded again, as far as their uploads are still here: (message, images, keep).
+
+        The browser names them, as it does for Generate: only uploads are looked at.
+        """
+        return await asyncio.to_thread(self._recall, (content, style, extra_style), keep)
+
+    def _recall(self, values: tuple[Any, ...], keep: Any) -> tuple[Any, ...]:
+        found, gone = [], []
+        for label, value in zip(REFERENCE_NAMES, values, strict=True):
+            path = None if value is None else upload_path(value)
+            there = path is not None and os.path.isfile(path)  # False, not an error, for a name that cannot be one
+            found.append(str(path) if there else KEEP if value is None else None)
+            if value is not None and not there:
+                gone.append(label)
+        keep = KEEP if keep is not True else found[0] not in (KEEP, None)
+        if not gone:
+            return KEEP, *found, keep
+        sentence = Text("No longer on the server: {}. Choose the files again.", joined(*gone, between=", "))
+        return html.refusal(sentence), *found, keep
 
     def sides(self, width: Any, height: Any) -> Any:
         """The row of width and height, which a model with one good size shows only with another."""

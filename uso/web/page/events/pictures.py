@@ -13,6 +13,7 @@ from uso.web.access.identity import Asker, asker_of
 from uso.web.api.calls import Calls, handed_out
 from uso.web.jobs.job import NAME_LETTERS
 from uso.web.page import html
+from uso.web.page.compare import content_of
 from uso.web.page.inputs import KEEP, UNCHANGED
 from uso.web.page.restore import restored, with_remarks
 from uso.web.store import history, prune
@@ -35,6 +36,8 @@ class Shown(NamedTuple):
     actions: Any = KEEP
     """The row of buttons under the picture."""
     download: Any = KEEP
+    before: Any = KEEP
+    """The button that compares it with its content image."""
     settings: Any = KEEP
     settings_frame: Any = KEEP
     picture_id: Any = KEEP
@@ -71,7 +74,7 @@ class PictureEvents:
         """A picture that has just been made for a tab. It is shown even if the ledger cannot be read, as in a server
         that is shutting down."""
         try:
-            return await self.select(chosen, request)
+            return (await self.select(chosen, request))._replace(message=KEEP)
         except sqlite3.Error:
             logger.warning("The ledger could not be read for a new picture.", exc_info=True)
         owner = asker_of(request).owner
@@ -80,7 +83,7 @@ class PictureEvents:
                 if picture.id == chosen._data.get("picture"):
                     found = Remembered(picture, job.id, owner, time.time(), b"")
                     return await asyncio.to_thread(self._picture, found)
-        return Shown(message=html.refusal(GONE))
+        return Shown()
 
     async def reuse_all(self, picture_id: Any, request: gr.Request) -> tuple[Any, ...]:
         """All inputs of the picture that is shown, its images too: (message, Advanced, inputs)."""
@@ -129,6 +132,7 @@ class PictureEvents:
             grid=self._grid(remembered),
             facts=html.facts(remembered),
             actions=gr.update(visible=True),
+            before=gr.update(visible=content_of(remembered, saved, self.queue.settings.output) is not None),
             settings=html.settings(saved.record) if saved else "",
             settings_frame=gr.update(visible=saved is not None),
             picture_id=picture.id,

@@ -3,12 +3,14 @@
 
 import './files.js'
 import './keys.js'
+import './lost.js'
 import './refusals.js'
 import './sizes.js'
+import { beforeAfter, compare } from './compare.js'
 import { filled, filling } from './filled.js'
 import { look } from './lens.js'
 import { noteSize, ownSize } from './own_size.js'
 import { isRandom, switchSeed } from './seeds.js'
 import { show } from './show.js'
 
-window.uso = { ...window.uso, filled, filling, isRandom, look, noteSize, ownSize, show, switchSeed }
+window.uso = { ...window.uso, beforeAfter, compare, filled, filling, isRandom, look, noteSize, ownSize, show, switchSeed }
