@@ -110,7 +110,8 @@ def build(
     listener: socket.socket,
 ) -> "BuiltApp":
     """The page. Called in a thread of its own, so that the seconds of importing Gradio delay no answer."""
-    config, reason = named, Text("Chosen with --model {}.", args.model)
+    config: ModelConfig | None = named
+    reason: str = Text("Chosen with --model {}.", args.model)
     if config is None:
         config, reason = automatic_model(args, worker_devices(args)[0])
     logger.info("%s. %s", config.title, reason)

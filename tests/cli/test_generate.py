@@ -61,8 +61,10 @@ def test_all_flags_arrive(uso: Callable[..., Ran], picture_file: Callable[..., P
     images = ("--content", files[0], "--content", files[1], "--style", files[2], "--style", files[3])
     values = ("--steps", 3, "--guidance", 2.5, "--content-size", 80, "--seed", 9, "--schedule", 0.5, "--tiled-decode")
     size = ("--width", 144, "--height", 128)
-    values += ("--style-strength", 0.5, "--style-strength", 1.5)
-    (path,) = uso("generate", "--model", "demo", "--prompt", "a fox, 狐狸", *images, *size, *values).pictures
+    strengths = ("--style-strength", 0.5, "--style-strength", 1.5)
+    (path,) = uso(
+        "generate", "--model", "demo", "--prompt", "a fox, 狐狸", *images, *size, *values, *strengths
+    ).pictures
     request = request_of(path)
     assert [entry["name"] for entry in request.pop("content_images")] == ["a.png", "b.png"]
     assert [entry["name"] for entry in request.pop("style_images")] == ["c.png", "d.png"]

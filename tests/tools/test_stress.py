@@ -36,6 +36,7 @@ class Waiting:
     id: str
     person: str
     accepted: float
+    pictures_left: int = 1
 
 
 def played(seed: int, workers: int, people: int, jobs: int) -> list[Line]:

@@ -29,6 +29,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
 @pytest.fixture
 def open_app(built: FastAPI, uploads: Path) -> FastAPI:
     """The app, built once; each test has its own folder of uploads."""
+    gradio: Any
     (gradio,) = (found for route in built.routes if hasattr(found := getattr(route, "app", None), "uploaded_file_dir"))
     gradio.uploaded_file_dir = str(uploads)
     return built
