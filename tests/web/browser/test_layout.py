@@ -150,7 +150,8 @@ def test_the_keyboard_reaches_everything_in_order(visit: Any, server: Program) -
         page.keyboard.press("Tab")
     wanted = ["prompt", "content", "style", "extra-style", "width", "height", "keep", "advanced", "steps"]
     wanted += ["guidance", "content-size", "seed", "restore-frame", "generate", "download", "reuse-all", "reuse-seed"]
-    wanted += ["use-content", "use-style", "settings-frame", "history", "examples"]
+    wanted += ["use-content", "use-style", "favourite", "delete-picture", "settings-frame"]
+    wanted += ["gallery-search", "gallery-favourites", "gallery-choose", "gallery", "examples"]
     assert list(dict.fromkeys(name for name in names if name in wanted)) == wanted  # Tab goes round
     assert not [name for name in unseen if name in wanted], unseen
 

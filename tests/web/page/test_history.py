@@ -1,4 +1,4 @@
-"""The history: whose pictures they are, how they look, and how a tab comes back to its job.
+"""Pictures of the history: whose they are, how they look, and how a tab comes back to its job.
 
 Real queue, ledger and files; the pipeline is a script.
 """
@@ -16,13 +16,12 @@ from fastapi.testclient import TestClient
 from tests.support.visitor import ANN, BEN, TAB, Events, made, visitor
 from uso.config import ModelConfig
 from uso.web.access.identity import BROWSER_COOKIE
-from uso.web.page import html
 from uso.web.page.events.pictures import GONE, Shown
 from uso.web.page.inputs import KEEP
+from uso.web.page.kept.events import GalleryEvents
 from uso.web.page.layout import build_page
 from uso.web.server.app import build_app
 from uso.web.store import history
-from uso.web.store.ledger import Remembered
 
 
 @pytest.fixture
@@ -35,26 +34,11 @@ def chosen(picture_id: Any) -> gr.EventData:
 
 
 def listed(events: Events, key: str | None = ANN) -> str:
-    return asyncio.run(events.pictures.history("", visitor(key)))
+    shown = asyncio.run(GalleryEvents(events.calls).first("", False, "", visitor(key)))
+    return f"{shown.head}{shown.tiles}"
 
 
 # Whose they are.
-
-
-def test_everybody_sees_their_own_newest_first_over_a_restart(serve: Any) -> None:
-    """Catches a history that ends with the process, or that shows others' pictures."""
-    first = serve()
-    made(first, ANN, prompt="a fox", seed=1)
-    made(first, BEN, prompt="a heron", seed=2)
-    made(first, ANN, prompt="an owl", seed=3)
-    first.queue.close()
-    second = serve()
-    shown = listed(second)
-    assert second.pictures.arrive(visitor(ANN)) == "" and shown.count("<button") == 2 and "heron" not in shown
-    assert "Picture 1 of 2: an owl, seed 3" in shown and "Picture 2 of 2: a fox, seed 1" in shown
-    assert shown.index("an owl") < shown.index("a fox") and "data:image/webp;base64,UklG" in shown
-    assert "None yet." in listed(second, "c" * 43)
-    assert "keeps no cookies" in listed(second, None)
 
 
 def test_anothers_picture_is_not_there(events: Events) -> None:
@@ -103,7 +87,7 @@ def test_anothers_picture_cannot_be_had_over_http_either(serve: Any, demo_config
     select = next(
         event
         for event in config["dependencies"]
-        if [places["history"], "select"] in event["targets"] and event["backend_fn"]
+        if [places["gallery"], "select"] in event["targets"] and event["backend_fn"]
     )
     body = {"data": [None], "fn_index": select["id"], "event_data": {"picture": picture.id}, "session_hash": "tab"}
     answers = {
@@ -204,18 +188,3 @@ def test_a_picture_whose_file_is_gone_is_told(events: Events) -> None:
     picture.path.unlink()
     assert GONE in asyncio.run(events.pictures.select(chosen(picture.id), visitor())).message
     assert "None yet." in listed(events)
-
-
-def test_names_of_pictures_are_escaped_and_short(events: Events) -> None:
-    """Catches a prompt that is run as markup, and one that a screen reader reads for a minute."""
-    picture = made(events)[1]
-    one = Remembered(picture, "", None, 1.0, b"RIFF", '<b>\n"x"\' ' + "long " * 40)
-    text = html.history([one], "Removed <soon>.", picture.id, True)
-    assert "<b>" not in text and "&lt;b&gt; &quot;x&quot;&#x27; long" in text and "Removed &lt;soon&gt;." in text
-    label = text.split('aria-label="')[1].split('"')[0]
-    assert len(label) < 160 and label.endswith(f" ..., seed {picture.seed}")
-
-
-def test_the_history_says_how_long_pictures_stay(serve: Any) -> None:
-    """Catches pictures that are removed without a word of warning."""
-    assert "removes pictures after 30 days" in listed(serve(prune_days=30))

@@ -4,6 +4,7 @@ layout.py      components, and the events they trigger
 inputs.py      the input fields
 events.py      what happens on a click
 styles.py      saved styles
+kept/          "Your pictures", earlier prompts, presets
 restore.py     a picture's settings, back into the fields
 html.py        pieces of HTML
 renditions.py  thumbnails of images that browsers cannot show

@@ -217,28 +217,6 @@ def facts(remembered: Remembered) -> str:
     return f'<dl class="uso-facts" data-seed="{picture.seed}">{items}</dl>'
 
 
-def history(pictures: Sequence[Remembered], rule: str, current: str, remembers: bool) -> str:
-    """Everything that one person made, newest first, as buttons.
-
-    Args:
-        rule: how long pictures are kept, as a sentence; empty if for good.
-        current: id of the picture that is shown.
-        remembers: whether this browser keeps the cookie by which its pictures are found.
-    """
-    if not remembers:
-        words = "This browser keeps no cookies, so your pictures cannot be listed. Download those you want to keep."
-    elif pictures:
-        words = "Newest first. Click one to see it again. Only you can see them."
-    else:
-        words = "None yet. The pictures you make appear here. Only you can see them."
-    tiles = "".join(
-        f"<li>{_tile(one, number, len(pictures), current)}</li>" for number, one in enumerate(pictures, start=1)
-    )
-    listed = f'<ol class="uso-history">{tiles}</ol>' if tiles else ""
-    kept = f'<p class="uso-quiet">{escape(rule)}</p>' if rule else ""
-    return f"{heading('Your pictures', words)}{listed}{kept}"
-
-
 def settings(record: Mapping[str, Any]) -> str:
     """Everything that a picture's file records about how it was made."""
     request, model = record["request"], record["model"]

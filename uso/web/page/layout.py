@@ -17,6 +17,9 @@ from uso.web.page.form import pieces
 from uso.web.page.form.column import Bar, Form, bar, form, wire
 from uso.web.page.form.events import FormEvents
 from uso.web.page.gradio_fit import name_in_english, refuse_malformed
+from uso.web.page.kept.events import GalleryEvents
+from uso.web.page.kept.gallery import Gallery, Picked, gallery_parts, picture_buttons, wire_gallery, wire_prompts
+from uso.web.page.kept.presets import PresetEvents, wire_presets
 from uso.web.page.labels import static_html, translate
 from uso.web.page.texts import EXAMPLES, TIPS
 
@@ -37,7 +40,6 @@ class Controls(NamedTuple):
     """Stands for the tab's id, which JavaScript gives (`scripts.WITH_TAB`)."""
     submitted: gr.HTML
     """Id of the job that Generate made last."""
-    history: gr.HTML
     model_state: gr.HTML
     account: gr.HTML
     examples: gr.Dataset
@@ -77,7 +79,7 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
                 fields = form(config)
                 foot = bar()
             with gr.Column(scale=6, min_width=320, elem_id="result"):
-                live, shown, actions, history = _result(foot)
+                live, shown, actions, gallery, picked = _result(foot)
         examples = _examples(config)
         gr.HTML(static_html(lambda: html.heading(Text("Tips")) + html.tips(TIPS[config.examples])))
         gr.HTML(static_html(pieces.words), visible="hidden", elem_id="words")
@@ -90,7 +92,6 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
             generate=foot.generate,
             tab=tab,
             submitted=submitted,
-            history=history,
             model_state=model_state,
             account=account,
             examples=examples,
@@ -99,8 +100,11 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
         )
         _wire_jobs(page, JobEvents(calls), inputs, live, shown, controls)
         _wire_inputs(page, InputEvents(calls), inputs, foot.message, controls)
-        _wire_pictures(page, PictureEvents(calls), inputs, live, shown, controls, actions)
         wire_compare(CompareEvents(calls), actions.compare, shown.picture_id, shown.message)
+        _wire_pictures(page, PictureEvents(calls), inputs, live, shown, controls, actions, gallery)
+        wire_gallery(page, GalleryEvents(calls), gallery, live.arrived, shown, picked)
+        wire_prompts(GalleryEvents(calls), *fields.earlier, inputs.prompt)
+        wire_presets(PresetEvents(calls), fields.presets, inputs)
         wire(FormEvents(calls), fields, foot)
         styles.wire(page, calls, fields.styles, inputs)
         offer(calls, inputs)
@@ -110,7 +114,7 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
     return page
 
 
-def _result(bar: Bar) -> tuple[Live, Shown, Actions, gr.HTML]:
+def _result(bar: Bar) -> tuple[Live, Shown, Actions, Gallery, Picked]:
     """The right column: the picture, its buttons and settings, and the history."""
     with gr.Column(elem_id="stage"):
         picture = gr.Image(
@@ -135,9 +139,10 @@ def _result(bar: Bar) -> tuple[Live, Shown, Actions, gr.HTML]:
             gr.Button(Text("Use as style"), min_width=100, elem_id="use-style"),
             compare_buttons(),
         )
+        picked = picture_buttons()
     with gr.Accordion(Text("Settings of this picture"), open=False, visible=False, elem_id="settings-frame") as frame:
         settings = gr.HTML("", elem_id="settings")
-    history = gr.HTML("", elem_id="history", js_on_load=scripts.PICK)
+    gallery = gallery_parts()
     picture_id = gr.HTML("", visible="hidden", elem_id="picture-id", js_on_load=scripts.MARK)
     arrived = gr.HTML("", visible="hidden", elem_id="arrived", js_on_load=scripts.ARRIVED)
     live = Live(jobs=jobs, preview=preview, status=bar.status, stop=bar.stop, arrived=arrived)
@@ -153,7 +158,7 @@ def _result(bar: Bar) -> tuple[Live, Shown, Actions, gr.HTML]:
         settings_frame=frame,
         picture_id=picture_id,
     )
-    return live, shown, actions, history
+    return live, shown, actions, gallery, picked
 
 
 def _examples(config: ModelConfig) -> gr.Dataset:
@@ -278,13 +283,13 @@ def _wire_pictures(
     shown: Shown,
     controls: Controls,
     actions: Actions,
+    gallery: Gallery,
 ) -> None:
-    """The history, the pictures that arrive, and the buttons under a picture."""
+    """Clicks on pictures, the pictures that arrive, and the buttons under a picture."""
     message, which, advanced = shown.message, shown.picture_id, controls.form.advanced
     page.load(plain_errors(events.arrive), None, controls.account, **AT_ONCE)
     live.arrived.select(plain_errors(events.show), [controls.tab], list(shown), js=scripts.WITH_TAB, **AT_ONCE)
-    gr.on([page.load, live.arrived.change], plain_errors(events.history), [which], controls.history, **AT_ONCE)
-    chosen = [controls.history.select, shown.grid.select]
+    chosen = [gallery.listed.tiles.select, shown.grid.select]
     gr.on(chosen, None, None, None, js=scripts.SHOW_RESULT)
     gr.on(chosen, plain_errors(events.select), None, list(shown), **AT_ONCE)
     actions.reuse_all.click(plain_errors(events.reuse_all), [which], [message, advanced, *inputs], **AT_ONCE)

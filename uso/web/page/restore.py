@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 from gradio.utils import get_upload_folder
 
 from uso import output
-from uso.checks import check_style_strengths
+from uso.checks import check_style_strength, check_style_strengths
 from uso.config import ModelConfig
 from uso.errors import ImageError, RequestError
 from uso.image_formats.kinds import kind_of
 from uso.images import MAX_PIXELS
 from uso.language import Text, joined, text_of
 from uso.references import ReferenceImage, SavedStyle, read_reference
-from uso.request import GenerationRequest
+from uso.request import RANDOM_SEED, GenerationRequest
 from uso.web.access.identity import Asker
-from uso.web.api.calls import Inputs, uploaded
+from uso.web.api.calls import STRENGTH_FIELDS, Inputs, number_of_images, uploaded
 from uso.web.page import html
 from uso.web.page.inputs import KEEP
 from uso.web.store.history import of_job_digest, record_of
@@ -85,12 +85,16 @@ def restored(
     remarks = _differences(config, saved)
     allowed = {sha for sha, _ in _named(source)} if source is not None else set()
     images = _images(saved, lambda sha: stored(pictures, sha) if sha in allowed else None, remarks)
-    values = _values(config, saved.values(), remarks)
+    values = field_values(config, saved.values(), remarks)
     return Restored(values._replace(**images, **_strengths(saved, remarks)), remarks)
 
 
-def _values(config: ModelConfig, values: dict[str, Any], remarks: list[str]) -> Inputs:
-    """All fields but the images. Each value is checked alone, with the model's defaults for the others."""
+def field_values(config: ModelConfig, values: dict[str, Any], remarks: list[str]) -> Inputs:
+    """All fields but the images. Each value is checked alone, with the model's defaults for the others.
+
+    Args:
+        remarks: gets a sentence for each value that is refused.
+    """
     kept = values.get("keep_input_size") is True  # then width and height follow from the content image
     width, height, longest = values.get("width"), values.get("height"), config.limits.kept_range[1]
     if kept and isinstance(width, int) and isinstance(height, int) and max(width, height) > longest:
@@ -106,10 +110,24 @@ def _values(config: ModelConfig, values: dict[str, Any], remarks: list[str]) -> 
             taken[name] = kept
         elif not (name in ("width", "height") and kept) and not (name == "guidance_scale" and not config.guidance):
             try:
-                taken[name] = getattr(GenerationRequest.create(config, **{name: values[name]}), name)
+                taken[name] = _checked(config, name, values[name])
             except (RequestError, OverflowError) as error:
                 remarks.append(_short(text_of(error)))
     return Inputs(**{name: taken.get(name, KEEP) for name in Inputs._fields})
+
+
+def _checked(config: ModelConfig, name: str, value: Any) -> Any:
+    """A field's value, held to what the model takes.
+
+    Raises:
+        RequestError: it is refused, with the reason.
+    """
+    if name in STRENGTH_FIELDS:
+        return check_style_strength(name, value)
+    if name == "num_images":
+        return number_of_images(Inputs(num_images=value))
+    checked = getattr(GenerationRequest.create(config, **{name: value}), name)
+    return RANDOM_SEED if name == "seed" and value == RANDOM_SEED else checked  # not the one that was drawn
 
 
 def _differences(config: ModelConfig, saved: output.SavedPicture) -> list[str]:

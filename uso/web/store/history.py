@@ -37,6 +37,7 @@ def recent(
     words: str = "",
     favourites: bool = False,
     after: Sequence[str] = (),
+    newer: Sequence[str] = (),
 ) -> list[Remembered]:
     """An owner's last pictures whose files are still there, newest first, however many were moved away since.
 
@@ -44,19 +45,22 @@ def recent(
         words: each must occur in the prompt, in upper or lower case.
         favourites: only those.
         after: go on behind the oldest of these pictures.
+        newer: only those made since the newest of these.
     """
     if owner is None:
         return []
     wanted = [_folded(word) for word in words.split()]
     only = "AND favourite" if favourites else ""
     found: list[Remembered] = []
-    before, rows_at_once = _oldest(ledger, owner, after), most
+    before = min(_rows(ledger, owner, after), default=2**63 - 1)
+    since = max(_rows(ledger, owner, newer), default=0)
+    rows_at_once = most
     while len(found) < most:
         with ledger.transaction() as db:
             rows = db.execute(
-                f"SELECT rowid, file, prompt FROM pictures WHERE owner = ? {only} AND rowid < ? "
+                f"SELECT rowid, file, prompt FROM pictures WHERE owner = ? {only} AND rowid < ? AND rowid > ? "
                 "ORDER BY rowid DESC LIMIT ?",
-                (owner, before, rows_at_once),
+                (owner, before, since, rows_at_once),
             ).fetchall()
         if not rows:
             break
@@ -68,15 +72,15 @@ def recent(
     return found
 
 
-def _oldest(ledger: Ledger, owner: str, ids: Sequence[str]) -> int:
-    """The row of the oldest of some pictures; behind all rows if there are none."""
+def _rows(ledger: Ledger, owner: str, ids: Sequence[str]) -> list[int]:
+    """The rows of those of some pictures that are still there."""
     with ledger.transaction() as db:
         rows = [
             db.execute("SELECT rowid FROM pictures WHERE id = ? AND owner = ?", (one, owner)).fetchone()
             for one in ids
             if is_id(one)
         ]
-    return min((row[0] for row in rows if row), default=2**63 - 1)
+    return [row[0] for row in rows if row]
 
 
 def _folded(text: str) -> str:

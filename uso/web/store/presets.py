@@ -96,6 +96,16 @@ def preset(ledger: Ledger, owner: str | None, name: Any) -> Fields:
     return found
 
 
+def free_name(ledger: Ledger, owner: str | None, name: str) -> str:
+    """A name, with a number where the owner has a preset of that name."""
+    taken, free, number = presets(ledger, owner), name, 1
+    while free in taken:
+        number += 1
+        end = f" ({number})"
+        free = name[: MAX_NAME - len(end)] + end
+    return free
+
+
 def to_file(name: Any, fields: Fields) -> str:
     """A preset as the text of a file.
 

@@ -88,7 +88,8 @@ class JobEvents:
             statuses = [job.status for job in self.queue.of_tab(asker.owner, tab)]
         if not statuses:
             return Live()
-        last, pictures = statuses[-1], [picture for status in statuses for picture in status.pictures]
+        made = (picture for status in statuses for picture in status.pictures)
+        last, pictures = statuses[-1], [picture for picture in made if picture.path.is_file()]  # not deleted since
         lost = [status for status in statuses if status.error in (CUT_OFF, CUT_SHORT)]
         words = html.job_state(last, self.queue.status)
         if last in lost and len(lost) > 1:

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from uso.language import Text
-from uso.web.access.identity import Asker, asker_of
+from uso.web.access.identity import asker_of
 from uso.web.api.calls import Calls, handed_out
 from uso.web.jobs.job import NAME_LETTERS
 from uso.web.page import html
 from uso.web.page.compare import content_of
 from uso.web.page.inputs import KEEP, UNCHANGED
 from uso.web.page.restore import restored, with_remarks
-from uso.web.store import history, prune
+from uso.web.store import history
 from uso.web.store.ledger import Remembered
 
 logger = logging.getLogger(__name__)
@@ -55,14 +55,6 @@ class PictureEvents:
     def arrive(self, request: gr.Request) -> str:
         """When the page loads: who is logged in."""
         return html.account(asker_of(request).name, self.queue.settings.accounts is not None)
-
-    async def history(self, picture_id: Any, request: gr.Request) -> str:
-        """Everything that somebody made, with the picture marked that is shown."""
-        return await asyncio.to_thread(self._history, asker_of(request), picture_id)
-
-    def _history(self, asker: Asker, current: Any) -> str:
-        rule = prune.notice(self.queue.settings)
-        return html.history(history.recent(self.ledger, asker.owner), rule, current, asker.owner is not None)
 
     async def select(self, chosen: gr.EventData, request: gr.Request) -> Shown:
         """A picture that was clicked, in full."""

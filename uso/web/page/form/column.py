@@ -22,6 +22,8 @@ from uso.web.page.inputs import (
     size_fields,
     strength_fields,
 )
+from uso.web.page.kept.gallery import earlier_prompts
+from uso.web.page.kept.presets import Presets, preset_parts
 from uso.web.page.labels import static_html
 from uso.web.page.styles import Panel, panel
 from uso.web.page.texts import REFERENCE_HINTS, RESTORE
@@ -49,6 +51,9 @@ class Form(NamedTuple):
     file: gr.File
     restored: gr.HTML
     styles: Panel
+    earlier: tuple[gr.Accordion, gr.HTML]
+    """The list of earlier prompts."""
+    presets: Presets
 
 
 class Bar(NamedTuple):
@@ -72,6 +77,7 @@ def form(config: ModelConfig) -> Form:
     with gr.Group(elem_id="prompt-frame"):
         prompt = prompt_field()
         tokens = gr.HTML("", elem_id="tokens")
+    earlier = earlier_prompts()
     references: list[gr.Image] = []
     lenses: list[gr.Button] = []
     with gr.Row(elem_id="references"):
@@ -93,6 +99,7 @@ def form(config: ModelConfig) -> Form:
         with gr.Row(elem_id="seed-row"):
             seed, random = seed_fields()
         gr.HTML("", elem_id="last-seed")
+    presets = preset_parts()
     with gr.Accordion(Text("Restore from a picture"), open=False, elem_id="restore-frame"):
         gr.HTML(static_html(lambda: html.note(RESTORE)))
         file = gr.File(
@@ -115,7 +122,23 @@ def form(config: ModelConfig) -> Form:
         number,
         *strengths,
     )
-    return Form(inputs, filled, tokens, look, place, lenses, note, size, random, advanced, file, restored, styles)
+    return Form(
+        inputs,
+        filled,
+        tokens,
+        look,
+        place,
+        lenses,
+        note,
+        size,
+        random,
+        advanced,
+        file,
+        restored,
+        styles,
+        earlier,
+        presets,
+    )
 
 
 def bar() -> Bar:

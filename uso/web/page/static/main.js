@@ -7,10 +7,13 @@ import './lost.js'
 import './refusals.js'
 import './sizes.js'
 import { beforeAfter, compare } from './compare.js'
+import { deliver } from './deliver.js'
 import { filled, filling } from './filled.js'
+import * as gallery from './gallery.js'
 import { look } from './lens.js'
 import { noteSize, ownSize } from './own_size.js'
 import { isRandom, switchSeed } from './seeds.js'
 import { show } from './show.js'
 
-window.uso = { ...window.uso, beforeAfter, compare, filled, filling, isRandom, look, noteSize, ownSize, show, switchSeed }
+const calls = { beforeAfter, compare, deliver, filled, filling, gallery, isRandom, look, noteSize, ownSize, show, switchSeed }
+window.uso = { ...window.uso, ...calls }

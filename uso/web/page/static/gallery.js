@@ -1,0 +1,156 @@
+// "Your pictures": choosing several, marks as favourites, the question before anything is deleted, more of them.
+// What is asked of the server goes through the list's own component (../kept/gallery.py).
+
+const ANCHORS = 5
+
+const frame = () => document.querySelector('#history')
+const list = () => document.querySelector('#gallery ol')
+const every = (selector) => [...document.querySelectorAll(selector)]
+const tell = (name, data) => document.dispatchEvent(new CustomEvent('uso-gallery', { detail: { name, data } }))
+
+const boxes = () => every('#gallery input[type="checkbox"]')
+const chosen = () => boxes().filter((box) => box.checked).map((box) => box.value)
+const ids = () => every('#gallery [data-picture]').map((one) => one.dataset.picture)
+
+/** The pictures at an end of the list: where the next page goes on. */
+export const top = () => ids().slice(0, ANCHORS).join(' ')
+export const last = () => ids().slice(-ANCHORS).join(' ')
+
+const shown = () => document.querySelector('#picture-id')?.textContent.trim()
+
+/** Mark the picture that is shown, which the list did not know when it was made. */
+const mark = (id = shown()) => {
+  for (const one of every('#gallery [data-picture]'))
+    if (one.dataset.picture === id) one.setAttribute('aria-current', 'true')
+    else one.removeAttribute('aria-current')
+}
+
+let picked = new Set()
+/** Another list is there, in the same elements: what was chosen goes with its picture, not with its place. */
+export const renewed = () => {
+  for (const box of boxes()) box.checked = picked.has(box.value)
+  mark()
+  count()
+}
+
+const choosing = () => frame().classList.contains('uso-choosing')
+
+const count = () => {
+  picked = new Set(chosen())
+  const words = document.querySelector('#gallery-count p')
+  if (!words) return
+  const some = picked.size
+  const { none, some: few, many, most } = words.dataset
+  words.textContent = (!some ? none : some > most ? many : few).replace('{count}', some)
+  for (const id of ['zip', 'delete']) document.querySelector(`#gallery-${id}`).disabled = !some
+  if (some > most) document.querySelector('#gallery-zip').disabled = true
+}
+
+/** Begin or end choosing several pictures. */
+export const choose = () => {
+  const on = frame().classList.toggle('uso-choosing')
+  document.querySelector('#gallery-choose').setAttribute('aria-pressed', on)
+  if (!on) for (const box of boxes()) box.checked = false
+  count()
+}
+
+/** Choose all that are listed, or none where all are chosen. */
+export const all = () => {
+  const on = boxes().some((box) => !box.checked)
+  for (const box of boxes()) box.checked = on
+  count()
+}
+
+/** Download what is chosen. */
+export const zip = () => {
+  const link = document.createElement('a')
+  link.href = `pictures.zip?ids=${chosen().join(',')}`
+  link.download = ''
+  document.body.append(link)
+  link.click()
+  link.remove()
+}
+
+/** Ask before pictures are deleted: the `chosen` ones, the one that is `shown`, or `all`. */
+export const ask = (which) => {
+  const pictures = which === 'all' ? 'all' : which === 'shown' ? [shown()].filter(Boolean) : chosen()
+  if (!pictures.length) return
+  const dialog = document.querySelector('#confirm dialog')
+  const words = which === 'all' ? 'all' : pictures.length === 1 ? 'one' : 'many'
+  dialog.querySelector('p').textContent = dialog.dataset[words].replace('{count}', pictures.length)
+  dialog.returnValue = ''
+  dialog.onclose = () => {
+    if (dialog.returnValue === 'yes') tell('delete', { pictures })
+  }
+  dialog.showModal()
+}
+
+/** Take deleted pictures out of every list, and keep the focus near. */
+export const gone = (element) => {
+  const deleted = element.querySelector('[data-ids]')?.dataset.ids.split(' ') ?? []
+  const order = ids()
+  const next = order[order.findIndex((id) => deleted.includes(id)) + 1]
+  const lost = document.activeElement === document.body || !document.activeElement.offsetParent
+  for (const id of deleted)
+    for (const one of every(`[data-picture="${CSS.escape(id)}"]`)) (one.closest('li') ?? one).remove()
+  const left = document.querySelector(`#gallery [data-picture="${next}"]`) ?? document.querySelector('#gallery [data-picture]')
+  if (lost) (left ?? document.querySelector('#prompt textarea')).focus()
+  const more = document.querySelector('#gallery-more')
+  if (!left && more?.offsetParent) more.click()
+  count()
+}
+
+/** Show whether a picture is a favourite. */
+export const starred = (element) => {
+  const { id, on } = element.querySelector('[data-id]')?.dataset ?? {}
+  for (const star of every(`[data-star="${CSS.escape(id ?? '')}"]`)) star.setAttribute('aria-pressed', on)
+}
+
+/** Add pictures to an end of the list, but for those that are in it. */
+export const extra = (element) => {
+  const { where, html } = element.querySelector('[data-where]').dataset
+  const { content } = Object.assign(document.createElement('template'), { innerHTML: html })
+  const known = new Set(ids())
+  const items = [...content.querySelectorAll('li')].filter(
+    (item) => !known.has(item.querySelector('[data-picture]').dataset.picture),
+  )
+  if (where === 'afterbegin') list()?.prepend(...items)
+  else {
+    const had = document.activeElement?.id === 'gallery-more' || document.activeElement === document.body
+    list()?.append(...items)
+    if (had) items[0]?.querySelector('[data-picture]').focus({ preventScroll: true })
+  }
+  mark()
+  count()
+}
+
+let latest = null
+const pick = (tile, event) => {
+  const box = tile.closest('li').querySelector('input')
+  if (!choosing()) {
+    document.body.classList.add('uso-pinned') // what is being made meanwhile does not cover it
+    mark(tile.dataset.picture)
+    return tell('select', { picture: tile.dataset.picture })
+  }
+  box.checked = !box.checked
+  stretch(box, event)
+}
+
+/** With Shift, what lies between two choices becomes like the second. */
+const stretch = (box, event) => {
+  const row = boxes()
+  const [from, to] = [row.indexOf(latest), row.indexOf(box)].sort((one, other) => one - other)
+  if (event.shiftKey && from >= 0) for (const between of row.slice(from, to)) between.checked = box.checked
+  latest = box
+  count()
+}
+
+document.addEventListener('click', (event) => {
+  const target = event.target.closest?.('#gallery [data-picture], #gallery [data-star], #gallery input')
+  if (!target) return
+  if (target.matches('input')) return stretch(target, event)
+  if (target.dataset.picture) return pick(target, event)
+  const on = target.getAttribute('aria-pressed') !== 'true'
+  target.setAttribute('aria-pressed', on)
+  tell('like', { picture: target.dataset.star, on })
+})
