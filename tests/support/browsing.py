@@ -1,6 +1,7 @@
 """The page in Chromium, worked as a person would: what tests in a browser share."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +38,7 @@ def chromium() -> Iterator[Browser]:
 
 def wait_for_life(page: Page) -> None:
     """Buttons are there before they do anything; the history comes from the server when the page has come to life."""
-    expect(page.locator("#history")).to_contain_text("Your pictures", timeout=PATIENCE_MS)
+    expect(page.locator("#history")).to_contain_text(re.compile("Your pictures|你的图片"), timeout=PATIENCE_MS)
     expect(page.locator("#model-state")).not_to_contain_text("starting", timeout=PATIENCE_MS)
 
 

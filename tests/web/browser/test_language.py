@@ -58,7 +58,7 @@ def test_the_loop_in_chinese(visit: Any, demo: Program, scheme: str, width: int,
     that tells screen readers and fonts another language than it speaks."""
     page = visit(demo, width, height, locale="zh-CN", color_scheme=scheme)
     assert page.evaluate("document.documentElement.lang") == "zh-CN"
-    expect(page.locator("#generate")).to_have_text("生成")
+    expect(page.locator("#generate")).to_have_text("生成", timeout=PATIENCE_MS)
     shoot(page, f"chinese-{width}-{scheme}")
     assert left_in_english(page) == set()
     page.fill("#prompt textarea", "雪地里的狐狸")

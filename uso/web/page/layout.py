@@ -100,6 +100,7 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
         )
         _wire_jobs(page, JobEvents(calls), inputs, live, shown, controls)
         _wire_inputs(page, InputEvents(calls), inputs, foot.message, controls)
+        page.load(plain_errors(InputEvents(calls).translate), None, [controls.examples, shown.picture], **AT_ONCE)
         wire_compare(CompareEvents(calls), actions.compare, shown.picture_id, shown.message)
         _wire_pictures(page, PictureEvents(calls), inputs, live, shown, controls, actions, gallery)
         wire_gallery(page, GalleryEvents(calls), gallery, live.arrived, shown, picked)
@@ -123,7 +124,7 @@ def _result(bar: Bar) -> tuple[Live, Shown, Actions, Gallery, Picked]:
             interactive=False,
             buttons=["download", "fullscreen"],
             elem_id="picture",
-            alt_text="The generated picture",
+            alt_text=Text("The generated picture"),
         )
         preview = gr.HTML("", elem_id="preview")
         compare_view()
@@ -244,7 +245,6 @@ def _wire_inputs(page: gr.Blocks, events: InputEvents, inputs: Inputs, message: 
     if events.config.limits.trained_size:
         size = [inputs.width, inputs.height]
         gr.on([field.change for field in size], plain_errors(events.sides), size, form.size.sides, **AT_ONCE)
-    page.load(plain_errors(events.examples), None, [controls.examples], **AT_ONCE)
     controls.examples.click(
         plain_errors(events.example), [controls.examples], list(inputs), js=scripts.filling(1), **AT_ONCE
     ).then(None, None, None, js=scripts.FILLED)

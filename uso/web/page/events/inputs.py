@@ -10,7 +10,7 @@ import gradio as gr
 
 from uso.errors import OutputError, RequestError
 from uso.images import keep_input_size, upright_size
-from uso.language import ENGLISH, Text, joined, spoken, text_of
+from uso.language import ENGLISH, Text, joined, spoken, text_of, tr
 from uso.request import refuse_style
 from uso.web.access.identity import asker_of
 from uso.web.api.calls import Calls, Inputs, upload_path, uploaded
@@ -99,11 +99,12 @@ class InputEvents:
         """The row of width and height, which a model with one good size shows only with another."""
         return gr.update(elem_classes=sides_class(self.config, width, height))
 
-    def examples(self, request: gr.Request) -> Any:
-        """When the page loads: the examples in another language than that in which the page was made."""
+    def translate(self, request: gr.Request) -> tuple[Any, Any]:
+        """When the page loads, what the browser cannot translate: (the examples, the description of the picture)."""
         if spoken() == ENGLISH:
-            return KEEP
-        return gr.update(samples=[[html.card(example)] for example in EXAMPLES[self.config.examples]])
+            return KEEP, KEEP
+        cards = [[html.card(example)] for example in EXAMPLES[self.config.examples]]
+        return gr.update(samples=cards), gr.update(alt_text=tr("The generated picture"))
 
     def example(self, index: int) -> Inputs:
         """All inputs of an example."""
