@@ -222,7 +222,9 @@ class ServerSettings:
     )
     rate: int = field(
         default=60,
-        metadata=flag(PEOPLE, "requests of one person in a minute; 0: any number (%(default)s)", check=at_least(0)),
+        metadata=flag(
+            PEOPLE, "pictures one person may request in a minute; 0: any number (%(default)s)", check=at_least(0)
+        ),
     )
     max_waiting: int = field(
         default=100, metadata=flag(PEOPLE, "queued requests in all (%(default)s)", check=at_least(1))

@@ -181,6 +181,9 @@ def test_several_pictures_are_all_told_and_can_be_fetched(client: Client, server
     assert Path(looked).read_bytes() == Path(file).read_bytes()
     assert [one["file"] for one in again["pictures"]] == [one["file"] for one in made]
     assert "pictures" not in client.predict(**FIRST, api_name="/generate")[1]
+    answer = plain_call(server, "status", json.dumps({"data": [details["job"]]}))
+    addresses = re.findall(r'"url": "(/[^"]+)"', answer)
+    assert len(addresses) == 3 and all(httpx.get(f"{server.url}{one}").status_code == 200 for one in addresses)
 
 
 def test_each_picture_is_told_when_it_is_finished(server: Offered, script: Script) -> None:

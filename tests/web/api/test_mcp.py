@@ -98,6 +98,10 @@ def test_a_tool_gives_the_picture_and_says_how_far_it_is(
         job = server.queue.find(details["job"])
         assert job is not None and job.asker.person == "at:127.0.0.1"
         assert not awaited
+        script.steps.release(10)
+        several = await tools.call_tool("generate", {**FIRST, "num_images": 3})
+        assert sum(isinstance(part, types.ImageContent) for part in several.content) == 3, texts(several)
+        assert len(json.loads(texts(several)[-1])["pictures"]) == 3
         again = await tools.call_tool("status", {"job": details["job"]})
         assert json.loads(texts(again)[-1]) == details
         assert [part.type for part in again.content] == ["image", "text", "text"]

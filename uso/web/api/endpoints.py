@@ -1,7 +1,7 @@
 """The endpoints for programs: `/generate`, `/status` and `/cancel`, by HTTP, `gradio_client` or MCP.
 
 Names, parameters, types, ranges, descriptions and results here are a contract (`tests/contract.json`). The page has
-events of its own (`page/events.py`). Access and limits are checked elsewhere (`access/`, `jobs/admission.py`).
+events of its own (`page/events/`). Access and limits are checked elsewhere (`access/`, `jobs/admission.py`).
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 from gradio.utils import get_function_description
@@ -17,6 +18,7 @@ from uso import output
 from uso.errors import OutputError, RequestError, USOError
 from uso.language import Text, joined, told, tr
 from uso.request import RANDOM_SEED
+from uso.web.access.asgi import API
 from uso.web.api.calls import Calls, Inputs, handed_out, plain_errors
 from uso.web.api.messages import job_message
 from uso.web.jobs.job import JobStatus, Picture, ServerStatus
@@ -31,7 +33,7 @@ Files = dict[str, dict[str, Any] | None]
 """Pictures' files by their ids, as Gradio names files; None for one that is gone."""
 
 FILE = {"_type": "gradio.FileData"}
-"""By which Gradio knows a file: it adds the address, and its client fetches it."""
+"""By which Gradio knows a file, and its client fetches it."""
 
 
 class Endpoints:
@@ -163,7 +165,8 @@ def hand_out(status: JobStatus, files: Files) -> Files:
             except OSError:  # removed
                 files[picture.id] = None
             else:
-                files[picture.id] = {"path": path, "orig_name": picture.path.name, "meta": FILE}
+                address = f"{API}/file={quote(path)}"  # below that of the page, wherever that is
+                files[picture.id] = {"path": path, "url": address, "orig_name": picture.path.name, "meta": FILE}
     return files
 
 

@@ -2,7 +2,8 @@
 
 layout.py      components, and the events they trigger
 inputs.py      the input fields
-events.py      what happens on a click
+events/        what happens on a click
+compare.py     two pictures compared
 styles.py      saved styles
 kept/          "Your pictures", earlier prompts, presets
 restore.py     a picture's settings, back into the fields

@@ -220,14 +220,18 @@ def _take_data_urls(page: gr.Blocks, tools: Any) -> None:
 
 
 def _answer_in_json(tools: Any) -> None:
-    """Gradio answers in Python's notation, and with the word None for a picture that is not there."""
+    """Gradio answers in Python's notation, with the word None for a picture that is not there, and with one picture of
+    several."""
     in_words = tools.postprocess_output_data
 
     def content(data: list[Any], root_url: str) -> list[Any]:
         if len(data) == 1 and isinstance(data[0], (tuple, list)):  # several results, of a call that wants no progress
             data = list(data[0])
-        facts = [json.dumps(value, ensure_ascii=False) if _is_facts(value) else value for value in data]
-        parts: list[Any] = in_words([value for value in facts if value is not None], root_url)
+        facts = [value for value in data if _is_facts(value)]
+        files = [value for value in data if not _is_facts(value)]
+        files += [one["picture"] for value in facts for one in value.get("pictures", [])[1:]]
+        said = [json.dumps(value, ensure_ascii=False) for value in facts]
+        parts: list[Any] = in_words([*(file for file in files if file is not None), *said], root_url)
         return parts
 
     tools.postprocess_output_data = content
