@@ -5,8 +5,9 @@ Ids come from the browser. Those that are not the asker's are left out; whoever 
 """
 
 import re
+from typing import Annotated
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.responses import FileResponse, StreamingResponse
 
 from uso.language import tr
@@ -19,6 +20,9 @@ ROUTE = "pictures.zip"
 
 _IDS = re.compile(rf"[0-9a-f]{{32}}(?:,[0-9a-f]{{32}}){{0,{archive.MOST - 1}}}")
 
+_Ids = Annotated[str, Query(json_schema_extra={"pattern": f"^{_IDS.pattern}$"})]
+"""The schema says it; the refusal is a sentence of ours."""
+
 
 def add_downloads(app: FastAPI, ledger: Ledger) -> None:
     @app.get("/pictures/{picture_id}.png", response_class=FileResponse, responses={404: {}})
@@ -26,11 +30,11 @@ def add_downloads(app: FastAPI, ledger: Ledger) -> None:
         """One of one's own pictures, byte for byte."""
         found = history.own(ledger, asker_of(request).owner, picture_id)
         if found is None:
-            raise HTTPException(404, "This picture is no longer on the server.")
+            raise HTTPException(404, tr("This picture is no longer on the server."))
         return FileResponse(found.picture.path, headers={"Cache-Control": "private, no-cache"})
 
     @app.get(f"/{ROUTE}", response_class=StreamingResponse, responses={400: {}, 404: {}})
-    def pictures(request: Request, ids: str) -> StreamingResponse:  # no coroutine, so a thread runs it
+    def pictures(request: Request, ids: _Ids) -> StreamingResponse:  # no coroutine, so a thread runs it
         """One's own pictures, named by ids with commas between, as a zip file."""
         if not _IDS.fullmatch(ids):
             raise HTTPException(400, tr("Name 1 to {} pictures by their ids, with commas between.", archive.MOST))
