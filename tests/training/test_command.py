@@ -227,7 +227,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
             assert one[key] == pytest.approx(two[key], rel=1e-3), key
 
 
-@pytest.mark.parametrize("base", ["int8", "bfloat16"])
+@pytest.mark.parametrize("base", ["nf4", "int8", "bfloat16"])
 def test_a_base_in_fewer_bits_trains_with_reward_and_pictures(tmp_path: Path, base: str) -> None:
     """Catches dtypes that do not meet: in a product, in the roll-out, in validation or on the way back."""
     overrides = [f"base={base}", "precision=bfloat16", "gradient_checkpointing=true", "tensorboard=false", "steps=1"]

@@ -73,6 +73,8 @@ def test_a_24_gb_card_holds_stage_2_in_int8() -> None:
     assert found.learned_parameters == 239_075_328
     assert found.activations < 4 * GIB < 20 * GIB < found.activations_stored
     assert 12 * GIB < found.frozen < 13 * GIB
+    smaller = dry_run(load_training_config("stage2", ["base=nf4", "optimizer.kind=adamw8bit", "ema=null"]))
+    assert smaller.total < 16 * GIB and 6.9 * GIB < smaller.frozen < 7.3 * GIB
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -198,7 +198,7 @@ def make_trainer(
     pipeline = random_pipeline(
         training_model(config),
         dtype=weights_dtype(config),
-        device="cpu" if config.base == "int8" else device,  # rounded on the host, as a run does
+        device="cpu" if config.quantized else device,  # rounded on the host, as a run does
         fill_device=device,
         changes=changes,
         without=("text_encoder", "text_encoder_2"),

@@ -264,13 +264,18 @@ class TrainingConfig(RunConfig):
     lora: LoraConfig = LoraConfig()
     micro_batch: int = Field(default=1, ge=1)
     """Samples that pass the network at once."""
-    base: Literal["bfloat16", "float32", "int8"] = "bfloat16"
-    """How frozen weights are held; `int8` is for 24 GB cards."""
+    base: Literal["bfloat16", "float32", "int8", "nf4"] = "bfloat16"
+    """How frozen weights are held; `int8` is for 24 GB cards, `nf4` (4 bits) for 16 GB."""
     shard: bool = False
     """Share the frozen blocks out among the processes (FSDP): each holds a part, and steps take longer."""
     gradient_checkpointing: bool = True
     export_dtype: Literal["bfloat16", "float32"] = "bfloat16"
     validation: ValidationConfig = ValidationConfig()
+
+    @property
+    def quantized(self) -> bool:
+        """Whether frozen weights are held in 8 or 4 bits."""
+        return self.base in ("int8", "nf4")
 
     def accumulation(self, processes: int) -> int:
         """Micro-batches per step of one process.
@@ -306,8 +311,8 @@ class TrainingConfig(RunConfig):
             raise ValueError(
                 "shard must be false where there is a reward or a teacher: not all processes have one at once"
             )
-        if self.shard and ("transformer" in self.learns or self.base == "int8" or self.compile):
-            raise ValueError("shard must be false where the transformer learns, base is int8, or compile is true")
+        if self.shard and ("transformer" in self.learns or self.quantized or self.compile):
+            raise ValueError("shard must be false where the transformer learns, base is rounded, or compile is true")
         if self.reward.descriptor is not None and "style" not in self.reads:
             raise ValueError("reads must name style where there is a style reward")
         return self

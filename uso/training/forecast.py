@@ -23,8 +23,8 @@ from uso.training.loop.log import duration
 from uso.training.loop.optimizer import state_bytes
 from uso.training.losses.teacher import make_teacher
 from uso.training.model.adapters import Learners
-from uso.training.model.int8 import quantize_base
 from uso.training.model.load import training_model
+from uso.training.model.quantized import quantize_base
 from uso.training.model.shard import block_parameters
 
 _FLOAT32 = 4
@@ -77,8 +77,8 @@ def dry_run(config: TrainingConfig, changes: dict[str, dict[str, Any]] | None = 
     model = training_model(config)
     dtype = torch.float32 if config.base == "float32" and config.precision == "float32" else torch.bfloat16
     pipeline = MetaModel.from_config(model, dtype, changes).pipeline
-    if config.base == "int8":
-        quantize_base(pipeline)
+    if config.base in ("int8", "nf4"):
+        quantize_base(pipeline, config.base)
     learners = Learners(pipeline, config)
     count = sum(parameter.numel() for parameter in learners.parameters.values())
     frozen = _frozen(pipeline, learners, config)

@@ -21,7 +21,7 @@ from uso.training.losses.flow import conditioning_of, predict
 from uso.training.losses.seeds import generator
 from uso.training.model.adapters import Learners, Lora
 from uso.training.model.export import FILES, released, write_safetensors
-from uso.training.model.int8 import FrozenInt8Linear, quantize_base
+from uso.training.model.quantized import NF4, Bits, FrozenInt8Linear, FrozenNf4Linear, quantize_base
 from uso.weights.checkpoints import load_transformer
 
 
@@ -164,26 +164,40 @@ def test_only_what_learns_has_gradients(tmp_path: Path) -> None:
     assert not [name for module in modules for name, parameter in module.named_parameters() if parameter.requires_grad]
 
 
-def test_int8_base_is_linear_and_has_gradients() -> None:
+@pytest.mark.parametrize(("kind", "bound"), [(FrozenInt8Linear, 0.01), (FrozenNf4Linear, 0.12)])
+def test_a_rounded_base_is_linear_and_has_gradients(kind: Any, bound: float) -> None:
     """Catches a rounding of activations, whose gradient is 0, and other weights on the way back."""
-    linear = nn.Linear(16, 24)
-    layer = FrozenInt8Linear(linear)
-    full = layer.weight.float() * layer.scale[:, None]
-    assert relative_error(full, linear.weight.detach()) < 0.01
-    inputs = torch.randn(3, 5, 16, generator=generator(0, "test"), requires_grad=True)
+    linear = nn.Linear(128, 24)
+    layer = kind(linear)
+    full = layer.full(torch.float32)
+    assert relative_error(full, linear.weight.detach()) < bound
+    inputs = torch.randn(3, 5, 128, generator=generator(0, "test"), requires_grad=True)
     outputs = layer(inputs)
     assert torch.allclose(outputs, inputs @ full.t() + linear.bias, atol=1e-5)
     (gradient,) = torch.autograd.grad(outputs.square().sum(), inputs)
     assert torch.allclose(gradient, 2 * outputs.detach() @ full, atol=1e-4)
 
 
-def test_int8_base_trains(golden: Case, tmp_path: Path) -> None:
-    """Catches a quantized base on which a LoRA finds nothing to hold on to, or that changes the network by percents."""
+def test_nf4_takes_the_nearest_of_its_values() -> None:
+    """Catches the two weights of a byte swapped, a scale of other weights, and a value that is not the nearest."""
+    linear = nn.Linear(128, 3, bias=False)
+    layer = FrozenNf4Linear(linear)
+    assert (layer.weight.shape, layer.weight.dtype, layer.scale.shape) == ((3, 64), torch.uint8, (3, 2))
+    blocks = linear.weight.detach().view(3, 2, 64)
+    scales = blocks.abs().amax(-1, keepdim=True)
+    distance = (blocks[..., None] / scales[..., None] - torch.tensor(NF4)).abs()
+    expected = torch.tensor(NF4)[distance.argmin(-1)] * scales
+    assert torch.allclose(layer.full(torch.float32), expected.view(3, 128), atol=1e-7)
+
+
+@pytest.mark.parametrize(("bits", "bound"), [("int8", 0.03), ("nf4", 0.3)])
+def test_a_rounded_base_trains(golden: Case, tmp_path: Path, bits: Bits, bound: float) -> None:
+    """Catches a quantized base on which a LoRA finds nothing to hold on to, or that changes the network too much."""
     pipeline = training_pipeline()
     before = velocity_of(pipeline, golden, "subject")
-    report = quantize_base(pipeline)
+    report = quantize_base(pipeline, bits)
     assert report.layers and not report.kept
-    assert 1e-5 < relative_error(velocity_of(pipeline, golden, "subject"), before) < 0.03
+    assert 1e-5 < relative_error(velocity_of(pipeline, golden, "subject"), before) < bound
     config = tiny_config(tmp_path, write_rows(tmp_path / "rows", 2))
     learners = Learners(pipeline, config)
     batch = tiny_batches(pipeline, config).take()

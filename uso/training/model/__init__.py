@@ -2,7 +2,7 @@
 
 load.py        the pipeline that a run begins with
 adapters.py    projector, LoRA, transformer: the parameters that learn
-int8.py        a frozen base in 8 bits
+quantized.py   a frozen base in 8 or 4 bits
 shard.py       a frozen base shared out among processes
 export.py      files in the released layouts
 """

@@ -22,7 +22,7 @@ from uso.pipeline.pipeline import USOPipeline
 from uso.training.config import RELEASED, TrainingConfig
 from uso.training.data.features import ENCODERS, FeatureCache
 from uso.training.data.samples import Feature
-from uso.training.model.int8 import quantize_base
+from uso.training.model.quantized import quantize_base
 from uso.training.model.shard import shard_blocks
 from uso.weights.assembly import Loader, everything_on
 from uso.weights.hub.files import locate
@@ -175,9 +175,9 @@ def visiting(pipeline: USOPipeline, *names: str) -> Iterator[None]:
 def bring_to_device(pipeline: USOPipeline, config: TrainingConfig, processes: int = 1) -> None:
     """Move everything that training and validation run to the device, the base rounded first where the run says so, or
     its blocks shared out among the processes."""
-    if config.base == "int8":
-        report = quantize_base(pipeline)
-        logger.info("The frozen base holds %d layers in int8.", report.layers)
+    if config.base in ("int8", "nf4"):
+        report = quantize_base(pipeline, config.base)
+        logger.info("The frozen base holds %d layers in %s.", report.layers, config.base)
     if config.shard and processes > 1:
         shard_blocks(pipeline.transformer, pipeline.work_device, processes)
     modulation = pipeline.exchanged.modulation
