@@ -20,7 +20,7 @@ def test_every_example_is_of_the_mode_that_it_shows(example: Example) -> None:
     [
         ("A fox", 0, 0, "the prompt alone"),
         ("A fox", 0, 1, "in the style of the style image"),
-        ("A fox", 0, 2, "mixture of the 2 styles"),
+        ("A fox", 0, 2, "mixture of both styles"),
         ("", 0, 1, "a prompt says what"),
         ("The fox runs.", 1, 0, "new scene"),
         ("The fox runs.", 2, 0, "subjects of the 2 content images"),

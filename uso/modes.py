@@ -38,9 +38,10 @@ def mode_of(prompt: str, contents: int, styles: int) -> Mode:
         if contents == 1
         else Text("The subjects of the {} content images", contents)
     )
-    style = {0: "", 1: Text("in the style of the style image")}.get(
-        styles, Text("in a mixture of the {} styles", styles)
-    )
+    if styles == 1:
+        style = Text("in the style of the style image")
+    else:
+        style = Text("in a mixture of both styles") if styles == 2 else Text("in a mixture of the {} styles", styles)
     if not contents:
         if not styles:
             return Mode(Text("Text only"), Text("A picture from the prompt alone."))

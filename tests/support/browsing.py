@@ -40,6 +40,7 @@ def wait_for_life(page: Page) -> None:
     """Buttons are there before they do anything; the history comes from the server when the page has come to life."""
     expect(page.locator("#history")).to_contain_text(re.compile("Your pictures|你的图片"), timeout=PATIENCE_MS)
     expect(page.locator("#model-state")).not_to_contain_text("starting", timeout=PATIENCE_MS)
+    page.wait_for_function("Boolean(window.uso?.show)", timeout=PATIENCE_MS)
 
 
 def shoot(page: Page, name: str) -> None:

@@ -1,11 +1,11 @@
-"""The fields: the bar that is always in sight, refusals at their field, sizes, keys."""
+"""The fields: the bar that is always in sight, the plan, refusals at their field, sizes, the seed, keys, examples."""
 
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.browsing import FAST, PATIENCE_MS, fill_number, needs_chromium, shoot
+from tests.support.browsing import EXAMPLES, FAST, PATIENCE_MS, fill_number, generate, needs_chromium, shoot, upload
 from tests.support.running import Program
 from tests.support.scripted import until
 
@@ -104,3 +104,108 @@ def test_control_and_enter_generate_what_was_just_typed(visit: Any, server: Prog
     width.press("Control+Enter")
     until(lambda: len(server.pictures()) == before + 2)
     expect(page.locator("#facts")).to_contain_text("144 × 128", timeout=PATIENCE_MS)
+
+
+def sides(page: Page) -> list[str]:
+    return [page.locator(f"#{side} input").first.input_value() for side in ("width", "height")]
+
+
+def test_shapes_swap_and_the_size_of_the_content_image(visit: Any, server: Program, picture_file: Any) -> None:
+    """Catches a shape that does not follow the sliders, sliders that show a size which is not made, and a size of one's
+    own that is lost to "Keep input size"."""
+    page = visit(server)
+    chosen = page.locator("#aspect label:has(:checked)")
+    expect(chosen).to_have_text("1:1")
+    page.locator("#aspect label", has_text="3:2").click()
+    until(lambda: sides(page) == ["192", "128"])
+    page.click("#swap")
+    until(lambda: sides(page) == ["128", "192"])
+    expect(chosen).to_have_text("2:3")
+    fill_number(page, "width", "160")
+    expect(chosen).to_have_count(0)
+    page.focus("#aspect input >> nth=0")
+    page.keyboard.press("ArrowDown")
+    until(lambda: sides(page) == ["192", "144"])
+    upload(page, "content", picture_file("wide.png", 300, 200))
+    page.check("#keep input[type=checkbox]")
+    until(lambda: sides(page) == ["304", "208"])
+    expect(page.locator("#width input").first).to_be_disabled()
+    expect(page.locator("#aspect")).not_to_be_visible()
+    shoot(page, "kept-size")
+    page.uncheck("#keep input[type=checkbox]")
+    until(lambda: sides(page) == ["192", "144"])
+    expect(page.locator("#width input").first).to_be_enabled()
+
+
+def test_the_plan_and_the_tokens_follow_what_is_typed(visit: Any, server: Program) -> None:
+    """Catches a picture of nothing, a plan of a moment ago, and a prompt that waits only to be too long."""
+    page = visit(server)
+    plan, tokens = page.locator("#plan"), page.locator("#tokens")
+    expect(plan).to_contain_text("Nothing to draw yet: write a prompt or add an image.")
+    page.click("#generate")
+    expect(page.locator("#prompt #refusal")).to_contain_text("Nothing to draw yet", timeout=PATIENCE_MS)
+    assert focused(page) == "prompt"
+    page.keyboard.type("A fox")
+    expect(plan).to_contain_text("A picture from the prompt alone.", timeout=PATIENCE_MS)
+    expect(tokens).to_contain_text("of 32 tokens", timeout=PATIENCE_MS)
+    page.fill("#prompt textarea", "fox " * 60)
+    expect(tokens).to_contain_text("shorten the prompt", timeout=PATIENCE_MS)
+    page.click("#generate")
+    expect(page.locator("#prompt #refusal")).to_contain_text("this model reads 32", timeout=PATIENCE_MS)
+
+
+@pytest.mark.parametrize(("width", "height"), SCREENS)
+def test_an_example_shows_what_it_fills_in_and_offers_to_run(
+    visit: Any, server: Program, width: int, height: int
+) -> None:
+    """Catches a click that seems to do nothing, because all that it changes is a screen away."""
+    page = visit(server, width, height, reduced_motion="reduce")
+    page.locator("#examples button").nth(len(EXAMPLES) - 1).click()
+    notice = page.locator("#filled")
+    expect(notice).to_contain_text("Filled in: Prompt, Content Reference, Style Reference", timeout=PATIENCE_MS)
+    run = notice.get_by_role("button", name="Generate now")
+    for part in (notice, page.locator("#prompt"), run):
+        expect(part).to_be_in_viewport(ratio=1)
+    expect(run).to_be_focused()
+    expect(page.locator("#references .uso-changed")).to_have_count(3)
+    shoot(page, f"filled-{width}")
+    expect(page.locator("#plan")).to_contain_text("in a mixture of both styles", timeout=PATIENCE_MS)
+    before = len(server.pictures())
+    run.press("Enter")
+    until(lambda: len(server.pictures()) == before + 1)
+    expect(notice).not_to_be_visible()
+    page.locator("#examples button").first.click()
+    expect(notice).to_contain_text("Filled in: Prompt", timeout=PATIENCE_MS)
+    notice.get_by_role("button", name="Close").click()
+    expect(notice).not_to_be_visible()
+
+
+def test_the_seed_is_random_until_somebody_says_otherwise(visit: Any, server: Program) -> None:
+    """Catches a Repeat that pins the seed in silence, a Remix that makes the same picture, and a switch that does not
+    follow the field."""
+    page = visit(server)
+    page.fill("#prompt textarea", "A fox")
+    fill_number(page, "steps", FAST)
+    first = generate(page, server).values()["seed"]
+    seed, random, plan = page.locator("#seed input"), page.locator("#random-seed input"), page.locator("#plan")
+    expect(page.locator("#last-seed")).to_have_text(f"The picture shown has the seed {first}.")
+    expect(random).to_be_checked()
+    random.uncheck()
+    expect(seed).to_have_value(str(first))
+    expect(plan).to_contain_text(f"Seed {first}, not a random one.", timeout=PATIENCE_MS)
+    random.check()
+    expect(seed).to_have_value("-1")
+    expect(plan).not_to_contain_text("Seed", timeout=PATIENCE_MS)
+    page.fill("#prompt textarea", "An owl")
+    page.click("#reuse-all")
+    expect(page.locator("#prompt textarea")).to_have_value("A fox", timeout=PATIENCE_MS)
+    expect(seed).to_have_value(str(first))
+    expect(random).not_to_be_checked()
+    expect(page.locator("#filled")).to_contain_text("Prompt", timeout=PATIENCE_MS)
+    shoot(page, "repeat")
+    page.fill("#prompt textarea", "An owl")
+    page.click("#remix")
+    expect(page.locator("#prompt textarea")).to_have_value("A fox", timeout=PATIENCE_MS)
+    expect(seed).to_have_value("-1")
+    expect(random).to_be_checked()
+    assert generate(page, server).values()["seed"] != first

@@ -148,10 +148,10 @@ def test_the_keyboard_reaches_everything_in_order(visit: Any, server: Program) -
         if not seen:
             unseen.append(name)
         page.keyboard.press("Tab")
-    wanted = ["prompt", "content", "style", "extra-style", "width", "height", "keep", "advanced", "steps"]
-    wanted += ["guidance", "content-size", "seed", "restore-frame", "generate", "download", "reuse-all", "reuse-seed"]
-    wanted += ["use-content", "use-style", "favourite", "delete-picture", "settings-frame"]
-    wanted += ["gallery-search", "gallery-favourites", "gallery-choose", "gallery", "examples"]
+    wanted = ["prompt", "content", "style", "extra-style", "aspect", "swap", "width", "height", "keep", "advanced"]
+    wanted += ["steps", "guidance", "content-size", "seed", "random-seed", "restore-frame", "generate", "download"]
+    wanted += ["reuse-all", "remix", "reuse-seed", "use-content", "use-style", "favourite", "delete-picture"]
+    wanted += ["settings-frame", "gallery-search", "gallery-favourites", "gallery-choose", "gallery", "examples"]
     assert list(dict.fromkeys(name for name in names if name in wanted)) == wanted  # Tab goes round
     assert not [name for name in unseen if name in wanted], unseen
 

@@ -48,7 +48,7 @@ def test_anothers_picture_is_not_there(events: Events) -> None:
     shown = asyncio.run(events.pictures.select(chosen(picture.id), stranger))
     assert GONE in shown.message and shown == Shown(message=shown.message)
     assert asyncio.run(events.pictures.show(chosen(picture.id), TAB, stranger)) == Shown()
-    status, *rest = asyncio.run(events.pictures.reuse_all(picture.id, stranger))
+    status, *rest = asyncio.run(events.pictures.repeat(picture.id, stranger))
     assert GONE in status and all(value == KEEP for value in rest)
     for status, *rest in (
         events.pictures.reuse_seed(picture.id, stranger),
@@ -125,7 +125,7 @@ def test_a_tab_that_slept_finds_its_picture(serve: Any, uploads: Path) -> None:
     assert shown.picture_id == picture.id  # kept in the page
     gradio.state_holder.session_data.clear()
     gradio.state_holder.time_last_used.clear()
-    assert "settings of this picture" in call("reuse_all", shown.picture_id)[0]
+    assert "settings of this picture" in call("repeat", shown.picture_id)[0]
     assert call("reuse_seed", shown.picture_id)[1] == 42
     content = call("as_content", shown.picture_id)[1]
     assert client.get(f"/gradio_api/file={content['path']}").content == picture.path.read_bytes()

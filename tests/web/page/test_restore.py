@@ -12,8 +12,9 @@ from PIL import Image, PngImagePlugin
 
 from tests.support.visitor import ANN, BEN, Events, made, visitor
 from uso import output
-from uso.request import ReferenceImage
+from uso.request import RANDOM_SEED, ReferenceImage
 from uso.web.api.calls import Inputs
+from uso.web.page.events.pictures import GONE
 from uso.web.page.inputs import KEEP
 
 
@@ -68,9 +69,9 @@ def test_all_settings_are_reused_the_images_too(events: Events, reference: Any) 
     }
     styles: dict[str, Any] = {"style_images": [one, other], "style_strengths": [0.5, 2]}
     picture = made(events, content_images=[content], **styles, content_size=96, seed=42, **values)[1]
-    message, advanced, *fields = asyncio.run(events.pictures.reuse_all(picture.id, visitor()))
+    message, advanced, *fields = asyncio.run(events.pictures.repeat(picture.id, visitor()))
     inputs = Inputs(*fields)
-    assert "The settings of this picture are filled in.<" in message and advanced["open"] is True
+    assert "The settings of this picture are filled in, with its seed.<" in message and advanced["open"] is True
     assert hashes(inputs.content_image, inputs.style_image, inputs.extra_style_image) == [
         content.sha256,
         one.sha256,
@@ -81,6 +82,17 @@ def test_all_settings_are_reused_the_images_too(events: Events, reference: Any) 
     assert {name: found[name] for name in values} == values
     assert (inputs.content_size, inputs.seed, inputs.keep_input_size) == (96, 42, False)
     assert (inputs.style_strength, inputs.extra_style_strength) == (0.5, 2)
+
+
+def test_a_remix_has_a_random_seed(events: Events) -> None:
+    """Catches a Remix that makes the same picture again, and one of somebody else's that fills anything in."""
+    picture = made(events, prompt="a fox", seed=42)[1]
+    message, advanced, *fields = asyncio.run(events.pictures.remix(picture.id, visitor()))
+    inputs = Inputs(*fields)
+    assert "random seed" in message and advanced["open"] is True
+    assert (inputs.prompt, inputs.seed) == ("a fox", RANDOM_SEED)
+    message, advanced, *fields = asyncio.run(events.pictures.remix(picture.id, visitor(BEN)))
+    assert GONE in message and advanced is KEEP and set(map(id, fields)) == {id(KEEP)}
 
 
 def test_seed_content_and_style_are_reused(events: Events) -> None:

@@ -13,6 +13,7 @@ from uso.config import ModelConfig
 from uso.errors import RequestError, USOError
 from uso.images import TOKEN_SIZE
 from uso.language import Text
+from uso.modes import NOTHING, Mode, mode_of
 from uso.request import MAX_SEED, RANDOM_SEED
 from uso.web.api.calls import MAX_IMAGES, Inputs
 from uso.web.page.form.aspects import aspects
@@ -215,6 +216,24 @@ def number_field() -> gr.Slider:
         info=Text("With the seeds that follow."),
         elem_id="num-images",
     )
+
+
+def planned(inputs: Inputs) -> Mode:
+    """What will be made of the fields."""
+    styles = ((inputs.style_image, inputs.style_strength), (inputs.extra_style_image, inputs.extra_style_strength))
+    read = [image for image, strength in styles if image is not None and strength != 0]
+    prompt = inputs.prompt if isinstance(inputs.prompt, str) else ""
+    return mode_of(prompt, int(inputs.content_image is not None), len(read))
+
+
+def check_something(inputs: Inputs) -> None:
+    """Refuse to make a picture of nothing: on the page it is a slip.
+
+    Raises:
+        RequestError: nothing is filled in.
+    """
+    if planned(inputs) is NOTHING:
+        raise RequestError(NOTHING.plan, "prompt")
 
 
 def example_values(config: ModelConfig, index: int) -> Inputs:

@@ -50,7 +50,10 @@ class Controls(NamedTuple):
 class Actions(NamedTuple):
     """The buttons under the picture that is shown."""
 
-    reuse_all: gr.Button
+    repeat: gr.Button
+    """All settings, the same seed."""
+    remix: gr.Button
+    """All settings, a random seed."""
     reuse_seed: gr.Button
     as_content: gr.Button
     as_style: gr.Button
@@ -134,7 +137,8 @@ def _result(bar: Bar) -> tuple[Live, Shown, Actions, Gallery, Picked]:
     with gr.Row(elem_id="afterwards", visible=False) as row:
         download = gr.DownloadButton(Text("Download PNG"), min_width=100, elem_id="download")
         actions = Actions(
-            gr.Button(Text("Reuse all settings"), min_width=100, elem_id="reuse-all"),
+            gr.Button(Text("Repeat"), min_width=100, elem_id="reuse-all"),
+            gr.Button(Text("Remix"), min_width=100, elem_id="remix"),
             gr.Button(Text("Reuse seed"), min_width=100, elem_id="reuse-seed"),
             gr.Button(Text("Use as content"), min_width=100, elem_id="use-content"),
             gr.Button(Text("Use as style"), min_width=100, elem_id="use-style"),
@@ -256,7 +260,7 @@ def _wire_inputs(page: gr.Blocks, events: InputEvents, inputs: Inputs, message: 
         preprocess=False,
         js=scripts.filling(1),
         **AT_ONCE,
-    ).success(None, [form.file], None, js="file => file && window.uso.filled()")
+    ).success(None, [form.file], None, js="file => file && window.uso?.filled?.()")
     typed = [inputs.prompt, inputs.width, inputs.height, inputs.num_inference_steps, inputs.content_size, inputs.seed]
     typed += [inputs.num_images, inputs.style_strength, inputs.extra_style_strength]
     if events.config.guidance:
@@ -292,7 +296,10 @@ def _wire_pictures(
     chosen = [gallery.listed.tiles.select, shown.grid.select]
     gr.on(chosen, None, None, None, js=scripts.SHOW_RESULT)
     gr.on(chosen, plain_errors(events.select), None, list(shown), **AT_ONCE)
-    actions.reuse_all.click(plain_errors(events.reuse_all), [which], [message, advanced, *inputs], **AT_ONCE)
+    for button, event in ((actions.repeat, events.repeat), (actions.remix, events.remix)):
+        button.click(
+            plain_errors(event), [which], [message, advanced, *inputs], js=scripts.filling(1), **AT_ONCE
+        ).success(None, None, None, js=scripts.FILLED)
     actions.reuse_seed.click(plain_errors(events.reuse_seed), [which], [message, inputs.seed, advanced], **AT_ONCE)
     actions.as_content.click(plain_errors(events.as_content), [which], [message, inputs.content_image], **AT_ONCE)
     styles = [inputs.style_image, inputs.extra_style_image]

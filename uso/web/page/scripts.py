@@ -94,20 +94,16 @@ window.uso = { ...window.uso, place: (picture, field) => trigger('select', { pic
 """
 """For the hidden field that hears of a picture of the page that was dragged to a reference."""
 
-FILLED = "() => window.uso.filled()"
+FILLED = "() => window.uso?.filled?.()"
 
 
 def filling(count: int) -> str:
     """Before the fields are filled in: `filled.js` notes what they hold. The event goes on with its `count` inputs."""
     names = ", ".join(f"value{number}" for number in range(count))
-    return f"({names}) => {{ window.uso.filling(); return [{names}] }}"
+    return f"({names}) => {{ window.uso?.filling?.(); return [{names}] }}"
 
 
-SHOW_RESULT = """() => {
-  const { top } = document.querySelector('#result').getBoundingClientRect()
-  if (matchMedia('(max-width: 640px)').matches || top < 0) window.uso.show('#result')
-}"""
-"""On a phone the result lies below everything else; elsewhere the page may be scrolled past it."""
+SHOW_RESULT = "() => window.uso?.showResult?.()"
 
 GENERATE = f"""(tab, ...values) => {{
   document.body.classList.remove('uso-pinned')

@@ -23,7 +23,11 @@ def _digest() -> str:
 STATIC_ROUTE = f"page-{_digest()}"
 """Address of `static/`, relative to the page. It changes with the scripts, so that no browser runs old ones."""
 
-HEAD = f'<script type="module" src="{STATIC_ROUTE}/main.js"></script>'
+HEAD = (
+    "".join(f'<link rel="modulepreload" href="{STATIC_ROUTE}/{file.name}">' for file in sorted(STATIC.glob("*.js")))
+    + f'<script type="module" src="{STATIC_ROUTE}/main.js"></script>'
+)
+"""The scripts, which come all at once and not one after the other. Until they are there, the page does without."""
 
 SIENNA = gr.themes.Color(
     name="sienna",

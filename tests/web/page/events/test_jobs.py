@@ -30,6 +30,9 @@ def generate(events: Events, inputs: Inputs, key: str | None = ANN, tab: Any = T
     return asyncio.run(events.jobs.submit(tab, visitor(key), *inputs))
 
 
+FOX = Inputs("a fox")
+
+
 def watched(
     events: Events,
     submitted: Any = "",
@@ -104,7 +107,7 @@ def test_a_job_that_is_over_before_the_stream_begins_is_told(events: Events, que
 
 def test_several_pictures_arrive_one_by_one(slow: Events, script: Script) -> None:
     """Catches pictures that come all at the end, and progress that begins anew with each."""
-    _, job_id = generate(slow, Inputs(num_inference_steps=2, num_images=3, seed=7))
+    _, job_id = generate(slow, Inputs("a fox", num_inference_steps=2, num_images=3, seed=7))
     sent = watched(slow, job_id, each=lambda live: script.steps.release())
     job = slow.queue.find(job_id)
     assert job is not None and [picture.seed for picture in job.status.pictures] == [7, 8, 9]
@@ -117,7 +120,7 @@ def test_several_pictures_arrive_one_by_one(slow: Events, script: Script) -> Non
 @pytest.mark.parametrize("wrong", [0, 9, 2.5, "many", True])
 def test_a_number_of_pictures_that_is_not_allowed_is_refused(events: Events, queue: JobQueue, wrong: Any) -> None:
     """Catches a click that asks for a thousand pictures, and one that is cut to eight in silence."""
-    message, job_id = generate(events, Inputs(num_images=wrong))
+    message, job_id = generate(events, Inputs("a fox", num_images=wrong))
     assert "a whole number from 1 to 8 is allowed" in message and job_id is KEEP and queue.status.waiting == 0
 
 
@@ -159,7 +162,7 @@ def test_a_request_that_fails_stays_in_sight_behind_the_next(slow: Events, scrip
 
 def test_previews_are_sent_once_each_and_go_with_the_picture(slow: Events, script: Script) -> None:
     """Catches a preview that is sent again with every step, and one that stays over the finished picture."""
-    _, job_id = generate(slow, Inputs(num_inference_steps=16))
+    _, job_id = generate(slow, Inputs("a fox", num_inference_steps=16))
     sent = watched(slow, job_id, each=lambda live: script.steps.release())
     previews = [live.preview for live in sent if live.preview is not KEEP]
     assert previews[-1] == "" and 1 < len(previews) <= 9 and len(set(previews)) == len(previews)
@@ -168,7 +171,7 @@ def test_previews_are_sent_once_each_and_go_with_the_picture(slow: Events, scrip
 
 def test_a_refusal_says_why_and_makes_no_job(events: Events, queue: JobQueue) -> None:
     """Catches an error that shows nothing, or that starts a job."""
-    message, job_id = generate(events, Inputs(width=500))
+    message, job_id = generate(events, Inputs("a fox", width=500))
     assert "Width is 500" in message and 'role="alert"' in message and job_id is KEEP and queue.status.waiting == 0
 
 
@@ -234,7 +237,7 @@ def test_what_is_no_id_finds_nothing(events: Events, queue: JobQueue, wrong: Any
     events.jobs.stop_one(gr.EventData(None, wrong), visitor())
     events.jobs.stop_one(gr.EventData(None, {"job": wrong}), visitor())
     assert watched(events, wrong, tab=wrong) == []
-    _, job_id = generate(events, Inputs(), tab=wrong)  # a page without storage can make pictures all the same
+    _, job_id = generate(events, FOX, tab=wrong)  # a page without storage can make pictures all the same
     assert queue.find(job_id).tab == ""  # type: ignore[union-attr]
 
 
@@ -243,7 +246,7 @@ def test_what_is_no_id_finds_nothing(events: Events, queue: JobQueue, wrong: Any
 
 def test_a_tab_comes_back_to_its_job(slow: Events, script: Script) -> None:
     """Catches a reload that loses the job: its words, its Stop button, its picture."""
-    _, job_id = generate(slow, Inputs(num_inference_steps=4))
+    _, job_id = generate(slow, Inputs("a fox", num_inference_steps=4))
     job = slow.queue.find(job_id)
     assert job is not None
     until(lambda: job.status.state == "running")

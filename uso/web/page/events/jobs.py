@@ -19,7 +19,7 @@ from uso.web.access.identity import Asker, asker_of
 from uso.web.api.calls import Calls, Inputs
 from uso.web.jobs.job import Job, JobStatus, ServerStatus
 from uso.web.page import html
-from uso.web.page.inputs import KEEP, element_of
+from uso.web.page.inputs import KEEP, check_something, element_of
 from uso.web.store import history
 from uso.web.store.recovery import CUT_OFF, CUT_SHORT
 
@@ -53,8 +53,10 @@ class JobEvents:
 
     async def submit(self, tab: Any, request: gr.Request, *values: Any) -> tuple[Any, Any]:
         """The Generate button: (message, id of the new job)."""
+        inputs = Inputs(*values)
         try:
-            job = await self.calls.submit(Inputs(*values), request, tab if history.is_id(tab) else "")
+            check_something(inputs)
+            job = await self.calls.submit(inputs, request, tab if history.is_id(tab) else "")
         except USOError as error:
             return html.refusal(text_of(error), element_of(error)), KEEP
         return "", job.id

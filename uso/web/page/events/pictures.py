@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from uso.language import Text
+from uso.request import RANDOM_SEED
 from uso.web.access.identity import asker_of
-from uso.web.api.calls import Calls, handed_out
+from uso.web.api.calls import Calls, Inputs, handed_out
 from uso.web.jobs.job import NAME_LETTERS
 from uso.web.page import html
 from uso.web.page.compare import content_of
@@ -77,14 +78,25 @@ class PictureEvents:
                     return await asyncio.to_thread(self._picture, found)
         return Shown()
 
-    async def reuse_all(self, picture_id: Any, request: gr.Request) -> tuple[Any, ...]:
-        """All inputs of the picture that is shown, its images too: (message, Advanced, inputs)."""
+    async def repeat(self, picture_id: Any, request: gr.Request) -> tuple[Any, ...]:
+        """All inputs of the picture that is shown, its images and its seed too: (message, Advanced, inputs)."""
+        said = Text("The settings of this picture are filled in, with its seed.")
+        return await self._reused(picture_id, request, said)
+
+    async def remix(self, picture_id: Any, request: gr.Request) -> tuple[Any, ...]:
+        """The same with a random seed."""
+        said = Text("The settings of this picture are filled in, with a random seed.")
+        message, advanced, *values = await self._reused(picture_id, request, said)
+        inputs = Inputs(*values)
+        return message, advanced, *(inputs if inputs == UNCHANGED else inputs._replace(seed=RANDOM_SEED))
+
+    async def _reused(self, picture_id: Any, request: gr.Request, said: str) -> tuple[Any, ...]:
         found = await asyncio.to_thread(history.own, self.ledger, asker_of(request).owner, picture_id)
         saved = await asyncio.to_thread(history.record_of, found) if found else None
         if saved is None:
             return html.refusal(GONE), KEEP, *UNCHANGED
         filled = await asyncio.to_thread(restored, self.config, saved, saved, self.queue.settings.output)
-        message = html.idle(with_remarks(Text("The settings of this picture are filled in."), filled))
+        message = html.idle(with_remarks(said, filled))
         return message, gr.update(open=True), *filled.inputs
 
     def reuse_seed(self, picture_id: Any, request: gr.Request) -> tuple[Any, Any, Any]:
@@ -93,7 +105,7 @@ class PictureEvents:
         if found is None:
             return html.refusal(GONE), KEEP, KEEP
         seed = found.picture.seed
-        return html.idle(Text("The seed {} is filled in.", seed)), seed, gr.update(open=True)
+        return html.idle(Text("The seed {} is filled in; Random is off.", seed)), seed, gr.update(open=True)
 
     def as_content(self, picture_id: Any, request: gr.Request) -> tuple[Any, Any]:
         """(message, the content image)."""

@@ -160,11 +160,11 @@ def bar() -> Bar:
 def wire(events: FormEvents, form: Form, bar: Bar) -> None:
     """What follows from the fields: the plan, the shapes, the seed's switch, the looks at references."""
     inputs = form.inputs
-    described = [inputs.prompt, *inputs.images, inputs.seed]
+    described = [inputs.prompt, *inputs.images, inputs.seed, inputs.style_strength, inputs.extra_style_strength]
     gr.on([field.change for field in described], None, None, None, js="() => window.uso?.describe?.()")
     bar.plan.select(
         plain_errors(events.describe),
-        described,
+        list(inputs),
         [bar.plan, form.tokens],
         preprocess=False,
         trigger_mode="always_last",
@@ -176,17 +176,20 @@ def wire(events: FormEvents, form: Form, bar: Bar) -> None:
         )
     form.place.select(plain_errors(events.place), None, [bar.message, *inputs.images], **AT_ONCE)
     _wire_size(form.size)
-    form.random.input(None, [form.random], [inputs.seed], js="random => window.uso.switchSeed(random)")
-    inputs.seed.change(None, [inputs.seed], [form.random], js="seed => window.uso.isRandom(seed)")
+    form.random.input(
+        None, [form.random, inputs.seed], [inputs.seed], js="(random, seed) => window.uso?.switchSeed?.(random) ?? seed"
+    )
+    inputs.seed.change(None, [inputs.seed], [form.random], js="seed => window.uso?.isRandom?.(seed) ?? seed === -1")
 
 
 def _wire_size(size: Size) -> None:
     """The shapes, the swap, and the sliders while "Keep input size" is on."""
     sides, keep, aspect = [size.width, size.height], size.keep, size.aspect
-    keep.change(None, [keep, *sides], sides, js="(keep, width, height) => window.uso.ownSize(keep, width, height)")
+    own = "(keep, width, height) => window.uso?.ownSize?.(keep, width, height) ?? [width, height]"
+    keep.change(None, [keep, *sides], sides, js=own)
     size.swap.click(None, sides, sides, js="(width, height) => [height, width]")
     aspect.input(None, [aspect], sides, js="shape => shape.split('x').map(Number)")
     known = json.dumps([value for _, value in aspect.choices])
     shown = f"{known}.find(size => size === `${{width}}x${{height}}`) ?? null"
-    shown = f"(width, height) => {{ window.uso.noteSize(width, height); return {shown} }}"
+    shown = f"(width, height) => {{ window.uso?.noteSize?.(width, height); return {shown} }}"
     gr.on([side.change for side in sides], None, sides, [aspect], js=shown)

@@ -8,16 +8,15 @@ import gradio as gr
 from uso.checks import MAX_PROMPT_CHARACTERS, check_whole, is_number
 from uso.errors import RequestError
 from uso.language import Text
-from uso.modes import NOTHING, Mode, mode_of
 from uso.readable import foreign_note
 from uso.request import RANDOM_SEED
 from uso.web.access.identity import asker_of
-from uso.web.api.calls import IMAGE_FIELDS, Calls, Inputs, handed_out, uploaded
+from uso.web.api.calls import Calls, Inputs, handed_out, uploaded
 from uso.web.page import html
 from uso.web.page.events.pictures import GONE
 from uso.web.page.form import pieces
 from uso.web.page.form.views import content_view, style_view
-from uso.web.page.inputs import KEEP, REFERENCES
+from uso.web.page.inputs import KEEP, REFERENCES, planned
 from uso.web.store import history
 
 
@@ -28,11 +27,11 @@ class FormEvents:
         self.calls = calls
         self.config = calls.config
 
-    async def describe(self, prompt: Any, content: Any, style: Any, extra_style: Any, seed: Any) -> tuple[str, str]:
-        """(what will be made, how many tokens the prompt has)."""
-        text = prompt if isinstance(prompt, str) else ""
-        plan = pieces.plan(planned(Inputs(text, content, style, extra_style)).plan, seed if is_pinned(seed) else None)
-        tokens = None
+    async def describe(self, *values: Any) -> tuple[str, str]:
+        """(what will be made, how many tokens the prompt has), from all inputs."""
+        inputs, tokens = Inputs(*values), None
+        text = inputs.prompt if isinstance(inputs.prompt, str) else ""
+        plan = pieces.plan(planned(inputs).plan, inputs.seed if is_pinned(inputs.seed) else None)
         if text and len(text) <= MAX_PROMPT_CHARACTERS:
             tokens = await asyncio.to_thread(self.calls.queue.count_tokens, text)
         note = foreign_note(text, self.config.title)
@@ -82,22 +81,6 @@ class FormEvents:
 
 _CALLED = {"content": Text("content image"), "style": Text("style image"), "extra-style": Text("extra style image")}
 """What sentences call the image fields, by their ids."""
-
-
-def planned(inputs: Inputs) -> Mode:
-    """What will be made of the fields."""
-    content, *styles = (getattr(inputs, name) is not None for name in IMAGE_FIELDS)
-    return mode_of(inputs.prompt if isinstance(inputs.prompt, str) else "", int(content), sum(styles))
-
-
-def check_something(inputs: Inputs) -> None:
-    """Refuse to make a picture of nothing: on the page it is a slip.
-
-    Raises:
-        RequestError: nothing is filled in.
-    """
-    if planned(inputs) is NOTHING:
-        raise RequestError(NOTHING.plan, "prompt")
 
 
 def is_pinned(seed: Any) -> bool:

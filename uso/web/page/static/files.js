@@ -33,7 +33,7 @@ const CHUNK = 'iTXtuso\0'
 /** Whether a file is a PNG with a request in it: the chunk stands before the pixels. */
 const isOurs = async (file) => {
   const head = new TextDecoder('latin1').decode(await file.slice(0, 64 * 1024).arrayBuffer())
-  return head.startsWith('\x89PNG') && head.includes(CHUNK)
+  return head.startsWith('PNG', 1) && head.includes(CHUNK)
 }
 
 let offered = null
@@ -97,6 +97,7 @@ const open = (data) => {
   zones().querySelector('[data-zone="settings"]').hidden = !png
   for (const zone of zones().querySelectorAll('[data-zone]')) {
     zone.classList.toggle('uso-next', zone.dataset.zone === free())
+    zone.classList.remove('uso-over')
   }
   zones().hidden = false
 }
@@ -112,6 +113,11 @@ const dropped = (zone, data) => {
   if (!file) return undefined
   return zone === 'settings' ? restore(file) : use(zone, file)
 }
+
+document.addEventListener('pointerdown', ({ target }) => {
+  const tile = target.closest?.('[data-picture]')
+  if (tile) tile.draggable = true // a button is not, by itself
+})
 
 document.addEventListener(
   'dragstart',

@@ -5,7 +5,8 @@ import { generate } from './keys.js'
 import { flash, show } from './show.js'
 import { say } from './words.js'
 
-const fields = () => [...document.querySelectorAll('#fields .block[id]')].filter((one) => label(one))
+/** All fields but the seed's switch, which follows from the seed. */
+const fields = () => [...document.querySelectorAll('#fields .block[id]:not(#random-seed)')].filter(label)
 
 const label = (field) => {
   const found = field.querySelector('[data-testid="block-label"], [data-testid="block-info"], .label-text')

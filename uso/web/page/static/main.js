@@ -13,7 +13,8 @@ import * as gallery from './gallery.js'
 import { look } from './lens.js'
 import { noteSize, ownSize } from './own_size.js'
 import { isRandom, switchSeed } from './seeds.js'
-import { show } from './show.js'
+import { show, showResult } from './show.js'
 
-const calls = { beforeAfter, compare, deliver, filled, filling, gallery, isRandom, look, noteSize, ownSize, show, switchSeed }
-window.uso = { ...window.uso, ...calls }
+const dialogs = { beforeAfter, compare, deliver, gallery, look }
+const fields = { filled, filling, isRandom, noteSize, ownSize, switchSeed }
+window.uso = { ...window.uso, ...dialogs, ...fields, show, showResult }

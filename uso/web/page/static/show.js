@@ -8,6 +8,13 @@ export const show = (selector) => {
   document.querySelector(selector)?.scrollIntoView({ behavior, block: 'start' })
 }
 
+/** Go to the result: on a phone it lies below everything else, elsewhere the page may be scrolled past it. */
+export const showResult = () => {
+  const { top, bottom, height } = document.querySelector('#stage').getBoundingClientRect()
+  const seen = Math.min(bottom, innerHeight) - Math.max(top, 0)
+  if (matchMedia('(max-width: 640px)').matches || seen < height / 2) show('#result')
+}
+
 /** Scroll as little as is needed. */
 export const reveal = (element) =>
   element.scrollIntoView({ behavior: still() ? 'auto' : 'smooth', block: 'nearest' })
