@@ -4,7 +4,7 @@
 names is used, so `import uso` and `--help` stay fast.
 
 errors files config images checks readable    plain data, without torch
-request output hooks translation terminal version
+request references styles output hooks translation terminal version
 transformer/    FLUX's transformer as USO runs it
 memory/         where weights live while it runs
 pipeline/       a request becomes a picture

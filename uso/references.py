@@ -28,7 +28,8 @@ MAX_STYLE_IMAGES = 8
 MAX_STYLE_NAME = 60
 """Characters."""
 MAX_HEADER = 64 * 1024
-MAX_THUMBNAIL = 256 * 1024
+MAX_THUMBNAIL = 96 * 1024
+"""Bytes; a WebP of 256 x 256 pixels takes a tenth of it, and lists show many."""
 THUMBNAIL_PIXELS = 256
 MAX_STYLE_BYTES = 32 * 2**20
 """8 images of FLUX's 192 tokens in float32 take 19 MB."""

@@ -15,9 +15,7 @@ from uso.errors import ConfigError, ImageError, RequestError
 from uso.language import Text
 from uso.output import slug
 from uso.references import (
-    MAX_HEADER,
     MAX_STYLE_BYTES,
-    MAX_THUMBNAIL,
     STYLE_SUFFIX,
     SavedStyle,
     StyleHead,
@@ -73,10 +71,11 @@ class StyleFolder:
         for path in sorted(self.path.glob(f"*{STYLE_SUFFIX}"))[:MAX_STYLES]:
             try:
                 with files.open_regular(path) as file:
-                    first = file.read(8 + MAX_HEADER + MAX_THUMBNAIL)
+                    first = file.read(9)
                     if begins_like_a_style(first):
+                        first += file.read(int.from_bytes(first[:8], "little") - 1)
                         head = read_head(first, os.fstat(file.fileno()).st_size, path.name)
-                        yield StyleEntry(path.stem, path, head, first[head.start :][: head.thumbnail_bytes])
+                        yield StyleEntry(path.stem, path, head, file.read(head.thumbnail_bytes))
             except (OSError, ImageError):
                 continue
 

@@ -67,6 +67,19 @@ def test_pictures_are_the_servers_files_and_their_references_are_kept(
     assert kept == {ReferenceImage.from_path(path).sha256 for path in (who, how, too)}
 
 
+def test_a_saved_style_is_sent(
+    remote: Callable[..., Ran], server: Offered, picture_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Catches a server that takes images alone, and a style's own strength that is lost on the way."""
+    style = Script().save_style([ReferenceImage.from_path(picture_file("a.png"))], "Ink", strength=0.7, weights=None)
+    (tmp_path / "style.safetensors").write_bytes(style.data)
+    ran = remote(server, *SMALL, "--style", tmp_path / "style.safetensors", "--prompt", "a fox")
+    assert ran.status == 0, ran.err
+    request = request_of(ran.pictures[0])
+    assert request["style_images"] == [{"sha256": style.sha256, "name": "Ink.safetensors"}]
+    assert request["style_strengths"] == [0.7]
+
+
 def test_a_picture_is_repeated_with_its_recorded_references(
     remote: Callable[..., Ran], server: Offered, picture_file: Callable[..., Path]
 ) -> None:

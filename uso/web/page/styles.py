@@ -7,14 +7,13 @@ checked for their owner (`store/styles.py`).
 import asyncio
 from concurrent.futures import Future
 from html import escape
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
 
 from uso.errors import RequestError, USOError
 from uso.language import Text, tr
-from uso.references import MAX_STYLE_BYTES, MAX_STYLE_NAME, STYLE_SUFFIX, SavedStyle, check_style_name
+from uso.references import MAX_STYLE_NAME, STYLE_SUFFIX, SavedStyle, check_style_name
 from uso.web.access.identity import Asker, asker_of
 from uso.web.api.calls import Calls, Inputs, plain_errors, uploaded
 from uso.web.page import html, scripts
@@ -278,9 +277,6 @@ class StyleEvents:
         return *(await self._kept(asker, kept))._replace(name=kept.entry.head.title), None
 
     def _brought(self, file: Any) -> SavedStyle:
-        path = file.get("path") if isinstance(file, dict) else None
-        if isinstance(path, str) and Path(path).is_file() and Path(path).stat().st_size > MAX_STYLE_BYTES:
-            raise RequestError(Text("A saved style has at most {} MB.", MAX_STYLE_BYTES >> 20))
         style = uploaded(file, self.calls.max_pixels)
         if not isinstance(style, SavedStyle):
             raise RequestError(Text("This is no saved style. Choose a file that was exported here, or an image above."))
