@@ -78,7 +78,7 @@ def test_another_projectors_style_is_refused(demo_pipeline: USOPipeline, ink: Sa
     shaped = changed(
         ink, lambda header: header["tokens"].update(shape=[1, ink.head.shape[1] * 2, ink.head.shape[2] // 2])
     )
-    with pytest.raises(RequestError, match="another style projector"):
+    with pytest.raises(RequestError, match="tokens of another size"):
         picture(demo_pipeline, shaped)
     embedder: Any = demo_pipeline.context_embedder
     level = embedder.levels["low"].norm
