@@ -255,7 +255,7 @@ def test_vectors_of_references_do_not_pile_up(tmp_path: Path) -> None:
     for number in range(3):
         score.score(torch.ones(1, 3, 8, 8), ((tmp_path / f"style-{number}.png",),))
     one = score._vectors.bytes // 3
-    assert len(score._vectors) == 3  # in host memory, within a limit
+    assert (len(score._vectors), one) == (3, 12)  # three numbers each, in host memory, within a limit
     score._vectors.limit = 2 * one
     write_rows(tmp_path / "more", 1)
     score.score(torch.ones(1, 3, 8, 8), ((tmp_path / "more" / "style-0.png",),))
