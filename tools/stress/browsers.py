@@ -1,7 +1,7 @@
 """People with the real page in front of them: tabs of one Chromium, each with cookies and an address of its own.
 
-They generate, stop, reload, close their tab and come back, drawn from a seed. What goes wrong in a page, and every
-request that leaves the server, is noted.
+They generate, stop, delete, reload, close their tab and come back, drawn from a seed. What goes wrong in a page, and
+every request that leaves the server, is noted.
 """
 
 import random
@@ -40,7 +40,8 @@ class Person:
             if self.page is None:
                 self._open()
                 return
-            verb = self._draw.choices((self._generate, self._stop, self._reload, self._close), (60, 20, 12, 8))[0]
+            verbs = (self._generate, self._stop, self._reload, self._close, self._delete)
+            verb = self._draw.choices(verbs, (50, 20, 10, 8, 12))[0]
             verb(self.page)
         except BrowserError as error:
             # A page that is slow under load is no fault of its own; one that never comes is counted at the end.
@@ -69,6 +70,9 @@ class Person:
             page.click("#advanced button")
         steps.fill(self._draw.choice(STEPS))
         steps.press("Tab")
+        number = page.locator("#num-images input").first
+        number.fill(self._draw.choice(("1", "1", "3")))
+        number.press("Tab")
         button.click()
         self.did["generated"] += 1
 
@@ -76,6 +80,20 @@ class Person:
         if page.locator("#stop").is_enabled():
             page.click("#stop", timeout=2000)
             self.did["stopped"] += 1
+
+    def _delete(self, page: Page) -> None:
+        """The picture that is shown, or now and then all; sometimes it is thought over."""
+        everything = self._draw.random() < 0.2
+        if everything and page.locator("#gallery-choose").is_visible():
+            if not page.locator("#gallery-everything").is_visible():
+                page.click("#gallery-choose", timeout=2000)
+            page.click("#gallery-everything", timeout=2000)
+        elif page.locator("#delete-picture").is_visible():
+            page.click("#delete-picture", timeout=2000)
+        if page.locator("#confirm dialog[open]").count():
+            yes = self._draw.random() < 0.8
+            page.click(f"#confirm button[value={'yes' if yes else 'no'}]", timeout=2000)
+            self.did["deleted" if yes else "kept"] += 1
 
     def _reload(self, page: Page) -> None:
         page.reload()

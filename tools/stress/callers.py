@@ -72,6 +72,7 @@ class Caller:
             "height": draw.choice((128, 160)),
             "num_inference_steps": draw.randint(1, 5),
             "seed": draw.randint(0, 10**6),
+            "num_images": draw.choice((1, 1, 1, 2, 4)),
         }
         if fate == "cancel":
             values["num_inference_steps"] = draw.choice((5, 30, 50))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tools.stress.odd_values import evil_paths, file_data, scalars, texts, to_json, values
 
 API = "/gradio_api"
-FUNCTIONS = 30
+FUNCTIONS = 100
 """More than the page has."""
 
 OWN_PATHS = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/examples/cat.jpg")
@@ -168,7 +168,11 @@ def _unnamed(paths: Any, names: Any, extra: Any) -> st.SearchStrategy[Call]:
         {"data": st.one_of(files, st.lists(values(paths), max_size=13), values(paths)), "fn_index": number},
         optional={
             "session_hash": names,
-            "event_data": st.one_of(st.fixed_dictionaries({"picture": values(paths)}), values(paths)),
+            "event_data": st.one_of(
+                st.fixed_dictionaries({"picture": values(paths)}),
+                st.fixed_dictionaries({"pictures": st.one_of(st.just("all"), values(paths))}),
+                values(paths),
+            ),
             "trigger_id": scalars(),
             "event_id": scalars(),
             "batched": st.booleans(),

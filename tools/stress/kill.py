@@ -26,7 +26,7 @@ from tools.stress import verify, writer
 from tools.stress.sender import Sent
 from uso.web.jobs.queue import SHUTTING_DOWN
 from uso.web.store.ledger import FOLDER
-from uso.web.store.recovery import CUT_OFF, open_ledger
+from uso.web.store.recovery import CUT_OFF, CUT_SHORT, open_ledger
 
 MOMENTS = ("start", "work", "work", "saving", "saving")
 """When servers are ended, and how often each."""
@@ -34,7 +34,7 @@ MOMENTS = ("start", "work", "work", "saving", "saving")
 CHAINS = 2
 """Servers at the same time, each with folders of its own."""
 
-KNOWN_ENDS = ("", CUT_OFF, SHUTTING_DOWN)
+KNOWN_ENDS = ("", CUT_OFF, CUT_SHORT, SHUTTING_DOWN)
 """What the ledger may say of a job besides that it is done."""
 
 LONGEST_WRITE = 0.15
@@ -116,7 +116,8 @@ class Chain:
     def _send(self, program: Program, count: int) -> None:
         for _ in range(count):
             steps = self._draw.choice((1, 2, 4, 20))
-            self._sent.append(Sent(program.port, steps=steps, seed=self._draw.randint(0, 10**6)))
+            images, seed = self._draw.choice((1, 1, 3)), self._draw.randint(0, 10**6)
+            self._sent.append(Sent(program.port, steps=steps, seed=seed, num_images=images))
 
     def _look_back(self) -> None:
         program = Program(self._folder)
@@ -130,7 +131,7 @@ class Chain:
             self.figures["done, and nobody heard of it"] += sum(
                 entry.state == "done" and entry.id not in announced for entry in entries
             )
-            self.figures["cut off"] += sum(entry.error == CUT_OFF for entry in entries)
+            self.figures["cut off"] += sum(entry.error in (CUT_OFF, CUT_SHORT) for entry in entries)
             self.figures["half-written files"] += len(_parts(program.outputs))
             program.signal()
         finally:
@@ -206,10 +207,13 @@ def kill_writers(runs: int, seed: int, folder: Path) -> tuple[dict[str, Any], li
                 announced.append(hear.recv())
         except EOFError:
             process.join()
-        figures["announced"] += len(announced)
         parts = len(_parts(pictures))
         open_ledger(pictures).close()
+        deleted = {job.removeprefix(writer.DELETED) for job in announced if job.startswith(writer.DELETED)}
+        announced = [job for job in announced if not job.startswith(writer.DELETED)]
+        figures += Counter(announced=len(announced), deleted=len(deleted))
         entries = verify.read_ledger(pictures)
+        wrong += [f"writer {number}: {one.id} came back." for one in entries if one.id in deleted and one.files]
         notes = [{"job": job, "end": "done"} for job in announced]
         found = verify.ends(entries) + verify.whole_pictures(pictures, entries) + verify.agree(notes, entries)
         wrong += [f"writer {number}: {one}" for one in found]

@@ -188,6 +188,8 @@ def _figures(program: Program, notes: list[dict[str, Any]]) -> dict[str, Any]:
         "jobs": len(lines),
         **Counter(line.state for line in lines),
         "people": len({line.person for line in lines}),
+        "pictures": sum(line.pictures for line in lines),
+        "deleted": sum(entry.deleted for entry in verify.read_ledger(program.outputs)),
         "by_worker": [turns[worker] for worker in sorted(worker for worker in turns if worker is not None)],
         "waited_p50_s": round(waits[len(waits) // 2], 2) if waits else None,
         "waited_max_s": round(waits[-1], 2) if waits else None,

@@ -49,9 +49,22 @@ class Sent:
             self.end = self.end or ("lost" if taken else "refused")
 
     def _data(self) -> list[Any]:
-        values = {"prompt": "a fox", "width": 128, "height": 128, "steps": 4, "seed": 1} | self._values
+        values = {"prompt": "a fox", "width": 128, "height": 128, "steps": 4, "seed": 1, "num_images": 1}
+        values |= self._values
         size = [values["width"], values["height"]]
-        return [values["prompt"], None, None, None, *size, False, values["steps"], 4.0, 128, values["seed"]]
+        return [
+            values["prompt"],
+            None,
+            None,
+            None,
+            *size,
+            False,
+            values["steps"],
+            4.0,
+            128,
+            values["seed"],
+            values["num_images"],
+        ]
 
     def _hear(self, event: str, data: Any) -> None:
         if event in ("generating", "complete") and data:

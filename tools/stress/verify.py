@@ -57,6 +57,13 @@ class Entry:
     state: str
     error: str
     files: tuple[str, ...]
+    num_images: int = 1
+    deleted: int = 0
+    """Pictures that their owner deleted."""
+
+    @property
+    def made(self) -> int:
+        return len(self.files) + self.deleted
 
 
 def read_lines(log: str) -> list[Line]:
@@ -77,19 +84,19 @@ def read_ledger(pictures: Path) -> list[Entry]:
         files: dict[str, list[str]] = defaultdict(list)
         for job, file in db.execute("SELECT job, file FROM pictures"):
             files[job].append(file)
-        rows = db.execute("SELECT id, state, error FROM jobs ORDER BY accepted").fetchall()
-    return [Entry(id, state, error, tuple(files[id])) for id, state, error in rows]
+        rows = db.execute("SELECT id, state, error, num_images, deleted FROM jobs ORDER BY accepted").fetchall()
+    return [Entry(id, state, error, tuple(files[id]), *counts) for id, state, error, *counts in rows]
 
 
 def ends(entries: Sequence[Entry]) -> list[str]:
-    """Every accepted job came to one end: done with one picture, or cancelled or failed with none and a reason."""
+    """Every accepted job came to one end: done with all its pictures, or cancelled or failed with fewer, and why."""
     wrong = []
     for one in entries:
         name = one.id[:NAME_LETTERS]
         if one.state not in ENDS:
             wrong.append(f"Job {name} is still {one.state}.")
-        elif len(one.files) != (one.state == "done"):
-            wrong.append(f"Job {name} is {one.state} and has {len(one.files)} pictures.")
+        elif (one.made == one.num_images) != (one.state == "done"):
+            wrong.append(f"Job {name} is {one.state} and has {one.made} of {one.num_images} pictures.")
         if one.state == "failed" and not one.error:
             wrong.append(f"Job {name} failed, and nothing says why.")
     return wrong
@@ -110,26 +117,34 @@ def told_once(entries: Sequence[Entry], lines: Sequence[Line]) -> list[str]:
 
 
 def whole_pictures(pictures: Path, entries: Sequence[Entry]) -> list[str]:
-    """Every PNG opens and holds its record, belongs to one job, and every picture of the ledger is there."""
-    wrong, jobs = [], Counter[str]()
+    """Every PNG opens and holds its record, belongs to one job, and every picture of the ledger is there with its
+    references; none that was deleted is."""
+    wrong, jobs = [], defaultdict[str, list[str]](list)
     for path in pictures.glob("*.png"):
         try:
-            jobs[str(output.read(path).record.get("job"))] += 1
+            saved = output.read(path)
+            jobs[str(saved.record.get("job"))].append(path.name)
+            named = [entry["sha256"] for kind in output.KINDS for entry in saved.record["request"][kind]]
+            lost = [sha256 for sha256 in named if not (pictures / output.REFERENCES / sha256).is_file()]
+            wrong += [f"{path.name}: its reference {sha256[:12]} is gone." for sha256 in lost]
         except OutputError as error:
             wrong.append(f"{path.name}: {error}")
         if not path.read_bytes().endswith(PNG_END):  # decoders forgive a missing end
             wrong.append(f"{path.name}: its end is missing.")
-    wrong += [f"{count} pictures were made for one job ({job[:12]})." for job, count in jobs.items() if count > 1]
     of_ledger = {digest(entry.id): entry for entry in entries}
     for entry in entries:
         for file in entry.files:
             if not (pictures / file).is_file():
                 wrong.append(f"{file} of job {entry.id[:NAME_LETTERS]} is not on the disk.")
-    for job in jobs:
+    for job, files in jobs.items():
         if job not in of_ledger:
             wrong.append(f"A picture names a job ({job[:12]}) that the ledger does not know.")
-        elif not of_ledger[job].files:
-            wrong.append(f"The picture of job {of_ledger[job].id[:NAME_LETTERS]} is not in the ledger.")
+            continue
+        entry = of_ledger[job]
+        if len(files) > entry.num_images:
+            wrong.append(f"{len(files)} pictures were made for one job ({job[:12]}) of {entry.num_images}.")
+        strays = set(files) - set(entry.files)
+        wrong += [f"{file} of job {entry.id[:NAME_LETTERS]} is not in the ledger, or deleted." for file in strays]
     strange = [
         path.name
         for path in pictures.iterdir()

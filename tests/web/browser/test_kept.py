@@ -1,0 +1,231 @@
+"""What people keep: their pictures page by page, favourites, deleting, zip files, earlier prompts, presets."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.support.browsing import FAST, PATIENCE_MS, fill_number, generate, needs_chromium, shoot
+from tests.support.kept import kept, new_job
+from tests.support.running import Program, program
+from tests.support.scripted import until
+from tests.web.browser.test_layout import faults
+from uso.web.access.identity import Asker
+from uso.web.store import history
+from uso.web.store.recovery import open_ledger
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser"), needs_chromium]
+
+TILES = "#gallery [data-picture]"
+SCREENS = [(1440, 789), (1366, 657), (390, 844)]
+
+
+def make(page: Page, server: Program, *prompts: str) -> None:
+    fill_number(page, "steps", FAST)
+    for number, prompt in enumerate(prompts, page.locator(TILES).count() + 1):
+        page.fill("#prompt textarea", prompt)
+        generate(page, server)
+        expect(page.locator(TILES)).to_have_count(number, timeout=PATIENCE_MS)
+
+
+def names(page: Page) -> list[str]:
+    """Beginnings of what the tiles are called, in order."""
+    return [name.split(",")[0] for name in page.locator(TILES).evaluate_all("all => all.map(one => one.ariaLabel)")]
+
+
+def test_the_history_is_searched_marked_and_kept_over_a_restart(visit: Any, tmp_path: Path) -> None:
+    """Catches pages that end or repeat, a search that finds something else, a mark that is lost with the process."""
+    with program(tmp_path) as server:
+        server.wait_until_built()
+        page = visit(server)
+        make(page, server, "a red fox", "an owl in the snow", "a red rose")
+        page.locator("#gallery [data-star]").nth(1).click()
+        page.click("#favourite")  # of the rose, which is shown
+        expect(page.locator("#favourite")).to_have_text("Remove from favourites", timeout=PATIENCE_MS)
+        expect(page.locator("#gallery [data-star]").first).to_have_attribute("aria-pressed", "true")
+        (cookie,) = [one for one in page.context.cookies() if one["name"] == "uso-browser"]
+        page.close()
+    from hashlib import sha256
+
+    owner = Asker("at:1", f"browser:{sha256(cookie['value'].encode()).hexdigest()}", None)
+    ledger = open_ledger(server.outputs)
+    for number in range(history.MOST + 5):
+        kept(ledger, new_job(owner, prompt=f"number {number}"), server.outputs)
+    ledger.close()
+    with program(tmp_path) as again:
+        again.wait_until_built()
+        page = visit(again, context=page.context)
+        tiles, more = page.locator(TILES), page.locator("#gallery-more")
+        expect(tiles).to_have_count(history.MOST, timeout=PATIENCE_MS)
+        more.focus()
+        page.keyboard.press("Enter")
+        expect(tiles).to_have_count(history.MOST + 8, timeout=PATIENCE_MS)
+        expect(more).not_to_be_visible()
+        assert names(page)[-4:] == ["number 0", "a red rose", "an owl in the snow", "a red fox"]
+        assert page.evaluate("document.activeElement.dataset.picture") is not None
+        page.fill("#gallery-search textarea, #gallery-search input", "RED")
+        expect(tiles).to_have_count(2, timeout=PATIENCE_MS)
+        page.check("#gallery-favourites input")
+        expect(tiles).to_have_count(1, timeout=PATIENCE_MS)
+        assert names(page) == ["a red rose"]
+        page.fill("#gallery-search textarea, #gallery-search input", "zebra")
+        expect(page.locator("#gallery")).to_contain_text("No picture of yours matches.", timeout=PATIENCE_MS)
+        page.fill("#gallery-search textarea, #gallery-search input", "")
+        expect(tiles).to_have_count(2, timeout=PATIENCE_MS)
+        make_one = page.locator(TILES).count()
+        page.uncheck("#gallery-favourites input")
+        expect(tiles).to_have_count(history.MOST, timeout=PATIENCE_MS)
+        assert make_one == 2
+
+
+def test_the_keyboard_alone_deletes_and_only_what_was_chosen(visit: Any, server: Program) -> None:
+    """Catches a picture that goes without a question or against an answer, another one that goes with it, one that is
+    still shown or still on the disk, and a choice that moves to another picture with the list."""
+    page = visit(server)
+    before = set(server.pictures())
+    make(page, server, "a fox", "an owl", "a rose", "a boat")
+    tiles = page.locator(TILES)
+    files = server.pictures()[-4:]
+    page.focus("#gallery-choose")
+    page.keyboard.press("Enter")
+    box = page.locator("#gallery input[type=checkbox]")
+    box.nth(1).focus()
+    page.keyboard.press("Space")
+    expect(page.locator("#gallery-count")).to_have_text("1 chosen.")
+    page.fill("#gallery-search textarea, #gallery-search input", "o")  # the rose comes first but one no longer
+    expect(tiles).to_have_count(4, timeout=PATIENCE_MS) if "fox" in "".join(names(page)) else None
+    page.fill("#gallery-search textarea, #gallery-search input", "rose")
+    expect(tiles).to_have_count(1, timeout=PATIENCE_MS)
+    expect(box.first).to_be_checked()
+    page.fill("#gallery-search textarea, #gallery-search input", "")
+    expect(tiles).to_have_count(4, timeout=PATIENCE_MS)
+    assert [box.nth(number).is_checked() for number in range(4)] == [False, True, False, False]
+    page.focus("#gallery-delete")
+    page.keyboard.press("Enter")
+    dialog = page.locator("#confirm dialog")
+    expect(dialog).to_contain_text("Delete this picture for good?")
+    expect(page.locator("#confirm button[value=no]")).to_be_focused()
+    assert faults(page) == []
+    page.keyboard.press("Enter")  # no
+    expect(dialog).not_to_be_visible()
+    expect(page.locator("#gallery-delete")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # yes
+    expect(tiles).to_have_count(3, timeout=PATIENCE_MS)
+    assert names(page) == ["a boat", "an owl", "a fox"] and set(server.pictures()) == before | {*files} - {files[2]}
+    page.focus("#delete-picture")  # the boat, which is shown
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(tiles).to_have_count(2, timeout=PATIENCE_MS)
+    expect(page.locator("#picture img")).to_have_count(0)
+    expect(page.locator("#afterwards")).not_to_be_visible()
+    assert not files[3].exists() and not list(server.scratch.rglob(files[3].name))
+    page.focus("#gallery-everything")
+    page.keyboard.press("Enter")
+    expect(dialog).to_contain_text("Delete all your pictures for good?")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("#history")).to_contain_text("None yet.", timeout=PATIENCE_MS)
+    assert set(server.pictures()) == before
+    page.reload()
+    expect(page.locator("#history")).to_contain_text("None yet.", timeout=PATIENCE_MS)
+
+
+def test_chosen_pictures_come_as_a_zip_file(visit: Any, server: Program, tmp_path: Path) -> None:
+    """Catches a file without the records, with another picture, or one that leaves the page for an error."""
+    page = visit(server)
+    make(page, server, "a fox", "an owl", "a rose")
+    files = server.pictures()[-3:]
+    page.click("#gallery-choose")
+    expect(page.locator("#gallery-zip")).to_be_disabled()
+    page.locator(TILES).nth(0).click()
+    page.locator(TILES).nth(1).click(modifiers=["Shift"])
+    expect(page.locator("#gallery-count")).to_have_text("2 chosen.")
+    with page.expect_download() as coming:
+        page.click("#gallery-zip")
+    coming.value.save_as(tmp_path / "mine.zip")
+    with zipfile.ZipFile(tmp_path / "mine.zip") as opened:
+        assert {file.name: opened.read(file.name) for file in files[1:]} == {
+            file.name: file.read_bytes() for file in files[1:]
+        }
+        prompts = [
+            json.loads(opened.read(name))["request"]["prompt"] for name in opened.namelist() if name.endswith(".json")
+        ]
+    assert sorted(prompts) == ["a rose", "an owl"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), SCREENS)
+def test_it_can_be_seen_and_read(visit: Any, server: Program, width: int, height: int, scheme: str) -> None:
+    """Catches names, contrasts and roles that axe finds, and what is wider than the screen."""
+    page = visit(server, width, height, color_scheme=scheme)
+    make(page, server, "a fox", "an owl")
+    page.click("#gallery-choose")
+    page.locator(TILES).nth(1).click()
+    page.click("#prompts-frame button >> nth=0")
+    expect(page.locator("#prompts [data-prompt]")).to_have_count(2, timeout=PATIENCE_MS)
+    page.click("#presets button >> nth=0")
+    expect(page.locator("#preset-save")).to_be_visible(timeout=PATIENCE_MS)
+    assert faults(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.locator("#presets").scroll_into_view_if_needed()
+    shoot(page, f"presets-{width}-{scheme}")
+    page.locator("#history").scroll_into_view_if_needed()
+    shoot(page, f"gallery-{width}-{scheme}")
+    page.click("#gallery-delete")
+    shoot(page, f"confirm-{width}-{scheme}")
+    assert faults(page) == []
+
+
+def test_an_earlier_prompt_is_chosen_by_keyboard(visit: Any, server: Program) -> None:
+    """Catches a list that the keyboard does not reach, and a prompt that is cut off."""
+    page = visit(server)
+    long = "a fox " * 60
+    make(page, server, long.strip(), "an owl")
+    page.focus("#prompts-frame button")
+    page.keyboard.press("Enter")
+    expect(page.locator("#prompts [data-prompt]")).to_have_count(2, timeout=PATIENCE_MS)
+    page.locator("#prompts [data-prompt]").nth(1).focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#prompt textarea")).to_have_value(long.strip(), timeout=PATIENCE_MS)
+    expect(page.locator("#prompt textarea")).to_be_focused()
+
+
+def test_presets_are_saved_shared_and_come_back(visit: Any, server: Program, tmp_path: Path) -> None:
+    """Catches a preset that is lost on a reload, fills in something else, or cannot be taken to another browser."""
+    page = visit(server)
+    page.fill("#prompt textarea", "a fox")
+    fill_number(page, "steps", "3")
+    page.click("#presets button >> nth=0")
+    page.fill("#preset-name input", "foxes")
+    page.click("#preset-save")
+    expect(page.locator("#preset-note")).to_contain_text("“foxes” is saved.", timeout=PATIENCE_MS)
+    with page.expect_download() as coming:
+        page.click("#preset-export")
+    coming.value.save_as(tmp_path / coming.value.suggested_filename)
+    assert json.loads((tmp_path / "foxes.json").read_text())["fields"]["num_inference_steps"] == 3
+    page.fill("#prompt textarea", "something else")
+    page.reload()
+    until(lambda: page.locator("#presets button").count() > 0)
+    expect(page.locator("#history")).to_contain_text("Your pictures", timeout=PATIENCE_MS)
+    page.click("#presets button >> nth=0")
+    page.click("#preset input")
+    page.locator("[role=option]", has_text="foxes").click()
+    expect(page.locator("#prompt textarea")).to_have_value("a fox", timeout=PATIENCE_MS)
+    other = visit(server)
+    other.click("#presets button >> nth=0")
+    with other.expect_file_chooser() as chooser:
+        other.click("#preset-import")
+    chooser.value.set_files(tmp_path / "foxes.json")
+    expect(other.locator("#preset-note")).to_contain_text("“foxes” is filled in.", timeout=PATIENCE_MS)
+    expect(other.locator("#prompt textarea")).to_have_value("a fox")
+    (tmp_path / "junk.json").write_text("[]")
+    with other.expect_file_chooser() as chooser:
+        other.click("#preset-import")
+    chooser.value.set_files(tmp_path / "junk.json")
+    expect(other.locator("#preset-note [role=alert]")).to_contain_text("no preset of USO", timeout=PATIENCE_MS)
