@@ -115,7 +115,7 @@ def wire_gallery(
     asked = [gallery.search, gallery.only, which]
     page.load(plain_errors(events.first), asked, listed, **PRIVATE)
     gr.on(
-        [gallery.search.input, gallery.only.input],
+        [gallery.search.change, gallery.only.change],
         plain_errors(events.first),
         asked,
         listed,
