@@ -82,7 +82,10 @@ def upload(page: Page, field: str, path: Path) -> None:
 
 
 def generate(page: Page, server: Program) -> output.SavedPicture:
-    """Press Generate and wait for the picture; what its file records."""
+    """Press Generate and wait for the picture; what its file records. Of nothing, a fox is made."""
+    prompt = page.locator("#prompt textarea")
+    if not prompt.input_value() and not page.locator("#references img").count():
+        prompt.fill("A fox")
     before = len(server.pictures())
     page.click("#generate")
     until(lambda: len(server.pictures()) > before, PATIENCE_MS / 1000)

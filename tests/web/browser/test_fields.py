@@ -47,6 +47,7 @@ def test_a_refusal_shows_at_its_field(visit: Any, server: Program, width: int, h
     """Catches a refusal that has to be looked for: in a folded part of the page, under another field, or the same as
     before and therefore not shown again."""
     page = visit(server, width, height)
+    page.fill("#prompt textarea", "A fox")
     fill_number(page, "seed", "-7")
     page.click("#advanced button")  # folds it
     for _ in range(2):

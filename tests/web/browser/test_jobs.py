@@ -156,6 +156,7 @@ def test_the_page_is_there_before_the_model_and_sigterm_ends_it_in_order(
         early.wait_until_built()
         page = visit(early)
         shoot(page, "loading")
+        page.fill("#prompt textarea", "A fox")
         fill_number(page, "steps", "30")
         page.click("#generate")
         wait_for_step(page, 30)

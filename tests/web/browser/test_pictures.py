@@ -151,6 +151,7 @@ def test_a_file_that_is_no_picture_is_refused_in_our_words(visit: Any, server: P
 def test_values_out_of_range_are_refused_in_our_words(visit: Any, server: Program) -> None:
     """Catches a size that is rounded in silence."""
     page = visit(server)
+    page.fill("#prompt textarea", "A fox")
     fill_number(page, "seed", "-7")
     page.click("#generate")
     refusal = page.locator("#message [role=alert]")

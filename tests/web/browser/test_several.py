@@ -29,6 +29,8 @@ LAYOUT_KEPT = 6
 
 
 def make(page: Page, number: int, steps: str = FAST) -> None:
+    if not page.locator("#references img").count():
+        page.fill("#prompt textarea", "A fox")
     fill_number(page, "num-images", str(number))
     fill_number(page, "steps", steps)
     page.click("#generate")
@@ -176,6 +178,7 @@ def test_all_comes_back_after_a_reload_and_what_a_restart_took_is_said(
         expect(page.locator("#num-images input").first).to_have_value("8")
         expect(page.locator("#grid [data-picture]").first).to_be_visible(timeout=PATIENCE_MS)
         shoot(page, "back-after-a-restart")
+        page.fill("#prompt textarea", "A fox")
         fill_number(page, "steps", FAST)
         fill_number(page, "num-images", "1")
         before = len(again.pictures())

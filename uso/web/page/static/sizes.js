@@ -17,6 +17,7 @@ const write = (input, value) => {
 /** Say below a field that its value was rounded, until it is changed. */
 const tell = (input, typed, value) => {
   const field = input.closest('.block')
+  field.querySelector('.uso-rounded')?.remove()
   const text = document.createElement('p')
   text.className = 'uso-note uso-rounded'
   text.setAttribute('role', 'status')
