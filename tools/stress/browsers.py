@@ -68,6 +68,7 @@ class Person:
         steps = page.locator("#steps input").first
         if not steps.is_visible():
             page.click("#advanced button")
+        page.fill("#prompt textarea", "A fox")
         steps.fill(self._draw.choice(STEPS))
         steps.press("Tab")
         number = page.locator("#num-images input").first

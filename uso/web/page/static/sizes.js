@@ -26,17 +26,23 @@ const tell = (input, typed, value) => {
   text.textContent = say('rounded', { typed, value, step, min, max })
 }
 
+const typing = new WeakMap() // what was typed, which Gradio may have moved into the range since
+
+document.addEventListener('input', ({ target }) => target.matches?.(TYPED) && typing.set(target, target.value), true)
+
 document.addEventListener(
   'focusout',
   ({ target }) => {
     if (!target.matches?.(TYPED) || target.value === '' || target.disabled) return
-    const typed = target.value
+    const typed = typing.get(target) || target.value
+    typing.delete(target)
     const value = rounded({ value: +typed, step: +target.step, min: +target.min, max: +target.max })
     if (value === +typed) return
     write(target, value)
+    typing.delete(target)
     tell(target, typed, value)
   },
-  true, // before Gradio's own, which moves a value into the range and says nothing
+  true,
 )
 
 document.addEventListener('input', ({ target, isTrusted }) => {
