@@ -7,6 +7,7 @@ import pytest
 from uso.config import LoraFile, load_model_config
 from uso.web.jobs.job import JobStatus, ServerStatus
 from uso.web.page import html
+from uso.web.page.record import loras_of, settings
 
 
 def test_the_banner_says_which_model_runs_why_and_how_to_get_the_real_one() -> None:
@@ -30,13 +31,13 @@ def test_the_loras_that_are_in_are_shown() -> None:
         config, ""
     ) and "secret" not in html.banner(config, "")
     request = {"content_images": [], "style_images": [], "seed": 1}
-    model = {"name": "demo", "device": "cpu (x86_64)", **html.loras_of(config)}
+    model = {"name": "demo", "device": "cpu (x86_64)", **loras_of(config)}
     record = {"request": request, "model": model}
-    assert f"<dt>LoRAs</dt><dd>{words}</dd>" in html.settings(record) and "<dd>CPU</dd>" in html.settings(record)
+    assert f"<dt>LoRAs</dt><dd>{words}</dd>" in settings(record) and "<dd>CPU</dd>" in settings(record)
     styled = request | {"style_images": [{"name": "<ink>"}, {"name": "oil"}], "style_strengths": [0.5, 1]}
-    assert "<dd>&lt;ink&gt; at 0.5, oil</dd>" in html.settings(record | {"request": styled})
-    assert "LoRA" not in html.settings({"request": request, "model": {"name": "demo"}})
-    assert "USO&#x27;s own at 1" in html.settings({"request": request, "model": {"name": "demo", "lora_scale": 1.0}})
+    assert "<dd>&lt;ink&gt; at 0.5, oil</dd>" in settings(record | {"request": styled})
+    assert "LoRA" not in settings({"request": request, "model": {"name": "demo"}})
+    assert "USO&#x27;s own at 1" in settings({"request": request, "model": {"name": "demo", "lora_scale": 1.0}})
 
 
 def soon(seconds: float) -> float:

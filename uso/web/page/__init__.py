@@ -8,6 +8,8 @@ styles.py      saved styles
 kept/          "Your pictures", earlier prompts, presets
 restore.py     a picture's settings, back into the fields
 html.py        pieces of HTML
+record.py      how a picture was made
+labels.py      texts that the browser translates
 renditions.py  thumbnails of images that browsers cannot show
 texts.py       examples and tips
 scripts.py     JavaScript

@@ -23,8 +23,8 @@ from uso.references import ReferenceImage, SavedStyle, read_reference
 from uso.request import RANDOM_SEED, GenerationRequest
 from uso.web.access.identity import Asker
 from uso.web.api.calls import STRENGTH_FIELDS, Inputs, number_of_images, uploaded
-from uso.web.page import html
 from uso.web.page.inputs import KEEP
+from uso.web.page.record import loras, loras_of
 from uso.web.store.history import of_job_digest, record_of
 from uso.web.store.ledger import Ledger
 
@@ -138,7 +138,7 @@ def _differences(config: ModelConfig, saved: output.SavedPicture) -> list[str]:
         here = Text("This page runs {}, which makes a different picture.", config.title)
         remarks.append(_short(joined(Text("It was made with {}.", made_by), here)))
         return remarks
-    its, ours = html.loras({"lora_scale": 1.0} | saved.model), html.loras(html.loras_of(config))
+    its, ours = loras({"lora_scale": 1.0} | saved.model), loras(loras_of(config))
     if its != ours:
         remarks.append(
             _short(Text("Its LoRAs: {}. Those of this page: {}.", its or Text("none"), ours or Text("none")))

@@ -16,6 +16,7 @@ from uso.web.jobs.job import NAME_LETTERS
 from uso.web.page import html
 from uso.web.page.compare import content_of
 from uso.web.page.inputs import KEEP, UNCHANGED
+from uso.web.page.record import facts, settings
 from uso.web.page.restore import restored, with_remarks
 from uso.web.store import history
 from uso.web.store.ledger import Remembered
@@ -134,10 +135,10 @@ class PictureEvents:
         shown = Shown(
             message="",
             grid=self._grid(remembered),
-            facts=html.facts(remembered),
+            facts=facts(remembered),
             actions=gr.update(visible=True),
             before=gr.update(visible=content_of(remembered, saved, self.queue.settings.output) is not None),
-            settings=html.settings(saved.record) if saved else "",
+            settings=settings(saved.record) if saved else "",
             settings_frame=gr.update(visible=saved is not None),
             picture_id=picture.id,
         )
