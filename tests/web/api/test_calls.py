@@ -19,7 +19,8 @@ from uso.request import GenerationRequest
 from uso.translation import Translator
 from uso.web.access.identity import asker_of
 from uso.web.api import calls as calls_module
-from uso.web.api.calls import FILTERED, Calls, Inputs, request_from, uploaded
+from uso.web.api.calls import FILTERED, Calls, Inputs, request_from
+from uso.web.api.files import uploaded
 from uso.web.jobs import admission
 from uso.web.jobs.admission import LimitError
 from uso.web.jobs.safety import Safety

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from uso.errors import USOError
 from uso.language import Text, tr
 from uso.web.access.asgi import refuse
-from uso.web.api.calls import plain_errors
+from uso.web.api.handlers import plain_errors
 from uso.web.api.turns import Turns
 from uso.web.server.starting import BuiltApp, StartingApp
 

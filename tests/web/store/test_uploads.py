@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.scripted import until
 from uso.config import ROOT
-from uso.web.api.calls import handed_out
+from uso.web.api.files import handed_out
 from uso.web.jobs.job import Picture
 from uso.web.store.uploads import (
     LEFT_AGE,

@@ -6,34 +6,27 @@ opened. Callers keep ids, never paths.
 """
 
 import asyncio
-import functools
-import inspect
 import logging
-import os
-import shutil
-import sqlite3
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import gradio as gr
-from gradio.utils import get_upload_folder, is_in_or_equal
 
 from uso.checks import check_style_strength, check_tokens, check_whole
 from uso.config import ModelConfig
-from uso.errors import ImageError, USOError, about
-from uso.images import MAX_PIXELS, upright_size
-from uso.language import Text, asked_for, speak, text_of, told, tr
+from uso.errors import USOError, about
+from uso.images import MAX_PIXELS
 from uso.readable import check_script
-from uso.references import ReferenceImage, SavedStyle, read_reference
+from uso.references import ReferenceImage, SavedStyle
 from uso.request import RANDOM_SEED, GenerationRequest
 from uso.web.access.identity import Asker, asker_of
+from uso.web.api.files import upload_size, uploaded
 from uso.web.api.turns import Turns
 from uso.web.jobs.admission import LimitError
-from uso.web.jobs.job import NAME_LETTERS, Job, JobStatus, Picture, ServerStatus
+from uso.web.jobs.job import Job, JobStatus, ServerStatus
 from uso.web.jobs.queue import JobQueue
 from uso.web.store.ledger import Ledger
 from uso.web.store.styles import Shelves
@@ -56,8 +49,6 @@ READERS = 2
 
 FILTERED = 4
 """People whose requests are submitted at the same time. The server's own filter may take its time over each."""
-
-NO_RECORD = Text("The server cannot use its record of pictures. Tell the one who runs it.")
 
 SPARE_THREADS = 8
 """Threads beyond one for each place in the queue, so that a full queue still refuses at once."""
@@ -159,7 +150,7 @@ class Calls:
         """Admit, read and submit one request, in one thread: it goes on to the end where the caller leaves meanwhile,
         and always gives its place up. Images are read by the few readers, for they take memory; a request without any
         waits for none of them."""
-        place = self.queue.admit(asker, sum(map(_upload_size, inputs.images)), number_of_images(inputs))
+        place = self.queue.admit(asker, sum(map(upload_size, inputs.images)), number_of_images(inputs))
         typed = ""
         try:
             if self.queue.translator.active and inputs.prompt is not None:
@@ -281,134 +272,3 @@ def _decoded(field: str, value: Any, max_pixels: int) -> ReferenceImage | None:
         if reference is not None:
             _ = reference.image
     return reference
-
-
-def uploaded(value: Any, max_pixels: int = MAX_PIXELS) -> ReferenceImage | None:
-    """The image that the raw value of an image field stands for.
-
-    Raises:
-        ImageError: a file that was not uploaded here, is gone, is no picture, or has too many pixels.
-    """
-    if value is None:
-        return None
-    path = upload_path(value)
-    if path is None:
-        raise ImageError(Text("The image was not uploaded to this page. Choose its file again."))
-    name = Path(str(value.get("orig_name") or path)).name
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImageError(Text("{} is no longer on the server. Choose its file again.", name)) from error
-    found = read_reference(data, name)
-    if isinstance(found, SavedStyle):
-        _ = found.image  # checks all of it
-    else:
-        upright_size(data, name, max_pixels)
-    return found
-
-
-def upload_path(value: Any) -> Path | None:
-    """The uploaded file that the raw value of an image field names; None for anything else."""
-    path = value.get("path") if isinstance(value, dict) else None
-    if not isinstance(path, str) or "\x00" in path or not is_in_or_equal(path, get_upload_folder()):
-        return None
-    return Path(path)
-
-
-def _upload_size(value: Any) -> int:
-    """Bytes of an uploaded file; 0 where there is none, which `uploaded` refuses."""
-    try:
-        path = upload_path(value)
-        return 0 if path is None else path.stat().st_size
-    except (OSError, ValueError):
-        return 0
-
-
-def handed_out(picture: Picture) -> str:
-    """Path of a copy in a folder whose name nobody can guess. Gradio serves it byte for byte, and removes it later.
-
-    Raises:
-        OSError: it cannot be copied.
-    """
-    folder = Path(get_upload_folder()) / picture.id
-    folder.mkdir(parents=True, exist_ok=True)
-    copy = folder / picture.path.name
-    if copy.exists():
-        os.utime(copy)  # in use again, so its age must not get it removed
-    else:
-        part = folder / f".{uuid.uuid4().hex}"
-        shutil.copyfile(picture.path, part)
-        part.replace(copy)
-    return str(copy)
-
-
-def take_back(picture_ids: Sequence[str]) -> None:
-    """Remove the copies of pictures that were deleted."""
-    for picture_id in picture_ids:
-        shutil.rmtree(Path(get_upload_folder()) / picture_id, ignore_errors=True)
-
-
-def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let only sentences out of a handler, in the caller's language. An unexpected error becomes an id under which the
-    log has the details."""
-    if inspect.isasyncgenfunction(function):
-
-        @functools.wraps(function)
-        async def stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-            try:
-                async with aclosing(function(*args, **kwargs)) as news:
-                    while True:
-                        _speak_to(args)  # each time: the next step may be taken in another task
-                        try:
-                            item = await anext(news)
-                        except StopAsyncIteration:
-                            return
-                        yield item
-            except Exception as error:
-                raise _shown(error) from error
-
-        return stream
-
-    if inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def wait(*args: Any, **kwargs: Any) -> Any:
-            _speak_to(args)
-            try:
-                return await function(*args, **kwargs)
-            except Exception as error:
-                raise _shown(error) from error
-
-        return wait
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        _speak_to(args)
-        try:
-            return function(*args, **kwargs)
-        except Exception as error:
-            raise _shown(error) from error
-
-    return call
-
-
-def _speak_to(arguments: Iterable[Any]) -> None:
-    """Tell texts in the language of the request among a handler's arguments. Events of Gradio's queue run in tasks that
-    know of no request."""
-    for one in arguments:
-        if isinstance(one, gr.Request) and one.request is not None:
-            speak(asked_for(one.request.headers.get("accept-language")))
-
-
-def _shown(error: Exception) -> gr.Error:
-    if isinstance(error, gr.Error):
-        return error
-    if isinstance(error, USOError):
-        return gr.Error(told(text_of(error)), print_exception=False)
-    if isinstance(error, sqlite3.Error):
-        logger.error("The ledger cannot be used.", exc_info=error)
-        return gr.Error(told(NO_RECORD), print_exception=False)
-    name = uuid.uuid4().hex[:NAME_LETTERS]
-    logger.error("Request %s failed.", name, exc_info=error)
-    sentence = tr("Something unexpected happened; the server's log says more under {}.", name)
-    return gr.Error(sentence, print_exception=False)

@@ -19,7 +19,9 @@ from uso.errors import OutputError, RequestError, USOError
 from uso.language import Text, joined, told, tr
 from uso.request import RANDOM_SEED
 from uso.web.access.asgi import API
-from uso.web.api.calls import Calls, Inputs, handed_out, plain_errors
+from uso.web.api.calls import Calls, Inputs
+from uso.web.api.files import handed_out
+from uso.web.api.handlers import plain_errors
 from uso.web.api.messages import job_message
 from uso.web.jobs.job import JobStatus, Picture, ServerStatus
 from uso.web.store import history

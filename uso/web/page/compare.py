@@ -16,7 +16,8 @@ from uso.images import open_image, upright_size
 from uso.language import Text, tr
 from uso.request import ReferenceImage
 from uso.web.access.identity import asker_of
-from uso.web.api.calls import Calls, plain_errors
+from uso.web.api.calls import Calls
+from uso.web.api.handlers import plain_errors
 from uso.web.page import html
 from uso.web.page.labels import static_html
 from uso.web.page.restore import stored

@@ -6,8 +6,9 @@ import gradio as gr
 
 from uso.config import ModelConfig
 from uso.language import Text
-from uso.web.api.calls import Calls, Inputs, plain_errors
+from uso.web.api.calls import Calls, Inputs
 from uso.web.api.endpoints import offer
+from uso.web.api.handlers import plain_errors
 from uso.web.page import html, scripts, styles
 from uso.web.page.compare import Compare, CompareEvents, compare_buttons, compare_view, wire_compare
 from uso.web.page.events.inputs import InputEvents

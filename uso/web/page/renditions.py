@@ -8,7 +8,7 @@ from uso.errors import ImageError
 from uso.image_formats.kinds import kind_of
 from uso.images import MAX_PIXELS
 from uso.references import ReferenceImage, SavedStyle
-from uso.web.api.calls import uploaded
+from uso.web.api.files import uploaded
 from uso.web.page import html
 from uso.web.page.scripts import RENDERED
 

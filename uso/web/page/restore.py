@@ -22,7 +22,8 @@ from uso.language import Text, joined, text_of
 from uso.references import ReferenceImage, SavedStyle, read_reference
 from uso.request import RANDOM_SEED, GenerationRequest
 from uso.web.access.identity import Asker
-from uso.web.api.calls import STRENGTH_FIELDS, Inputs, number_of_images, uploaded
+from uso.web.api.calls import STRENGTH_FIELDS, Inputs, number_of_images
+from uso.web.api.files import uploaded
 from uso.web.page.inputs import KEEP
 from uso.web.page.record import loras, loras_of
 from uso.web.store.history import of_job_digest, record_of

@@ -15,7 +15,9 @@ from uso.errors import RequestError, USOError
 from uso.language import Text, tr
 from uso.references import MAX_STYLE_NAME, STYLE_SUFFIX, SavedStyle, check_style_name
 from uso.web.access.identity import Asker, asker_of
-from uso.web.api.calls import Calls, Inputs, plain_errors, uploaded
+from uso.web.api.calls import Calls, Inputs
+from uso.web.api.files import uploaded
+from uso.web.api.handlers import plain_errors
 from uso.web.page import html, scripts
 from uso.web.page.inputs import KEEP
 from uso.web.page.restore import put

@@ -13,7 +13,8 @@ from uso.images import keep_input_size, upright_size
 from uso.language import ENGLISH, Text, joined, spoken, text_of, tr
 from uso.request import refuse_style
 from uso.web.access.identity import asker_of
-from uso.web.api.calls import Calls, Inputs, upload_path, uploaded
+from uso.web.api.calls import Calls, Inputs
+from uso.web.api.files import upload_path, uploaded
 from uso.web.page import html
 from uso.web.page.inputs import KEEP, UNCHANGED, example_values, sides_class
 from uso.web.page.renditions import renditions

@@ -11,7 +11,8 @@ import gradio as gr
 from uso.language import Text
 from uso.request import RANDOM_SEED
 from uso.web.access.identity import asker_of
-from uso.web.api.calls import Calls, Inputs, handed_out
+from uso.web.api.calls import Calls, Inputs
+from uso.web.api.files import handed_out
 from uso.web.jobs.job import NAME_LETTERS
 from uso.web.page import html
 from uso.web.page.compare import content_of

@@ -8,7 +8,8 @@ import gradio as gr
 from uso.config import ModelConfig
 from uso.language import Text
 from uso.modes import NOTHING
-from uso.web.api.calls import Inputs, plain_errors
+from uso.web.api.calls import Inputs
+from uso.web.api.handlers import plain_errors
 from uso.web.page import html, scripts
 from uso.web.page.form import pieces
 from uso.web.page.form.events import FormEvents

@@ -11,7 +11,8 @@ from uso.language import Text
 from uso.readable import foreign_note
 from uso.request import RANDOM_SEED
 from uso.web.access.identity import asker_of
-from uso.web.api.calls import Calls, Inputs, handed_out, uploaded
+from uso.web.api.calls import Calls, Inputs
+from uso.web.api.files import handed_out, uploaded
 from uso.web.page import html
 from uso.web.page.events.pictures import GONE
 from uso.web.page.form import pieces

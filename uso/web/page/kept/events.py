@@ -10,7 +10,8 @@ import gradio as gr
 
 from uso.language import Text, joined, tr
 from uso.web.access.identity import Asker, asker_of
-from uso.web.api.calls import Calls, take_back
+from uso.web.api.calls import Calls
+from uso.web.api.files import take_back
 from uso.web.api.turns import Turns
 from uso.web.page import html
 from uso.web.page.events.pictures import GONE, Shown

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from uso.language import Text
-from uso.web.api.calls import plain_errors
+from uso.web.api.handlers import plain_errors
 from uso.web.page.events.pictures import Shown
 from uso.web.page.kept import tiles
 from uso.web.page.kept.events import GalleryEvents, Listed

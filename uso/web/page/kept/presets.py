@@ -16,7 +16,9 @@ from uso.errors import RequestError
 from uso.language import Text, joined, text_of
 from uso.web.access.identity import asker_of
 from uso.web.access.limits import Window, duration
-from uso.web.api.calls import Calls, Inputs, plain_errors, upload_path
+from uso.web.api.calls import Calls, Inputs
+from uso.web.api.files import upload_path
+from uso.web.api.handlers import plain_errors
 from uso.web.page import html, scripts
 from uso.web.page.inputs import KEEP, UNCHANGED
 from uso.web.page.restore import field_values
