@@ -38,6 +38,7 @@ const mark = async (id, sentence) => {
   }
   control.focus({ preventScroll: true })
   reveal(field)
+  setTimeout(() => marked === field && reveal(field), 600) // a scroll to the result may have been under way
 }
 
 for (const change of ['input', 'click', 'drop'])
