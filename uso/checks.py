@@ -38,7 +38,7 @@ def shown(value: object) -> str:
     try:
         text = repr(value)
     except ValueError:  # Python does not print numbers of more than 4300 digits
-        return "a number too long to write out"
+        return Text("a number too long to write out")
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 

@@ -133,7 +133,7 @@ def save(result: GenerationResult, folder: Path, stem: str | None = None, extra:
     def write(file: BinaryIO) -> None:
         result.image.save(file, "PNG", pnginfo=text)
 
-    return write_somewhere(result.request, folder, stem, write, "Free some space and try again.")
+    return write_somewhere(result.request, folder, stem, write, Text("Free some space and try again."))
 
 
 def write_somewhere(
@@ -164,7 +164,7 @@ def write_somewhere(
         if failures:
             logger.warning("The picture was saved as %s instead (%s).", path, "; ".join(failures))
         return path
-    raise OutputError(f"The picture could not be saved: {'; '.join(failures)}. {remedy}")
+    raise OutputError(Text("The picture could not be saved: {}. {}", "; ".join(failures), remedy))
 
 
 def remove_parts(folder: Path) -> None:

@@ -99,7 +99,7 @@ def _checked(content: Any, path: str) -> list[Any]:
 
 def _no_number(name: str) -> None:
     """Python's parser accepts NaN and infinities; Gradio would fail where it writes them back."""
-    raise RequestError(f"The request holds {name}, which is no number that JSON has.")
+    raise RequestError(Text("The request holds {}, which is no number that JSON has.", name))
 
 
 def _points_elsewhere(value: str, key: str, holder: Any, hosts: set[str]) -> bool:

@@ -241,7 +241,7 @@ def _bar(share: float, label: str) -> str:
 
 
 def _tile(one: Remembered, number: int, count: int, current: str) -> str:
-    name = escape(f"Picture {number} of {count}: {_caption(one.prompt)}, seed {one.picture.seed}")
+    name = escape(tr("Picture {} of {}: {}, seed {}", number, count, _caption(one.prompt), one.picture.seed))
     mark = ' aria-current="true"' if one.picture.id == current else ""
     return (
         f'<button type="button" data-picture="{escape(one.picture.id)}" aria-label="{name}" title="{name}"{mark}>'
@@ -252,4 +252,4 @@ def _tile(one: Remembered, number: int, count: int, current: str) -> str:
 def _caption(prompt: str) -> str:
     """A prompt in one short line."""
     prompt = " ".join(prompt.split())
-    return (prompt if len(prompt) <= CAPTION else f"{prompt[:CAPTION].rstrip()} ...") or "no prompt"
+    return (prompt if len(prompt) <= CAPTION else f"{prompt[:CAPTION].rstrip()} ...") or tr("no prompt")

@@ -91,7 +91,7 @@ def panel() -> Panel:
         file = gr.File(
             label=Text("Import a saved style"),
             file_types=[STYLE_SUFFIX],
-            height=100,
+            height=120,
             elem_id="style-import",
             buttons=[],
         )
