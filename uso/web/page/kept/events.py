@@ -163,7 +163,9 @@ class GalleryEvents:
         if found is None:
             return KEEP, KEEP
         saved = await asyncio.to_thread(history.record_of, found)  # an earlier version kept 200 characters of it
-        return saved.values().get("prompt", found.prompt) if saved else found.prompt, gr.update(open=False)
+        record = saved.record if saved else {}
+        prompt = record.get("typed_prompt") or record.get("request", {}).get("prompt", found.prompt)
+        return prompt, gr.update(open=False)
 
 
 def _button(on: bool) -> Any:
