@@ -33,13 +33,13 @@ def image(uploads: Path) -> Callable[..., dict[str, Any]]:
 
 
 def save(events: StyleEvents, title: Any, values: Any, key: str | None = ANN) -> Changes:
-    return asyncio.run(events.save(title, *values, visitor(key)))
+    return asyncio.run(events.save(*(title, *values, visitor(key))))
 
 
 def use(events: StyleEvents, key: Any, who: str | None = ANN, fields: Any = (None, None)) -> tuple[Changes, list[Any]]:
     """(changes, style images and strengths)."""
     picked: Any = SimpleNamespace(_data={"style": key})
-    changes, rest = Changes._make, asyncio.run(events.use(*fields, picked, visitor(who)))
+    changes, rest = Changes._make, asyncio.run(events.use(*(*fields, picked, visitor(who))))
     return changes(rest[: len(Changes._fields)]), list(rest[len(Changes._fields) :])
 
 
