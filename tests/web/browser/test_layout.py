@@ -141,7 +141,7 @@ def test_the_keyboard_reaches_everything_in_order(visit: Any, server: Program) -
       const seen = parseFloat(style.outlineWidth) > 0 && style.outlineStyle !== 'none' || style.boxShadow !== 'none'
       return [one.closest('[id]:not([id^="range"]):not([id^="component"]):not([id^="html"])')?.id || '', seen]
     }"""
-    for _ in range(60):
+    for _ in range(120):
         name, seen = page.evaluate(look)
         if not names or names[-1] != name:
             names.append(name)

@@ -293,10 +293,11 @@ def _wire_pictures(
     """Clicks on pictures, the pictures that arrive, and the buttons under a picture."""
     message, which, advanced = shown.message, shown.picture_id, controls.form.advanced
     page.load(plain_errors(events.arrive), None, controls.account, **AT_ONCE)
-    live.arrived.select(plain_errors(events.show), [controls.tab], list(shown), js=scripts.WITH_TAB, **AT_ONCE)
+    latest: dict[str, Any] = {"trigger_mode": "always_last", **AT_ONCE}  # what comes during an answer is not missed
+    live.arrived.select(plain_errors(events.show), [controls.tab], list(shown), js=scripts.WITH_TAB, **latest)
     chosen = [gallery.listed.tiles.select, shown.grid.select]
     gr.on(chosen, None, None, None, js=scripts.SHOW_RESULT)
-    gr.on(chosen, plain_errors(events.select), None, list(shown), **AT_ONCE)
+    gr.on(chosen, plain_errors(events.select), None, list(shown), **latest)
     for button, event in ((actions.repeat, events.repeat), (actions.remix, events.remix)):
         button.click(
             plain_errors(event), [which], [message, advanced, *inputs], js=scripts.filling(1), **AT_ONCE

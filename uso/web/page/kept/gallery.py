@@ -60,7 +60,7 @@ def gallery_parts() -> Gallery:
                 label=Text("Search"),
                 placeholder=Text("Words of the prompt"),
                 scale=3,
-                min_width=160,
+                min_width=300,
                 elem_id="gallery-search",
             )
             only = gr.Checkbox(label=Text("Favourites only"), scale=1, min_width=130, elem_id="gallery-favourites")
