@@ -63,8 +63,8 @@ def gallery_parts() -> Gallery:
                 min_width=300,
                 elem_id="gallery-search",
             )
-            only = gr.Checkbox(label=Text("Favourites only"), scale=1, min_width=130, elem_id="gallery-favourites")
             choose = gr.Button(Text("Select"), scale=1, min_width=90, elem_id="gallery-choose")
+            only = gr.Checkbox(label=Text("Favourites only"), scale=1, min_width=130, elem_id="gallery-favourites")
         with gr.Column(elem_id="gallery-chosen"):
             gr.HTML(static_html(lambda: tiles.chosen(archive.MOST)), elem_id="gallery-count")
             with gr.Row():
