@@ -151,7 +151,7 @@ def test_the_keyboard_reaches_everything_in_order(visit: Any, server: Program) -
     wanted = ["prompt", "content", "style", "extra-style", "aspect", "swap", "width", "height", "keep", "advanced"]
     wanted += ["steps", "guidance", "content-size", "seed", "random-seed", "restore-frame", "generate", "download"]
     wanted += ["reuse-all", "remix", "reuse-seed", "use-content", "use-style", "favourite", "delete-picture"]
-    wanted += ["settings-frame", "gallery-search", "gallery-favourites", "gallery-choose", "gallery", "examples"]
+    wanted += ["settings-frame", "gallery-search", "gallery-choose", "gallery-favourites", "gallery", "examples"]
     assert list(dict.fromkeys(name for name in names if name in wanted)) == wanted  # Tab goes round
     assert not [name for name in unseen if name in wanted], unseen
 
