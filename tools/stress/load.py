@@ -26,6 +26,7 @@ from tools.stress import callers, verify
 from tools.stress.browsers import Browsers
 from tools.stress.sender import call, hear
 from tools.stress.watch import Watch, by_sentence, too_much
+from uso.web.jobs.job import NAME_LETTERS
 from uso.web.page.gradio_fit import MAX_SESSIONS
 
 FLAGS = ("--device", "auto", "--devices", "cpu,cpu", "--orphan-grace", "3")
@@ -177,7 +178,8 @@ def _faults(program: Program, notes: list[dict[str, Any]], status: int) -> list[
     wrong += [f"A caller never heard of the end of {note['job']}." for note in notes if note["end"] == callers.LOST]
     wrong += [line for line in program.log().splitlines() if " ERROR " in line or line.startswith("Traceback")]
     wrong += verify.ends(entries) + verify.told_once(entries, lines) + verify.whole_pictures(program.outputs, entries)
-    return wrong + verify.one_at_a_time(lines) + verify.fair(lines) + verify.agree(notes, entries)
+    wanted = {entry.id[:NAME_LETTERS]: entry.num_images for entry in entries}
+    return wrong + verify.one_at_a_time(lines) + verify.fair(lines, wanted) + verify.agree(notes, entries)
 
 
 def _figures(program: Program, notes: list[dict[str, Any]]) -> dict[str, Any]:

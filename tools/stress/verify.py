@@ -9,7 +9,7 @@ import signal
 import sqlite3
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
@@ -168,11 +168,15 @@ def one_at_a_time(lines: Iterable[Line]) -> list[str]:
     return wrong
 
 
-def fair(lines: Sequence[Line]) -> list[str]:
+def fair(lines: Sequence[Line], wanted: Mapping[str, int]) -> list[str]:
     """The rules of `uso/web/jobs/fair_queue.py`, job by job as they began.
 
     From the moment on from which somebody waits with nothing in the making, everybody else begins one job at the most
-    before them; who begins has no more in the making than anybody who waits; one's own jobs begin in their order.
+    before them, and one more for each further picture that their last job asked for; who begins has no more in the
+    making than anybody who waits; one's own jobs begin in their order.
+
+    Args:
+        wanted: how many pictures a job asked for, where it was more than one.
     """
     began: dict[str, list[tuple[float, Line]]] = defaultdict(list)
     for line in lines:
@@ -190,15 +194,17 @@ def fair(lines: Sequence[Line]) -> list[str]:
         for number, (started, line) in enumerate(turns):
             ended = [min(before.ended, started) for _, before in turns[:number]]
             since = max([line.accepted, *ended])
-            wrong += _overtaken(line, since, started, {who: s for who, s in starts.items() if who != person})
+            turns_due = wanted.get(turns[number - 1][1].job, 1) if number else 1
+            others = {who: s for who, s in starts.items() if who != person}
+            wrong += _overtaken(line, since, started, others, turns_due)
     return wrong + _greedy(lines)
 
 
-def _overtaken(line: Line, since: float, started: float, others: dict[str, list[float]]) -> list[str]:
+def _overtaken(line: Line, since: float, started: float, others: dict[str, list[float]], most: int) -> list[str]:
     wrong = []
     for who, times in others.items():
         between = bisect_left(times, started - TIE) - bisect_right(times, since + TIE)
-        if between > 1:
+        if between > most:
             wrong.append(f"Person {who} began {between} jobs while {line.job} of {line.person} waited for its turn.")
     return wrong
 
