@@ -127,7 +127,7 @@ def test_a_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["train", str(path), "--resume"]) == 0
     lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["step"] for line in lines if "loss" in json.loads(line)] == [1, 2, 3]
-    assert len(list((tmp_path / "run" / "validation").rglob("*.png"))) == 4
+    assert len(list((tmp_path / "run" / "validation").rglob("*.png"))) == 6  # with a sheet at each step
     assert list((tmp_path / "run" / "tensorboard").iterdir())
     picture = tmp_path / "out.png"
     flags = ["--model", "demo", "--projector", str(projector), "--steps", "1", "--seed", "1", "--device", "cpu"]

@@ -79,7 +79,7 @@ def test_a_file_that_browsers_cannot_show_is_shown(
     request = generate(page, server).record["request"]
     original = {"sha256": sha256(path.read_bytes()).hexdigest(), "name": name}
     assert request["content_images"] == request["style_images"] == [original]
-    page.locator("#content button[aria-label]").first.click()
+    page.get_by_label("Remove Image").first.click()
     expect(page.locator("#content img")).to_have_count(0)
     assert generate(page, server).record["request"]["content_images"] == []
     page.set_input_files("#content input[type=file]", path)
@@ -143,7 +143,7 @@ def test_a_file_that_is_no_picture_is_refused_in_our_words(visit: Any, server: P
     expect(page.locator("#message [role=alert]")).to_have_text(sentence, timeout=PATIENCE_MS)
     expect(page.locator("#prompt textarea")).to_have_value("A fox")
     expect(page.locator(".toast-body")).to_have_count(0)
-    page.locator("#style button[aria-label]").first.click()
+    page.locator('#style button[aria-label="Remove Image"]').click()
     fill_number(page, "steps", FAST)
     assert generate(page, server).values()["prompt"] == "A fox"
 

@@ -293,7 +293,8 @@ def _wire_pictures(
     """Clicks on pictures, the pictures that arrive, and the buttons under a picture."""
     message, which, advanced = shown.message, shown.picture_id, controls.form.advanced
     page.load(plain_errors(events.arrive), None, controls.account, **AT_ONCE)
-    latest: dict[str, Any] = {"trigger_mode": "always_last", **AT_ONCE}  # what comes during an answer is not missed
+    # What comes during an answer is not missed; a call that Gradio defers would lose which picture it is about.
+    latest: dict[str, Any] = {"trigger_mode": "multiple", **AT_ONCE}
     live.arrived.select(plain_errors(events.show), [controls.tab], list(shown), js=scripts.WITH_TAB, **latest)
     chosen = [gallery.listed.tiles.select, shown.grid.select]
     gr.on(chosen, None, None, None, js=scripts.SHOW_RESULT)
