@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.support.browsing import (
     FAST,
     PATIENCE_MS,
-    chromium,
     fill_number,
     generate,
     needs_chromium,
@@ -29,12 +28,13 @@ def said(page: Page, words: str) -> None:
     expect(page.locator("#style-message")).to_contain_text(words, timeout=PATIENCE_MS)
 
 
-def test_a_style_is_saved_used_kept_renamed_and_deleted(tmp_path: Path, picture_file: Callable[..., Path]) -> None:
+def test_a_style_is_saved_used_kept_renamed_and_deleted(
+    tmp_path: Path, picture_file: Callable[..., Path], browser: Browser
+) -> None:
     """Catches a shelf that is empty after a restart, a style that makes another picture than its image, and a key
     of the page that leads nowhere. By keyboard where a click would do."""
     image = picture_file("ink.png", 100, 100, 3)
-    with chromium() as browser:
-        context = browser.new_context(viewport={"width": 1366, "height": 657}, accept_downloads=True)
+    with browser.new_context(viewport={"width": 1366, "height": 657}, accept_downloads=True) as context:
         page = context.new_page()
         with program(tmp_path) as server:
             server.wait_until("ready")
