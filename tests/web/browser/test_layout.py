@@ -50,7 +50,7 @@ def test_a_phone_shows_the_result_and_keeps_the_buttons(visit: Any, server: Prog
     page.click("#generate")
     page.wait_for_selector("#preview img", timeout=PATIENCE_MS)
     for field in ("stage", "status", "stop", "generate"):
-        expect(page.locator(f"#{field}")).to_be_in_viewport(ratio=0.6, timeout=PATIENCE_MS)
+        expect(page.locator(f"#{field}")).to_be_in_viewport(ratio=0.9, timeout=PATIENCE_MS)
     shoot(page, "phone")
 
 

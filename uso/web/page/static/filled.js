@@ -49,9 +49,11 @@ const away = () => {
   if (notice) notice.hidden = true
 }
 
-document.addEventListener('click', ({ target }) => {
+// On the way down: the notice is gone before Generate, further down, finds out how far to scroll.
+const click = ({ target }) => {
   const pressed = target.closest?.('#filled button')?.dataset.do
   if (pressed) away()
   if (pressed === 'generate') generate()
   if (target.closest?.('#generate')) away()
-})
+}
+document.addEventListener('click', click, { capture: true })
