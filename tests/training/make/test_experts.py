@@ -26,7 +26,7 @@ from uso.training.data.check import check_rows
 from uso.training.data.rows import read_rows
 from uso.training.make.config import ExpertsConfig, load_experts_config
 from uso.training.make.experts import Experts, make_references, make_triplets, plan
-from uso.training.make.models import CsdScorer, DinoScorer, PipelineEditor, experts_from, load_editor
+from uso.training.make.models import DinoScorer, PipelineEditor, experts_from, load_editor
 
 CONFIG = ExpertsConfig.model_validate(
     {
@@ -268,7 +268,7 @@ def test_scorers_give_unit_vectors_that_follow_pictures(dino: Path, tmp_path: Pa
     from transformers import Dinov2Model
 
     csd = load_csd(saved(tmp_path / "csd.bin", csd_checkpoint()))
-    for scorer in (DinoScorer(Dinov2Model.from_pretrained(dino)), CsdScorer(csd)):
+    for scorer in (DinoScorer(Dinov2Model.from_pretrained(dino)), csd):
         one, other = draw_picture(90, 70, 0), draw_picture(70, 90, 1)
         vectors = scorer.vectors([one, other, one])
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)

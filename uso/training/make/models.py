@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import Dinov2Model
 
 from uso.errors import ConfigError
-from uso.evaluation.metrics.csd import CSD, load_csd
+from uso.evaluation.metrics.csd import load_csd
 from uso.evaluation.metrics.pixels import prepare_picture
 from uso.training.make.config import EditorConfig, ExpertsConfig
 from uso.training.make.experts import Editor, Experts
@@ -59,23 +59,12 @@ class DinoScorer:
         return np.asarray(torch.nn.functional.normalize(token.float(), dim=1).cpu().numpy())
 
 
-class CsdScorer:
-    """How a picture looks: CSD's style vector."""
-
-    def __init__(self, model: CSD) -> None:
-        self.model = model
-
-    def vectors(self, pictures: list[Image.Image]) -> NDArray[np.float32]:
-        """Unit vectors [N, 768]."""
-        return np.asarray(self.model.style_of(pictures).numpy())
-
-
 def experts_from(config: ExpertsConfig, csd: Path, device: str) -> Experts:
     """The experts that a configuration names, to be loaded on `device` when they are needed."""
     return Experts(
         stylization=lambda: load_editor(config.stylization, device),
         destylization=lambda: load_editor(config.destylization, device),
-        style=lambda: CsdScorer(load_csd(csd).to(device)),
+        style=lambda: load_csd(csd).to(device),
         subject=lambda: DinoScorer(_pretrained(Dinov2Model, config.filters.dino).to(device)),
     )
 
