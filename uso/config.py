@@ -193,7 +193,12 @@ def memory_names() -> list[str]:
     return _names("memory")
 
 
-def _validated(cls: type[T], values: dict[str, Any], path: Path) -> T:
+def validated(cls: type[T], values: Any, path: Path) -> T:
+    """What a file's values say.
+
+    Raises:
+        ConfigError: names the first value that is wrong.
+    """
     try:
         return cls.model_validate(values)
     except ValidationError as error:
@@ -233,6 +238,19 @@ def _with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
     return _merged(_with_parents(base, (path, *children)), values)
 
 
+def load_named(cls: type[T], name: str, folder: Path, what: str) -> T:
+    """The configuration called `name` in a folder, or the one in the YAML file `name`.
+
+    Raises:
+        ConfigError: there is no `what` of that name, or a key or value is invalid.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+        raise ConfigError(f"There is no {what} '{name}'. Choose one of: {known}, or name a YAML file.")
+    return validated(cls, read_yaml_with_parents(path), path)
+
+
 def load_model_config(name: str) -> ModelConfig:
     """The model called `name` (`flux-dev`, `demo`, ...), or the one in the YAML file `name`.
 
@@ -242,7 +260,7 @@ def load_model_config(name: str) -> ModelConfig:
     path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / "models" / f"{name}.yaml"
     if not path.is_file():
         raise ConfigError(f"There is no model '{name}'. Choose one of: {', '.join(model_names())}.")
-    config = _validated(ModelConfig, {"name": path.stem, **read_yaml_with_parents(path)}, path)
+    config = validated(ModelConfig, {"name": path.stem, **read_yaml_with_parents(path)}, path)
     absent = [component for component in COMPONENT_NAMES if component not in config.components]
     if absent:
         raise ConfigError(
@@ -260,7 +278,7 @@ def load_memory_plan(name: str) -> MemoryPlan:
     path = CONFIGS / "memory" / f"{name}.yaml"
     if not path.is_file():
         raise ConfigError(f"There is no memory plan '{name}'. Choose one of: auto, {', '.join(memory_names())}.")
-    return _validated(MemoryPlan, {"name": name, **_read_yaml(path)}, path)
+    return validated(MemoryPlan, {"name": name, **_read_yaml(path)}, path)
 
 
 def with_local_files(config: ModelConfig, files: dict[str, str]) -> ModelConfig:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from uso.config import CONFIGS, Strict
+from uso.config import CONFIGS, Strict, validated
 from uso.errors import ConfigError
 from uso.files import read_text
 
@@ -163,9 +163,6 @@ def worded(template: str, word: str) -> str:
 def _read(kind: type[_T], path: Path) -> _T:
     try:
         values: Any = yaml.safe_load(read_text(path, "benchmark"))
-        return kind.model_validate(values)
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path} could not be read: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{path}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}.") from error
+    return validated(kind, values, path)

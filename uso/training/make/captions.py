@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from uso.config import CONFIGS, Strict, read_yaml_with_parents
+from uso.config import CONFIGS, Strict, load_named
 from uso.errors import ConfigError
 from uso.files import write_over
 from uso.images import fit_reference, open_image
@@ -38,15 +38,7 @@ def load_captioner_config(name: str) -> CaptionerConfig:
     Raises:
         ConfigError: there is none, or it holds unknown or wrong values.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
-        raise ConfigError(f"There is no captioner '{name}'. Choose one of: {known}, or name a YAML file.")
-    try:
-        return CaptionerConfig.model_validate(read_yaml_with_parents(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+    return load_named(CaptionerConfig, name, FOLDER, "captioner")
 
 
 def load_captioner(config: CaptionerConfig, device: str) -> Any:

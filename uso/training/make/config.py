@@ -1,12 +1,10 @@
 """How triplets are made from stylised pictures: `ExpertsConfig`, read from `configs/experts/`. Plain data, no torch."""
 
-from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from uso.config import CONFIGS, Strict, read_yaml_with_parents
-from uso.errors import ConfigError
+from uso.config import CONFIGS, Strict, load_named
 
 FOLDER = CONFIGS / "experts"
 
@@ -79,13 +77,4 @@ def load_experts_config(name: str) -> ExpertsConfig:
     Raises:
         ConfigError: there is none, or it holds unknown or wrong values.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
-        raise ConfigError(f"There is no experts' configuration '{name}'. Choose one of: {known}, or name a YAML file.")
-    try:
-        return ExpertsConfig.model_validate(read_yaml_with_parents(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {where}: {first['msg']}.") from error
+    return load_named(ExpertsConfig, name, FOLDER, "experts' configuration")
