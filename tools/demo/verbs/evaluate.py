@@ -31,10 +31,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         "and subject are right, and print the shares beside chance and truth. The same numbers give the same pictures.",
     )
     parser.set_defaults(run=run)
-    parser.add_argument("--model", default="demo", metavar="NAME", help="a model's name or YAML file (demo)")
-    parser.add_argument("--judge", default=JUDGE, metavar="FILE", help=f"the judge's descriptor ({JUDGE})")
-    parser.add_argument("--count", type=int, default=COUNT, metavar="N", help=f"pictures per condition ({COUNT})")
-    parser.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"pictures drawn at once ({BATCH})")
+    add_judged(parser, COUNT, "pictures per condition")
     parser.add_argument("--steps", type=int, metavar="N", help="denoising steps (the model's default)")
     parser.add_argument("--guidance", type=float, metavar="NUMBER", help="guidance scale (the model's default)")
     parser.add_argument(
@@ -48,22 +45,40 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def run(args: argparse.Namespace) -> int:
-    """Measure, print the table; returns the exit status.
+def add_judged(parser: argparse.ArgumentParser, count: int, counted: str) -> None:
+    """The flags of every verb that lets the judge look at a model's pictures."""
+    parser.add_argument("--model", default="demo", metavar="NAME", help="a model's name or YAML file (demo)")
+    parser.add_argument("--judge", default=JUDGE, metavar="FILE", help=f"the judge's descriptor ({JUDGE})")
+    parser.add_argument("--count", type=int, default=count, metavar="N", help=f"{counted} ({count})")
+    parser.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"pictures drawn at once ({BATCH})")
+
+
+def check_judged(args: argparse.Namespace) -> Path:
+    """The judge's file.
 
     Raises:
-        USOError: with the remedy.
+        ConfigError: it is not there, or a number is too small.
     """
     for name, value in (("--count", args.count), ("--batch", args.batch)):
         if value < 1:
             raise ConfigError(f"{name} is {value}; it must be at least 1.")
-    configs = _models(args)
     judge_file = ROOT / from_home(args.judge)
     if not judge_file.is_file():
         raise ConfigError(
             f"There is no judge {judge_file}. Train one (python -m tools.demo part judge), or name its file: "
             "--judge FILE."
         )
+    return judge_file
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print the table; returns the exit status.
+
+    Raises:
+        USOError: with the remedy.
+    """
+    judge_file = check_judged(args)
+    configs = _models(args)
     for folder in (args.pictures, args.json and args.json.parent):
         if folder is not None:
             _make(folder)

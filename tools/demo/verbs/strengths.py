@@ -7,9 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tools.demo.verbs.evaluate import BATCH, JUDGE
-from uso.config import ROOT, from_home, load_model_config
-from uso.errors import ConfigError
+from tools.demo.verbs.evaluate import add_judged, check_judged
+from uso.config import ROOT, load_model_config
 from uso.request import GenerationRequest
 from uso.terminal import say
 
@@ -26,10 +25,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     )
     parser.set_defaults(run=run)
     parser.add_argument("file", type=Path, nargs="?", default=FILE, metavar="FILE", help="the plot, an SVG")
-    parser.add_argument("--model", default="demo", metavar="NAME", help="a model's name or YAML file (demo)")
-    parser.add_argument("--judge", default=JUDGE, metavar="FILE", help=f"the judge's descriptor ({JUDGE})")
-    parser.add_argument("--count", type=int, default=COUNT, metavar="N", help=f"tasks ({COUNT})")
-    parser.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"pictures drawn at once ({BATCH})")
+    add_judged(parser, COUNT, "tasks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
     return parser
 
@@ -40,12 +36,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         USOError: with the remedy.
     """
-    for name, value in (("--count", args.count), ("--batch", args.batch)):
-        if value < 1:
-            raise ConfigError(f"{name} is {value}; it must be at least 1.")
-    config, judge_file = load_model_config(args.model), ROOT / from_home(args.judge)
-    if not judge_file.is_file():
-        raise ConfigError(f"There is no judge {judge_file}. Name its file: --judge FILE.")
+    judge_file = check_judged(args)
+    config = load_model_config(args.model)
 
     from tools.demo.judge.judge import Judge
     from tools.demo.judge.material import FIRST, SIZE
