@@ -58,9 +58,9 @@ class Worker:
         self.status = ServerStatus()
         self.provenance: dict[str, Any] = {}
         self.count_tokens: Callable[[str], int] | None = None
+        """The model's count of a prompt's tokens, for any thread; None before it is loaded, or if it has none."""
         self.projector = ""
         """Fingerprint of the model's style projector."""
-        """The model's count of a prompt's tokens, for any thread; None before it is loaded, or if it has none."""
         self.thread: threading.Thread
         """Once started."""
         self._load = load
