@@ -67,7 +67,8 @@ def test_what_is_missing_is_named_before_anything_loads(
     assert "there is no file /none. Name another, or go without" in refused(capsys, *mini, held_out + "/none")
     assert "there is no file /none.bin (CSD's is at hugging" in refused(capsys, *mini, held_out + "/none.bin")
     validated = ["validation.every=1", "validation.rows=/none.jsonl"]
-    assert "Name a file of rows: validation.rows=FILE." in refused(capsys, *mini, "teacher=null", *validated)
+    remedy = "Name a file of rows or a folder of pictures: validation.rows=PATH."
+    assert remedy in refused(capsys, *mini, "teacher=null", *validated)
     assert "There is no device 'gpu'" in refused(capsys, *mini, "device=gpu")
     assert "is no multiple" in refused(capsys, *mini, "batch=17")
     assert "takes no guidance scale" in refused(capsys, *mini, "model=flux-schnell")
