@@ -54,6 +54,12 @@ def picture() -> Callable[..., Image.Image]:
 
 
 @pytest.fixture
+def image(picture: Callable[..., Image.Image]) -> Image.Image:
+    """One of them."""
+    return picture(256, 256, 3)
+
+
+@pytest.fixture
 def picture_file(tmp_path: Path) -> Callable[..., Path]:
     """`picture_file(name, width, height, seed)` draws one to a file."""
 

@@ -4,7 +4,7 @@ import errno
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.test_output import names, result
+from tests.support.records import result
+from tests.test_output import names
 from uso import output
 from uso.errors import ConfigError, RequestError
 from uso.files import PRIVATE, own_temporary_folder, private_folder, read_text, write_new, write_over
-
-
-@pytest.fixture
-def image(picture: Callable[..., Image.Image]) -> Image.Image:
-    return picture(256, 256, 3)
 
 
 def test_nothing_is_overwritten(tmp_path: Path, image: Image.Image) -> None:

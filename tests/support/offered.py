@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
+import httpx
 from fastapi import FastAPI
 from gradio_client import Client
 
-from tests.support.scripted import ledger_of, queue_of, until
+from tests.support.scripted import PATIENCE, ledger_of, queue_of, until
 from tests.support.served import served
 from uso.config import load_model_config
 from uso.web.access.identity import Relay
@@ -51,6 +52,24 @@ def offered(folder: Path, pipeline: Pipeline, *, mcp: bool = False, **settings: 
         queue.close()
     queue.join(0.0)
     ledger_of(queue).close()
+
+
+@contextmanager
+def calling(server: Offered, **options: Any) -> Iterator[Client]:
+    client = server.client(**options)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def plain_call(server: Offered, endpoint: str, body: str) -> str:
+    """A call by plain HTTP; all that is answered, from the first request or the second."""
+    address = f"{server.url}/gradio_api/call/{endpoint}"
+    answer = httpx.post(address, content=body, headers={"content-type": "application/json"})
+    if answer.status_code != 200:
+        return answer.text
+    return httpx.get(f"{address}/{answer.json()['event_id']}", timeout=PATIENCE).text
 
 
 async def _app(queue: JobQueue, relay: Relay, mcp: bool, own_url: Callable[[], str]) -> FastAPI:

@@ -6,8 +6,7 @@ command line in `tests/cli/test_remote_program.py`.
 
 import json
 import re
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,65 +15,13 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from tests.support.offered import Offered, offered
+from tests.support.offered import Offered, calling, offered, plain_call
 from tests.support.scripted import PATIENCE, Script, until
 from uso import output
 from uso.config import ROOT
-from uso.errors import MissingWeightsError
-from uso.web.api.endpoints import NO_JOB
 
 CONTRACT = ROOT / "tests" / "contract.json"
 FIRST = {"prompt": "a fox", "seed": 11, "num_inference_steps": 2}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def uploads(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path, None, None]:
-    """Gradio's folder for what is uploaded; its table of all calls is off, as in `app.py` (its pandas code warns)."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("uploads")
-        patch.setenv("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
-        patch.setenv("GRADIO_TEMP_DIR", str(folder))
-        yield folder
-
-
-@pytest.fixture
-def script() -> Script:
-    return Script()
-
-
-@pytest.fixture
-def server(tmp_path: Path, script: Script) -> Generator[Offered, None, None]:
-    with offered(tmp_path, script) as made:
-        yield made
-
-
-@contextmanager
-def calling(server: Offered, **options: Any) -> Iterator[Client]:
-    client = server.client(**options)
-    try:
-        yield client
-    finally:
-        client.close()
-
-
-@pytest.fixture(scope="module")
-def strict(uploads: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[Offered, None, None]:
-    """A server for calls that are all refused before they are admitted."""
-    with offered(tmp_path_factory.mktemp("strict"), Refusing()) as made:
-        yield made
-
-
-class Refusing(Script):
-    """Is never called."""
-
-    def stream(self, request: Any) -> Any:
-        pytest.fail("a call that should have been refused was admitted")
-
-
-@pytest.fixture
-def client(server: Offered) -> Generator[Client, None, None]:
-    with calling(server) as made:
-        yield made
 
 
 def answers(job: Any) -> list[dict[str, Any]]:
@@ -87,15 +34,6 @@ def begun(client: Client, script: Script, **values: Any) -> tuple[Any, str]:
     job = client.submit(**FIRST | values, api_name="/generate")
     until(job.outputs)
     return job, answers(job)[0]["job"]
-
-
-def plain_call(server: Offered, endpoint: str, body: str) -> str:
-    """A call by plain HTTP; all that is answered, from the first request or the second."""
-    address = f"{server.url}/gradio_api/call/{endpoint}"
-    answer = httpx.post(address, content=body, headers={"content-type": "application/json"})
-    if answer.status_code != 200:
-        return answer.text
-    return httpx.get(f"{address}/{answer.json()['event_id']}", timeout=PATIENCE).text
 
 
 # The contract.
@@ -239,7 +177,7 @@ def test_a_caller_has_the_id_at_once_and_then_every_change(server: Offered, scri
         assert [file for file, _ in second.outputs()[:-1]] == [None] * (len(second.outputs()) - 1)
 
 
-def test_a_finished_job_is_found_after_a_restart(tmp_path: Path, uploads: Path) -> None:
+def test_a_finished_job_is_found_after_a_restart(tmp_path: Path, gradio_folder: Path) -> None:
     """Catches ids that die with the process, and a picture that is promised but gone."""
     with offered(tmp_path, Script()) as server, calling(server) as client:
         _, details = client.predict(**FIRST, api_name="/generate")
@@ -250,13 +188,13 @@ def test_a_finished_job_is_found_after_a_restart(tmp_path: Path, uploads: Path) 
         client.predict(job=details["job"], api_name="/cancel")
         saved.unlink()
     with offered(tmp_path, Script()) as server, calling(server) as client:
-        for copy in uploads.rglob(saved.name):
+        for copy in gradio_folder.rglob(saved.name):
             copy.unlink()
         file, again = client.predict(job=details["job"], api_name="/status")
         assert file is None and again["message"] == "Done, but the picture is no longer on the server's disk."
 
 
-def test_a_job_of_another_server_in_the_same_folder(tmp_path: Path, uploads: Path) -> None:
+def test_a_job_of_another_server_in_the_same_folder(tmp_path: Path, gradio_folder: Path) -> None:
     """Catches a job that is "next" for ever at a server which does not have it, or that it claims to have stopped."""
     script = Script(free=False)
     with (
@@ -318,76 +256,3 @@ def test_what_the_server_stops_says_why(server: Offered, script: Script) -> None
             job.result(timeout=PATIENCE)
         server.queue.cancel(first)
         script.steps.release(1)
-
-
-# Refusals.
-
-
-@pytest.mark.parametrize(
-    ("values", "sentence"),
-    [
-        ({"width": 1000}, "Width is 1000; a whole number from 128 to 384 is allowed."),
-        ({"seed": -2}, "Seed is -2; 0 to 4294967295 is allowed, or -1 for a random one."),
-        ({"keep_input_size": True}, "Keep input size needs a content image. Add one, or switch it off."),
-    ],
-)
-def test_a_refusal_is_the_sentence_alone(strict: Offered, values: dict[str, Any], sentence: str) -> None:
-    """Catches Gradio's own words, and a prefix or a quotation mark around ours."""
-    with calling(strict) as client, pytest.raises(AppError) as refused:
-        client.predict(**values, api_name="/generate")
-    assert str(refused.value) == sentence
-
-
-@pytest.mark.parametrize(
-    ("error", "sentence"),
-    [
-        (MissingWeightsError("A file is gone. Fetch it again."), r"A file is gone\. Fetch it again\."),
-        (
-            RuntimeError("/home/secret"),
-            r"Something unexpected happened \(RuntimeError\); the server's log says more under \w{12}\.",
-        ),
-    ],
-)
-def test_a_failure_is_a_sentence(client: Client, script: Script, error: Exception, sentence: str) -> None:
-    """Catches a traceback, or a path of the server, in a message to a program."""
-    script.error = error
-    with pytest.raises(AppError) as failed:
-        client.predict(api_name="/generate")
-    assert re.fullmatch(sentence, str(failed.value))
-
-
-@pytest.mark.parametrize("job", ["", "x", "0" * 32, "0" * 32 + "\n", "A" * 32, "../../etc/passwd", "%", None, 7, ["a"]])
-@pytest.mark.parametrize("endpoint", ["status", "cancel"])
-def test_an_id_that_is_none_is_refused(strict: Offered, endpoint: str, job: Any) -> None:
-    """Catches an id that is looked for before its form is known, and an answer that tells one wrong id from another."""
-    answer = plain_call(strict, endpoint, json.dumps({"data": [job]}))
-    assert json.loads(answer.split("data: ")[1])["error"] == NO_JOB
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        "[]",
-        '[""]',
-        '["", null, null, null, 256, 256, false, 1, 4, 128]',
-        '["", null, null, null, 256, 256, false, 1, 4, 128, -1, 1, 1, 1, "more"]',
-        '["", "photo.png", null, null, 256, 256, false, 1, 4, 128, -1]',
-        '["", [], null, null, 256, 256, false, 1, 4, 128, -1]',
-        '["", {"path": ["a"], "meta": {"_type": "gradio.FileData"}}, null, null, 256, 256, false, 1, 4, 128, -1]',
-        '["", {"path": "/etc/fstab", "meta": {"_type": "gradio.FileData"}}, null, null, 256, 256, false, 1, 4, 9, -1]',
-        '["", {"path": "/etc/hostname"}, null, null, 256, 256, false, 1, 4, 128, -1]',
-        '["", {}, null, null, 256, 256, false, 1, 4, 128, -1]',
-        '[{"a": 1}, null, null, null, 256, 256, false, 1, 4, 128, -1]',
-        '["\\ud800", null, null, null, 256, 256, false, 1, 4, 128, -1]',
-        '["", null, null, null, 256, 256, false, "many", 4, 128, true]',
-    ],
-)
-def test_a_malformed_call_is_refused_in_a_sentence(strict: Offered, data: str) -> None:
-    """Catches what Gradio says to those who build pages: tracebacks, objects, pydantic's words, paths."""
-    answer = plain_call(strict, "generate", f'{{"data": {data}}}')
-    assert answer.startswith("event: error")
-    sentence = json.loads(answer.split("data: ")[1])["error"]
-    assert re.match(r"(The|A|Width|Number|Extra) [^\n]*\.$", sentence), sentence
-    for word in ("Traceback", " object at ", "pydantic", "/etc", "validation error", "handler"):
-        assert word not in sentence
-    assert strict.queue.status.running == strict.queue.status.waiting == 0

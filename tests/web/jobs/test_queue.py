@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.support.scripted import ANN, BEN, PATIENCE, Script, ledger_of, states, submit, until
 from uso.request import ReferenceImage
-from uso.web.jobs import queue as queue_module
+from uso.web.jobs import job_index
 from uso.web.jobs.admission import LimitError
 from uso.web.jobs.job import Job
 from uso.web.store.history import outcome
@@ -147,7 +147,7 @@ def test_what_is_over_is_forgotten_in_time_and_still_known(
     run: Any, request_for: Any, monkeypatch: pytest.MonkeyPatch, picture: Callable[..., Image.Image]
 ) -> None:
     """Catches a server that grows with every job, and one that knows nothing of a job it made."""
-    monkeypatch.setattr(queue_module, "RECENT_JOBS", 2)
+    monkeypatch.setattr(job_index, "RECENT_JOBS", 2)
     queue = run(Script())
     jobs: list[Job] = []
     for number in range(5):

@@ -9,7 +9,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -24,6 +24,7 @@ from uso.web.jobs.admission import Admission, Place
 from uso.web.jobs.fair_queue import FairQueue
 from uso.web.jobs.followers import Followers
 from uso.web.jobs.job import Errand, Job, Load, Pipeline, Records, ServerStatus, State
+from uso.web.jobs.job_index import JobIndex
 from uso.web.jobs.safety import Safety
 from uso.web.jobs.time_estimate import TimeEstimate
 from uso.web.jobs.worker import Worker, status_of
@@ -42,9 +43,6 @@ FORECAST_SECONDS = 1.0
 
 MAX_ERRANDS = 16
 """That wait."""
-
-RECENT_JOBS = 500
-"""Jobs that are over and still found here; older ones are only in the records."""
 
 
 class JobQueue:
@@ -82,12 +80,7 @@ class JobQueue:
         self._places: set[Place] = set()
         """Held for requests that are admitted and not queued yet."""
         self._running: list[Job] = []
-        self._open: dict[str, Job] = {}
-        """Jobs whose end is not recorded yet."""
-        self._recent: OrderedDict[str, Job] = OrderedDict()
-        """The last jobs whose end is recorded."""
-        self._of_tab: dict[tuple[str | None, str], tuple[Job, ...]] = {}
-        """The jobs of both by (owner, tab), in the order of their requests."""
+        self._jobs = JobIndex()
         self.followers = Followers(
             settings.orphan_grace if settings.orphans == "cancel" else None,
             lambda job: self.cancel(job.id, UNFOLLOWED),
@@ -151,7 +144,7 @@ class JobQueue:
         Raises:
             USOError: not now, in a sentence: a limit, a full disk, a server that closes, a model that failed.
         """
-        self._admission.check_disk(sum(map(_bytes_to_come, list(self._open.values()))))
+        self._admission.check_disk(sum(map(_bytes_to_come, self._jobs.open())))
         place = Place(asker, image_bytes, num_images)
         with self._changed:
             if self._closing or self.status.state == "failed":
@@ -216,12 +209,9 @@ class JobQueue:
             raise USOError(
                 self._closing or Text("The server cannot write to its disk. Tell the one who runs it.")
             ) from error
-        self._open[job.id] = job
+        self._jobs.add(job)
         with self._changed:
             self._places.discard(place)
-            if tab:
-                key = (job.asker.owner, tab)
-                self._of_tab[key] = (*self._of_tab.get(key, ()), job)
             job.accepted_at = time.monotonic()
             failed = self.status.state == "failed"
             if self._closing or failed:
@@ -235,13 +225,13 @@ class JobQueue:
         return job
 
     def find(self, job_id: str) -> Job | None:
-        """A job that is not over, or ended lately. Takes no lock: a job is in `_recent` before it leaves `_open`."""
-        return self._open.get(job_id) or self._recent.get(job_id)
+        """A job that is not over, or ended lately."""
+        return self._jobs.find(job_id)
 
     def of_tab(self, owner: str | None, tab: str) -> tuple[Job, ...]:
         """An owner's jobs of a tab, in the order of their requests: those that are not over, and those that ended
-        lately. Takes no lock."""
-        return self._of_tab.get((owner, tab), ())
+        lately."""
+        return self._jobs.of_tab(owner, tab)
 
     def cancel(self, job_id: str, reason: str = "") -> bool:
         """Cancel a job: at once if it is queued, after its current step if it runs. False if there is nothing to do."""
@@ -383,20 +373,7 @@ class JobQueue:
             self._on_over(job)
         except Exception:
             logger.exception("Job %s is over, but a listener failed.", job.name)
-        with self._changed:
-            self._recent[job.id] = job
-            self._open.pop(job.id, None)
-            while len(self._recent) > RECENT_JOBS:
-                _, forgotten = self._recent.popitem(last=False)
-                self._forget_in_tab(forgotten)
-
-    def _forget_in_tab(self, job: Job) -> None:
-        key = (job.asker.owner, job.tab)
-        left = tuple(one for one in self._of_tab.get(key, ()) if one is not job)
-        if left:
-            self._of_tab[key] = left
-        else:
-            self._of_tab.pop(key, None)
+        self._jobs.ended(job)
 
 
 def _bytes_to_come(job: Job) -> int:

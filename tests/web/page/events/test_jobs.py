@@ -1,7 +1,6 @@
 """Generate, Stop and the stream that follows a tab's jobs, over a pipeline that is a script."""
 
 import asyncio
-import threading
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -14,13 +13,12 @@ from tests.support.scripted import PATIENCE, Script, ledger_of, queue_of, submit
 from tests.support.visitor import ANN, BEN, TAB, Events, made, visitor
 from uso import output
 from uso.config import ModelConfig
-from uso.errors import MissingWeightsError
 from uso.request import GenerationRequest
 from uso.web.access.identity import asker_of
 from uso.web.api.calls import Calls, Inputs, request_from
 from uso.web.jobs.job import Job
 from uso.web.jobs.queue import JobQueue
-from uso.web.page.events.jobs import LATER_TICK_SECONDS, TICK_SECONDS, JobEvents, Live
+from uso.web.page.events.jobs import Live
 from uso.web.page.inputs import KEEP
 from uso.web.settings import ServerSettings
 from uso.web.store.recovery import CUT_OFF, CUT_SHORT
@@ -300,73 +298,3 @@ def test_jobs_that_a_restart_cut_off_are_told(serve: Any) -> None:
     (shown,) = watched(serve())
     assert "restarted before 2 of your requests were finished" in shown.status and shown.arrived == picture.id
     assert kept.path.is_file()
-
-
-# The model.
-
-
-def test_the_page_unlocks_when_the_model_is_ready(
-    demo_config: ModelConfig, settings: ServerSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Catches a timer that never stops, and a button that is given back while a job of this page runs."""
-    go_on = threading.Event()
-
-    def load(on_progress: Any) -> Script:
-        on_progress("Loading <vae>", 0.5)
-        assert go_on.wait(PATIENCE)
-        return Script()
-
-    queue = queue_of(load, settings)
-    events = JobEvents(Calls(demo_config, queue, ledger_of(queue)))
-    queue.start()
-    until(lambda: queue.status.share == 0.5)
-    state, button, timer = events.tick()
-    assert "Loading the model: &lt;vae&gt;, 50%" in state and 'aria-valuenow="50"' in state
-    assert button["value"] == "Generate when ready" and timer["active"] and timer["value"] == TICK_SECONDS
-    monkeypatch.setattr(JobQueue, "loading_seconds", 60.0)
-    assert events.tick()[2]["value"] == LATER_TICK_SECONDS
-    assert "interactive" not in button  # it is free from the beginning
-    go_on.set()
-    until(lambda: queue.status.state == "ready")
-    state, button, timer = events.tick()
-    assert "Ready on CPU" in state and button["value"] == "Generate" and timer["active"] is False
-    assert "interactive" not in button
-    queue.close()
-
-
-def test_the_page_goes_on_looking_until_every_worker_is_ready(
-    demo_config: ModelConfig, settings: ServerSettings
-) -> None:
-    """Catches "1 of 2 workers ready" that stays on the page for good."""
-    go_on = threading.Event()
-
-    def late(on_progress: Any) -> Script:
-        assert go_on.wait(PATIENCE)
-        return Script()
-
-    queue = queue_of([lambda on_progress: Script(), late], settings)
-    events = JobEvents(Calls(demo_config, queue, ledger_of(queue)))
-    queue.start()
-    until(lambda: queue.status.workers_ready == 1)
-    state, button, timer = events.tick()
-    assert "1 of 2 workers ready" in state and button["value"] == "Generate" and timer["active"]
-    go_on.set()
-    until(lambda: queue.status.workers_ready == 2)
-    assert events.tick()[2]["active"] is False
-    queue.close()
-
-
-def test_a_failed_load_stays_with_its_remedy(demo_config: ModelConfig, settings: ServerSettings) -> None:
-    """Catches a page that says that all is well, or nothing at all, when the weights are not there."""
-
-    def load(on_progress: Any) -> Script:
-        raise MissingWeightsError("Fetch them with `a command`.")
-
-    queue = queue_of(load, settings)
-    events = JobEvents(Calls(demo_config, queue, ledger_of(queue)))
-    queue.start()
-    until(lambda: queue.status.state == "failed")
-    state, button, timer = events.tick()
-    assert "Fetch them with <code>a command</code>." in state and 'role="alert"' in state
-    assert button["interactive"] is False and not timer["active"]
-    queue.close()
