@@ -12,10 +12,11 @@ WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); [ $$n -gt 4 ] && echo 4 || e
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all all-tests lint style types format examples stress-load stress-kill stress-hostile stress-start clean
+.PHONY: help install run test test-all all-tests lint style types format examples stress-load stress-kill stress-hostile stress-start clean
 
 help:
 	@echo "make run         the page at http://127.0.0.1:7860 (flags: ARGS=\"...\")"
+	@echo "make install     the environment alone"
 	@echo "make test        quick tests, a few minutes on two cores"
 	@echo "make test-all    linters, types, all tests: browser, servers, longer runs"
 	@echo "make lint        linters and types only"
@@ -24,6 +25,8 @@ help:
 	@echo "make stress-load, stress-kill, stress-hostile, stress-start"
 	@echo "                 a server under load, kill and attack, for minutes each (see docs/memory-and-speed.md)"
 	@echo "make clean       remove the environment and caches (never outputs/)"
+
+install: $(VENV)/ready
 
 run: $(VENV)/ready
 	$(VENV)/bin/python app.py $(ARGS)
