@@ -1,6 +1,7 @@
 """What the verb `train` runs: checks, then weights load, features are encoded, and training begins.
 
-`accelerate launch -m uso train ...` starts several processes. Each loads the model, and they share the rest.
+`accelerate launch -m uso train ...` starts several processes. The first of each machine loads the model
+for all of them.
 """
 
 import argparse
@@ -76,7 +77,7 @@ def train(config: TrainingConfig, *, resume: bool = False, offline: bool = False
     if checkpoint is not None:
         check_samples(checkpoint, len(source.samples))
     with loading_bar() as show:
-        pipeline = load_for_training(config, device, offline=offline, on_progress=show)
+        pipeline = load_for_training(config, device, process, offline=offline, on_progress=show)
     trainer = prepare.assemble(pipeline, config, source, held_out, process)
     if config.compile:
         compile_blocks(pipeline.transformer, cache_folder())

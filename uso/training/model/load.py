@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from accelerate import PartialState
 
 from uso.config import ROOT, ComponentName, ModelConfig, Source, from_home, load_memory_plan, load_model_config
 from uso.errors import ConfigError
@@ -24,6 +25,7 @@ from uso.training.data.features import ENCODERS, FeatureCache
 from uso.training.data.samples import Feature
 from uso.training.model.quantized import quantize_base
 from uso.training.model.shard import shard_blocks
+from uso.training.model.sharing import load_once, shares_memory
 from uso.weights.assembly import Loader, everything_on
 from uso.weights.hub.files import locate
 from uso.weights.loading import alone_in_process
@@ -94,40 +96,47 @@ def check_start(config: TrainingConfig) -> None:
 def load_for_training(
     config: TrainingConfig,
     device: torch.device,
+    process: PartialState | None = None,
     *,
     offline: bool = False,
     on_progress: Callable[[str, float], None] | None = None,
 ) -> USOPipeline:
     """The pipeline of a run, all of it on the host, ready to work on `device`.
 
+    Args:
+        process: this one among those of the run, all of which call this; the first of each machine loads.
+
     Raises:
         ConfigError, CheckpointError, MissingWeightsError: with the remedy.
     """
     report = on_progress or (lambda stage, share: None)
-    model = training_model(config)
-    dtype = weights_dtype(config)
-    with alone_in_process(report):
-        start_lora(config, offline)  # while nothing is loaded yet
-        located = locate(model, offline=offline, download=not offline, on_progress=on_progress)
-        loader = Loader(model, located, dtype, report)
-        pipeline = loader.pipeline(model.lora_scale, everything_on(_HOST))
-    plan = load_memory_plan("full")
+    model, dtype, plan = training_model(config), weights_dtype(config), load_memory_plan("full")
+
+    def load() -> USOPipeline:
+        with alone_in_process(report):
+            start_lora(config, offline)  # while nothing is loaded yet
+            located = locate(model, offline=offline, download=not offline, on_progress=on_progress)
+            pipeline = Loader(model, located, dtype, report).pipeline(model.lora_scale, everything_on(_HOST))
+        pipeline.provenance = provenance(model, located, model.lora_scale, dtype, pipeline.vae.dtype, device, plan)
+        return pipeline
+
+    pipeline = load() if process is None else load_once(load, process)
     pipeline.residency = Residency(plan, device)
-    pipeline.provenance = provenance(model, located, model.lora_scale, dtype, pipeline.vae.dtype, device, plan)
     return pipeline
 
 
 def host_refusal(config: TrainingConfig) -> str | None:
-    """Why the host's free memory cannot hold the weights, which every process loads whole; None if it can."""
+    """Why the host's free memory cannot hold the weights, one copy for all of its processes; None if it can."""
     weights = MetaModel.from_config(training_model(config), weights_dtype(config)).weights().total
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # as torchrun says it, which accelerate launches
+    # as torchrun says it, which accelerate launches
+    copies = 1 if shares_memory() else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     free = psutil.virtual_memory().available
-    if processes * weights <= free:
+    if copies * weights <= free:
         return None
-    one, has = ("This process", "loads") if processes == 1 else (f"{processes} processes of this machine", "load")
+    what = "The run loads" if copies == 1 else f"The run's {copies} processes load"
     return (
-        f"{one} {has} {processes * weights / GIB:.1f} GiB of weights into host memory, and {free / GIB:.1f} GiB are "
-        "free. Start fewer processes, or close other programs."
+        f"{what} {copies * weights / GIB:.1f} GiB of weights into host memory, and {free / GIB:.1f} GiB are free. "
+        f"{'Close' if copies == 1 else 'Start fewer processes, or close'} other programs."
     )
 
 
