@@ -7,8 +7,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11
 VENV ?= .venv
 ARGS ?=
 PIP_ARGS ?=
-# One torch thread per test worker; more only get in each other's way.
-WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); [ $$n -gt 4 ] && echo 4 || echo $$n)
+# One torch thread per test worker; more only get in each other's way. One worker more than processors, up to four: tests
+# wait for servers and browsers now and then.
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); [ $$n -ge 4 ] && echo 4 || echo $$((n + 1)))
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help

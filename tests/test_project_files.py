@@ -301,3 +301,11 @@ def test_ci_runs_the_documented_command() -> None:
     lines = [shlex.split(line, comments=True) for line in script.read_text(encoding="utf-8").splitlines()[-1:]]
     assert lines == [["make", "test-all"]]
     assert re.search(r"(?m)^test-all:", read("Makefile"))
+
+
+@pytest.mark.xdist_group("together")
+def test_groups_of_tests_stay_together(request: pytest.FixtureRequest) -> None:
+    """Catches a pytest whose node ids pytest-xdist cannot change (9.2, with 3.8): without a word, every worker then starts
+    the servers of every group."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        assert request.node.nodeid.endswith("@together")

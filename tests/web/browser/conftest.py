@@ -1,6 +1,7 @@
 """One server and one Chromium for all tests in a browser."""
 
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,13 @@ from playwright.sync_api import Browser, BrowserContext, Page
 from tests.support.browsing import chromium, wait_for_life
 from tests.support.running import Program, program
 from uso.config import CONFIGS
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker of a test run has them all: each would start the servers and the Chromium below for itself."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 @pytest.fixture(scope="package")

@@ -9,7 +9,7 @@ from tests.support.browsing import EXAMPLES, FAST, PATIENCE_MS, fill_number, gen
 from tests.support.running import Program
 from tests.support.scripted import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser"), needs_chromium]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 SCREENS = [(1440, 789), (1366, 657), (390, 844)]
 

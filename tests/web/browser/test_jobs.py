@@ -22,7 +22,7 @@ from tests.support.browsing import (
 from tests.support.running import LONG, Program, program
 from uso import output
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser"), needs_chromium]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 def test_progress_is_shown_and_stop_stops(visit: Any, server: Program) -> None:

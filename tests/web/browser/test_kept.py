@@ -17,7 +17,7 @@ from uso.web.access.identity import Asker
 from uso.web.store import history
 from uso.web.store.recovery import open_ledger
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser"), needs_chromium]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 TILES = "#gallery [data-picture]"
 SCREENS = [(1440, 789), (1366, 657), (390, 844)]

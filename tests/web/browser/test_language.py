@@ -11,7 +11,7 @@ from tests.support.running import Program
 from tests.web.browser.test_layout import faults
 from uso.web.page.texts import TIPS
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser"), needs_chromium]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 ENGLISH = re.compile(r"[A-Za-z]{2,}(?:[ ,.]+[A-Za-z]{2,})+")
 """Two English words or more, one after another."""

@@ -20,7 +20,7 @@ from tests.support.browsing import (
 )
 from tests.support.running import Program
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser"), needs_chromium]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])

@@ -24,7 +24,7 @@ from tests.support.running import Program
 from uso import output
 from uso.web.page.texts import EXAMPLES_FOLDER
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser"), needs_chromium]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 def test_upload_generate_download_and_read_back(

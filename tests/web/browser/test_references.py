@@ -14,7 +14,7 @@ from tests.support.running import Program
 from tests.web.browser.test_fields import SCREENS
 from uso.web.page.texts import EXAMPLES_FOLDER
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser"), needs_chromium]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 FOX, CAT = EXAMPLES_FOLDER / "drawn" / "fox.png", EXAMPLES_FOLDER / "cat.jpg"
 

@@ -22,7 +22,7 @@ from tests.support.browsing import (
 from tests.support.running import Program, free_port, program
 from tests.support.scripted import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser"), needs_chromium]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 LAYOUT_KEPT = 6
 """The example with a content image, a style image and no prompt."""

@@ -21,7 +21,7 @@ from tests.support.browsing import (
 from tests.support.running import program
 from uso import output
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser"), needs_chromium]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 def said(page: Page, words: str) -> None:
