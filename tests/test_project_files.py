@@ -305,7 +305,6 @@ def test_ci_runs_the_documented_command() -> None:
 
 @pytest.mark.xdist_group("together")
 def test_groups_of_tests_stay_together(request: pytest.FixtureRequest) -> None:
-    """Catches a pytest whose node ids pytest-xdist cannot change (9.2, with 3.8): without a word, every worker then starts
-    the servers of every group."""
+    """Catches a pytest whose node ids pytest-xdist cannot change (9.2): every worker would start every server."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         assert request.node.nodeid.endswith("@together")

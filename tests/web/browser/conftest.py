@@ -14,10 +14,11 @@ from uso.config import CONFIGS
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker of a test run has them all: each would start the servers and the Chromium below for itself."""
+    """Two workers of a test run have them all: each worker starts the servers and the Chromium below for itself."""
+    files = sorted({item.path for item in items if Path(__file__).parent in item.path.parents})
     for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("browser"))
+        if item.path in files:
+            item.add_marker(pytest.mark.xdist_group(f"browser-{files.index(item.path) % 2}"))
 
 
 @pytest.fixture(scope="package")
