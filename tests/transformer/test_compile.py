@@ -169,7 +169,7 @@ def test_compiled_blocks_agree_and_are_kept_on_disk(tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-c", SECOND_PROCESS, str(tmp_path / "kernels")],
             cwd=ROOT,
-            env=environment | {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_DEBUG_COMPILE": "1"},  # the C++ compiler's -O0
+            env=environment | {"OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             check=False,
