@@ -18,6 +18,7 @@ from uso.config import ModelConfig
 from uso.errors import ConfigError, USOError
 from uso.language import Text
 from uso.output import check_folder
+from uso.system.threads import share_processors
 from uso.terminal import run_program
 from uso.translation import load_translator
 from uso.web.gradio_import import importing_gradio
@@ -46,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
+    share_processors()
     args = parser().parse_args()
     try:
         check_system()

@@ -1,6 +1,7 @@
 """How fast each kind of weights file loads, and how much host memory that takes: `python -m tools.loading FOLDER`.
 
 FLUX's transformer at full width with one double and two single blocks, random numbers, written once into FOLDER (4 GB).
+`bf16+lora` is the bf16 file with a LoRA of USO's layout folded in.
 Each load runs in a fresh process, the kinds in turn, twice; the faster one counts. Memory is anonymous memory at its
 peak beside what stays in the end: mapped files are not counted.
 """
@@ -14,9 +15,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from uso.system.threads import share_processors
+
 CHANGES = {"num_layers": 1, "num_single_layers": 2}
 
-KINDS = ("bf16", "fp8", "fp8-scaled", "Q8_0", "Q4_K")
+LORA = "bf16+lora"
+
+KINDS = ("bf16", LORA, "fp8", "fp8-scaled", "Q8_0", "Q4_K")
+
+RANK = 128
+"""Of USO's LoRA."""
 
 
 def main() -> int:
@@ -25,7 +33,7 @@ def main() -> int:
     parser.add_argument("--kind", choices=KINDS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.kind:
-        print(json.dumps(measure(file_of(args.folder, args.kind))))
+        print(json.dumps(measure(args.folder, args.kind)))
         return 0
     args.folder.mkdir(parents=True, exist_ok=True)
     write(args.folder)
@@ -38,7 +46,7 @@ def main() -> int:
     for kind in KINDS:
         size, values = file_of(args.folder, kind).stat().st_size, best[kind]
         print(
-            f"{kind:<10} {size / 1e9:5.2f} GB  {values['seconds']:6.2f} s, "
+            f"{kind:<10} {size / 1e9:5.2f} GB  {values['seconds']:6.2f} s ({values['cpu_seconds']:.2f} CPU s), "
             f"{values['seconds'] / best['bf16']['seconds']:.2f} x bf16; "
             f"peak {values['peak_gib']:.2f} GiB, {values['peak_gib'] / values['kept_gib']:.2f} x what stays"
         )
@@ -46,7 +54,12 @@ def main() -> int:
 
 
 def file_of(folder: Path, kind: str) -> Path:
+    kind = "bf16" if kind == LORA else kind
     return folder / (f"flux-{kind}.gguf" if kind.startswith("Q") else f"flux-{kind}.safetensors")
+
+
+def lora_of(folder: Path) -> Path:
+    return folder / "dit_lora.safetensors"
 
 
 def architecture() -> dict[str, object]:
@@ -95,9 +108,23 @@ def write(folder: Path) -> None:
     for kind, make in makers.items():
         if not file_of(folder, kind).is_file():
             save_file(stored(make), file_of(folder, kind))
+    if not lora_of(folder).is_file():
+        draw.manual_seed(1)
+        save_file({name: numbers(shape) for name, shape in _lora_shapes(shapes).items()}, lora_of(folder))
     for kind in ("Q8_0", "Q4_K"):
         if not file_of(folder, kind).is_file():
             _write_gguf(file_of(folder, kind), kind, shapes)
+
+
+def _lora_shapes(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    from uso.weights.formats.layouts import lora_modules, lora_target
+
+    found: dict[str, tuple[int, ...]] = {}
+    for module in lora_modules(CHANGES["num_layers"], CHANGES["num_single_layers"]):
+        rows, columns = shapes[target := lora_target(module)]
+        rows = 3 * columns if target.endswith("linear1.weight") else rows
+        found |= {f"{module}.down.weight": (RANK, columns), f"{module}.up.weight": (rows, RANK)}
+    return found
 
 
 def _write_gguf(path: Path, kind: str, shapes: dict[str, tuple[int, ...]]) -> None:
@@ -124,8 +151,10 @@ def _write_gguf(path: Path, kind: str, shapes: dict[str, tuple[int, ...]]) -> No
     writer.close()
 
 
-def measure(path: Path) -> dict[str, float]:
+def measure(folder: Path, kind: str) -> dict[str, float]:
     """Seconds of a load in bfloat16, and GiB of anonymous memory at its peak and at its end, beside what was there."""
+    path, lora = file_of(folder, kind), [lora_of(folder)] if kind == LORA else None
+    share_processors()
     import torch
 
     from uso.weights.checkpoints import load_transformer
@@ -138,15 +167,15 @@ def measure(path: Path) -> dict[str, float]:
 
     thread = threading.Thread(target=watch)
     thread.start()
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     try:
-        model = load_transformer(architecture(), [path], dtype=torch.bfloat16)
-        seconds = time.perf_counter() - began
+        model = load_transformer(architecture(), [path], lora=lora, dtype=torch.bfloat16)
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     finally:
         done.set()
         thread.join()
     kept = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    return {"seconds": seconds, "peak_gib": (peak[0] - before) / 2**30, "kept_gib": kept / 2**30}
+    return {"seconds": seconds, "cpu_seconds": cpu, "peak_gib": (peak[0] - before) / 2**30, "kept_gib": kept / 2**30}
 
 
 def _anonymous() -> int:

@@ -10,7 +10,7 @@ from uso.config import load_model_config
 from uso.request import GenerationRequest, GenerationResult
 from uso.web.access.identity import Asker
 from uso.web.jobs.job import Job, Picture
-from uso.web.jobs.worker import save_picture
+from uso.web.jobs.saving import save_picture
 from uso.web.store.ledger import Ledger
 
 

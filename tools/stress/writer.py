@@ -16,7 +16,7 @@ from uso.references import ReferenceImage
 from uso.request import GenerationRequest, GenerationResult
 from uso.web.access.identity import Asker
 from uso.web.jobs.job import Job
-from uso.web.jobs.worker import save_picture
+from uso.web.jobs.saving import save_picture
 from uso.web.store.deletion import delete
 from uso.web.store.recovery import open_ledger
 

@@ -4,6 +4,7 @@ exchange.py            which parts are exchanged, and how the stock transformer 
 context_embedder.py    text and style projections: the context that the transformer reads
 modulation.py          modulation rows, computed once per request
 attention.py           style strengths as a bias; queries and keys normalised and rotated in one pass
+eager.py               blocks that are not compiled, in fewer passes over memory
 compile.py             attention backends and compiled blocks
 int8.py fp8.py         blocks in reduced precision, for `--speed fast`
 operators.py           custom operators behind them, with a plain PyTorch form

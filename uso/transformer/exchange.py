@@ -2,7 +2,8 @@
 
 Text projection, modulation layers, rotary tables and the references' input projection depend on the request, not on the
 latents. `ExchangedTransformer` takes them out of diffusers' `FluxTransformer2DModel`, whose own `forward` then runs on
-their results. `stock` puts everything back for saving, training and comparison. No network arithmetic is rewritten.
+their results. `stock` puts everything back for saving, training and comparison. Network arithmetic is rewritten in one
+place only: `eager.py`, for blocks that are not compiled.
 """
 
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from torch import nn
 
 from uso.transformer.attention import biased_attention
 from uso.transformer.context_embedder import ContextEmbedder
+from uso.transformer.eager import EagerBlocks
 from uso.transformer.modulation import Modulation
 
 
@@ -57,6 +59,7 @@ class ExchangedTransformer:
         self.positions = GivenPositions()
         self.picture_embedder = PictureEmbedder(transformer.x_embedder)
         self.modulation = Modulation(transformer)
+        self.eager: EagerBlocks | None = None
         self._exchange()
 
     def _exchange(self) -> None:
@@ -65,6 +68,13 @@ class ExchangedTransformer:
         self.transformer.pos_embed = self.positions
         self.transformer.x_embedder = self.picture_embedder
         self.modulation.take_out()
+        if self.eager is not None:
+            self.eager.put_in()
+
+    def run_eagerly(self) -> None:
+        """From now on, run the blocks in fewer passes over memory. For blocks that are not compiled."""
+        self.eager = EagerBlocks(self.transformer)
+        self.eager.put_in()
 
     @contextmanager
     def stock(self) -> Iterator[Any]:
@@ -74,6 +84,8 @@ class ExchangedTransformer:
         self.transformer.pos_embed = self.position_embedding
         self.transformer.x_embedder = self.picture_embedder.projection
         self.modulation.put_back()
+        if self.eager is not None:
+            self.eager.take_out()
         try:
             yield self.transformer
         finally:
@@ -89,7 +101,8 @@ class ExchangedTransformer:
         row: torch.Tensor,
         attention_bias: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The transformer's output for all picture and reference tokens: [B, tokens, 64].
+        """The transformer's output for the picture's tokens, and for some or all of the references' behind them:
+        [B, tokens, 64].
 
         Outside inference mode, gradients flow back through it.
 
@@ -107,6 +120,8 @@ class ExchangedTransformer:
             self.modulation.hold_row(row)
         else:
             self.modulation.set_row(row)
+        if self.eager is not None:
+            self.eager.begin(positions, context.shape[1], tokens.shape[1])
         no_ids = tokens.new_empty(0, 3)
         with biased_attention(self.transformer, attention_bias) as attention:
             output: torch.Tensor = self.transformer(
@@ -121,4 +136,6 @@ class ExchangedTransformer:
             )[0]
         self.positions.tables = None
         self.picture_embedder.references = None
+        if self.eager is not None:
+            self.eager.angles = None
         return output

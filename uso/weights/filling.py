@@ -1,7 +1,9 @@
 """A component's tensors in files, and a module on the meta device filled with them: streamed, strict, LoRAs folded.
 
 Each parameter is read, folded, cast and placed by itself, so the host never holds more than the final weights and one
-tensor. Nothing is filled in: a missing, surplus, misshapen or truncated tensor stops the load.
+tensor. LoRAs are folded a few rows at a time, in memory that is used again: fresh memory for each product costs as much
+time as the product. Where they are folded does not depend on the memory plan. Nothing is filled in: a missing, surplus,
+misshapen or truncated tensor stops the load.
 """
 
 import logging
@@ -18,7 +20,7 @@ from uso.weights.formats.headers import check_finished, read_headers
 from uso.weights.formats.kinds import Content, find
 from uso.weights.formats.layouts import Part, gguf_t5_name, source_shapes
 from uso.weights.formats.loras import AddedLora
-from uso.weights.formats.patches import Patches, total_change
+from uso.weights.formats.patches import Patches, RowsInto, total_change
 from uso.weights.formats.tensor_files import HOST, TensorFiles, check_shapes
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,9 @@ AddedLoras = Sequence[AddedLora]
 OnTensor = Callable[[int], None]
 """Called with the size in bytes of each parameter after it is placed."""
 
+
+FOLDED_ROWS = {"cpu": 256}
+"""Rows of a matrix that are folded at once: on a processor as many as its caches hold."""
 
 COARSE = ("fp8", "Q2", "Q3", "Q4", "nf4")
 """Kinds that lose what can be seen: said in one line when such a file is loaded."""
@@ -82,12 +87,13 @@ def fill(
     shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
     names_of = _tied_names(module)
     parts = {name: part_of(name) for name in shapes}
+    scratch = Scratch()
     check_shapes(files, source_shapes(parts, shapes))
     for name, shape in shapes.items():
         part = parts[name]
         start = sum(shapes[other][0] for other in part.fused[: part.index])
         stop = start + shape[0] if part.fused else files.shapes[part.source][0]
-        tensor = _read(files, part, start, stop, dtype, total_change(patches, name))
+        tensor = _read(files, part, start, stop, dtype, total_change(patches, name), scratch)
         where = device(name) if callable(device) else device
         placed = nn.Parameter(tensor.reshape(shape).to(where), requires_grad=False)
         for tied in names_of[name]:
@@ -101,7 +107,13 @@ def fill(
 
 
 def _read(
-    files: TensorFiles, part: Part, start: int, stop: int, dtype: torch.dtype, change: torch.Tensor | None
+    files: TensorFiles,
+    part: Part,
+    start: int,
+    stop: int,
+    dtype: torch.dtype,
+    change: RowsInto | None,
+    scratch: "Scratch",
 ) -> torch.Tensor:
     """One parameter in its final dtype, LoRAs folded in float32, in memory of its own."""
     stored = files.rows(part.source, start, stop) if part.fused else files.whole(part.source)
@@ -114,13 +126,41 @@ def _read(
         )
     if part.swap_halves:
         stored = torch.cat(stored.chunk(2)[::-1])
-    if change is not None:
-        if not _finite(change):
-            raise CheckpointError(
-                f"The LoRAs make {part.source} NaN or infinite: a file is damaged, or its strength too high."
-            )
-        return change.add_(stored.float().reshape(change.shape)).to(dtype)
-    return stored.to(dtype, copy=True)
+    if change is None:
+        return stored.to(dtype, copy=True)
+    folded = torch.empty(stored.shape, dtype=dtype, device=stored.device)
+    if not fold(stored.flatten(1), change, folded.flatten(1), scratch):
+        raise CheckpointError(
+            f"The LoRAs make {part.source} NaN or infinite: a file is damaged, or its strength too high."
+        )
+    return folded
+
+
+class Scratch:
+    """Memory for intermediate results, used again and again; it grows to the largest."""
+
+    def __init__(self) -> None:
+        self._numbers = torch.empty(0)
+
+    def matrix(self, rows: int, columns: int, device: torch.device) -> torch.Tensor:
+        """[rows, columns], float32, with what was left there."""
+        if self._numbers.numel() < rows * columns or self._numbers.device != device:
+            self._numbers = torch.empty(rows * columns, device=device)
+        return self._numbers[: rows * columns].view(rows, columns)
+
+
+def fold(stored: torch.Tensor, change: RowsInto, into: torch.Tensor, scratch: Scratch) -> bool:
+    """Write `stored + change`, summed in float32, over another matrix; False if the change is not finite."""
+    rows, columns = stored.shape
+    step = FOLDED_ROWS.get(stored.device.type, rows)
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        some = scratch.matrix(stop - start, columns, stored.device)
+        change(start, stop, some)
+        if not _finite(some):
+            return False
+        into[start:stop] = some.add_(stored[start:stop])
+    return True
 
 
 def _finite(numbers: torch.Tensor) -> bool:

@@ -24,6 +24,7 @@ from uso.memory.residency import Residency
 from uso.memory.sizes import check_host, check_whole
 from uso.pipeline.pipeline import USOPipeline
 from uso.transformer.compile import cache_folder, choose_attention, choose_compile, compile_blocks
+from uso.transformer.eager import DEVICES as EAGER_DEVICES
 from uso.transformer.fp8 import fp8_blocks, prefers_fp8
 from uso.transformer.int8 import can_quantize, quantize_blocks
 from uso.weights.assembly import VAE_DTYPE, Loader, OnProgress, PlaceOf, everything_on
@@ -155,6 +156,8 @@ def tune(
     compiled = choose_compile(compile, device, cache_folder())
     if compiled:
         compile_blocks(transformer, cache_folder())
+    elif speed == "exact" and device.type in EAGER_DEVICES:
+        pipeline.exchanged.run_eagerly()
     return record | {"compiled": compiled, "attention": choose_attention(transformer, device, alone)}
 
 

@@ -50,7 +50,7 @@ def soon(seconds: float) -> float:
         ({"state": "cancelled", "error": "The server is shutting down."}, "Stopped. The server is shutting down."),
         ({"state": "done"}, "Done."),
         (
-            {"state": "running", "stage": "denoise", "step": 9, "num_steps": 25, "num_images": 4, "pictures": ("one",)},
+            {"state": "running", "stage": "denoise", "step": 9, "num_steps": 25, "num_images": 4, "making": 2},
             "Picture 2 of 4. Step 9 of 25",
         ),
         ({"state": "done", "num_images": 2, "pictures": ("one", "two")}, "Done. 2 pictures."),

@@ -187,20 +187,22 @@ def test_a_preview_that_fails_costs_nothing_but_itself(run: Any, request_for: An
     assert states(job) == ["done"]
 
 
+@pytest.mark.parametrize("step", ["_job_made", "_job_over"])
 def test_a_worker_outlives_what_nobody_expected(
-    run: Any, request_for: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    run: Any, request_for: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
 ) -> None:
-    """Catches a thread that dies between two jobs, while the server says that it is ready."""
+    """Catches a thread that dies between two jobs, the worker's or the one that saves, while the server says that it is
+    ready; and a job that never ends."""
     monkeypatch.setattr(worker_module.time, "sleep", lambda seconds: None)
-    job_over, calls = JobQueue._job_over, []
+    whole, calls = getattr(JobQueue, step), []
 
     def fails_once(queue: JobQueue, job: Job) -> None:
         calls.append(job)
-        job_over(queue, job)
+        whole(queue, job)
         if len(calls) == 1:
             raise RuntimeError("planted")
 
-    monkeypatch.setattr(JobQueue, "_job_over", fails_once)
+    monkeypatch.setattr(JobQueue, step, fails_once)
     queue = run(Script())
     jobs = [submit(queue, request_for(name), ANN) for name in "ab"]
     until(lambda: all(job.status.over for job in jobs))
@@ -227,20 +229,20 @@ def test_a_worker_that_dies_is_a_fault_that_is_told(
     run: Any, request_for: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Catches a server without a living worker that says it is ready, and jobs that wait for it for ever."""
-    job_over = JobQueue._job_over
+    job_made = JobQueue._job_made
 
     def dies(queue: JobQueue, job: Job) -> None:
-        job_over(queue, job)
+        job_made(queue, job)
         raise SystemExit(3)
 
-    monkeypatch.setattr(JobQueue, "_job_over", dies)
+    monkeypatch.setattr(JobQueue, "_job_made", dies)
     script = Script(free=False)
     queue = run(script)
     first = submit(queue, request_for("a"), ANN)
     until(lambda: first.status.state == "running")
     second = submit(queue, request_for("b"), ANN)
     script.steps.release(100)
-    until(lambda: second.status.over)
+    until(lambda: first.status.over and second.status.over)
     assert states(first, second) == ["done", "failed"]
     assert queue.status.state == "failed" and queue.status.workers_ready == 0
     assert queue.status.error == second.status.error == "Worker 0 has ended. Start the server again."

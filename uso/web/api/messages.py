@@ -50,8 +50,8 @@ def _running(status: JobStatus) -> str:
     denoising = status.stage == "denoise"
     step = Text("Step {} of {}", status.step, status.num_steps)
     words: str = step if denoising else _STAGES.get(status.stage, status.stage)
-    if status.num_images > 1 and (status.pictures or status.stage != "condition"):
-        words = Text("Picture {} of {}. {}", len(status.pictures) + 1, status.num_images, words)
+    if status.num_images > 1 and (status.making > 1 or status.stage != "condition"):
+        words = Text("Picture {} of {}. {}", status.making, status.num_images, words)
     if not status.seconds_left:  # unknown before the first step is measured, zero once it takes longer than expected
         return words if denoising else Text("{} ...", words)
     return Text("{}, about {} left", words, duration(status.seconds_left))

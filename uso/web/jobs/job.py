@@ -123,6 +123,8 @@ class JobStatus:
     """`running`: `condition`, `denoise` or `decode`."""
     step: int = 0
     num_steps: int = 0
+    making: int = 1
+    """`running`: the number of the picture that is being made. The one before it may not be saved yet."""
     ends_at: float | None = None
     """`running`: when it is expected to end, by `time.monotonic()`; None until a step has been measured."""
     preview: bytes | None = None
@@ -175,6 +177,7 @@ class Job:
     timings: dict[str, float] = field(default_factory=dict)
     """Seconds by stage, summed over its pictures."""
     step_seconds: list[float] = field(default_factory=list)
+    _changing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
         self.status = replace(self.status, num_images=self.request.num_images)
@@ -209,7 +212,12 @@ class Job:
         return sum(len(image.data) for image in (*self.request.content_images, *self.request.style_images))
 
     def reach(self, **changes: Any) -> None:
-        self.status = replace(self.status, **changes)
+        with self._changing:  # its worker reports steps while a picture's file is reported
+            self.status = replace(self.status, **changes)
+
+    def add_picture(self, picture: Picture, notes: Sequence[str]) -> None:
+        with self._changing:
+            self.status = replace(self.status, pictures=(*self.status.pictures, picture), notes=(*self.notes, *notes))
 
     def end_unstarted(self, state: State, error: str) -> None:
         """End a job that was never run."""

@@ -80,6 +80,8 @@ class JobQueue:
         self._places: set[Place] = set()
         """Held for requests that are admitted and not queued yet."""
         self._running: list[Job] = []
+        self._saving: list[Job] = []
+        """Their worker is free again, but their last picture is still on its way to the disk."""
         self._jobs = JobIndex()
         self.followers = Followers(
             settings.orphan_grace if settings.orphans == "cancel" else None,
@@ -122,14 +124,14 @@ class JobQueue:
 
     @property
     def busy(self) -> bool:
-        """Whether a job is running."""
-        return bool(self._running)
+        """Whether a job is running, or its pictures are being saved."""
+        return bool(self._running or self._saving)
 
     def start(self) -> None:
         self._began = time.monotonic()
         self.followers.start()
         for worker in self.workers:
-            worker.start(self._next_job, self._job_over)
+            worker.start(self._next_job, self._job_made, self._job_over)
 
     def admit(self, asker: Asker, image_bytes: int = 0, num_images: int = 1) -> Place:
         """Reserve a place for a request, before its images are read. Its pictures count for the rate limit.
@@ -282,7 +284,7 @@ class JobQueue:
                 thread.join(max(0.0, end - time.monotonic()))
         return len(loaded) == len(self.workers) and not any(thread.is_alive() for thread in loaded)
 
-    # Called by the workers, in their threads.
+    # Called by the workers, in their threads; `_job_over` in the thread that saves.
 
     def _next_job(self, worker: int) -> Job | Errand | None:
         """Wait for the next job or errand, by turns; None when the server shuts down."""
@@ -308,13 +310,22 @@ class JobQueue:
             self._forecast()
             return job
 
-    def _job_over(self, job: Job) -> None:
+    def _job_made(self, job: Job) -> None:
+        """Its worker has nothing more to do for it."""
         with self._changed:
             self._running.remove(job)
+            self._saving.append(job)
             job.ended_at = time.monotonic()
             self._queued.finished(job.person)
             self._forecast()
-        self._finish(job)
+
+    def _job_over(self, job: Job) -> None:
+        """What it made is saved."""
+        try:
+            self._finish(job)
+        finally:
+            with self._changed:
+                self._saving.remove(job)
 
     def _worker_changed(self) -> None:
         """A worker has come further with its model or its job, or has failed."""

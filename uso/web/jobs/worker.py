@@ -1,7 +1,8 @@
 """One worker: loads a model in a thread of its own, then runs one job at a time.
 
 It imports no torch itself (`load` brings the model) and does not choose its jobs. Others read its results in the job's
-status. A finished picture is on the disk, and in the records, before its job's status names it.
+status. A finished picture is on the disk, and in the records, before its job's status names it. Pictures are saved in a
+thread beside it (`saving.py`): the next picture, or the next job, does not wait for the disk.
 """
 
 import io
@@ -9,7 +10,6 @@ import logging
 import sqlite3
 import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -17,13 +17,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from uso import output
 from uso.errors import DeviceError, USOError
 from uso.language import Text, joined, text_of
 from uso.request import GenerationResult, Progress
 from uso.system.packages import import_problem
-from uso.web.jobs.job import Errand, Job, Load, Picture, Pipeline, Records, ServerStatus, digest
+from uso.web.jobs.job import Errand, Job, Load, Pipeline, Records, ServerStatus
 from uso.web.jobs.safety import Safety
+from uso.web.jobs.saving import OnJob, Outcome, Saving, sentence
 from uso.web.jobs.time_estimate import TimeEstimate
 
 logger = logging.getLogger(__name__)
@@ -64,26 +64,27 @@ class Worker:
         self.thread: threading.Thread
         """Once started."""
         self._load = load
-        self._output_folder = output_folder
+        self._saved_to = output_folder
         self._records = records
         self._safety = safety
         self._time_estimate = time_estimate
         self._on_change = on_change
         self._last: Progress | None = None
 
-    def start(self, next_job: Callable[[int], Job | Errand | None], job_over: Callable[[Job], None]) -> None:
-        """In a thread, load the model, then run jobs until there are no more.
+    def start(self, next_job: Callable[[int], Job | Errand | None], job_made: OnJob, job_over: OnJob) -> None:
+        """In a thread, load the model, then run jobs until there are no more. The thread ends when all is saved.
 
         Args:
             next_job: waits for a job or errand for the worker of this number; returns None when the server shuts down.
-            job_over: called with each job that was run.
+            job_made: called with each job that was run, when the worker is free again.
+            job_over: called with each of them after that, when what it made is saved.
         """
         self.thread = threading.Thread(
-            target=self._work, args=(next_job, job_over), name=f"worker-{self.number}", daemon=True
+            target=self._work, args=(next_job, job_made, job_over), name=f"worker-{self.number}", daemon=True
         )
         self.thread.start()
 
-    def _work(self, next_job: Callable[[int], Job | Errand | None], job_over: Callable[[Job], None]) -> None:
+    def _work(self, next_job: Callable[[int], Job | Errand | None], job_made: OnJob, job_over: OnJob) -> None:
         """The thread. However it ends before the server does, its status says so, and so does the log."""
         try:
             pipeline = self._loaded()
@@ -93,14 +94,25 @@ class Worker:
             logger.error("The model could not be loaded: %s", problem or error, exc_info=not expected)
             self._report(state="failed", error=Text("The model could not be loaded. {}", problem or sentence(error)))
             return
+        saving = Saving(self._saved_to, self._records, self._safety, f"saving-{self.number}", self._report_end)
         try:
-            self._serve(pipeline, next_job, job_over)
+            self._serve(pipeline, saving, next_job, job_made, job_over)
         except BaseException as error:
-            logger.critical("Worker %d has ended and takes no more jobs.", self.number, exc_info=error)
-            self._report(state="failed", error=Text("Worker {} has ended. Start the server again.", self.number))
+            self._report_end(error)
+        finally:
+            saving.end()
+
+    def _report_end(self, error: BaseException) -> None:
+        logger.critical("Worker %d has ended and takes no more jobs.", self.number, exc_info=error)
+        self._report(state="failed", error=Text("Worker {} has ended. Start the server again.", self.number))
 
     def _serve(
-        self, pipeline: Pipeline, next_job: Callable[[int], Job | Errand | None], job_over: Callable[[Job], None]
+        self,
+        pipeline: Pipeline,
+        saving: Saving,
+        next_job: Callable[[int], Job | Errand | None],
+        job_made: OnJob,
+        job_over: OnJob,
     ) -> None:
         while self.status.state == "ready":
             try:
@@ -110,10 +122,14 @@ class Worker:
                 if isinstance(job, Errand):
                     job.run(pipeline)
                     continue
+                outcome = Outcome()
                 try:
-                    self._run(pipeline, job)
+                    self._run(pipeline, saving, job, outcome)
                 finally:
-                    job_over(job)
+                    try:
+                        job_made(job)
+                    finally:
+                        saving.close(job, outcome, job_over)
             except Exception:  # without its thread the worker would look ready and take no jobs
                 logger.exception("Worker %d goes on after an unexpected error.", self.number)
                 time.sleep(1.0)
@@ -136,26 +152,23 @@ class Worker:
 
     # One job.
 
-    def _run(self, pipeline: Pipeline, job: Job) -> None:
-        wanted, self._last = job.request.num_images, None
+    def _run(self, pipeline: Pipeline, saving: Saving, job: Job, outcome: Outcome) -> None:
+        self._last = None
         # In a thread of its own: a slow disk must not hold up the job.
         threading.Thread(target=self._record_start, args=(job,), name="record", daemon=True).start()
         try:
             with closing(pipeline.stream(job.request)) as events:
                 for event in events:
                     if isinstance(event, GenerationResult):
-                        self._keep(event, job)
+                        self._made(event, job)
+                        outcome.made += 1
+                        saving.keep(event, job, outcome)
                     else:
                         self._note(pipeline, event, job)
-                    if job.stop.is_set() and len(job.status.pictures) < wanted:
+                    if outcome.error or (job.stop.is_set() and outcome.made < job.request.num_images):
                         break
-            if len(job.status.pictures) == wanted:
-                job.reach(state="done", preview=None)
-            else:
-                job.reach(state="cancelled", error=job.stop_reason)  # its preview is all that there is of it
         except BaseException as error:  # SystemExit of a library too: it is this job's failure, not the worker's
-            logger.exception("Job %s failed.", job.name)
-            job.reach(state="failed", preview=None, error=sentence(error, job.name))
+            outcome.error = outcome.error or error
             if isinstance(error, DeviceError):  # a dead device fails at once: it would take, and fail, every queued job
                 self._report(state="failed", error=text_of(error))
 
@@ -167,7 +180,12 @@ class Worker:
 
     def _note(self, pipeline: Pipeline, event: Progress, job: Job) -> None:
         """Report a pipeline's progress in the job's status."""
-        changes: dict[str, Any] = {"stage": event.stage, "step": event.step, "num_steps": event.num_steps}
+        changes: dict[str, Any] = {
+            "stage": event.stage,
+            "step": event.step,
+            "num_steps": event.num_steps,
+            "making": event.image_index + 1,
+        }
         if event.stage == "denoise":
             self._measure(event, job)
             every = -(-event.num_steps // PREVIEWS)
@@ -212,25 +230,14 @@ class Worker:
             return None
         return buffer.getvalue()
 
-    def _keep(self, result: GenerationResult, job: Job) -> None:
-        """Save a finished picture and record it, then name it in the job's status."""
-        self._safety.check_picture(result.request.prompt, result.image)
+    def _made(self, result: GenerationResult, job: Job) -> None:
+        """Note what a picture took, and that the next one begins."""
         self._last = None
-        picture = save_picture(job, result, self._output_folder)
-        try:
-            self._records.keep(job, picture, result.image)
-        except sqlite3.Error:
-            logger.exception("Picture %s is saved, but could not be entered into the ledger.", picture.path.name)
         for stage, seconds in result.timings.items():
             job.timings[stage] = job.timings.get(stage, 0.0) + seconds
         self._learn(result, job)
-        job.reach(
-            pictures=(*job.status.pictures, picture),
-            notes=(*job.notes, *result.notes),
-            stage="denoise",
-            step=0,
-            preview=None,
-        )
+        if job.status.making < job.request.num_images:
+            job.reach(stage="denoise", step=0, preview=None, making=job.status.making + 1)
 
     def _learn(self, result: GenerationResult, job: Job) -> None:
         if not job.step_seconds:
@@ -245,26 +252,6 @@ class Worker:
         )
 
 
-def save_picture(job: Job, result: GenerationResult, folder: Path) -> Picture:
-    """Save a picture so that its job can be found from it, should the server end at this moment.
-
-    Raises:
-        OutputError: it cannot be saved.
-    """
-    typed = {"typed_prompt": job.typed_prompt} if job.typed_prompt else {}
-    path = output.save(result, folder, extra={"job": digest(job.id), **typed})
-    request = result.request
-    return Picture(
-        id=uuid.uuid4().hex,
-        path=path,
-        width=request.width,
-        height=request.height,
-        seed=request.seed,
-        num_inference_steps=request.num_inference_steps,
-        seconds=sum(result.timings.values()),
-    )
-
-
 def status_of(workers: Sequence[Worker]) -> ServerStatus:
     """One status for all workers: ready if one is ready, failed if all have failed."""
     statuses = [worker.status for worker in workers]
@@ -273,13 +260,3 @@ def status_of(workers: Sequence[Worker]) -> ServerStatus:
     first = (ready or sorted(coming, key=lambda status: -status.share) or statuses)[0]
     errors = dict.fromkeys(status.error for status in statuses if status.error)
     return replace(first, error=joined(*errors), workers=len(statuses), workers_ready=len(ready))
-
-
-def sentence(error: BaseException, job: str = "") -> str:
-    """What people read about an error; the log has the traceback."""
-    if isinstance(error, USOError):
-        return text_of(error)
-    kind = type(error).__name__
-    if not job:
-        return Text("Something unexpected happened ({}); the server's log says more.", kind)
-    return Text("Something unexpected happened ({}); the server's log says more under {}.", kind, job)

@@ -222,7 +222,7 @@ def _line_of(*parts: str) -> Text:
 def _share(status: JobStatus) -> float:
     """Of all its pictures."""
     one = status.step / max(status.num_steps, 1) if status.stage == "denoise" else float(status.stage == "decode")
-    return (len(status.pictures) + one) / status.num_images
+    return (status.making - 1 + one) / status.num_images
 
 
 def _line(text: str, share: float | None = None, quiet: bool = False) -> str:

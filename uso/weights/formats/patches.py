@@ -1,6 +1,6 @@
-"""Changes of weights: what LoRAs add to matrices, in float32. Nothing is rounded here."""
+"""Changes of weights: what LoRAs add to matrices, in float32, a few rows at a time. Nothing is rounded here."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,22 +12,26 @@ from uso.weights.formats.tensor_files import TensorFiles, check_shapes
 Shapes = Mapping[str, tuple[int, ...]]
 
 
+RowsInto = Callable[[int, int, torch.Tensor], None]
+"""Writes rows [start, stop) of a change over a float32 matrix of so many rows."""
+
+
 class Change(Protocol):
     """What is added to a matrix."""
 
     @property
     def shape(self) -> tuple[int, int]: ...
 
-    def rows(self, start: int, stop: int) -> torch.Tensor:
-        """Rows [start, stop) of it, float32."""
+    def rows(self) -> RowsInto:
+        """Reads the files; gives what writes its rows."""
         ...
 
 
 class Patches(Protocol):
     """Gives the change of a component's parameters."""
 
-    def change(self, name: str) -> torch.Tensor | None:
-        """What is added to a parameter: float32 in the parameter's own order, None where nothing is."""
+    def rows(self, name: str) -> RowsInto | None:
+        """What is added to a parameter, in the parameter's own order; None where nothing is."""
         ...
 
 
@@ -44,9 +48,14 @@ class LowRank:
     def shape(self) -> tuple[int, int]:
         return _rows(self.files.shapes[self.up]), _columns(self.files.shapes[self.down])
 
-    def rows(self, start: int, stop: int) -> torch.Tensor:
-        up = self.files.rows(self.up, start, stop).float().flatten(1)
-        return self.scale * (up @ self.files.whole(self.down).float().flatten(1))
+    def rows(self) -> RowsInto:
+        down = self.files.whole(self.down).float().flatten(1)
+
+        def write(start: int, stop: int, into: torch.Tensor) -> None:
+            up = self.files.rows(self.up, start, stop).float().flatten(1)
+            torch.mm(up, down, out=into).mul_(self.scale)
+
+        return write
 
 
 @dataclass(frozen=True)
@@ -63,8 +72,15 @@ class Kronecker:
         one, other = self._shape(self.first), self._shape(self.second)
         return one[0] * other[0], one[1] * other[1]
 
-    def rows(self, start: int, stop: int) -> torch.Tensor:
-        return self.scale * torch.kron(self._matrix(self.first), self._matrix(self.second))[start:stop]
+    def rows(self) -> RowsInto:
+        first, second = self._matrix(self.first), self._matrix(self.second)
+
+        def write(start: int, stop: int, into: torch.Tensor) -> None:
+            upper, lower = start // len(second), -(-stop // len(second))  # the rows of the first that reach in here
+            product = torch.kron(first[upper:lower], second)
+            torch.mul(product[start - upper * len(second) :][: stop - start], self.scale, out=into)
+
+        return write
 
     def _shape(self, names: tuple[str, ...]) -> tuple[int, int]:
         return _rows(self.files.shapes[names[0]]), _columns(self.files.shapes[names[-1]])
@@ -93,19 +109,17 @@ class FluxPatches:
         self._by_source = by_source
         self._by_name = by_name
 
-    def change(self, name: str) -> torch.Tensor | None:
+    def rows(self, name: str) -> RowsInto | None:
         part = flux_part(name)
-        rows = self._shapes[name][0]
+        count = self._shapes[name][0]
         start = sum(self._shapes[other][0] for other in part.fused[: part.index])
-        found: torch.Tensor | None = None
+        found: list[RowsInto] = []
         fused = self._by_source.get(part.source)
         if fused is not None and start < fused.shape[0]:
-            found = fused.rows(start, start + rows)
-            if part.swap_halves:
-                found = torch.cat(found.chunk(2)[::-1])
+            found.append(_swapped(fused.rows(), count) if part.swap_halves else _moved(fused.rows(), start))
         if (own := self._by_name.get(name)) is not None:
-            found = own.rows(0, rows) if found is None else found + own.rows(0, rows)
-        return found
+            found.append(own.rows())
+        return _summed(found)
 
 
 @dataclass(frozen=True)
@@ -114,19 +128,44 @@ class NamedPatches:
 
     by_name: Mapping[str, Change]
 
-    def change(self, name: str) -> torch.Tensor | None:
+    def rows(self, name: str) -> RowsInto | None:
         found = self.by_name.get(name)
-        return None if found is None else found.rows(*(0, found.shape[0]))
+        return None if found is None else found.rows()
 
 
-def total_change(patches: Iterable[Patches], name: str) -> torch.Tensor | None:
+def total_change(patches: Iterable[Patches], name: str) -> RowsInto | None:
     """The sum of what several files add to a parameter; None where none of them adds anything."""
-    total: torch.Tensor | None = None
-    for each in patches:
-        found = each.change(name)
-        if found is not None:
-            total = found if total is None else total.add_(found)
-    return total
+    return _summed([found for each in patches if (found := each.rows(name)) is not None])
+
+
+def _summed(parts: list[RowsInto]) -> RowsInto | None:
+    if len(parts) < 2:
+        return parts[0] if parts else None
+
+    def write(start: int, stop: int, into: torch.Tensor) -> None:
+        parts[0](start, stop, into)
+        for part in parts[1:]:
+            part(start, stop, other := torch.empty_like(into))
+            into.add_(other)
+
+    return write
+
+
+def _moved(rows: RowsInto, offset: int) -> RowsInto:
+    """Those that begin at row `offset`."""
+    return lambda start, stop, into: rows(start + offset, stop + offset, into)
+
+
+def _swapped(rows: RowsInto, count: int) -> RowsInto:
+    """`count` rows, the second half before the first."""
+    half = count // 2
+
+    def write(start: int, stop: int, into: torch.Tensor) -> None:
+        for first, last, offset in ((start, min(stop, half), half), (max(start, half), stop, -half)):
+            if first < last:
+                rows(first + offset, last + offset, into[first - start : last - start])
+
+    return write
 
 
 def parameter_shapes(module: Any) -> dict[str, tuple[int, ...]]:
