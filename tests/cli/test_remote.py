@@ -155,7 +155,7 @@ def test_ctrl_c_stops_the_job_on_the_server(
 
     def interrupt() -> None:
         def found() -> bool:
-            jobs = [job for job in server.queue._open.values() if job.request.prompt == "ours"]
+            jobs = [job for job in server.queue._jobs.open() if job.request.prompt == "ours"]
             ours.extend(job.id for job in jobs if job.status.state == state)
             return bool(ours)
 

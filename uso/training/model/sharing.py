@@ -10,7 +10,7 @@ import os
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
@@ -19,10 +19,6 @@ from torch import nn
 
 from uso.errors import USOError
 from uso.pipeline.pipeline import USOPipeline
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 ALIGNMENT = 64
 """Bytes; tensors begin at multiples of it, as torch's own do."""
@@ -104,12 +100,12 @@ class _Mover(pickle.Pickler):
         if place is None:
             place = _Place(self.size, tuple(value.shape), value.dtype, isinstance(value, nn.Parameter))
             self._places[id(value)] = place
-            self._write(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+            self._write(memoryview(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
             value.data = torch.empty(0, dtype=value.dtype)
         return place
 
-    def _write(self, data: "NDArray[np.uint8]") -> None:
-        rest, at = memoryview(data), self.size
+    def _write(self, rest: memoryview) -> None:
+        at = self.size
         while rest:
             written = os.pwrite(self._descriptor, rest, at)  # 2 GiB at most
             rest, at = rest[written:], at + written
@@ -125,7 +121,9 @@ class _Mapper(pickle.Unpickler):
     def __init__(self, moved: _Moved) -> None:
         super().__init__(io.BytesIO(moved.pickled))
         path = f"/proc/{moved.process}/fd/{moved.descriptor}"
-        self._storage = torch.UntypedStorage.from_file(path, shared=False, nbytes=moved.size)  # not shared: own changes
+        self._storage: Any = torch.UntypedStorage.from_file(
+            path, shared=False, nbytes=moved.size
+        )  # not shared: own changes
         self._tensors: dict[int, torch.Tensor] = {}
 
     def persistent_load(self, place: _Place) -> torch.Tensor:
