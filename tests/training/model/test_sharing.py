@@ -40,7 +40,7 @@ try:
 except ConfigError as error:
     print(process.process_index, error, flush=True)
 pipeline = load_once(load, process)
-weights = pipeline.transformer.x_embedder.weight
+weights = pipeline.transformer.proj_out.weight
 weights += process.process_index  # its own from here on
 process.wait_for_everyone()
 print(process.process_index, f"{weights.sum().item() - process.process_index * weights.numel():.4f}", flush=True)
@@ -96,7 +96,7 @@ def test_the_first_process_loads_for_all(tmp_path: Path, demo_pipeline: Any) -> 
         "0 There is no such model.",
         "1 There is no such model.",
     }
-    total = demo_pipeline.transformer.x_embedder.weight.sum().item()
+    total = demo_pipeline.transformer.proj_out.weight.sum().item()
     sums = dict(re.findall(r"^(\d) (-?\d+\.\d+)$", done.stdout, re.MULTILINE))
     assert {process: float(value) for process, value in sums.items()} == {
         "0": pytest.approx(total, abs=0.02),
