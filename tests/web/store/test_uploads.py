@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,19 @@ def test_its_size_is_all_files(tmp_path: Path) -> None:
     put(tmp_path / "part", 7)
     put(tmp_path / "a" / "b" / "image.png", 5)
     assert size_of(tmp_path) == 12
+
+
+def test_folders_that_go_meanwhile_are_passed_over(tmp_path: Path) -> None:
+    """Catches a size, or a sweep, that fails because somebody deletes a picture at that moment."""
+    folders = [tmp_path / str(number) for number in range(300)]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "copy.png").write_bytes(b"12")
+    deleting = threading.Thread(target=lambda: [shutil.rmtree(folder) for folder in folders])
+    deleting.start()
+    while deleting.is_alive():
+        assert size_of(tmp_path) % 2 == 0
+    assert size_of(tmp_path) == 0
 
 
 def test_too_much_goes_oldest_first_but_nothing_that_is_in_use(tmp_path: Path) -> None:

@@ -5,10 +5,8 @@ owner, so what a browser sends never becomes a path: it is compared with what li
 """
 
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from uso.errors import RequestError
@@ -17,6 +15,7 @@ from uso.references import SavedStyle
 from uso.styles import StyleEntry, StyleFolder
 from uso.web.settings import ServerSettings
 from uso.web.store.ledger import FOLDER
+from uso.web.store.uploads import size_of
 
 STYLES = "styles"
 
@@ -130,13 +129,4 @@ class Shelves:
             free = shutil.disk_usage(self._settings.output).free
         except OSError:
             return False  # writing tells what is wrong
-        return free - more < self._settings.min_free_gb * 10**9 or _bytes(self._folder) + more > MAX_BYTES
-
-
-def _bytes(folder: Path) -> int:
-    """Of all files in a folder, as far as they are still there."""
-    total = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):
-            total += path.stat().st_size
-    return total
+        return free - more < self._settings.min_free_gb * 10**9 or size_of(self._folder) + more > MAX_BYTES

@@ -111,10 +111,10 @@ def sweep(folder: Path, now: float | None = None, most: int = MAX_BYTES) -> int:
 def _files(folder: Path) -> list[tuple[float, int, Path]]:
     """(last change, bytes, path) of every file in a folder."""
     files = []
-    for path in folder.rglob("*"):
-        with suppress(OSError):  # just removed
-            about = path.lstat()
-            if not path.is_dir():
+    for parent, _, names in os.walk(folder):  # unlike a glob, it passes over folders that were just removed
+        for name in names:
+            with suppress(OSError):  # just removed
+                about = (path := Path(parent, name)).lstat()
                 files.append((max(about.st_mtime, about.st_ctime), about.st_size, path))
     return files
 
