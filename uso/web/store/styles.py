@@ -79,7 +79,7 @@ class Shelves:
             ImageError: its file cannot be used.
         """
         shelf = self._own(owner)
-        if _bytes(shelf.path) + len(style.data) > MAX_SHELF_BYTES:
+        if size_of(shelf.path) + len(style.data) > MAX_SHELF_BYTES:
             raise RequestError(Text("Your styles take {} MB already. Delete some first.", MAX_SHELF_BYTES >> 20))
         if self._full(len(style.data)):
             raise RequestError(Text("The server has no room for more styles. Tell the one who runs it."))
