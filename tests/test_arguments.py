@@ -13,6 +13,10 @@ def parser() -> Parser:
     verb.add_argument("--speed", choices=("exact", "fast"))
     verb.add_argument("--width", type=int)
     verbs.add_parser("models")
+    words = verbs.add_parser("train")
+    words.add_argument("config")
+    words.add_argument("overrides", nargs="*")
+    words.add_argument("--dry-run", action="store_true")
     return made
 
 
@@ -28,6 +32,8 @@ def parser() -> Parser:
         ("generate --width x", "invalid int value: 'x'"),
         ("", "required"),
         ("generate --pro x", "There is no --pro."),
+        ("train stage1 --dryrun a=1", "uso train: There is no --dryrun. Did you mean --dry-run?"),
+        ("train --dry-run", "the following arguments are required: config"),
     ],
 )
 def test_it_says_what_was_meant(argv: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,3 +45,10 @@ def test_it_says_what_was_meant(argv: str, says: str, capsys: pytest.CaptureFixt
 
 def test_what_is_right_is_parsed() -> None:
     assert parser().parse_args(["generate", "--prompt", "models", "--speed", "fast"]).prompt == "models"
+
+
+@pytest.mark.parametrize("argv", ["stage1 a=1 b=2 --dry-run", "stage1 --dry-run a=1 b=2", "--dry-run stage1 a=1 b=2"])
+def test_words_may_stand_behind_a_flag(argv: str) -> None:
+    """Catches `train stage1 --dry-run data.rows=FILE`, refused for its last word."""
+    found = parser().parse_args(["train", *argv.split()])
+    assert (found.config, found.overrides, found.dry_run) == ("stage1", ["a=1", "b=2"], True)

@@ -11,10 +11,23 @@ _CHOICE = re.compile(r"(?P<before>.*)invalid choice: '(?P<given>.*)' \(choose fr
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that takes no abbreviations and says what was probably meant. Its verbs' parsers do too."""
+    """An argument parser that takes no abbreviations, lets flags stand before, between and behind other words, and says
+    what was probably meant. Its verbs' parsers do too."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False} | options)
+        self._between_flags = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Python's own takes the words before the first flag for all words."""
+        words = [action for action in self._actions if not action.option_strings]
+        if not words or self._between_flags or any(action.nargs == argparse.PARSER for action in words):
+            return super().parse_known_args(args, namespace)
+        self._between_flags = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)  # calls this again
+        finally:
+            self._between_flags = False
 
     def parse_args(  # type: ignore[override]  # argparse has it in overloads
         self, args: Sequence[str] | None = None, namespace: Any = None
