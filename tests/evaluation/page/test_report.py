@@ -120,3 +120,14 @@ def test_runs_of_two_benchmarks_are_not_compared(runs: list[Path], tmp_path: Pat
 
 def test_tables_are_escaped() -> None:
     assert "&lt;i&gt;" in html.table([["a"], ["<i>"]], "T")
+
+
+def test_encoders_of_ones_own_are_told_at_the_top(runs: list[Path], written: Path, tmp_path: Path) -> None:
+    """Catches figures of other encoders that pass for those of the published ones."""
+    record = json.loads((runs[0] / SCORES).read_text())
+    del record["encoders"]["clip"]["repo"]
+    (tmp_path / SCORES).write_text(json.dumps(record))
+    for path, plain in zip(write_report([tmp_path], tmp_path), ("report.md", "report.html"), strict=True):
+        text = path.read_text()
+        assert 0 < text.index("files of one") < text.index("Subject-driven")
+        assert "Encoders from files" in text and "Encoders from files" not in (written / plain).read_text()

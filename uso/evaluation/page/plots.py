@@ -33,7 +33,7 @@ def intervals(runs: Sequence[Measured], task: str) -> str:
             colour = COLOURS[number % len(COLOURS)]
             axes.errorbar(values, places, xerr=[low, high], fmt="o", color=colour, capsize=3, label=run.name)
         axes.set_yticks(range(len(rows)), [NAMES[metric] for metric in rows])
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.5, -0.5)  # the first row on top
         axes.set_xlabel(f"{TITLES[task]}: mean over subjects, 95 % interval")
         axes.grid(axis="x", alpha=0.3)
         if len(runs) > 1:

@@ -25,6 +25,10 @@ METHOD = (
     "An empty prompt has no CLIP-T.",
     "Cells show the mean, its 95 % interval in brackets, and how many pictures of how many subjects it comes from.",
 )
+OWN_ENCODERS = (
+    "Encoders from files of one's own: {names}. Unless they hold the published weights, nothing here can be compared with "
+    "the paper or with other reports; the fingerprints are below."
+)
 NOT_THE_PAPERS = (
     "The paper's column is there for orientation, not as a mark to pass ({source}). Its pictures and most of its "
     "prompts are not published, so these are others, and references are smaller. It has 20 contents of 50 that show "
@@ -127,7 +131,8 @@ def _about(report: _Report, runs: Sequence[Measured]) -> None:
         count = f"{len(run.scores)} of {run.record['asked']}"
         rows.append([run.name, model, count, words])
     report.table(rows)
-    report.bullets(METHOD)
+    own = sorted({name for run in runs for name, origin in run.record["encoders"].items() if "repo" not in origin})
+    report.bullets([*METHOD, *([OWN_ENCODERS.format(names=", ".join(own))] if own else [])])
 
 
 def _task(report: _Report, runs: Sequence[Measured], task: str, bench: Bench | None) -> None:
