@@ -26,8 +26,8 @@ METHOD = (
     "Cells show the mean, its 95 % interval in brackets, and how many pictures of how many subjects it comes from.",
 )
 OWN_ENCODERS = (
-    "Encoders from files of one's own: {names}. Unless they hold the published weights, nothing here can be compared with "
-    "the paper or with other reports; the fingerprints are below."
+    "Encoders from files of one's own: {names}. Unless they hold the published weights, nothing here can be compared "
+    "with the paper or with other reports; the fingerprints are below."
 )
 NOT_THE_PAPERS = (
     "The paper's column is there for orientation, not as a mark to pass ({source}). Its pictures and most of its "
