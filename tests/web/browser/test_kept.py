@@ -85,6 +85,26 @@ def test_the_keyboard_alone_deletes_and_only_what_was_chosen(visit: Any, server:
     """Catches a picture that goes without a question or against an answer, another one that goes with it, one that is
     still shown or still on the disk, and a choice that moves to another picture with the list."""
     page = visit(server)
+    fill_number(page, "num-images", "3")
+    make_three = set(server.pictures())
+    page.fill("#prompt textarea", "three")
+    page.click("#generate")
+    expect(page.locator("#status")).to_contain_text("Done. 3 pictures.", timeout=PATIENCE_MS)
+    link = page.locator("#grid a")
+    for left in (2, 1):
+        page.locator("#grid [data-picture]").nth(left).click()
+        page.click("#delete-picture")
+        page.click("#confirm button[value=yes]")
+        expect(page.locator("#grid [data-picture]")).to_have_count(left, timeout=PATIENCE_MS)
+        if left == 2:
+            expect(link).to_have_text("Download all 2 as a zip file")
+            assert link.get_attribute("href").count(",") == 1
+    expect(link).to_be_hidden()
+    page.locator(TILES).first.click()
+    page.click("#delete-picture")
+    page.click("#confirm button[value=yes]")
+    until(lambda: set(server.pictures()) == make_three)
+    fill_number(page, "num-images", "1")
     before = set(server.pictures())
     make(page, server, "a fox", "an owl", "a rose", "a boat")
     tiles = page.locator(TILES)
@@ -125,7 +145,7 @@ def test_the_keyboard_alone_deletes_and_only_what_was_chosen(visit: Any, server:
     assert not files[3].exists() and not list(server.scratch.rglob(files[3].name))
     page.focus("#gallery-everything")
     page.keyboard.press("Enter")
-    expect(dialog).to_contain_text("Delete all your pictures for good?")
+    expect(dialog).to_contain_text("Delete all your pictures for good, those that are not listed here too?")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(page.locator("#history")).to_contain_text("None yet.", timeout=PATIENCE_MS)

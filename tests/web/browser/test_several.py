@@ -90,6 +90,8 @@ def test_several_pictures_are_opened_compared_and_downloaded(
     expect(view.locator("figcaption").first).to_have_text("Content image")
     page.wait_for_function("[...document.querySelectorAll('#compare img')].every(one => one.naturalWidth === 128)")
     shoot(page, f"before-after-{width}")
+    expect(page.locator("#content-shown")).to_be_hidden()
+    expect(page.locator("#afterwards")).not_to_contain_text("data:image")
     page.keyboard.press("Escape")
 
     with page.expect_download() as coming:

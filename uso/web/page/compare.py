@@ -11,8 +11,7 @@ import gradio as gr
 from PIL import Image
 
 from uso import output
-from uso.errors import ImageError
-from uso.images import open_image, upright_size
+from uso.images import open_image
 from uso.language import Text, tr
 from uso.request import ReferenceImage
 from uso.web.access.identity import asker_of
@@ -37,8 +36,6 @@ class Compare(NamedTuple):
     """Compare the picture that is shown with another."""
     before: gr.Button
     """Compare it with its content image."""
-    content: gr.HTML
-    """The content image, as JSON."""
 
 
 def compare_view() -> None:
@@ -65,28 +62,23 @@ def compare_buttons() -> Compare:
     return Compare(
         gr.Button(Text("Compare"), min_width=100, elem_id="compare-two"),
         gr.Button(Text("Before and after"), min_width=100, visible=False, elem_id="before-after"),
-        gr.HTML("", visible="hidden", elem_id="content-shown"),
     )
 
 
-def content_of(remembered: Remembered, saved: output.SavedPicture | None, folder: Path) -> ReferenceImage | None:
-    """The content image of a picture that keeps its layout; None for any other, and for one that is gone.
+def content_of(saved: output.SavedPicture | None, folder: Path) -> ReferenceImage | None:
+    """The content image of a picture; None if it has none or several, and if it is gone."""
+    entries = (saved.record["request"].get("content_images") or []) if saved else []
+    return stored(folder, entries[0]["sha256"]) if len(entries) == 1 else None
+
+
+def lies_over(size: tuple[int, int], remembered: Remembered, saved: output.SavedPicture) -> bool:
+    """Whether a content image of a size can lie over its picture: with the layout kept, and in about the same shape.
 
     Layouts are kept without a prompt, or in the shape of the content image.
     """
-    if saved is None:
-        return None
-    request = saved.record["request"]
-    entries = request.get("content_images") or []
-    if len(entries) != 1 or (request.get("prompt") and not request.get("keep_input_size")):
-        return None
-    found = stored(folder, entries[0]["sha256"])
-    try:
-        width, height = upright_size(found.data, entries[0]["name"]) if found else (0, 1)
-    except ImageError:
-        return None
-    shape = remembered.picture.width / remembered.picture.height
-    return found if abs(width / height / shape - 1) <= NEAR else None
+    request, picture = saved.record["request"], remembered.picture
+    moved = request.get("prompt") and not request.get("keep_input_size")
+    return not moved and abs(size[0] / size[1] * picture.height / picture.width - 1) <= NEAR
 
 
 class CompareEvents:
@@ -98,31 +90,38 @@ class CompareEvents:
     async def before(self, picture_id: Any, request: gr.Request) -> tuple[str, str]:
         """The content image of a picture: (message, JSON)."""
         found = await asyncio.to_thread(history.own, self.calls.ledger, asker_of(request).owner, picture_id)
-        url = await self.calls.read(request, self._content, found) if found else ""
+        url, over = await self.calls.read(request, self._content, found) if found else ("", False)
         if not url:
             return html.refusal(GONE), ""
-        return "", json.dumps({"id": uuid.uuid4().hex, "picture": picture_id, "url": url})  # the id: as new each time
+        # The id makes it new each time.
+        return "", json.dumps({"id": uuid.uuid4().hex, "picture": picture_id, "url": url, "over": over})
 
-    def _content(self, remembered: Remembered) -> str:
-        """A data URL, in the size of the picture; empty if there is none. Decodes the image."""
+    def _content(self, remembered: Remembered) -> tuple[str, bool]:
+        """(a data URL, in about the size of the picture; whether it can lie over it). Empty if there is none. Decodes
+        the image."""
         picture, saved = remembered.picture, history.record_of(remembered)
-        content = content_of(remembered, saved, self.calls.queue.settings.output)
-        if content is None:
-            return ""
+        content = content_of(saved, self.calls.queue.settings.output)
+        if content is None or saved is None:
+            return "", False
         image = open_image(content.data, content.name)
-        image = image.resize((picture.width, picture.height), Image.Resampling.LANCZOS)
+        over = lies_over(image.size, remembered, saved)
+        if over:
+            image = image.resize((picture.width, picture.height), Image.Resampling.LANCZOS)
+        else:
+            image.thumbnail([max(picture.width, picture.height)] * 2, Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         image.save(buffer, "WEBP", quality=90)
-        return html.webp(buffer.getvalue())
+        return html.webp(buffer.getvalue()), over
 
 
 def wire_compare(events: CompareEvents, compare: Compare, picture_id: gr.HTML, message: gr.HTML) -> None:
+    content = gr.Textbox(label="content", visible="hidden", elem_id="content-shown")  # as JSON, for the script
     compare.two.click(None, [picture_id], None, js="id => window.uso.compare(id)")
     compare.before.click(
         plain_errors(events.before),
         [picture_id],
-        [message, compare.content],
+        [message, content],
         queue=False,
         api_visibility="private",
         show_progress="hidden",
-    ).then(None, [compare.content], None, js="found => window.uso.beforeAfter(found)")
+    ).then(None, [content], None, js="found => window.uso.beforeAfter(found)")

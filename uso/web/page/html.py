@@ -78,13 +78,17 @@ def model_state(status: ServerStatus, seconds: float, device: str) -> str:
     return f'<div class="uso-state" aria-live="off"><span>{shown}</span>{bar}</div>'
 
 
-def job_state(status: JobStatus, server: ServerStatus, moved: bool = True) -> str:
+def job_state(status: JobStatus, server: ServerStatus, moved: bool = True, others: int = 0) -> str:
     """What a job is doing, with a bar while it runs.
 
     Args:
         moved: whether the position of a queued job has changed since the last call.
+        others: requests of the page behind it.
     """
     words = job_message(status, server)
+    if others:
+        more = Text("1 more request waits.") if others == 1 else Text("{} more requests wait.", others)
+        words = told(joined(words, more, between=" · "))
     if status.state == "failed":
         return refusal(words)
     if status.state == "running":
@@ -142,7 +146,7 @@ def grid(pictures: Sequence[Remembered], current: str) -> str:
         return ""
     tiles = "".join(f"<li>{_tile(one, number, len(pictures), current)}</li>" for number, one in enumerate(pictures, 1))
     every = f"{ZIP_ROUTE}?ids={','.join(one.picture.id for one in pictures)}"
-    link = tr("Download all {} as a zip file", len(pictures))
+    link = tr("Download all {} as a zip file", f'<span data-part="count">{len(pictures)}</span>')
     return (
         f'<ol class="uso-grid" aria-label="{tr("The pictures of this request")}">{tiles}</ol>'
         f'<p class="uso-tools"><a href="{every}" download>{link}</a></p>'

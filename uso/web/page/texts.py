@@ -29,6 +29,10 @@ SCRIPT_WORDS = {
     "last-seed": Text("The picture shown has the seed {seed}."),
     "before": Text("Content image"),
     "after": Text("Picture"),
+    "end-selecting": Text("Done"),
+    "hint-reuse-all": Text("Fills in everything, with the same seed: Generate then makes the same picture."),
+    "hint-remix": Text("Fills in everything, with a random seed: Generate then makes another picture."),
+    "hint-reuse-seed": Text("Fills in the seed of this picture and nothing else."),
     "lost": Text(
         "The connection to the server is lost. This page comes back by itself when the server does. "
         "What was typed and every finished picture are kept."

@@ -215,6 +215,22 @@ def test_each_request_can_be_stopped_by_itself(slow: Events, script: Script) -> 
     assert states == ["done", "cancelled", "done"]
 
 
+def test_the_last_words_are_of_the_request_that_ended_last(slow: Events, script: Script) -> None:
+    """Catches "Stopped." under the pictures of a request that was finished, because a later one had been stopped; and
+    requests that wait without a word in the bar."""
+    ids = [generate(slow, Inputs(prompt=name, num_inference_steps=2))[1] for name in "ab"]
+    until(lambda: slow.queue.find(ids[0]).status.state == "running")  # type: ignore[union-attr]
+
+    def each(live: Live) -> None:
+        if live.status is not KEEP and "1 more request waits." in live.status:
+            slow.jobs.stop_one(gr.EventData(None, {"job": ids[1]}), visitor())
+            script.steps.release(100)
+
+    told = words(watched(slow, ids[0], each=each))
+    assert any("1 more request waits." in one for one in told)
+    assert "Done." in told[-1] and "Stopped" not in told[-1]
+
+
 def test_anothers_job_can_be_neither_followed_nor_stopped(events: Events, queue: JobQueue) -> None:
     """Catches an id from a browser that is taken without a check of its owner: the ids live in the page."""
     _, job_id = generate(events, Inputs(prompt="a secret"))

@@ -155,7 +155,7 @@ class _Following:
     def _live(self, statuses: dict[Job, JobStatus], server: ServerStatus) -> Live:
         going_on = tuple(job for job, status in statuses.items() if not status.over)
         self._failed |= {job: status for job, status in statuses.items() if status.state == "failed"}
-        job = _current(going_on) or list(statuses)[-1]
+        job = _current(going_on) or max(statuses, key=lambda one: one.ended_at or 0.0)  # the one that ended last
         status = statuses[job]
         moved, self._ahead = status.ahead != self._ahead, status.ahead
         if going_on != self._open:  # the button may say "Stopping ..."
@@ -166,7 +166,7 @@ class _Following:
         return Live(
             jobs="" if not going_on and list(shown) in ([], [job]) else html.jobs(shown, server),
             preview=self._frame(status),
-            status=html.job_state(status, server, moved),
+            status=html.job_state(status, server, moved, max(0, len(going_on) - 1)),
             stop=_stop_button(bool(going_on)),
             arrived=new[-1] if new else KEEP,
         )

@@ -138,7 +138,7 @@ class PictureEvents:
             grid=self._grid(remembered),
             facts=facts(remembered),
             actions=gr.update(visible=True),
-            before=gr.update(visible=content_of(remembered, saved, self.queue.settings.output) is not None),
+            before=gr.update(visible=content_of(saved, self.queue.settings.output) is not None),
             settings=settings(saved.record) if saved else "",
             settings_frame=gr.update(visible=saved is not None),
             picture_id=picture.id,

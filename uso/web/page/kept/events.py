@@ -131,8 +131,9 @@ class GalleryEvents:
             shown = Shown(message=html.refusal(joined(said, sentence)))
         if current in gone:
             hidden = gr.update(visible=False)
+            # The browser takes deleted pictures out of the grid; others of their request stay in it.
             shown = shown._replace(
-                picture=None, grid="", facts="", actions=hidden, settings="", settings_frame=hidden, picture_id=""
+                picture=None, facts="", actions=hidden, settings="", settings_frame=hidden, picture_id=""
             )
         left = await asyncio.to_thread(history.recent, self.ledger, asker.owner, 1)
         listed = Listed() if left else await self.first(words, only, "", request)

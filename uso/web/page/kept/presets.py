@@ -112,7 +112,7 @@ class PresetEvents:
         def delete() -> Changed:
             presets.delete(self.ledger, owner, picked)
             return Changed(
-                self._list(owner, None), KEEP, html.note(Text("“{}” is deleted. Save brings it back.", picked))
+                self._list(owner, None), KEEP, html.note(Text("“{}” is deleted. The fields are as they were.", picked))
             )
 
         return await self._answer(request, delete)

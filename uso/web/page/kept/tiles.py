@@ -14,7 +14,7 @@ def confirm() -> str:
     questions = {
         "one": tr("Delete this picture for good?"),
         "many": tr("Delete {count} pictures for good?"),
-        "all": tr("Delete all your pictures for good?"),
+        "all": tr("Delete all your pictures for good, those that are not listed here too?"),
     }
     data = " ".join(f'data-{name}="{escape(text)}"' for name, text in questions.items())
     what = tr(

@@ -59,14 +59,15 @@ const close = () => {
 export const compare = (id) => {
   const tiles = [...document.querySelectorAll('#grid [data-picture]')].map((tile) => tile.dataset.picture)
   const next = tiles.length > 1 ? tiles[(tiles.indexOf(id) + 1) % tiles.length] : null
+  side(false)
   begin(picture(id), next && picture(next))
 }
 
-/** Compare a content image with its picture; nothing without one. */
+/** Compare a content image with its picture: over each other where they agree, or else side by side. */
 export const beforeAfter = (found) => {
   if (!found) return
-  const { picture: id, url } = JSON.parse(found)
-  side(false)
+  const { picture: id, url, over } = JSON.parse(found)
+  side(!over)
   begin({ url, label: say('before') }, { ...picture(id), label: say('after') })
 }
 

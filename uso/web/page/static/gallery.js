@@ -1,6 +1,8 @@
 // "Your pictures": choosing several, marks as favourites, the question before anything is deleted, more of them.
 // What is asked of the server goes through the list's own component (../kept/gallery.py).
 
+import { say } from './words.js'
+
 const ANCHORS = 5
 
 const frame = () => document.querySelector('#history')
@@ -49,7 +51,11 @@ const count = () => {
 /** Begin or end choosing several pictures. */
 export const choose = () => {
   const on = frame().classList.toggle('uso-choosing')
-  document.querySelector('#gallery-choose').setAttribute('aria-pressed', on)
+  const button = document.querySelector('#gallery-choose')
+  button.setAttribute('aria-pressed', on)
+  const words = [...button.childNodes].find((node) => node.nodeType === Node.TEXT_NODE && node.data.trim())
+  button.dataset.words ||= words.data
+  words.data = on ? say('end-selecting') : button.dataset.words
   if (!on) for (const box of boxes()) box.checked = false
   count()
 }
@@ -85,6 +91,16 @@ export const ask = (which) => {
   dialog.showModal()
 }
 
+/** The link to the pictures of a request names those that are left; a single one needs none. */
+const recount = () => {
+  const left = every('#grid [data-picture]').map((one) => one.dataset.picture)
+  const link = document.querySelector('#grid a')
+  if (!link) return
+  link.href = `pictures.zip?ids=${left.join(',')}`
+  link.querySelector('[data-part="count"]').textContent = left.length
+  link.parentElement.hidden = left.length < 2
+}
+
 /** Take deleted pictures out of every list, and keep the focus near. */
 export const gone = (element) => {
   const deleted = element.querySelector('[data-ids]')?.dataset.ids.split(' ') ?? []
@@ -93,6 +109,7 @@ export const gone = (element) => {
   const lost = document.activeElement === document.body || !document.activeElement.offsetParent
   for (const id of deleted)
     for (const one of every(`[data-picture="${CSS.escape(id)}"]`)) (one.closest('li') ?? one).remove()
+  recount()
   const left = document.querySelector(`#gallery [data-picture="${next}"]`) ?? document.querySelector('#gallery [data-picture]')
   if (lost) (left ?? document.querySelector('#prompt textarea')).focus()
   const more = document.querySelector('#gallery-more')

@@ -2,6 +2,7 @@
 // anything. Texts come from the server (../html.py); Gradio's events call `window.uso`.
 
 import './files.js'
+import './hints.js'
 import './keys.js'
 import './lost.js'
 import './refusals.js'
