@@ -27,7 +27,8 @@ def test_a_look_at_the_images_tells_size_and_trouble(events: Events, upload: Any
     request = request_from(events.config, Inputs(content_image=content, keep_input_size=True))
     assert f"The picture will be {request.width} × {request.height}; the content image is 640 × 427." in note
     assert width["interactive"] is False and height["interactive"] is False
-    assert look(content, None, None, False)[0] == ""
+    assert "640 × 427, the picture square. Keep input size gives it that shape" in look(content, None, None, False)[0]
+    assert look(upload("square.png", 300, 290), None, None, False)[0] == ""
     assert "needs a content image" in look(None, None, None, True)[0]
     whole = (uploads / "wide.png").read_bytes()
     (uploads / "wide.png").write_bytes(whole[: len(whole) // 2])

@@ -21,6 +21,9 @@ from uso.web.page.renditions import renditions
 from uso.web.page.restore import brought, entitled, restored, with_remarks
 from uso.web.page.texts import EXAMPLES
 
+ALIKE = 1.1
+"""By which factor the sides of a content image may differ that a square picture hardly squeezes."""
+
 REFERENCE_NAMES = (Text("Content Reference"), Text("Style Reference"), Text("Extra Style Reference"))
 
 
@@ -51,11 +54,11 @@ class InputEvents:
             refuse_style(reference)
             for value in (style, extra_style):
                 self.calls.check_style(uploaded(value, most))
+            size = upright_size(reference.data, reference.name, most) if reference else None
             if not keep:
-                return "", field, field
-            if reference is None:
+                return self._shape(size), field, field
+            if size is None:
                 return html.note(Text("Keep input size needs a content image.")), field, field
-            size = upright_size(reference.data, reference.name, most)
             width, height = keep_input_size(*size, *self.config.limits.kept_range)
         except RequestError as error:
             return html.note(text_of(error), bad=True), field, field
@@ -64,6 +67,14 @@ class InputEvents:
             return html.note(note), field, field
         kept = (gr.update(interactive=False, value=side) for side in (width, height))
         return html.note(note), *kept
+
+    def _shape(self, size: tuple[int, int] | None) -> str:
+        """That a square picture changes the shape of its content image, where the page offers square pictures alone."""
+        if size is None or not self.config.limits.trained_size or 1 / ALIKE < size[0] / size[1] < ALIKE:
+            return ""
+        return html.note(
+            Text("The content image is {} × {}, the picture square. Keep input size gives it that shape.", *size)
+        )
 
     async def renditions(self, content: Any, style: Any, extra_style: Any, request: gr.Request) -> Any:
         """What image fields show in place of files that browsers cannot show, such as TIFF: JSON, by path a data URL.
