@@ -150,8 +150,8 @@ def test_the_history_outlives_the_server(visit: Any, tmp_path: Path) -> None:
 def test_the_page_is_there_before_the_model_and_sigterm_ends_it_in_order(
     visit: Any, tmp_path: Path, server: Program
 ) -> None:
-    """Catches a job that is lost because it came too early, one whose page hears "Done." and cannot fetch the picture,
-    and a process that an open tab keeps alive."""
+    """Catches a job that is lost because it came too early, tokens that nobody counts then, a page that hears "Done."
+    and cannot fetch the picture, and a process that an open tab keeps alive."""
     with program(tmp_path) as early:
         early.wait_until_built()
         page = visit(early)
@@ -160,6 +160,7 @@ def test_the_page_is_there_before_the_model_and_sigterm_ends_it_in_order(
         fill_number(page, "steps", "30")
         page.click("#generate")
         wait_for_step(page, 30)
+        expect(page.locator("#tokens")).to_contain_text("of 32 tokens", timeout=PATIENCE_MS)  # typed before it was ready
         early.process.send_signal(signal.SIGTERM)
         expect(page.locator("#status")).to_contain_text("Done.", timeout=PATIENCE_MS)
         page.wait_for_function("document.querySelector('#picture img')?.naturalWidth > 0", timeout=PATIENCE_MS)

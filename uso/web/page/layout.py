@@ -74,7 +74,9 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
                 gr.HTML(static_html(html.masthead))
             with gr.Column(scale=2, min_width=320, elem_id="who"):
                 model_state = gr.HTML(
-                    static_html(lambda: JobEvents(calls).tick()[0]), elem_id="model-state", js_on_load=scripts.LIVE
+                    static_html(lambda: JobEvents(calls).tick()[0]),
+                    elem_id="model-state",
+                    js_on_load=scripts.LIVE + scripts.READY,
                 )
                 account = gr.HTML("", elem_id="account")
         gr.HTML(static_html(lambda: html.banner(config, reason)), elem_id="banner")

@@ -84,6 +84,11 @@ element.setAttribute('role', 'status')
 """
 """For the plan: asks the server what will be made of the fields, once nothing has changed for a moment."""
 
+READY = """
+watch('value', () => { if (props.value.includes('uso-dot')) window.uso?.describe?.() })
+"""
+"""For the model's state: once it is ready, it counts the tokens of what was typed before."""
+
 OPEN_LOOK = """
 watch('value', () => setTimeout(() => window.uso?.look?.(element.querySelector('dialog'))))
 """
