@@ -160,7 +160,7 @@ def test_the_page_is_there_before_the_model_and_sigterm_ends_it_in_order(
         fill_number(page, "steps", "30")
         page.click("#generate")
         wait_for_step(page, 30)
-        expect(page.locator("#tokens")).to_contain_text("of 32 tokens", timeout=PATIENCE_MS)  # typed before it was ready
+        expect(page.locator("#tokens")).to_contain_text("of 32 tokens", timeout=PATIENCE_MS)
         early.process.send_signal(signal.SIGTERM)
         expect(page.locator("#status")).to_contain_text("Done.", timeout=PATIENCE_MS)
         page.wait_for_function("document.querySelector('#picture img')?.naturalWidth > 0", timeout=PATIENCE_MS)
