@@ -166,7 +166,9 @@ def test_forecast_is_what_a_real_request_takes(
     picture: Callable[..., Image.Image],
 ) -> None:
     """A whole request on the CPU, counted while it runs: catches a trace that has drifted from the pipeline."""
-    model, config = demo
+    config = demo[1]
+    model = BUILD(config, torch.float32)
+    model.pipeline.exchanged.run_eagerly()  # as the loaded model runs
     request = GenerationRequest.create(
         config,
         content_images=[picture(160, 128)],

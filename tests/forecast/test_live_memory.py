@@ -10,7 +10,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from uso.forecast.live_memory import ALLOCATION, GPU_KERNELS, LiveMemory, fused_attention
-from uso.forecast.meta_model import META, MetaModel
+from uso.forecast.meta_model import META, MetaModel, RequestShape
 
 ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 ROWS, WIDTH, HIDDEN = 3, 100, 1000
