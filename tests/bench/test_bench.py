@@ -11,7 +11,7 @@ from uso.bench.machine import Clock, MatmulRate
 from uso.bench.measure import measure
 from uso.bench.random_model import random_pipeline
 from uso.bench.request import MODES, Request, draw_inputs
-from uso.bench.runs import Timing, outside_blocks, run_ours, run_repeat
+from uso.bench.runs import Timing, outside_blocks, run_ours, run_repeat, run_turns
 from uso.config import load_memory_plan, load_model_config
 from uso.errors import ConfigError
 from uso.memory.residency import Residency
@@ -69,6 +69,27 @@ def test_time_outside_the_blocks_is_less_than_a_step(pipeline: USOPipeline) -> N
     assert not pipeline.transformer.transformer_blocks[0]._forward_hooks
 
 
+def test_both_kinds_of_blocks_take_turns_on_the_same_picture(pipeline: USOPipeline) -> None:
+    """Catches a turn that runs the other's blocks, and blocks that are left as diffusers' own."""
+    request = Request("content+style", 128, 128, 64, 3, 4.0)
+    inputs = draw_inputs(pipeline, request)
+    seen: list[bool] = []
+    velocity = pipeline.velocity
+
+    def watched(*values: Any) -> torch.Tensor:
+        seen.append("forward" in vars(pipeline.transformer.transformer_blocks[0]))
+        return velocity(*values)
+
+    pipeline.exchanged.run_eagerly()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "velocity", watched)
+        turns = run_turns(pipeline, request, inputs)
+    assert sorted(seen) == [False] * 3 + [True] * 3 and seen[:4] == [False, True, True, False]
+    assert len(turns.ours) == len(turns.theirs) == len(turns.ours_cpu) == 2
+    assert 0 < turns.difference < 1e-6
+    assert pipeline.exchanged.eager is not None
+
+
 def test_repeat_is_another_picture_and_encodes_nothing(pipeline: USOPipeline) -> None:
     """Catches a repeat that pays for what was encoded before, or that takes the same seed."""
     request = Request("content+style", 128, 128, 64, 2, 4.0)
@@ -108,7 +129,7 @@ def arguments(**changed: Any) -> argparse.Namespace:
     values = {
         "model": "flux-dev", "device": "cpu", "dtype": "auto", "memory": "auto", "speed": None, "compile": "off",
         "mode": "content+style", "size": 128, "content_size": 64, "steps": 2, "warm_up": 0, "baseline": False,
-        "cap_gib": None, "real_weights": False, "weights": None, "add_lora": None,
+        "cap_gib": None, "real_weights": False, "weights": None, "add_lora": None, "own_blocks": False,
     }  # fmt: skip
     return argparse.Namespace(**values | changed)
 
@@ -164,6 +185,8 @@ def test_plans_and_levels_are_run_side_by_side_on_the_same_numbers(monkeypatch: 
         ({"memory": "cpu,9gb"}, "9gb"),
         ({"cap_gib": "7"}, "no CUDA device"),
         ({"memory": "8gb", "baseline": True}, "Use full"),
+        ({"own_blocks": True, "compile": "on"}, "Add --compile off"),
+        ({"own_blocks": True, "speed": "exact,fast"}, "Add --compile off"),
         ({"size": 250}, "^--size is 250; it must be a multiple of 16.$"),
         ({"size": 0}, "^--size is 0; 16 or more is allowed.$"),
         ({"content_size": 15}, "^--content-size is 15; 16 or more is allowed.$"),

@@ -77,6 +77,19 @@ class ExchangedTransformer:
         self.eager.put_in()
 
     @contextmanager
+    def own_blocks(self) -> Iterator[None]:
+        """While inside, blocks that are not compiled run with the forward of diffusers' classes."""
+        eager, self.eager = self.eager, None
+        if eager is not None:
+            eager.take_out()
+        try:
+            yield
+        finally:
+            self.eager = eager
+            if eager is not None:
+                eager.put_in()
+
+    @contextmanager
     def stock(self) -> Iterator[Any]:
         """While inside, the transformer is complete and stock."""
         self.transformer.context_embedder = self.text_projection
