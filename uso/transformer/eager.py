@@ -4,13 +4,12 @@ diffusers writes every intermediate result to memory and reads it again. A compi
 not compiled, `EagerBlocks` takes the place of their `forward`:
 
 - positions turn queries and keys as one complex product, in place;
-- a modulated norm is one layer norm whose weights are the modulation row;
 - GELU writes to the buffer that the single blocks' last projection reads;
-- gates and residuals are applied in place;
+- modulation, gates and residuals are applied in place;
 - the last single block computes the picture's rows alone, since nothing reads the others behind its attention.
 
-Layers, attention and the order of sums are diffusers' own. On a processor all but the norm is bit for bit the same; the
-norm differs in the last bit. With gradients the blocks' own `forward` runs.
+Layers, attention and the order of sums are diffusers' own: on a processor the numbers are bit for bit the same. With
+gradients the blocks' own `forward` runs.
 """
 
 from collections.abc import Callable
@@ -193,8 +192,6 @@ def turned(values: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
 
 def modulated(norm: nn.LayerNorm, tokens: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     """`norm(tokens) * (1 + scale) + shift`: [B, tokens, hidden]; scale and shift [B, hidden]."""
-    if tokens.shape[0] == 1:
-        return nn.functional.layer_norm(tokens, norm.normalized_shape, 1 + scale[0], shift[0], norm.eps)
     normed: torch.Tensor = norm(tokens)
     return normed.mul_(1 + scale[:, None]).add_(shift[:, None])
 
