@@ -64,6 +64,10 @@ class EagerBlocks:
         self.angles = torch.complex(cosines[:, ::2], sines[:, ::2]).unsqueeze(1)
         self.last_rows = read_rows(len(cosines), context, picture)
 
+    def end(self) -> None:
+        """Forget what `begin` set."""
+        self.angles = None
+
     def _double(self, block: Any, **inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         if torch.is_grad_enabled():
             return _stock(block, inputs)
