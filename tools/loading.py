@@ -34,10 +34,11 @@ def main() -> int:
     parser.add_argument("--only", choices=KINDS, help="one kind of file")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another checkout of this program")
     parser.add_argument("--rounds", type=int, default=2, metavar="N", help="loads of each (2)")
+    parser.add_argument("--device", default="cpu", help="where numbers are dequantised, folded and kept (cpu)")
     parser.add_argument("--kind", choices=KINDS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.kind:
-        print(json.dumps(measure(args.folder, args.kind)))
+        print(json.dumps(measure(args.folder, args.kind, args.device)))
         return 0
     args.folder.mkdir(parents=True, exist_ok=True)
     write(args.folder)
@@ -47,7 +48,7 @@ def main() -> int:
     for _ in range(args.rounds):
         for kind in kinds:
             for checkout in checkouts:
-                found = _loaded(checkout, args.folder, kind)
+                found = _loaded(checkout, args.folder, kind, args.device)
                 best[checkout, kind] = min(best.get((checkout, kind), found), found, key=lambda each: each["seconds"])
     for (checkout, kind), values in best.items():
         where = f"  {checkout}" if args.against else ""
@@ -59,9 +60,10 @@ def main() -> int:
     return 0
 
 
-def _loaded(checkout: Path, folder: Path, kind: str) -> dict[str, float]:
+def _loaded(checkout: Path, folder: Path, kind: str, device: str) -> dict[str, float]:
     """What a fresh process measures, with the program of a checkout. Waiting threads sleep, as the program has it."""
-    command = [sys.executable, str(Path(__file__).resolve()), str(folder.resolve()), "--kind", kind]
+    script = str(Path(__file__).resolve())
+    command = [sys.executable, script, str(folder.resolve()), "--kind", kind, "--device", device]
     environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ | {"PYTHONPATH": str(checkout.resolve())}
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=checkout, env=environment)
     measured: dict[str, float] = json.loads(done.stdout)
@@ -166,13 +168,14 @@ def _write_gguf(path: Path, kind: str, shapes: dict[str, tuple[int, ...]]) -> No
     writer.close()
 
 
-def measure(folder: Path, kind: str) -> dict[str, float]:
+def measure(folder: Path, kind: str, device: str) -> dict[str, float]:
     """Seconds of a load in bfloat16, and GiB of anonymous memory at its peak and at its end, beside what was there."""
     path, lora = file_of(folder, kind), [lora_of(folder)] if kind == LORA else None
     import torch
 
     from uso.weights.checkpoints import load_transformer
 
+    torch.zeros(1, device=device)  # a GPU's start does not count
     before, peak, done = _anonymous(), [0], threading.Event()
 
     def watch() -> None:
@@ -183,7 +186,10 @@ def measure(folder: Path, kind: str) -> dict[str, float]:
     thread.start()
     began, cpu = time.perf_counter(), time.process_time()
     try:
-        model = load_transformer(architecture(), [path], lora=lora, dtype=torch.bfloat16)
+        where = torch.device(device)
+        model = load_transformer(architecture(), [path], lora=lora, dtype=torch.bfloat16, device=where, work=where)
+        if where.type == "cuda":
+            torch.cuda.synchronize(where)
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     finally:
         done.set()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from uso.bench.baseline import UnfoldedLora, run_baseline, unfolded
+from uso.bench.first import first_pictures
 from uso.bench.machine import Clock, MatmulRate
 from uso.bench.measure import measure
 from uso.bench.random_model import random_pipeline
@@ -130,6 +131,7 @@ def arguments(**changed: Any) -> argparse.Namespace:
         "model": "flux-dev", "device": "cpu", "dtype": "auto", "memory": "auto", "speed": None, "compile": "off",
         "mode": "content+style", "size": 128, "content_size": 64, "steps": 2, "warm_up": 0, "baseline": False,
         "cap_gib": None, "real_weights": False, "weights": None, "add_lora": None, "own_blocks": False,
+        "first_pictures": 0,
     }  # fmt: skip
     return argparse.Namespace(**values | changed)
 
@@ -197,6 +199,19 @@ def test_plans_and_levels_are_run_side_by_side_on_the_same_numbers(monkeypatch: 
 def test_flags_that_do_not_go_together_are_refused_before_anything_is_drawn(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         next(measure(arguments(**wrong)))
+
+
+def test_the_first_pictures_are_timed_one_by_one() -> None:
+    """Catches a first picture whose time is lost in a warm-up. (On a processor nothing is compiled.)"""
+    lines = list(first_pictures(arguments(first_pictures=3, compile="auto", dtype="float32"), SMALLER))
+    assert [(line["picture"], line["compiled"]) for line in lines] == [(1, False), (2, False), (3, False)]
+    assert all(line["seconds"] > 0 for line in lines)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"real_weights": True}, {"memory": "8gb"}, {"speed": "fast"}])
+def test_the_first_pictures_need_a_card_and_random_weights(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="^--first-pictures"):
+        next(first_pictures(arguments(first_pictures=1, **wrong)))
 
 
 @pytest.mark.parametrize("named", [{"weights": ["folder"]}, {"add_lora": ["lora.safetensors"]}])
