@@ -103,7 +103,8 @@ def test_gradients_run_through_the_blocks_own_forward() -> None:
         leaf = tokens.clone().requires_grad_(True)
         made.run(leaf, **given).square().mean().backward()
         gradients.append(leaf.grad)
-    assert gradients[0] is not None and torch.equal(*gradients)
+    first, second = gradients
+    assert first is not None and second is not None and torch.equal(first, second)
 
 
 def test_the_stock_transformer_comes_back() -> None:

@@ -126,10 +126,11 @@ def largest_size_that_fits(
         guess = (low + high) // 2
         if guesses < MAX_GUESSES:
             guesses += 1
-            known = [(_area(sizes[index]), model.activations(sizes[index])) for index in (low, high)]
+            ends = sizes[low], sizes[high]
+            known = model.activations(ends[0]), model.activations(ends[1])
 
-            def likely(index: int, known: Any = known) -> bool:
-                needs = _between(*known, _area(sizes[index]))
+            def likely(index: int, ends: Any = ends, known: Any = known) -> bool:
+                needs = _between(ends, known, sizes[index])
                 return _forecast(model, config, plan, sizes[index], needs, budget).fits
 
             between = range(low + 1, high)
@@ -152,14 +153,13 @@ def _smaller_sizes(config: ModelConfig, shape: RequestShape) -> list[RequestShap
     return [size for size in sizes if min(size.height, size.width) >= floor]
 
 
-def _area(shape: RequestShape) -> int:
-    return shape.height * shape.width
-
-
-def _between(low: tuple[int, Activations], high: tuple[int, Activations], area: int) -> Activations:
-    """What a picture of an area between two known ones takes, if all of it grows with the area."""
-    share = (area - low[0]) / (high[0] - low[0])
-    values = {name: (getattr(low[1], name), getattr(high[1], name)) for name in STAGES}
+def _between(
+    ends: tuple[RequestShape, RequestShape], known: tuple[Activations, Activations], shape: RequestShape
+) -> Activations:
+    """What a picture takes whose area is between those of two known ones, if all of it grows with the area."""
+    small, large, area = (each.height * each.width for each in (*ends, shape))
+    share = (area - small) / (large - small)
+    values = {name: (getattr(known[0], name), getattr(known[1], name)) for name in STAGES}
     return Activations(**{name: round(least + share * (most - least)) for name, (least, most) in values.items()})
 
 

@@ -71,11 +71,13 @@ class EagerBlocks:
     def _double(self, block: Any, **inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         if torch.is_grad_enabled():
             return _stock(block, inputs)
+        assert self.angles is not None, "`begin` was not called"
         return double_block(block, angles=self.angles, **inputs)
 
     def _single(self, block: Any, last: bool, **inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         if torch.is_grad_enabled():
             return _stock(block, inputs)
+        assert self.angles is not None, "`begin` was not called"
         return single_block(block, angles=self.angles, rows=self.last_rows if last else None, **inputs)
 
 
