@@ -91,6 +91,15 @@ def test_every_shape_is_compiled_once(made: ExchangedTransformer) -> None:
     assert calls == {"eager": 2 * BLOCKS, "compiled": 2 * 2 + 2 * BLOCKS}
 
 
+def test_a_picture_with_style_strengths_waits(made: ExchangedTransformer) -> None:
+    """Its blocks have another attention meanwhile. Catches code that is compiled for the wrong one."""
+    calls = watched(behind_of(made))
+    made.begin_picture(12, 7, biased=True)
+    assert made.mode == {"compiled": True}
+    step(made)
+    assert calls == {"compiled": BLOCKS} and behind_of(made)._thread is None
+
+
 def test_a_compiler_that_fails_is_told_once_and_costs_no_picture(caplog: pytest.LogCaptureFixture) -> None:
     """Catches a thread that dies in silence, and a compiler that is tried again for every picture."""
 

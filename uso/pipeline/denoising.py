@@ -92,7 +92,7 @@ class Denoising(Conditions):
         latents = pack(noise).to(self.work_device, torch.float32)
         references = 0 if conditioning.references is None else conditioning.references.shape[1]
         biased = conditioning.attention_bias is not None
-        self.exchanged.begin_picture(*latents.shape[:2], references, conditioning.context.shape[1], biased)
+        self.exchanged.begin_picture(*latents.shape[:2], references, conditioning.context.shape[1], biased=biased)
         for index, (sigma, following) in enumerate(pairwise(sigmas.tolist())):
             with torch.inference_mode():
                 velocity = self.velocity(conditioning, latents, table[index])

@@ -47,13 +47,14 @@ class BlocksCompiledBehind:
         self._thread: threading.Thread | None = None
         self._failed = False
 
-    def begin_picture(self, shape: Hashable) -> None:
+    def begin_picture(self, shape: Hashable, waits: bool) -> None:
         """Decide how all steps of the next picture run.
 
         Args:
             shape: all that graphs depend on.
+            waits: it runs compiled, even if it has to wait for the compiler.
         """
-        self.compiled = shape in self._ready
+        self.compiled = waits or shape in self._ready
         self._kept = {}
         working = self._thread is not None and self._thread.is_alive()
         self._wanted = None if self.compiled or self._failed or working else shape

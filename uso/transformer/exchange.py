@@ -89,10 +89,15 @@ class ExchangedTransformer:
         self.eager = BlocksCompiledBehind(self.transformer, folder, backend)
         self.eager.put_in()
 
-    def begin_picture(self, *shape: Hashable) -> None:
-        """Call it before a picture's first step, with all that compiled code depends on."""
+    def begin_picture(self, *shape: Hashable, biased: bool = False) -> None:
+        """Call it before a picture's first step, with all that compiled code depends on.
+
+        Args:
+            biased: the picture has an attention bias. While it runs, its blocks have another attention backend, which a
+                thread beside it would not know.
+        """
         if isinstance(self.eager, BlocksCompiledBehind):
-            self.eager.begin_picture(shape)
+            self.eager.begin_picture(shape, waits=biased)
 
     @property
     def mode(self) -> dict[str, bool]:
