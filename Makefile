@@ -13,7 +13,7 @@ WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); [ $$n -ge 4 ] && echo 4 || e
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-all all-tests lint style types format examples stress-load stress-kill stress-hostile stress-start clean
+.PHONY: help install run test test-all all-tests lint style types format examples stress-load stress-kill stress-hostile stress-start stress-neighbours clean
 
 help:
 	@echo "make run         the page at http://127.0.0.1:7860 (flags: ARGS=\"...\")"
@@ -23,7 +23,7 @@ help:
 	@echo "make lint        linters and types only"
 	@echo "make format      format the code and apply the linter's safe fixes"
 	@echo "make examples    write assets/examples and the README's strip again"
-	@echo "make stress-load, stress-kill, stress-hostile, stress-start"
+	@echo "make stress-load, stress-kill, stress-hostile, stress-start, stress-neighbours"
 	@echo "                 a server under load, kill and attack, for minutes each (see docs/memory-and-speed.md)"
 	@echo "make clean       remove the environment and caches (never outputs/)"
 
@@ -73,6 +73,9 @@ stress-hostile: $(VENV)/ready-dev
 
 stress-start: $(VENV)/ready-dev
 	$(VENV)/bin/python -m tools.stress.start $(ARGS)
+
+stress-neighbours: $(VENV)/ready-dev
+	$(VENV)/bin/python -m tools.stress.neighbours $(ARGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -155,7 +155,7 @@ def load(
     """
     from uso.weights.loading import load_pipeline
 
-    options = load_options(args) | {"device": device, "alone": alone, "why": why}
+    options = load_options(args) | {"device": device, "alone": alone, "behind": True, "why": why}
     pipeline = load_pipeline(config, **options, on_progress=on_progress)
     on_progress("Fitting the preview", 1.0)
     pipeline.fit_preview()

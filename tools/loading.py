@@ -1,13 +1,14 @@
 """How fast each kind of weights file loads, and how much host memory that takes: `python -m tools.loading FOLDER`.
 
 FLUX's transformer at full width with one double and two single blocks, random numbers, written once into FOLDER (4 GB).
-`bf16+lora` is the bf16 file with a LoRA of USO's layout folded in.
-Each load runs in a fresh process, the kinds in turn, twice; the faster one counts. Memory is anonymous memory at its
-peak beside what stays in the end: mapped files are not counted.
+`bf16+lora` is the bf16 file with a LoRA of USO's layout folded in. Each load runs in a fresh process, the kinds in
+turn, twice; the faster one counts. `--against CHECKOUT` loads with another checkout of this program as well, in turns.
+Memory is anonymous memory at its peak beside what stays in the end: mapped files are not counted.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from uso.system.threads import share_processors
+HERE = Path(__file__).resolve().parent.parent
 
 CHANGES = {"num_layers": 1, "num_single_layers": 2}
 
@@ -30,27 +31,43 @@ RANK = 128
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", choices=KINDS, help="one kind of file")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another checkout of this program")
+    parser.add_argument("--rounds", type=int, default=2, metavar="N", help="loads of each (2)")
+    parser.add_argument("--device", default="cpu", help="where numbers are dequantised, folded and kept (cpu)")
     parser.add_argument("--kind", choices=KINDS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.kind:
-        print(json.dumps(measure(args.folder, args.kind)))
+        print(json.dumps(measure(args.folder, args.kind, args.device)))
         return 0
     args.folder.mkdir(parents=True, exist_ok=True)
     write(args.folder)
-    best: dict[str, dict[str, float]] = {}
-    for _ in range(2):
-        for kind in KINDS:
-            command = [sys.executable, "-m", "tools.loading", str(args.folder), "--kind", kind]
-            found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-            best[kind] = min(best.get(kind, found), found, key=lambda each: float(each["seconds"]))
-    for kind in KINDS:
-        size, values = file_of(args.folder, kind).stat().st_size, best[kind]
+    kinds = [args.only] if args.only else KINDS
+    checkouts = [HERE] + ([args.against] if args.against else [])
+    best: dict[tuple[Path, str], dict[str, float]] = {}
+    for _ in range(args.rounds):
+        for kind in kinds:
+            for checkout in checkouts:
+                found = _loaded(checkout, args.folder, kind, args.device)
+                best[checkout, kind] = min(best.get((checkout, kind), found), found, key=lambda each: each["seconds"])
+    for (checkout, kind), values in best.items():
+        where = f"  {checkout}" if args.against else ""
         print(
-            f"{kind:<10} {size / 1e9:5.2f} GB  {values['seconds']:6.2f} s ({values['cpu_seconds']:.2f} CPU s), "
-            f"{values['seconds'] / best['bf16']['seconds']:.2f} x bf16; "
-            f"peak {values['peak_gib']:.2f} GiB, {values['peak_gib'] / values['kept_gib']:.2f} x what stays"
+            f"{kind:<10} {file_of(args.folder, kind).stat().st_size / 1e9:5.2f} GB  {values['seconds']:6.2f} s, "
+            f"{values['cpu_seconds']:.2f} CPU s; peak {values['peak_gib']:.2f} GiB, "
+            f"{values['peak_gib'] / values['kept_gib']:.2f} x what stays{where}"
         )
     return 0
+
+
+def _loaded(checkout: Path, folder: Path, kind: str, device: str) -> dict[str, float]:
+    """What a fresh process measures, with the program of a checkout. Waiting threads sleep, as the program has it."""
+    script = str(Path(__file__).resolve())
+    command = [sys.executable, script, str(folder.resolve()), "--kind", kind, "--device", device]
+    environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ | {"PYTHONPATH": str(checkout.resolve())}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=checkout, env=environment)
+    measured: dict[str, float] = json.loads(done.stdout)
+    return measured
 
 
 def file_of(folder: Path, kind: str) -> Path:
@@ -151,14 +168,14 @@ def _write_gguf(path: Path, kind: str, shapes: dict[str, tuple[int, ...]]) -> No
     writer.close()
 
 
-def measure(folder: Path, kind: str) -> dict[str, float]:
+def measure(folder: Path, kind: str, device: str) -> dict[str, float]:
     """Seconds of a load in bfloat16, and GiB of anonymous memory at its peak and at its end, beside what was there."""
     path, lora = file_of(folder, kind), [lora_of(folder)] if kind == LORA else None
-    share_processors()
     import torch
 
     from uso.weights.checkpoints import load_transformer
 
+    torch.zeros(1, device=device)  # a GPU's start does not count
     before, peak, done = _anonymous(), [0], threading.Event()
 
     def watch() -> None:
@@ -169,7 +186,10 @@ def measure(folder: Path, kind: str) -> dict[str, float]:
     thread.start()
     began, cpu = time.perf_counter(), time.process_time()
     try:
-        model = load_transformer(architecture(), [path], lora=lora, dtype=torch.bfloat16)
+        where = torch.device(device)
+        model = load_transformer(architecture(), [path], lora=lora, dtype=torch.bfloat16, device=where, work=where)
+        if where.type == "cuda":
+            torch.cuda.synchronize(where)
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     finally:
         done.set()

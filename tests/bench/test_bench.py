@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from uso.bench.baseline import UnfoldedLora, run_baseline, unfolded
+from uso.bench.first import first_pictures
 from uso.bench.machine import Clock, MatmulRate
 from uso.bench.measure import measure
 from uso.bench.random_model import random_pipeline
 from uso.bench.request import MODES, Request, draw_inputs
-from uso.bench.runs import Timing, outside_blocks, run_ours, run_repeat
+from uso.bench.runs import Timing, outside_blocks, run_ours, run_repeat, run_turns
 from uso.config import load_memory_plan, load_model_config
 from uso.errors import ConfigError
 from uso.memory.residency import Residency
@@ -69,6 +70,27 @@ def test_time_outside_the_blocks_is_less_than_a_step(pipeline: USOPipeline) -> N
     assert not pipeline.transformer.transformer_blocks[0]._forward_hooks
 
 
+def test_both_kinds_of_blocks_take_turns_on_the_same_picture(pipeline: USOPipeline) -> None:
+    """Catches a turn that runs the other's blocks, and blocks that are left as diffusers' own."""
+    request = Request("content+style", 128, 128, 64, 3, 4.0)
+    inputs = draw_inputs(pipeline, request)
+    seen: list[bool] = []
+    velocity = pipeline.velocity
+
+    def watched(*values: Any) -> torch.Tensor:
+        seen.append("forward" in vars(pipeline.transformer.transformer_blocks[0]))
+        return velocity(*values)
+
+    pipeline.exchanged.run_eagerly()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "velocity", watched)
+        turns = run_turns(pipeline, request, inputs)
+    assert sorted(seen) == [False] * 3 + [True] * 3 and seen[:4] == [False, True, True, False]
+    assert len(turns.ours) == len(turns.theirs) == len(turns.ours_cpu) == 2
+    assert turns.difference == 0.0
+    assert pipeline.exchanged.eager is not None
+
+
 def test_repeat_is_another_picture_and_encodes_nothing(pipeline: USOPipeline) -> None:
     """Catches a repeat that pays for what was encoded before, or that takes the same seed."""
     request = Request("content+style", 128, 128, 64, 2, 4.0)
@@ -108,7 +130,8 @@ def arguments(**changed: Any) -> argparse.Namespace:
     values = {
         "model": "flux-dev", "device": "cpu", "dtype": "auto", "memory": "auto", "speed": None, "compile": "off",
         "mode": "content+style", "size": 128, "content_size": 64, "steps": 2, "warm_up": 0, "baseline": False,
-        "cap_gib": None, "real_weights": False, "weights": None, "add_lora": None,
+        "cap_gib": None, "real_weights": False, "weights": None, "add_lora": None, "own_blocks": False,
+        "first_pictures": 0,
     }  # fmt: skip
     return argparse.Namespace(**values | changed)
 
@@ -164,6 +187,8 @@ def test_plans_and_levels_are_run_side_by_side_on_the_same_numbers(monkeypatch: 
         ({"memory": "cpu,9gb"}, "9gb"),
         ({"cap_gib": "7"}, "no CUDA device"),
         ({"memory": "8gb", "baseline": True}, "Use full"),
+        ({"own_blocks": True, "compile": "on"}, "Add --compile off"),
+        ({"own_blocks": True, "speed": "exact,fast"}, "Add --compile off"),
         ({"size": 250}, "^--size is 250; it must be a multiple of 16.$"),
         ({"size": 0}, "^--size is 0; 16 or more is allowed.$"),
         ({"content_size": 15}, "^--content-size is 15; 16 or more is allowed.$"),
@@ -174,6 +199,19 @@ def test_plans_and_levels_are_run_side_by_side_on_the_same_numbers(monkeypatch: 
 def test_flags_that_do_not_go_together_are_refused_before_anything_is_drawn(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         next(measure(arguments(**wrong)))
+
+
+def test_the_first_pictures_are_timed_one_by_one() -> None:
+    """Catches a first picture whose time is lost in a warm-up. (On a processor nothing is compiled.)"""
+    lines = list(first_pictures(arguments(first_pictures=3, compile="auto", dtype="float32"), SMALLER))
+    assert [(line["picture"], line["compiled"]) for line in lines] == [(1, False), (2, False), (3, False)]
+    assert all(line["seconds"] > 0 for line in lines)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"real_weights": True}, {"memory": "8gb"}, {"speed": "fast"}])
+def test_the_first_pictures_need_a_card_and_random_weights(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="^--first-pictures"):
+        next(first_pictures(arguments(first_pictures=1, **wrong)))
 
 
 @pytest.mark.parametrize("named", [{"weights": ["folder"]}, {"add_lora": ["lora.safetensors"]}])

@@ -12,7 +12,14 @@ from PIL import Image
 from uso.cli.main import main
 from uso.config import MemoryPlan, ModelConfig, load_memory_plan, load_model_config
 from uso.forecast import meta_model
-from uso.forecast.forecast import MetaModel, RequestForecaster, RequestShape, forecast, largest_size_that_fits
+from uso.forecast.forecast import (
+    MetaModel,
+    RequestForecaster,
+    RequestShape,
+    _smaller_sizes,
+    forecast,
+    largest_size_that_fits,
+)
 from uso.forecast.live_memory import LiveMemory
 from uso.images import fit_reference
 from uso.memory.plan import GIB, RESERVE, STAGES, Activations
@@ -23,17 +30,17 @@ FLUX_BLOCKS = 57
 
 
 MODELS: dict[tuple[str, torch.dtype], MetaModel] = {}
+BUILD = MetaModel.from_config
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_model_of_a_kind() -> Generator[None, None, None]:
     """Traces are remembered by the model, which the verb would build anew for each call."""
-    build = MetaModel.from_config
 
     def kept(config: ModelConfig, dtype: torch.dtype) -> MetaModel:
         key = (config.name, dtype)
         if key not in MODELS:
-            MODELS[key] = build(config, dtype)
+            MODELS[key] = BUILD(config, dtype)
         return MODELS[key]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -159,7 +166,9 @@ def test_forecast_is_what_a_real_request_takes(
     picture: Callable[..., Image.Image],
 ) -> None:
     """A whole request on the CPU, counted while it runs: catches a trace that has drifted from the pipeline."""
-    model, config = demo
+    config = demo[1]
+    model = BUILD(config, torch.float32)
+    model.pipeline.exchanged.run_eagerly()  # as the loaded model runs
     request = GenerationRequest.create(
         config,
         content_images=[picture(160, 128)],
@@ -257,6 +266,44 @@ def test_largest_size_keeps_the_shape_and_fits(demo: tuple[MetaModel, ModelConfi
     assert fits(320, 160, budget) and not fits(336, 176, budget)
     assert largest_size_that_fits(model, config, STREAMING, asked, 2 * GIB) == (384, 192)
     assert largest_size_that_fits(model, config, STREAMING, asked, RESERVE) is None
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "content", "styles"), [(4096, 2048, 512, 2), (8192, 2048, None, 0), (3072, 3072, 1024, 1)]
+)
+def test_few_sizes_are_traced_for_a_refusal(
+    flux: tuple[MetaModel, ModelConfig], width: int, height: int, content: int | None, styles: int
+) -> None:
+    """Catches a search that traces a dozen sizes, which takes a person's patience; and a guess that is believed without
+    a trace: the size fits, the next one does not."""
+    model, config = flux
+    sizes = () if content is None else ((content, content),)
+    asked = shape_of(0, width=width, height=height, content_sizes=sizes, num_styles=styles)
+    plan = load_memory_plan("8gb")
+    assert not forecast(model, config, plan, asked).fits  # which traces the request itself
+    before = model._traced.cache_info().misses
+    found = largest_size_that_fits(model, config, plan, asked)
+    assert found is not None and model._traced.cache_info().misses - before <= 4
+    assert forecast(model, config, plan, replace(asked, width=found[0], height=found[1])).fits
+    sizes_above = [size for size in _smaller_sizes(config, asked) if size.width > found[0]]
+    assert not forecast(model, config, plan, sizes_above[0]).fits
+
+
+def test_stages_that_were_run_before_take_what_they_took(demo: tuple[MetaModel, ModelConfig]) -> None:
+    """Catches a stage that is remembered although it depends on something else as well."""
+    config = demo[1]
+    used = BUILD(config, torch.float32)
+    shapes = [
+        shape_of(256),
+        shape_of(256, num_styles=0),
+        shape_of(256, content_sizes=((128, 64), (64, 64))),
+        shape_of(256, content_sizes=()),
+        shape_of(256, num_inference_steps=50),
+        shape_of(128, weighted=True),
+        shape_of(384, tiled=True),
+    ]
+    for shape in shapes:
+        assert used.activations(shape) == BUILD(config, torch.float32).activations(shape), shape
 
 
 def test_largest_size_stays_within_the_limits(demo: tuple[MetaModel, ModelConfig]) -> None:

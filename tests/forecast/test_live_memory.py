@@ -10,7 +10,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from uso.forecast.live_memory import ALLOCATION, GPU_KERNELS, LiveMemory, fused_attention
-from uso.forecast.meta_model import META, MetaModel
+from uso.forecast.meta_model import META, MetaModel, RequestShape
 
 ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 ROWS, WIDTH, HIDDEN = 3, 100, 1000
@@ -116,7 +116,10 @@ def test_rms_norm_costs_no_copies_in_float32() -> None:
 
 @pytest.fixture(scope="module")
 def meta_demo(demo_config: Any) -> MetaModel:
-    return MetaModel.from_config(demo_config, torch.float32)
+    """Its blocks run as the loaded model's on a processor."""
+    made = MetaModel.from_config(demo_config, torch.float32)
+    made.pipeline.exchanged.run_eagerly()
+    return made
 
 
 def runs(pipeline: Any, device: torch.device) -> dict[str, Callable[[], Any]]:
@@ -149,6 +152,17 @@ def test_meta_tensors_have_the_peak_of_real_ones(part: str, demo_pipeline: Any, 
         peak_of(LiveMemory(META, weights=meta_demo.parameters, kernels={ATTENTION: fused_attention}), on_meta),
     )
     assert peaks[0] == peaks[1]
+
+
+@pytest.mark.parametrize("side", [128, 384])
+@pytest.mark.parametrize("content", [(), ((128, 128),)])
+def test_eager_blocks_need_no_more_than_is_forecast(
+    meta_demo: MetaModel, demo_config: Any, side: int, content: tuple[tuple[int, int], ...]
+) -> None:
+    """Forecasts are of diffusers' own blocks. Catches results in eager blocks that live longer than they are needed."""
+    shape = RequestShape(height=side, width=side, content_sizes=content, num_styles=len(content), num_inference_steps=8)
+    stock = MetaModel.from_config(demo_config, torch.float32)
+    assert meta_demo.activations(shape).denoise < stock.activations(shape).denoise
 
 
 @pytest.mark.parametrize("part", ["decode", "reference"])

@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from diffusers import FluxTransformer2DModel
 
+from uso.transformer.context_embedder import ContextEmbedder
+from uso.transformer.exchange import ExchangedTransformer
+
 CHANNELS, CONTEXT, POOLED = 16, 32, 24
 
 
@@ -66,3 +69,30 @@ def tiny_steps(
         velocity = call(hidden_states=hidden, timestep=level[None], return_dict=False, **inputs)[0]
         latents = latents + (following - level) * velocity.float()
     return latents
+
+
+def tiny_exchanged(dtype: torch.dtype = torch.float32) -> ExchangedTransformer:
+    """It as the pipeline runs it."""
+    transformer = tiny_transformer(dtype)
+    embedder = ContextEmbedder(image_tokens=4, image_dim=8, style_tokens=2, hidden_size=transformer.inner_dim)
+    return ExchangedTransformer(transformer, embedder)
+
+
+def tiny_inputs(
+    made: ExchangedTransformer, picture: int, references: int, batch: int = 1, context: int = 9
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Tokens for `ExchangedTransformer.run`, and its other arguments."""
+    draw = torch.Generator().manual_seed(1)
+    width, dtype = made.transformer.inner_dim, made.transformer.dtype
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=draw).to(dtype)
+
+    ids = torch.randint(0, 30, (context + picture + references, 3), generator=draw).float()
+    table = made.modulation.table(torch.tensor([0.4]), torch.full((batch,), 3.0), random(batch, POOLED))
+    return random(batch, picture, CHANNELS), {
+        "references": random(batch, references, width) if references else None,
+        "context": random(batch, context, width),
+        "positions": made.position_embedding(ids),
+        "row": table[0],
+    }

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.kept import kept, new_job
-from tools.stress import verify
+from tools.stress import between, neighbours, verify
 from tools.stress.calls import Call
 from tools.stress.hostile import hostile
 from tools.stress.kill import kill_servers, kill_writers
@@ -158,6 +158,22 @@ def test_figures_are_read_right() -> None:
 
 
 # Short forms.
+
+
+def test_a_picture_that_suffers_from_neighbours_is_seen() -> None:
+    """By the medians: one slow picture is no fault."""
+    quiet = {"seconds": [0.5, 0.5, 9.0], "cpu_seconds": [0.4, 0.4, 0.4]}
+    well = {"seconds": [1.0, 1.25, 7.0], "cpu_seconds": [0.4, 0.4, 0.4]}
+    ill = {"seconds": [0.6, 1.3, 1.4], "cpu_seconds": [0.4, 1.0, 1.0]}
+    assert neighbours.verdict({"quiet": quiet, "busy": well}) == ""
+    assert "takes 2.60 times as long" in neighbours.verdict({"quiet": quiet, "busy": ill})
+    assert neighbours.figures({"quiet": quiet, "busy": well})["ratio"] == 2.5
+
+
+@pytest.mark.slow
+def test_a_model_hardly_waits_between_two_pictures() -> None:
+    """Runs the command's own measure on two pictures; how long it takes is not judged."""
+    assert between.measure(2) > 0
 
 
 @pytest.mark.slow

@@ -55,23 +55,29 @@ class Asked:
             self.taken[when]["seconds"].append(seconds)
             self.taken[when]["cpu_seconds"].append(_cpu_seconds(self.process) - cpu)
 
-    @property
-    def ratio(self) -> float:
-        return median(self.taken["busy"]["seconds"]) / median(self.taken["quiet"]["seconds"])
 
-    def figures(self) -> dict[str, object]:
-        found: dict[str, object] = {
-            when: {
-                what: dict(zip(("least", "median", "most"), (round(each, 2) for each in _spread(values)), strict=True))
-                for what, values in by_kind.items()
-            }
-            for when, by_kind in self.taken.items()
-        }
-        return found | {"ratio": round(self.ratio, 2)}
+def ratio(taken: Taken) -> float:
+    """How many times as long a picture takes among neighbours."""
+    return median(taken["busy"]["seconds"]) / median(taken["quiet"]["seconds"])
 
 
-def _spread(values: Sequence[float]) -> tuple[float, float, float]:
-    return min(values), median(values), max(values)
+def figures(taken: Taken) -> dict[str, object]:
+    """[least, median, most] of everything, and the ratio of the medians."""
+    found: dict[str, object] = {
+        when: {what: _spread(values) for what, values in by_kind.items()} for when, by_kind in taken.items()
+    }
+    return found | {"ratio": round(ratio(taken), 2)}
+
+
+def verdict(taken: Taken) -> str:
+    """The fault, as a sentence; empty if there is none."""
+    if ratio(taken) <= ALLOWED:
+        return ""
+    return f"A picture among neighbours takes {ratio(taken):.2f} times as long; {ALLOWED} is allowed."
+
+
+def _spread(values: Sequence[float]) -> list[float]:
+    return [round(each, 2) for each in (min(values), median(values), max(values))]
 
 
 def _cpu_seconds(process: psutil.Process) -> float:
@@ -95,7 +101,7 @@ def measure(size: int, pictures: int, rounds: int, neighbours: int, against: dic
         asked = []
         for variables in ({}, against) if against else ({},):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            asked.append(Asked(stack.enter_context(program(folder, **variables))))
+            asked.append(Asked(stack.enter_context(program(folder, port=None, **variables))))
         for each in asked:
             for _ in range(3):
                 each.picture(size, None)
@@ -118,14 +124,14 @@ def main() -> int:
     args = parser.parse_args()
     name, _, value = (args.against or "").partition("=")
     own, *others = measure(args.size, args.pictures, args.rounds, args.neighbours, {name: value} if name else {})
-    line = {"size": args.size, "neighbours": args.neighbours, "cores": os.cpu_count(), **own.figures()}
+    line = {"size": args.size, "neighbours": args.neighbours, "cores": os.cpu_count(), **figures(own.taken)}
     if others:
-        line[args.against] = others[0].figures()
+        line[args.against] = figures(others[0].taken)
     print(json.dumps(line))
-    if own.ratio <= ALLOWED:
-        return 0
-    print(f"A picture among neighbours takes {own.ratio:.2f} times as long; {ALLOWED} is allowed.", file=sys.stderr)
-    return 1
+    fault = verdict(own.taken)
+    if fault:
+        print(fault, file=sys.stderr)
+    return 1 if fault else 0
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import argparse
 import gc
 from collections.abc import Iterator
+from statistics import median
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from uso.bench.machine import MatmulRate, device_name, host_peak_gib, link_rate
 from uso.bench.modes import check_mode
 from uso.bench.random_model import random_pipeline
 from uso.bench.request import Inputs, Request, draw_inputs
-from uso.bench.runs import Timing, outside_blocks, run_ours, run_repeat, step_tflop
+from uso.bench.runs import Timing, outside_blocks, run_ours, run_repeat, run_turns, step_tflop
 from uso.config import SPEEDS, MemoryPlan, ModelConfig, load_model_config
 from uso.errors import ConfigError
 from uso.forecast.forecast import RequestForecaster, forecast
@@ -73,6 +74,9 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         raise ConfigError(
             f"--baseline keeps everything on the device; memory plan '{plans[0].name}' does not. Use full."
         )
+    compiles = args.compile == "on" or (args.compile == "auto" and device.type == "cuda")
+    if args.own_blocks and (compiles or speeds != [SPEEDS[0]]):
+        raise ConfigError("--own-blocks compares blocks that are not compiled, at --speed exact. Add --compile off.")
     rate = MatmulRate.measure(device, dtype)
     first: tuple[float, torch.Tensor] | None = None
     for speed in speeds:
@@ -132,7 +136,25 @@ def _measure_one(
         line["link_gb_per_s"] = round(link_rate(device), 2)
     if args.baseline and not plan.visit:
         line["baseline"] = _baseline(pipeline, request, inputs, timing, args.warm_up)
+    if args.own_blocks:
+        line["own_blocks"] = _turns(pipeline, request, inputs)
     return line, latents
+
+
+def _turns(pipeline: USOPipeline, request: Request, inputs: Inputs) -> dict[str, Any]:
+    """Our eager blocks and diffusers' own: milliseconds of a step as [least, median, most]."""
+    turns = run_turns(pipeline, request, inputs)
+    return {
+        "ours_ms": _spread(turns.ours),
+        "diffusers_ms": _spread(turns.theirs),
+        "ratio": round(median(turns.theirs) / median(turns.ours), 3),
+        "cpu_ratio": round(median(turns.theirs_cpu) / max(median(turns.ours_cpu), 1e-9), 3),
+        "latents_difference": float(f"{turns.difference:.3g}"),
+    }
+
+
+def _spread(seconds: list[float]) -> list[float]:
+    return [_ms(min(seconds)), _ms(median(seconds)), _ms(max(seconds))]
 
 
 def _empty(device: torch.device) -> None:

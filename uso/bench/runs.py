@@ -1,6 +1,8 @@
 """One request through the pipeline, timed stage by stage and step by step. Measures; prints nothing."""
 
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -74,6 +76,47 @@ def run_ours(pipeline: USOPipeline, request: Request, inputs: Inputs) -> Timing:
     with clock.stage("decode"):
         pipeline.decode(unpack(latents, request.height, request.width))
     return Timing(clock.seconds, steps, latents)
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Steps with this program's eager blocks and with diffusers' own, by turns: seconds, and seconds of all
+    processors."""
+
+    ours: list[float]
+    theirs: list[float]
+    ours_cpu: list[float]
+    theirs_cpu: list[float]
+    difference: float
+    """Of the last latents, ||ours - theirs|| / ||theirs||."""
+
+
+def run_turns(pipeline: USOPipeline, request: Request, inputs: Inputs) -> Turns:
+    """Denoise with both kinds of blocks, one step of each after another, from the same noise. The first step of each,
+    which may compute the modulation table, does not count unless it is the only one."""
+    pipeline.residency.begin(inputs.whole)
+    styles = [pipeline.encode_style(style) for style in inputs.styles]
+    references = [pipeline.encode_reference(inputs.content)] * request.contents
+    with torch.inference_mode():
+        conditioning = condition(pipeline, request, inputs, styles, references)
+    noise, clock = draw_noise(0, request.height, request.width), Clock(pipeline.work_device)
+    ways = (nullcontext, pipeline.exchanged.own_blocks)
+    runs = [pipeline.denoise(conditioning, noise, num_inference_steps=request.steps, schedule="uso") for _ in ways]
+    seconds: tuple[list[float], list[float]] = ([], [])
+    cpu: tuple[list[float], list[float]] = ([], [])
+    latents = [noise, noise]
+    for index in range(request.steps):
+        for way in (0, 1) if index % 2 else (1, 0):
+            with ways[way]():
+                began, cpu_began = clock.now(), time.process_time()
+                latents[way] = next(runs[way]).latents
+                seconds[way].append(clock.now() - began)
+                cpu[way].append(time.process_time() - cpu_began)
+    if request.steps > 1:
+        for values in (*seconds, *cpu):
+            del values[0]
+    difference = float((latents[0] - latents[1]).norm() / latents[1].norm())
+    return Turns(*seconds, *cpu, difference)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,18 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     parser.add_argument("--content-size", type=int, metavar="PIXELS", help="side of the reference (half the picture's)")
     parser.add_argument("--steps", type=int, metavar="N", help="denoising steps (25; on a CPU 4)")
     parser.add_argument("--baseline", action="store_true", help="measure the plain way too, and the ratio")
+    parser.add_argument(
+        "--own-blocks",
+        action="store_true",
+        help="measure diffusers' own blocks too, step by step in turns (eager only)",
+    )
+    parser.add_argument(
+        "--first-pictures",
+        type=int,
+        default=0,
+        metavar="N",
+        help="only time the first N pictures of a page, which compiles behind them (plan full, on CUDA)",
+    )
     parser.add_argument("--warm-up", type=int, default=1, metavar="N", help="short runs before the one that counts (1)")
     parser.add_argument("--cap-gib", metavar="GIB", help="let CUDA allocate no more; plan: what each plan says")
     parser.add_argument("--real-weights", action="store_true", help="load the model instead of drawing numbers")
@@ -37,8 +49,9 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     load_model_config(args.model)
     check_mode(args.mode)
+    from uso.bench.first import first_pictures
     from uso.bench.measure import measure
 
-    for line in measure(args):
+    for line in first_pictures(args) if args.first_pictures else measure(args):
         print(json.dumps(line), flush=True)
     return 0

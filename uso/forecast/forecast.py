@@ -4,7 +4,9 @@ Combines the size of the model and of a request's tensors (`uso.forecast.meta_mo
 (`uso.memory.plan`). `python -m uso memory` prints it; `Residency` uses it through `RequestForecaster`.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass, replace
+from typing import Any
 
 from uso.config import MemoryPlan, ModelConfig
 from uso.forecast.meta_model import MetaModel, RequestShape
@@ -20,6 +22,10 @@ from uso.memory.plan import (
     resident_blocks,
 )
 from uso.request import GenerationRequest
+
+MAX_GUESSES = 6
+"""Guesses in a search before it halves what is left. What a stage takes grows with the area, so a guess by two
+known sizes is mostly right."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +68,19 @@ def forecast(
     Args:
         budget: bytes of device memory that may be used; if None, what the plan allows.
     """
+    return _forecast(model, config, plan, shape, model.activations(shape), budget)
+
+
+def _forecast(
+    model: MetaModel,
+    config: ModelConfig,
+    plan: MemoryPlan,
+    shape: RequestShape,
+    needs: Activations,
+    budget: int | None,
+) -> Forecast:
     budget = budget_bytes(plan) if budget is None else budget
-    weights, needs = model.weights(), model.activations(shape)
+    weights = model.weights()
     permanent = permanent_blocks(plan, weights, model.activations(RequestShape.worst(config)), budget)
     skipped = {"style"} if not shape.num_styles else set()
     skipped |= {"reference"} if not shape.content_sizes else set()
@@ -95,6 +112,35 @@ def largest_size_that_fits(
     Returns:
         (width, height), multiples of 16 within the model's limits; None if none fits.
     """
+    sizes = _smaller_sizes(config, shape)
+
+    def fits(index: int) -> bool:
+        return forecast(model, config, plan, sizes[index], budget).fits
+
+    if not sizes or not fits(0):
+        return None
+    if fits(len(sizes) - 1):
+        return sizes[-1].width, sizes[-1].height
+    low, high, guesses = 0, len(sizes) - 1, 0  # low fits, high does not
+    while high - low > 1:
+        guess = (low + high) // 2
+        if guesses < MAX_GUESSES:
+            guesses += 1
+            ends = sizes[low], sizes[high]
+            known = model.activations(ends[0]), model.activations(ends[1])
+
+            def likely(index: int, ends: Any = ends, known: Any = known) -> bool:
+                needs = _between(ends, known, sizes[index])
+                return _forecast(model, config, plan, sizes[index], needs, budget).fits
+
+            between = range(low + 1, high)
+            guess = max(low + 1, low + bisect_left(between, True, key=lambda index: not likely(index)))
+        low, high = (guess, high) if fits(guess) else (low, guess)
+    return sizes[low].width, sizes[low].height
+
+
+def _smaller_sizes(config: ModelConfig, shape: RequestShape) -> list[RequestShape]:
+    """The request with pictures of its shape, from the smallest that the model allows to its own."""
     long = max(shape.height, shape.width)
     floor = min(config.limits.min_size, shape.height, shape.width)  # keep-input-size goes below the limit
 
@@ -104,15 +150,17 @@ def largest_size_that_fits(
         return replace(shape, height=height, width=width)
 
     sizes = [scaled(tokens) for tokens in range(1, long // TOKEN_SIZE + 1)]
-    sizes = [size for size in sizes if min(size.height, size.width) >= floor]
-    fitting = None
-    while sizes:
-        middle = len(sizes) // 2
-        if forecast(model, config, plan, sizes[middle], budget).fits:
-            fitting, sizes = sizes[middle], sizes[middle + 1 :]
-        else:
-            sizes = sizes[:middle]
-    return None if fitting is None else (fitting.width, fitting.height)
+    return [size for size in sizes if min(size.height, size.width) >= floor]
+
+
+def _between(
+    ends: tuple[RequestShape, RequestShape], known: tuple[Activations, Activations], shape: RequestShape
+) -> Activations:
+    """What a picture takes whose area is between those of two known ones, if all of it grows with the area."""
+    small, large, area = (each.height * each.width for each in (*ends, shape))
+    share = (area - small) / (large - small)
+    values = {name: (getattr(known[0], name), getattr(known[1], name)) for name in STAGES}
+    return Activations(**{name: round(least + share * (most - least)) for name, (least, most) in values.items()})
 
 
 class RequestForecaster:

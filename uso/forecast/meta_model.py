@@ -41,9 +41,6 @@ TRACED_BLOCKS = 2
 """How many of the repeated parts (blocks, modulation layers) are run. The peak is inside one, and all after the second
 start from the same state."""
 
-TRACED_STEPS = 2
-"""Denoising steps that are run; the first has no latents from a step before."""
-
 REMEMBERED_SHAPES = 256
 
 
@@ -115,7 +112,7 @@ class MetaModel:
         self._weights = weights_of(pipeline)
         self.parameters = list(_parameters(pipeline))
         self._traced = lru_cache(REMEMBERED_SHAPES)(self._trace)
-        self._encoded: dict[Hashable, tuple[list[tuple[torch.Size, torch.dtype]], int]] = {}
+        self._stages: dict[Hashable, tuple[list[tuple[torch.Size, torch.dtype]], int]] = {}
 
     @classmethod
     def from_config(
@@ -142,7 +139,10 @@ class MetaModel:
         return self._weights
 
     def activations(self, shape: RequestShape) -> Activations:
-        """Peak bytes of everything but weights, by stage; cached by shape. A new shape takes under a second."""
+        """Peak bytes of everything but weights, by stage; cached by shape.
+
+        Stages that do not depend on the picture's size are run for the first picture only.
+        """
         return self._traced(shape)
 
     @torch.inference_mode()
@@ -189,13 +189,16 @@ class MetaModel:
             pooled = pipeline.text_encoder(ids(CLIP_LENGTH)).pooler_output
             return [pooled, pipeline.text_encoder_2(ids(pipeline.model_config.max_sequence_length)).last_hidden_state]
 
+        def encoded_references() -> list[torch.Tensor]:
+            latents = [
+                pipeline.encode_reference(Image.new("RGB", (width, height))) for height, width in shape.content_sizes
+            ]
+            return [*latents, *(pipeline.embed_reference(reference) for reference in latents)]
+
         (pooled, features), peaks["text"] = self._once("text", encoded_text, live)
         styles, peaks["style"] = self._once(shape.num_styles, lambda: self._styles(shape.num_styles), live)
-        latents = [
-            pipeline.encode_reference(Image.new("RGB", (width, height))) for height, width in shape.content_sizes
-        ]
-        references = [pipeline.embed_reference(reference) for reference in latents]
-        peaks["reference"] = live.take_peak()
+        encoded, peaks["reference"] = self._once(shape.content_sizes, encoded_references, live)
+        latents, references = encoded[: len(shape.content_sizes)], encoded[len(shape.content_sizes) :]
         conditioning = pipeline.make_conditioning(
             features,
             pooled,
@@ -213,18 +216,24 @@ class MetaModel:
         return conditioning
 
     def _once(
-        self, what: Hashable, encode: Callable[[], list[torch.Tensor]], live: LiveMemory
+        self, what: Hashable, compute: Callable[[], list[torch.Tensor]], live: LiveMemory
     ) -> tuple[list[torch.Tensor], int]:
-        """What the encoders make, and the peak while they do: alike for every shape, so they run for the first."""
-        if what not in self._encoded:
-            made = encode()
-            peak = live.take_peak()
-            self._encoded[what] = [(tensor.shape, tensor.dtype) for tensor in made], peak
-            return made, peak
-        kinds, peak = self._encoded[what]
+        """What a stage makes, and the peak while it does. A stage takes as much for every picture, beside what is alive
+        before it, so it runs for the first.
+
+        Args:
+            what: all that the stage depends on.
+        """
+        before = live.now
+        live.take_peak()
+        if what not in self._stages:
+            made = compute()
+            self._stages[what] = [(tensor.shape, tensor.dtype) for tensor in made], live.take_peak() - before
+            return made, before + self._stages[what][1]
+        kinds, more = self._stages[what]
         made = [torch.empty(shape, dtype=dtype, device=META) for shape, dtype in kinds]
         live.take_peak()
-        return made, peak
+        return made, before + more
 
     def _styles(self, count: int) -> list[torch.Tensor]:
         """The tokens of `count` styles. Only the last is encoded, while the tokens of the others are alive."""
@@ -239,20 +248,20 @@ class MetaModel:
     def _denoise(
         self, shape: RequestShape, conditioning: Conditioning, live: LiveMemory, peaks: dict[str, int]
     ) -> torch.Tensor:
-        """Trace the denoising steps; returns the packed latents after the last."""
+        """Trace a denoising step after another one; returns the packed latents after it."""
         pipeline = self.pipeline
-        live.take_peak()
-        table = pipeline.exchanged.modulation.table(
-            torch.empty(shape.num_inference_steps, device=META),
-            conditioning.guidance,
-            conditioning.pooled_prompt_embeds,
-        )
-        peaks["modulation"] = live.take_peak()
+        steps, guidance, pooled = shape.num_inference_steps, conditioning.guidance, conditioning.pooled_prompt_embeds
+
+        def rows() -> list[torch.Tensor]:
+            return [pipeline.exchanged.modulation.table(torch.empty(steps, device=META), guidance, pooled)]
+
+        (table,), peaks["modulation"] = self._once(("table", steps), rows, live)
         latents = pack(torch.empty(1, LATENT_CHANNELS, shape.height // CELL, shape.width // CELL, device=META))
-        for _ in range(TRACED_STEPS):
-            velocity = pipeline.velocity(conditioning, latents, table[0])
-            denoised = latents - velocity  # alive at the end of a step in `denoise`
-            latents = latents + velocity
+        # Left by the step before: what `denoise` has alive when the next one begins.
+        velocity, denoised, latents = torch.empty_like(latents), torch.empty_like(latents), torch.empty_like(latents)
+        velocity = pipeline.velocity(conditioning, latents, table[0])
+        denoised = latents - velocity
+        latents = latents + velocity
         del denoised
         peaks["denoise"] = live.take_peak()
         return latents

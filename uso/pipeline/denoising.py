@@ -90,6 +90,9 @@ class Denoising(Conditions):
             table = self.modulation_table(conditioning, sigmas[:-1])
         self.residency.enter("denoise")
         latents = pack(noise).to(self.work_device, torch.float32)
+        references = 0 if conditioning.references is None else conditioning.references.shape[1]
+        biased = conditioning.attention_bias is not None
+        self.exchanged.begin_picture(*latents.shape[:2], references, conditioning.context.shape[1], biased=biased)
         for index, (sigma, following) in enumerate(pairwise(sigmas.tolist())):
             with torch.inference_mode():
                 velocity = self.velocity(conditioning, latents, table[index])

@@ -268,7 +268,7 @@ class USOPipeline(Denoising, DiffusionPipeline):
             yield GenerationResult(
                 image=image,
                 request=single,
-                model=self.provenance,
+                model=self.provenance | self.exchanged.mode,
                 timings=dict(timings),
                 peak_memory_gib=self.residency.peak_memory_gib(),
                 notes=notes,

@@ -6,6 +6,7 @@ modulation.py          modulation rows, computed once per request
 attention.py           style strengths as a bias; queries and keys normalised and rotated in one pass
 eager.py               blocks that are not compiled, in fewer passes over memory
 compile.py             attention backends and compiled blocks
+behind.py              blocks that are compiled behind the pictures that eager ones make
 int8.py fp8.py         blocks in reduced precision, for `--speed fast`
 operators.py           custom operators behind them, with a plain PyTorch form
 kernels.py             the operators' Triton kernels, imported on CUDA only

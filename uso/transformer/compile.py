@@ -175,7 +175,7 @@ def compile_blocks(transformer: Any, folder: Path | None, *, backend: str = "ind
     """
     use_cache_folder(folder)
     for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks]:
-        block.forward = _compiled(block, backend)
+        block.forward = compiled_forward(block, backend)
 
 
 @contextmanager
@@ -190,7 +190,8 @@ def uncompiled(transformer: Any) -> Iterator[None]:
             block.forward = forward
 
 
-def _compiled(block: nn.Module, backend: str) -> Callable[..., Any]:
+def compiled_forward(block: nn.Module, backend: str = "inductor") -> Callable[..., Any]:
+    """A block's `forward`, to be compiled at its first call for each shape."""
     options = _inductor_options(block) if backend == "inductor" else None
     compiled = torch.compile(  # type: ignore[call-overload] # its overloads do not know recompile_limit
         block.forward, fullgraph=True, dynamic=False, recompile_limit=SHAPES, backend=backend, options=options

@@ -4,13 +4,12 @@ diffusers writes every intermediate result to memory and reads it again. A compi
 not compiled, `EagerBlocks` takes the place of their `forward`:
 
 - positions turn queries and keys as one complex product, in place;
-- a modulated norm is one layer norm whose weights are the modulation row;
 - GELU writes to the buffer that the single blocks' last projection reads;
-- gates and residuals are applied in place;
+- modulation, gates and residuals are applied in place;
 - the last single block computes the picture's rows alone, since nothing reads the others behind its attention.
 
-Layers, attention and the order of sums are diffusers' own. On a processor all but the norm is bit for bit the same; the
-norm differs in the last bit. With gradients the blocks' own `forward` runs.
+Layers, attention and the order of sums are diffusers' own: on a processor the numbers are bit for bit the same. With
+gradients the blocks' own `forward` runs.
 """
 
 from collections.abc import Callable
@@ -65,14 +64,20 @@ class EagerBlocks:
         self.angles = torch.complex(cosines[:, ::2], sines[:, ::2]).unsqueeze(1)
         self.last_rows = read_rows(len(cosines), context, picture)
 
+    def end(self) -> None:
+        """Forget what `begin` set."""
+        self.angles = None
+
     def _double(self, block: Any, **inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         if torch.is_grad_enabled():
             return _stock(block, inputs)
+        assert self.angles is not None, "`begin` was not called"
         return double_block(block, angles=self.angles, **inputs)
 
     def _single(self, block: Any, last: bool, **inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         if torch.is_grad_enabled():
             return _stock(block, inputs)
+        assert self.angles is not None, "`begin` was not called"
         return single_block(block, angles=self.angles, rows=self.last_rows if last else None, **inputs)
 
 
@@ -100,25 +105,45 @@ def double_block(
     **_: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`FluxTransformerBlock.forward`: context and the other tokens, [B, tokens, hidden] each."""
-    attn, length = block.attn, encoder_hidden_states.shape[1]
     shift, scale, gate, late_shift, late_scale, late_gate = block.norm1.linear(temb).chunk(6, dim=1)
-    own = modulated(block.norm1.norm, hidden_states, scale, shift)
     context_row = block.norm1_context.linear(temb).chunk(6, dim=1)
-    context = modulated(block.norm1_context.norm, encoder_hidden_states, context_row[1], context_row[0])
+    made, made_context = _joint_attention(
+        block.attn,
+        modulated(block.norm1.norm, hidden_states, scale, shift),
+        modulated(block.norm1_context.norm, encoder_hidden_states, context_row[1], context_row[0]),
+        angles,
+        joint_attention_kwargs,
+    )
+    hidden_states = _added(made, gate, hidden_states)
+    encoder_hidden_states = _added(made_context, context_row[2], encoder_hidden_states)
+    made = _fed_forward(block.ff, modulated(block.norm2, hidden_states, late_scale, late_shift))
+    hidden_states = _added(made, late_gate, hidden_states)
+    normed = modulated(block.norm2_context, encoder_hidden_states, context_row[4], context_row[3])
+    made_context = _fed_forward(block.ff_context, normed)
+    return _added(made_context, context_row[5], encoder_hidden_states), hidden_states
+
+
+def _joint_attention(
+    attn: Any,
+    tokens: torch.Tensor,
+    context: torch.Tensor,
+    angles: torch.Tensor,
+    others: dict[str, torch.Tensor] | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention of tokens and context, [B, tokens, hidden] each, to both."""
+    length = context.shape[1]
     query = _joined(
-        attn.norm_added_q(_heads(attn, attn.add_q_proj(context))), attn.norm_q(_heads(attn, attn.to_q(own)))
+        attn.norm_added_q(_heads(attn, attn.add_q_proj(context))), attn.norm_q(_heads(attn, attn.to_q(tokens)))
     )
-    key = _joined(attn.norm_added_k(_heads(attn, attn.add_k_proj(context))), attn.norm_k(_heads(attn, attn.to_k(own))))
-    value = _joined(_heads(attn, attn.add_v_proj(context)), _heads(attn, attn.to_v(own)))
-    attended = _attended(attn, turned(query, angles), turned(key, angles), value, joint_attention_kwargs).flatten(2, 3)
-    hidden_states = _added(attn.to_out[0](attended[:, length:].contiguous()), gate, hidden_states)
-    encoder_hidden_states = _added(
-        attn.to_add_out(attended[:, :length].contiguous()), context_row[2], encoder_hidden_states
+    query = turned(query, angles)
+    key = _joined(
+        attn.norm_added_k(_heads(attn, attn.add_k_proj(context))), attn.norm_k(_heads(attn, attn.to_k(tokens)))
     )
-    late = modulated(block.norm2, hidden_states, late_scale, late_shift)
-    hidden_states = _added(_fed_forward(block.ff, late), late_gate, hidden_states)
-    late = modulated(block.norm2_context, encoder_hidden_states, context_row[4], context_row[3])
-    return _added(_fed_forward(block.ff_context, late), context_row[5], encoder_hidden_states), hidden_states
+    key = turned(key, angles)
+    value = _joined(_heads(attn, attn.add_v_proj(context)), _heads(attn, attn.to_v(tokens)))
+    attended = _attended(attn, query, key, value, others).flatten(2, 3)
+    del query, key, value
+    return attn.to_out[0](attended[:, length:].contiguous()), attn.to_add_out(attended[:, :length].contiguous())
 
 
 def single_block(
@@ -148,10 +173,11 @@ def single_block(
         length -= rows.start
     query = turned(attn.norm_q(_heads(attn, attn.to_q(wanted))), angles)
     width = attn.inner_dim
+    attended = _attended(attn, query, key, value, joint_attention_kwargs)
+    del everything, query, key, value
     both = wanted.new_empty(*wanted.shape[:2], width + block.mlp_hidden_dim)
-    both[..., :width].unflatten(-1, (-1, attn.head_dim)).copy_(
-        _attended(attn, query, key, value, joint_attention_kwargs)
-    )
+    both[..., :width].unflatten(-1, (-1, attn.head_dim)).copy_(attended)
+    del attended
     torch.ops.aten.gelu.out(block.proj_mlp(wanted), approximate="tanh", out=both[..., width:])
     made = _added(block.proj_out(both), gate, residual)
     return made[:, :length], made[:, length:]
@@ -172,8 +198,6 @@ def turned(values: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
 
 def modulated(norm: nn.LayerNorm, tokens: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     """`norm(tokens) * (1 + scale) + shift`: [B, tokens, hidden]; scale and shift [B, hidden]."""
-    if tokens.shape[0] == 1:
-        return nn.functional.layer_norm(tokens, norm.normalized_shape, 1 + scale[0], shift[0], norm.eps)
     normed: torch.Tensor = norm(tokens)
     return normed.mul_(1 + scale[:, None]).add_(shift[:, None])
 

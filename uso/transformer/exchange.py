@@ -6,14 +6,16 @@ their results. `stock` puts everything back for saving, training and comparison.
 place only: `eager.py`, for blocks that are not compiled.
 """
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from uso.transformer.attention import biased_attention
+from uso.transformer.behind import BlocksCompiledBehind
 from uso.transformer.context_embedder import ContextEmbedder
 from uso.transformer.eager import EagerBlocks
 from uso.transformer.modulation import Modulation
@@ -59,7 +61,7 @@ class ExchangedTransformer:
         self.positions = GivenPositions()
         self.picture_embedder = PictureEmbedder(transformer.x_embedder)
         self.modulation = Modulation(transformer)
-        self.eager: EagerBlocks | None = None
+        self.eager: EagerBlocks | BlocksCompiledBehind | None = None
         self._exchange()
 
     def _exchange(self) -> None:
@@ -75,6 +77,45 @@ class ExchangedTransformer:
         """From now on, run the blocks in fewer passes over memory. For blocks that are not compiled."""
         self.eager = EagerBlocks(self.transformer)
         self.eager.put_in()
+
+    def compile_behind(self, folder: Path | None, backend: str = "inductor") -> None:
+        """From now on, run the blocks eagerly until they are compiled for a picture's shape, in a thread behind it.
+
+        Args:
+            folder, backend: as in `uso.transformer.compile.compile_blocks`.
+        """
+        if self.eager is not None:
+            self.eager.take_out()  # what is compiled is the blocks' own forward
+        self.eager = BlocksCompiledBehind(self.transformer, folder, backend)
+        self.eager.put_in()
+
+    def begin_picture(self, *shape: Hashable, biased: bool = False) -> None:
+        """Call it before a picture's first step, with all that compiled code depends on.
+
+        Args:
+            biased: the picture has an attention bias. While it runs, its blocks have another attention backend, which a
+                thread beside it would not know.
+        """
+        if isinstance(self.eager, BlocksCompiledBehind):
+            self.eager.begin_picture(shape, waits=biased)
+
+    @property
+    def mode(self) -> dict[str, bool]:
+        """What a picture's record says of how its blocks run, where that differs from picture to picture."""
+        return {"compiled": self.eager.compiled} if isinstance(self.eager, BlocksCompiledBehind) else {}
+
+    @contextmanager
+    def own_blocks(self) -> Iterator[None]:
+        """While inside, blocks that are not compiled run with the forward of diffusers' classes."""
+        eager, self.eager = self.eager, None
+        if eager is not None:
+            eager.take_out()
+        try:
+            yield
+        finally:
+            self.eager = eager
+            if eager is not None:
+                eager.put_in()
 
     @contextmanager
     def stock(self) -> Iterator[Any]:
@@ -137,5 +178,5 @@ class ExchangedTransformer:
         self.positions.tables = None
         self.picture_embedder.references = None
         if self.eager is not None:
-            self.eager.angles = None
+            self.eager.end()
         return output

@@ -52,6 +52,7 @@ def load_pipeline(
     offline: bool = False,
     download: bool = False,
     alone: bool = True,
+    behind: bool = False,
     why: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> USOPipeline:
@@ -71,6 +72,8 @@ def load_pipeline(
         offline: never use the network.
         download: fetch missing files, unless `offline`.
         alone: no other pipeline will run in this process; see `choose_attention`.
+        behind: where `compile` is `auto` and all blocks stay on the GPU, no picture waits for the compiler; see
+            `uso.transformer.behind`.
         why: why `auto` chose this model; recorded in every picture.
         on_progress: called with a stage and the share of all bytes done, 0 to 1.
 
@@ -97,7 +100,7 @@ def load_pipeline(
             check_whole(config.title, model.weights(), where)
         pipeline = loader.pipeline(scale, place_of)
         report(Text("Placing the model"), 1.0)
-        tuned = tune(pipeline, residency, speed, compile, alone)
+        tuned = tune(pipeline, residency, speed, compile, alone, behind)
         pipeline.provenance = provenance(config, located, scale, weights_dtype, VAE_DTYPE, where, plan) | tuned
         if why is not None:
             pipeline.provenance["why"] = why
@@ -136,7 +139,12 @@ def alone_in_process(report: OnProgress) -> Iterator[None]:
 
 
 def tune(
-    pipeline: USOPipeline, residency: Residency, speed: Speed, compile: Compile, alone: bool = True
+    pipeline: USOPipeline,
+    residency: Residency,
+    speed: Speed,
+    compile: Compile,
+    alone: bool = True,
+    behind: bool = False,
 ) -> dict[str, Any]:
     """Place a pipeline and choose how its blocks run; returns the entries for its provenance.
 
@@ -154,11 +162,14 @@ def tune(
         record["products"] = "fp8" if fp8 else "int8"
     pipeline.place(residency)
     compiled = choose_compile(compile, device, cache_folder())
-    if compiled:
+    attention = choose_attention(transformer, device, alone)
+    if compiled and behind and compile == "auto" and speed == "exact" and residency.blocks is None:
+        pipeline.exchanged.compile_behind(cache_folder())
+    elif compiled:
         compile_blocks(transformer, cache_folder())
     elif speed == "exact" and device.type in EAGER_DEVICES:
         pipeline.exchanged.run_eagerly()
-    return record | {"compiled": compiled, "attention": choose_attention(transformer, device, alone)}
+    return record | {"compiled": compiled, "attention": attention}
 
 
 def _planned(

@@ -48,7 +48,7 @@ def test_the_next_job_runs_while_a_picture_is_saved(run: Any, request_for: Any, 
     queue = run(script)
     first, second = submit(queue, request_for("a"), ANN), submit(queue, request_for("b"), BEN)
     until(lambda: disk.saving == 1 and script.seen == ["a", "b"])
-    assert states(first) == ["running"] and first.status.pictures == () and queue.busy
+    assert states(first) == ["running"] and not first.status.pictures and queue.busy
     disk.free.release(1)
     until(lambda: first.status.over)
     assert states(first) == ["done"] and first.status.pictures[0].path.is_file()
