@@ -79,7 +79,12 @@ def test_folders_that_go_meanwhile_are_passed_over(tmp_path: Path) -> None:
     for folder in folders:
         folder.mkdir()
         (folder / "copy.png").write_bytes(b"12")
-    deleting = threading.Thread(target=lambda: [shutil.rmtree(folder) for folder in folders])
+
+    def delete() -> None:
+        for folder in folders:
+            shutil.rmtree(folder)
+
+    deleting = threading.Thread(target=delete)
     deleting.start()
     while deleting.is_alive():
         assert size_of(tmp_path) % 2 == 0

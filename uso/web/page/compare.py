@@ -108,7 +108,8 @@ class CompareEvents:
         if over:
             image = image.resize((picture.width, picture.height), Image.Resampling.LANCZOS)
         else:
-            image.thumbnail([max(picture.width, picture.height)] * 2, Image.Resampling.LANCZOS)
+            side = max(picture.width, picture.height)
+            image.thumbnail((side, side), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         image.save(buffer, "WEBP", quality=90)
         return html.webp(buffer.getvalue()), over
