@@ -155,15 +155,13 @@ def test_the_plan_and_the_tokens_follow_what_is_typed(visit: Any, server: Progra
     page.click("#generate")
     expect(page.locator("#prompt #refusal")).to_contain_text("Nothing to draw yet", timeout=PATIENCE_MS)
     assert focused(page) == "prompt"
-    page.route("**/gradio_api/run/**", waiting.append)
+    page.route("**/gradio_api/run/**", lambda route: waiting.append(route))
     page.keyboard.type("A fox")
     expect(page.locator("#message [role=alert]")).to_have_count(0)
     until(lambda: bool(page.wait_for_timeout(50) or waiting))  # it lets the page ask
     expect(plan.locator(".uso-nothing")).to_have_count(1)
     expect(plan.locator(".uso-nothing")).not_to_be_visible()
-    page.unroute_all()
-    for route in waiting:
-        route.continue_()
+    page.unroute_all()  # what waits goes on
     expect(plan).to_contain_text("A picture from the prompt alone.", timeout=PATIENCE_MS)
     expect(tokens).to_contain_text("of 32 tokens", timeout=PATIENCE_MS)
     page.fill("#prompt textarea", "fox " * 60)

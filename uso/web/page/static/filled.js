@@ -34,9 +34,13 @@ export const filled = (held) => {
 const tell = (changed) => {
   const elements = changed.map(({ id }) => document.getElementById(id)).filter(Boolean)
   over(...elements)
+  if (changed.length || !refused()) note(changed)
   show('#fields')
   flash(elements.filter((element) => element.offsetParent))
-  if (!changed.length && refused()) return
+}
+
+/** Say what has changed. */
+const note = (changed) => {
   const [filled, emptied] = [changed.filter(({ value }) => value !== ''), changed.filter(({ value }) => value === '')]
   const sentence = ['filled', 'emptied'].filter((_, place) => [filled, emptied][place].length).join('-and-')
   const notice = document.querySelector('#filled [data-notice]')

@@ -64,7 +64,8 @@ export const over = (...elements) => {
 }
 
 for (const change of ['input', 'change', 'drop']) document.addEventListener(change, ({ target }) => over(target))
-document.addEventListener('click', ({ target }) => target.closest?.('button') && over(target))
+// On the way down: a button that takes an image out goes with it.
+document.addEventListener('click', ({ target }) => target.closest?.('button') && over(target), true)
 
 let last = ''
 const look = () => {
