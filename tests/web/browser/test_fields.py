@@ -1,5 +1,7 @@
 """The fields: the bar that is always in sight, the plan, refusals at their field, sizes, the seed, keys, examples."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +10,11 @@ from playwright.sync_api import Page, expect
 from tests.support.browsing import EXAMPLES, FAST, PATIENCE_MS, fill_number, generate, needs_chromium, shoot, upload
 from tests.support.running import Program
 from tests.support.scripted import until
+from uso.web.page.texts import EXAMPLES_FOLDER
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
+FOX = EXAMPLES_FOLDER / "drawn" / "fox.png"
 SCREENS = [(1440, 789), (1366, 657), (390, 844)]
 
 
@@ -45,12 +49,12 @@ def test_generate_stop_and_status_are_always_in_sight(visit: Any, server: Progra
 @pytest.mark.parametrize(("width", "height"), SCREENS)
 def test_a_refusal_shows_at_its_field(visit: Any, server: Program, width: int, height: int) -> None:
     """Catches a refusal that has to be looked for: in a folded part of the page, under another field, or the same as
-    before and therefore not shown again."""
+    before and therefore not shown again; and one that stays when its field has changed."""
     page = visit(server, width, height)
     page.fill("#prompt textarea", "A fox")
     fill_number(page, "seed", "-7")
     page.click("#advanced button")  # folds it
-    for _ in range(2):
+    for again in (False, True):
         page.click("#generate")
         refusal = page.locator("#seed #refusal")
         expect(refusal).to_contain_text("Seed is -7; 0 to 4294967295 is allowed", timeout=PATIENCE_MS)
@@ -61,8 +65,13 @@ def test_a_refusal_shows_at_its_field(visit: Any, server: Program, width: int, h
         assert focused(page) == "seed"
         expect(page.locator("#message [role=alert]")).to_be_in_viewport(ratio=1)
         shoot(page, f"refused-at-the-field-{width}")
-        seed.press("ArrowUp")
-        expect(page.locator("#refusal")).to_have_count(0)
+        seed.click()
+        expect(refusal).to_be_visible()
+        if again:
+            page.check("#random-seed input")
+        else:
+            seed.press("ArrowUp")
+        expect(page.locator("#refusal, #message [role=alert]")).to_have_count(0)
         seed.fill("-7")
     fill_number(page, "seed", "-1")
     page.check("#keep input[type=checkbox]")
@@ -70,7 +79,7 @@ def test_a_refusal_shows_at_its_field(visit: Any, server: Program, width: int, h
     expect(page.locator("#keep #refusal")).to_contain_text("needs a content image", timeout=PATIENCE_MS)
     assert focused(page) == "keep"
     page.uncheck("#keep input[type=checkbox]")
-    expect(page.locator("#refusal, [aria-invalid]")).to_have_count(0)
+    expect(page.locator("#refusal, [aria-invalid], #message [role=alert]")).to_have_count(0)
 
 
 def test_a_size_is_rounded_in_sight(visit: Any, server: Program) -> None:
@@ -140,12 +149,19 @@ def test_shapes_swap_and_the_size_of_the_content_image(visit: Any, server: Progr
 def test_the_plan_and_the_tokens_follow_what_is_typed(visit: Any, server: Program) -> None:
     """Catches a picture of nothing, a plan of a moment ago, and a prompt that waits only to be too long."""
     page = visit(server)
+    waiting: list[Any] = []
     plan, tokens = page.locator("#plan"), page.locator("#tokens")
     expect(plan).to_contain_text("Nothing to draw yet: write a prompt or add an image.")
     page.click("#generate")
     expect(page.locator("#prompt #refusal")).to_contain_text("Nothing to draw yet", timeout=PATIENCE_MS)
     assert focused(page) == "prompt"
+    page.route("**/gradio_api/run/**", lambda route: waiting.append(route))
     page.keyboard.type("A fox")
+    expect(page.locator("#message [role=alert]")).to_have_count(0)
+    until(lambda: bool(page.wait_for_timeout(50) or waiting))  # it lets the page ask
+    expect(plan.locator(".uso-nothing")).to_have_count(1)
+    expect(plan.locator(".uso-nothing")).not_to_be_visible()
+    page.unroute_all()  # what waits goes on
     expect(plan).to_contain_text("A picture from the prompt alone.", timeout=PATIENCE_MS)
     expect(tokens).to_contain_text("of 32 tokens", timeout=PATIENCE_MS)
     page.fill("#prompt textarea", "fox " * 60)
@@ -162,7 +178,8 @@ def test_an_example_shows_what_it_fills_in_and_offers_to_run(
     page = visit(server, width, height, reduced_motion="reduce")
     page.locator("#examples button").nth(len(EXAMPLES) - 1).click()
     notice = page.locator("#filled")
-    expect(notice).to_contain_text("Filled in: Prompt, Content Reference, Style Reference", timeout=PATIENCE_MS)
+    references = "Content Reference, Style Reference, and Extra Style Reference"
+    expect(notice).to_contain_text(f"Filled in: Prompt, {references}.", timeout=PATIENCE_MS)
     run = notice.get_by_role("button", name="Generate now")
     for part in (notice, page.locator("#prompt"), run):
         expect(part).to_be_in_viewport(ratio=1)
@@ -175,9 +192,52 @@ def test_an_example_shows_what_it_fills_in_and_offers_to_run(
     until(lambda: len(server.pictures()) == before + 1)
     expect(notice).not_to_be_visible()
     page.locator("#examples button").first.click()
-    expect(notice).to_contain_text("Filled in: Prompt", timeout=PATIENCE_MS)
+    expect(notice).to_contain_text(f"Filled in: Prompt. Emptied: {references}.", timeout=PATIENCE_MS)
     notice.get_by_role("button", name="Close").click()
     expect(notice).not_to_be_visible()
+
+
+def test_what_is_filled_in_is_told_by_what_has_changed(visit: Any, server: Program, tmp_path: Path) -> None:
+    """Catches a field in a folded part that is left out, one that is named though it is the same, and one that is no
+    input."""
+    page = visit(server)
+    notice, example = page.locator("#filled"), page.locator("#examples button")
+    fill_number(page, "steps", FAST)
+    fill_number(page, "seed", "5")
+    page.click("#advanced button")  # folds it
+    example.nth(1).click()
+    changed = "Filled in: Prompt, Content Reference, Number of steps, and Seed."
+    expect(notice).to_contain_text(changed, timeout=PATIENCE_MS)
+    shoot(page, "filled-folded")
+    example.nth(1).click()
+    expect(notice).to_contain_text("The fields hold all of this already.", timeout=PATIENCE_MS)
+    page.click("#presets button >> nth=0")
+    page.fill("#preset-name input", "mine")
+    page.click("#preset-save")
+    expect(page.locator("#preset-note")).to_contain_text("“mine” is saved.", timeout=PATIENCE_MS)
+    page.fill("#prompt textarea", "")
+    page.click("#preset input")
+    page.locator("[role=option]", has_text="mine").click()
+    expect(notice).to_contain_text(re.compile("Filled in: Prompt\\. *Generate"), timeout=PATIENCE_MS)
+    page.fill("#prompt textarea", "A fox")
+    made = generate(page, server)
+    page.click("#reuse-all")
+    expect(notice).to_contain_text(re.compile("Filled in: Seed\\. *Generate"), timeout=PATIENCE_MS)
+    page.click("#reuse-all")
+    expect(notice).to_contain_text("The fields hold all of this already.", timeout=PATIENCE_MS)
+    notice.get_by_role("button", name="Close").click()
+    example.first.click()
+    expect(notice).to_contain_text("Emptied: Content Reference.", timeout=PATIENCE_MS)
+    notice.get_by_role("button", name="Close").click()
+    page.click("#restore-frame button >> nth=0")
+    page.set_input_files("#restore input[type=file]", made.path)
+    expect(notice).to_contain_text("Filled in: Prompt, Content Reference, and Seed.", timeout=PATIENCE_MS)
+    notice.get_by_role("button", name="Close").click()
+    page.locator("#restore button[aria-label]:not(:has(input))").click()
+    page.set_input_files("#restore input[type=file]", FOX)
+    expect(page.locator("#restored [role=alert]")).to_be_visible(timeout=PATIENCE_MS)
+    page.wait_for_timeout(300)
+    expect(notice).not_to_be_visible()  # it was refused: nothing was filled in
 
 
 def test_the_seed_is_random_until_somebody_says_otherwise(visit: Any, server: Program) -> None:

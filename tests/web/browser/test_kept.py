@@ -135,11 +135,13 @@ def test_the_keyboard_alone_deletes_and_only_what_was_chosen(visit: Any, server:
     page.keyboard.press("Enter")  # yes
     expect(tiles).to_have_count(3, timeout=PATIENCE_MS)
     assert names(page) == ["a boat", "an owl", "a fox"] and set(server.pictures()) == before | {*files} - {files[2]}
+    expect(page.locator("#gallery-delete")).to_be_focused()
     page.focus("#delete-picture")  # the boat, which is shown
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(tiles).to_have_count(2, timeout=PATIENCE_MS)
+    expect(tiles.first).to_be_focused()  # its button has gone
     expect(page.locator("#picture img")).to_have_count(0)
     expect(page.locator("#afterwards")).not_to_be_visible()
     assert not files[3].exists() and not list(server.scratch.rglob(files[3].name))
@@ -149,9 +151,41 @@ def test_the_keyboard_alone_deletes_and_only_what_was_chosen(visit: Any, server:
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(page.locator("#history")).to_contain_text("None yet.", timeout=PATIENCE_MS)
+    expect(page.locator("#gallery-head h2")).to_be_focused()
     assert set(server.pictures()) == before
     page.reload()
     expect(page.locator("#history")).to_contain_text("None yet.", timeout=PATIENCE_MS)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1366, 657), (390, 844)])
+def test_the_focus_goes_along_with_a_picture(visit: Any, server: Program, width: int, height: int) -> None:
+    """Catches a focus on a thumbnail that is out of sight, and one that is nowhere after a deletion."""
+    page = visit(server, width, height)
+    make(page, server, "a fox", "an owl", "a rose")
+    tiles, dialog = page.locator(TILES), page.locator("#confirm dialog")
+    tiles.nth(1).focus()
+    page.keyboard.press("Enter")
+    expect(tiles.nth(1)).to_have_attribute("aria-current", "true")
+    expect(page.locator("#picture img")).to_be_focused(timeout=PATIENCE_MS)
+    expect(page.locator("#picture img")).to_be_in_viewport(ratio=0.5)
+    shoot(page, f"opened-{width}")
+    tiles.nth(1).click()
+    expect(page.locator("#picture img")).not_to_be_focused()
+    for left, answer in ((["a rose", "a fox"], "the next"), (["a rose"], "the last")):
+        tiles.nth(1).focus()
+        page.keyboard.press("Delete")
+        expect(dialog).to_contain_text("Delete this picture for good?")
+        page.keyboard.press("Enter")  # no
+        expect(tiles.nth(1)).to_be_focused()
+        page.keyboard.press("Delete")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")  # yes
+        expect(tiles).to_have_count(len(left), timeout=PATIENCE_MS)
+        assert names(page) == left, answer
+        expect(tiles.last).to_be_focused()
+    page.fill("#gallery-search textarea, #gallery-search input", "rose")
+    page.keyboard.press("Delete")
+    expect(dialog).not_to_be_visible()
 
 
 def test_chosen_pictures_come_as_a_zip_file(visit: Any, server: Program, tmp_path: Path) -> None:
@@ -226,6 +260,9 @@ def test_presets_are_saved_shared_and_come_back(visit: Any, server: Program, tmp
         page.click("#preset-export")
     coming.value.save_as(tmp_path / coming.value.suggested_filename)
     assert json.loads((tmp_path / "foxes.json").read_text())["fields"]["num_inference_steps"] == 3
+    page.click("#preset-save")
+    expect(page.locator("#preset-note")).to_contain_text("It is replaced.", timeout=PATIENCE_MS)
+    expect(page.locator("#presets")).to_contain_text("Settings and prompt, without the images.")
     page.fill("#prompt textarea", "something else")
     page.reload()
     until(lambda: page.locator("#presets button").count() > 0)
@@ -236,6 +273,12 @@ def test_presets_are_saved_shared_and_come_back(visit: Any, server: Program, tmp
     expect(page.locator("#prompt textarea")).to_have_value("a fox", timeout=PATIENCE_MS)
     other = visit(server)
     other.click("#presets button >> nth=0")
+    for button in ("rename", "delete", "export"):
+        other.fill("#preset-name input", " ")
+        expect(other.locator("#preset-note")).not_to_contain_text("Choose")
+        other.click(f"#preset-{button}")
+        expect(other.locator("#preset-note")).to_contain_text("Choose a preset first", timeout=PATIENCE_MS)
+        other.fill("#preset-name input", "")
     with other.expect_file_chooser() as chooser:
         other.click("#preset-import")
     chooser.value.set_files(tmp_path / "foxes.json")

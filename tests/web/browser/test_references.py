@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 from tests.support.browsing import FAST, PATIENCE_MS, fill_number, generate, needs_chromium, shoot, upload
 from tests.support.running import Program
 from tests.web.browser.test_fields import SCREENS
-from uso.web.page.texts import EXAMPLES_FOLDER
+from uso.web.page.texts import EXAMPLES_FOLDER, SCRIPT_WORDS
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
@@ -66,6 +66,61 @@ def test_an_image_is_pasted_into_the_first_free_field(visit: Any, server: Progra
     held(page, "content", "fox.png")
     expect(page.locator("#extra-style img")).to_have_count(0)
     expect(page.locator("#plan")).to_contain_text("Layout kept, in the style of the style image", timeout=PATIENCE_MS)
+
+
+@pytest.mark.parametrize(("width", "height"), SCREENS)
+def test_a_full_row_of_references_takes_no_other_image_by_itself(
+    visit: Any, server: Program, width: int, height: int
+) -> None:
+    """Catches a content image that a paste or a drop replaces without a word."""
+    page = visit(server, width, height)
+    for field in ("content", "style", "extra-style"):
+        carry(page, "paste", "body", FOX)
+        held(page, field, "fox.png")
+    carry(page, "paste", "body", CAT)
+    refusal = page.locator("#refusal")
+    expect(refusal).to_have_text(SCRIPT_WORDS["full"])
+    expect(refusal).to_be_in_viewport(ratio=1)
+    expect(refusal).to_have_attribute("role", "alert")
+    expect(page.locator("#paste-hint")).to_contain_text("Ctrl+V")
+    shoot(page, f"full-{width}")
+    page.locator("#style img").click()
+    carry(page, "paste", "body", CAT)
+    held(page, "style", "cat.jpg")
+    expect(refusal).to_have_count(0)
+    page.locator("#paste-hint").click()
+    drop(page, "#drop [data-zones] p", CAT)
+    expect(refusal).to_have_text(SCRIPT_WORDS["full"])
+    held(page, "content", "fox.png")
+    page.locator("#content button[aria-label*=emove]").click()
+    expect(refusal).to_have_count(0)
+
+
+@pytest.mark.parametrize(("width", "height"), SCREENS)
+def test_a_file_that_is_no_picture_is_refused_at_its_field(
+    visit: Any, server: Program, tmp_path: Path, width: int, height: int
+) -> None:
+    """Catches one that stays in its field as a broken image, and is counted until Generate."""
+    page = visit(server, width, height)
+    junk = tmp_path / "notes.png"
+    junk.write_text("no picture")
+    refusal = page.locator("#refusal")
+    for field in ("content", "extra-style"):
+        page.set_input_files(f"#{field} input[type=file]", junk)
+        expect(refusal).to_contain_text("notes.png is not a picture this program can read", timeout=PATIENCE_MS)
+        expect(refusal).to_be_in_viewport(ratio=1)
+        expect(page.locator(f"#{field}.uso-refused").first).to_be_visible()
+        expect(page.locator("#message [role=alert]")).to_be_visible()
+        expect(page.locator("#references img")).to_have_count(0)
+        expect(page.locator("#plan")).to_contain_text("Nothing to draw yet", timeout=PATIENCE_MS)
+        page.wait_for_timeout(500)
+        expect(refusal).to_be_visible()  # it stays when the field has become empty
+        shoot(page, f"junk-{field}-{width}")
+        upload(page, field, FOX)
+        expect(page.locator("#refusal, #message [role=alert]")).to_have_count(0)
+        expect(page.locator("#plan")).not_to_contain_text("Nothing to draw yet", timeout=PATIENCE_MS)
+        page.locator(f"#{field} button[aria-label*=emove]").click()
+        expect(page.locator("#references img")).to_have_count(0)
 
 
 def test_a_file_may_be_dropped_anywhere(visit: Any, server: Program) -> None:

@@ -51,7 +51,10 @@ def test_a_style_is_saved_used_kept_renamed_and_deleted(
             first = generate(page, server)
             assert output.read(first.path).values()["style_strengths"] == [0.5]
             page.locator("#styles > button").press("Enter")
+            page.locator("#style-save").press("Enter")
+            said(page, "A style needs a name")
             page.fill("#style-name input, #style-name textarea", "Ink 墨")
+            expect(page.locator("#style-message")).not_to_contain_text("A style needs a name", timeout=PATIENCE_MS)
             page.locator("#style-save").press("Enter")
             said(page, "“Ink 墨” is saved.")
             shoot(page, "styles")

@@ -84,6 +84,23 @@ def test_all_settings_are_reused_the_images_too(events: Events, reference: Any) 
     assert (inputs.style_strength, inputs.extra_style_strength) == (0.5, 2)
 
 
+def test_an_image_that_is_there_already_stays(events: Events, reference: Any, upload: Any, uploads: Path) -> None:
+    """Catches a field that loses its file's name to a copy of it, and one that keeps another image."""
+    cat, oil = reference("cat.png", 1), reference("oil.png", 2)
+    picture = made(events, content_images=[cat], style_images=[oil])[1]
+    (uploads / "My Cat.png").write_bytes(cat.data)
+    mine, other = {"path": str(uploads / "My Cat.png")}, upload("other.png")
+    for repeated in (events.pictures.repeat, events.pictures.remix):
+        held = Inputs(content_image=mine, style_image=other, extra_style_image=mine)
+        inputs = Inputs(*asyncio.run(repeated(picture.id, visitor(), *held))[2:])
+        assert inputs.content_image == KEEP and inputs.extra_style_image is None
+        assert hashes(inputs.style_image) == [oil.sha256]
+    file = brought(uploads, picture.path)
+    for content, stays in ((mine, True), (other, False), ({"path": "/etc/hostname"}, False), (None, False)):
+        answer = asyncio.run(events.inputs.restore(file, visitor(), *Inputs(content_image=content)))
+        assert (Inputs(*answer[1:]).content_image == KEEP) == stays
+
+
 def test_a_remix_has_a_random_seed(events: Events) -> None:
     """Catches a Remix that makes the same picture again, and one of somebody else's that fills anything in."""
     picture = made(events, prompt="a fox", seed=42)[1]

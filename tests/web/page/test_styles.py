@@ -154,10 +154,10 @@ def test_another_models_style_is_refused_at_the_door(serve: Callable[..., Events
     value = {"path": str(uploads / "s.safetensors")}
     with pytest.raises(RequestError, match="another style projector"):
         asyncio.run(events.calls.submit(Inputs(prompt="x", style_image=value), visitor()))
-    note, *_ = asyncio.run(events.inputs.check_images(None, value, None, False, visitor()))
-    assert "another style projector" in note
-    note, *_ = asyncio.run(events.inputs.check_images(value, None, None, False, visitor()))
-    assert "is a saved style. The content must be an image" in note
+    message, content, style, _ = asyncio.run(events.inputs.check_images(None, value, None, False, visitor()))[3:]
+    assert "another style projector" in message and content == KEEP and style is None
+    message, content, style, _ = asyncio.run(events.inputs.check_images(value, None, None, False, visitor()))[3:]
+    assert "is a saved style. The content must be an image" in message and content is None and style == KEEP
     assert asyncio.run(events.inputs.renditions(None, {"path": str(uploads / "s.safetensors")}, None, visitor()))
 
 

@@ -88,7 +88,7 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
                 live, shown, actions, gallery, picked = _result(foot)
         examples = _examples(config)
         gr.HTML(static_html(lambda: html.heading(Text("Tips")) + html.tips(TIPS[config.examples])))
-        gr.HTML(static_html(pieces.words), visible="hidden", elem_id="words")
+        gr.HTML(static_html(lambda: pieces.words(fields.inputs)), visible="hidden", elem_id="words")
         gr.HTML(static_html(pieces.drop_zones), elem_id="drop")
         # Ids live in the page, not in the server's memory of the tab: one that slept for an hour still knows them.
         tab = gr.HTML("", visible="hidden", elem_id="tab")
@@ -233,7 +233,7 @@ def _wire_inputs(page: gr.Blocks, events: InputEvents, inputs: Inputs, message: 
         [field.change for field in checked],
         plain_errors(events.check_images),
         checked,
-        [form.note, inputs.width, inputs.height],
+        [form.note, inputs.width, inputs.height, message, *references],
         preprocess=False,
         trigger_mode="always_last",
         **AT_ONCE,
@@ -253,17 +253,22 @@ def _wire_inputs(page: gr.Blocks, events: InputEvents, inputs: Inputs, message: 
         size = [inputs.width, inputs.height]
         gr.on([field.change for field in size], plain_errors(events.sides), size, form.size.sides, **AT_ONCE)
     controls.examples.click(
-        plain_errors(events.example), [controls.examples], list(inputs), js=scripts.filling(1), **AT_ONCE
-    ).then(None, None, None, js=scripts.FILLED)
+        plain_errors(events.example),
+        [controls.examples, *inputs],
+        list(inputs),
+        js=scripts.FILLING,
+        preprocess=False,
+        **AT_ONCE,
+    ).then(None, list(inputs), None, js=scripts.FILLED)
     gr.on(
         [form.file.upload, form.file.clear],
         plain_errors(events.restore),
-        [form.file],
+        [form.file, *inputs],
         [form.restored, *inputs],
         preprocess=False,
-        js=scripts.filling(1),
+        js=scripts.FILLING,
         **AT_ONCE,
-    ).success(None, [form.file], None, js="file => file && window.uso?.filled?.()")
+    ).success(None, [form.file, *inputs], None, js=scripts.FILLED_FROM)
     typed = [inputs.prompt, inputs.width, inputs.height, inputs.num_inference_steps, inputs.content_size, inputs.seed]
     typed += [inputs.num_images, inputs.style_strength, inputs.extra_style_strength]
     if events.config.guidance:
@@ -300,11 +305,16 @@ def _wire_pictures(
     live.arrived.select(plain_errors(events.show), [controls.tab], list(shown), js=scripts.WITH_TAB, **latest)
     chosen = [gallery.listed.tiles.select, shown.grid.select]
     gr.on(chosen, None, None, None, js=scripts.SHOW_RESULT)
-    gr.on(chosen, plain_errors(events.select), None, list(shown), **latest)
+    gr.on(chosen, plain_errors(events.select), None, list(shown), **latest).then(None, None, None, js=scripts.OPENED)
     for button, event in ((actions.repeat, events.repeat), (actions.remix, events.remix)):
         button.click(
-            plain_errors(event), [which], [message, advanced, *inputs], js=scripts.filling(1), **AT_ONCE
-        ).success(None, None, None, js=scripts.FILLED)
+            plain_errors(event),
+            [which, *inputs],
+            [message, advanced, *inputs],
+            js=scripts.FILLING,
+            preprocess=False,
+            **AT_ONCE,
+        ).success(None, list(inputs), None, js=scripts.FILLED)
     actions.reuse_seed.click(plain_errors(events.reuse_seed), [which], [message, inputs.seed, advanced], **AT_ONCE)
     actions.as_content.click(plain_errors(events.as_content), [which], [message, inputs.content_image], **AT_ONCE)
     styles = [inputs.style_image, inputs.extra_style_image]

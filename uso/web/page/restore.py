@@ -4,6 +4,7 @@ A PNG from a browser may hold anything. So each value is checked by itself, and 
 to the person they belong to (`entitled`).
 """
 
+import filecmp
 import re
 import uuid
 from collections.abc import Callable
@@ -22,8 +23,8 @@ from uso.language import Text, joined, text_of
 from uso.references import ReferenceImage, SavedStyle, read_reference
 from uso.request import RANDOM_SEED, GenerationRequest
 from uso.web.access.identity import Asker
-from uso.web.api.calls import STRENGTH_FIELDS, Inputs, number_of_images
-from uso.web.api.files import uploaded
+from uso.web.api.calls import IMAGE_FIELDS, STRENGTH_FIELDS, Inputs, number_of_images
+from uso.web.api.files import upload_path, uploaded
 from uso.web.page.inputs import KEEP
 from uso.web.page.record import loras, loras_of
 from uso.web.store.history import of_job_digest, record_of
@@ -88,6 +89,25 @@ def restored(
     images = _images(saved, lambda sha: stored(pictures, sha) if sha in allowed else None, remarks)
     values = field_values(config, saved.values(), remarks)
     return Restored(values._replace(**images, **_strengths(saved, remarks)), remarks)
+
+
+def unless_held(fields: Inputs, held: Inputs) -> Inputs:
+    """The same values, but a field that holds its image already keeps it, with the name of its own file.
+
+    Args:
+        held: raw values of the fields as they are.
+    """
+    same = {name for name in IMAGE_FIELDS if _is_file(getattr(fields, name), getattr(held, name))}
+    return fields._replace(**dict.fromkeys(same, KEEP))
+
+
+def _is_file(path: Any, value: Any) -> bool:
+    """Whether the raw value of an image field stands for the bytes of a file."""
+    given = upload_path(value)
+    try:
+        return isinstance(path, str) and given is not None and filecmp.cmp(path, given, shallow=False)
+    except (OSError, ValueError):
+        return False
 
 
 def field_values(config: ModelConfig, values: dict[str, Any], remarks: list[str]) -> Inputs:

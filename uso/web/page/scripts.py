@@ -77,12 +77,14 @@ local()
 DESCRIBE = """
 let waiting = null
 window.uso = { ...window.uso, describe: () => {
+  element.classList.add('uso-asking')
   clearTimeout(waiting)
   waiting = setTimeout(() => trigger('select', {}), 300)
-} }
+}, described: () => element.classList.remove('uso-asking') }
 element.setAttribute('role', 'status')
 """
-"""For the plan: asks the server what will be made of the fields, once nothing has changed for a moment."""
+"""For the plan: asks the server what will be made of the fields, once nothing has changed for a moment. Until the
+answer is there, it does not go on saying that there is nothing (`bar.css`)."""
 
 READY = """
 watch('value', () => { if (props.value.includes('uso-dot')) window.uso?.describe?.() })
@@ -99,14 +101,18 @@ window.uso = { ...window.uso, place: (picture, field) => trigger('select', { pic
 """
 """For the hidden field that hears of a picture of the page that was dragged to a reference."""
 
-FILLED = "() => window.uso?.filled?.()"
+FILLING = "(what, ...held) => { window.uso?.filling?.(held); return [what, ...held] }"
+"""Before the fields are filled in from something: `filled.js` notes what they hold, all of them."""
 
+FILLED = "(...held) => { window.uso?.filled?.(held) }"
+"""After it: what the fields hold now."""
 
-def filling(count: int) -> str:
-    """Before the fields are filled in: `filled.js` notes what they hold. The event goes on with its `count` inputs."""
-    names = ", ".join(f"value{number}" for number in range(count))
-    return f"({names}) => {{ window.uso?.filling?.(); return [{names}] }}"
+FILLED_FROM = "(file, ...held) => { if (file) window.uso?.filled?.(held) }"
 
+FORGIVE = """said => said?.includes('role="alert"') ? '' : said"""
+"""A refusal goes when the field that it is about has changed; other sentences stay."""
+
+OPENED = "() => window.uso?.gallery?.opened?.()"
 
 SHOW_RESULT = "() => window.uso?.showResult?.()"
 

@@ -14,6 +14,8 @@ RESTORE = Text(
     "Drop a PNG made with USO here to fill in its settings. Its reference images come back if they are yours."
 )
 
+PASTE = Text("Ctrl+V (⌘V on a Mac) pastes an image, and a file may be dropped anywhere on the page.")
+
 REFERENCE_HINTS = {
     "content": Text("Who or what to show"),
     "style": Text("How it should look"),
@@ -23,8 +25,11 @@ REFERENCE_HINTS = {
 
 SCRIPT_WORDS = {
     "rounded": Text("{typed} became {value}: a multiple of {step} from {min} to {max}."),
-    "filled": Text("Filled in: {fields}."),
+    "filled": Text("Filled in: {filled}."),
+    "emptied": Text("Emptied: {emptied}."),
+    "filled-and-emptied": Text("Filled in: {filled}. Emptied: {emptied}."),
     "unchanged": Text("The fields hold all of this already."),
+    "full": Text("All three references are filled. Empty one first, or click the one to replace."),
     "offer": Text("{name} was made with USO."),
     "last-seed": Text("The picture shown has the seed {seed}."),
     "before": Text("Content image"),

@@ -58,6 +58,7 @@ def rename(ledger: Ledger, owner: str | None, name: Any, new: Any) -> str:
     Raises:
         RequestError: there is no such preset, or the name is taken or cannot be used.
     """
+    _check_chosen(name)
     new = _name(new)
     with ledger.transaction() as db:
         if new != name and db.execute(_ONE, (owner, new)).fetchone():
@@ -73,6 +74,7 @@ def delete(ledger: Ledger, owner: str | None, name: Any) -> None:
     Raises:
         RequestError: there is no such preset.
     """
+    _check_chosen(name)
     with ledger.transaction() as db:
         if not db.execute("DELETE FROM presets WHERE owner = ? AND name = ?", (owner, name)).rowcount:
             raise RequestError(MISSING)
@@ -80,6 +82,11 @@ def delete(ledger: Ledger, owner: str | None, name: Any) -> None:
 
 _ONE = "SELECT fields FROM presets WHERE owner = ? AND name = ?"
 MISSING = Text("There is no such preset any more. Choose one first.")
+
+
+def _check_chosen(name: Any) -> None:
+    if not name:
+        raise RequestError(Text("Choose a preset first."))
 
 
 def preset(ledger: Ledger, owner: str | None, name: Any) -> Fields:

@@ -13,30 +13,37 @@ from PIL import Image
 from tests.support.visitor import Events, visitor
 from uso.images import open_image
 from uso.web.api.calls import Inputs, request_from
+from uso.web.page.inputs import KEEP
 from uso.web.page.scripts import RENDERED
 
 
 def test_a_look_at_the_images_tells_size_and_trouble(events: Events, upload: Any, uploads: Path) -> None:
     """Catches a size that differs from the one which is then used, and junk that is noticed only at the end."""
 
-    def look(content: Any, style: Any, extra_style: Any, keep: bool) -> tuple[str, Any, Any]:
-        return asyncio.run(events.inputs.check_images(content, style, extra_style, keep, visitor()))
+    def look(*images: Any, keep: bool) -> tuple[Any, ...]:
+        answer: tuple[Any, ...] = asyncio.run(events.inputs.check_images(*images, keep, visitor()))
+        return answer
 
     content = upload("wide.png", 640, 427)
-    note, width, height = look(content, None, None, True)
+    note, width, height, *others = look(content, None, None, keep=True)
     request = request_from(events.config, Inputs(content_image=content, keep_input_size=True))
     assert f"The picture will be {request.width} × {request.height}; the content image is 640 × 427." in note
     assert width["interactive"] is False and height["interactive"] is False
-    assert "640 × 427, the picture square. Keep input size gives it that shape" in look(content, None, None, False)[0]
-    assert look(upload("square.png", 300, 290), None, None, False)[0] == ""
-    assert "needs a content image" in look(None, None, None, True)[0]
+    assert others == [KEEP] * 4
+    squeezed = look(content, None, None, keep=False)[0]
+    assert "640 × 427, the picture square. Keep input size gives it that shape" in squeezed
+    assert look(upload("square.png", 300, 290), None, None, keep=False)[0] == ""
+    assert "needs a content image" in look(None, None, None, keep=True)[0]
     whole = (uploads / "wide.png").read_bytes()
     (uploads / "wide.png").write_bytes(whole[: len(whole) // 2])
-    assert "the content image is 640 × 427" in look(content, content, content, True)[0]  # nothing is decoded
+    assert "the content image is 640 × 427" in look(content, content, content, keep=True)[0]  # nothing is decoded
     (uploads / "junk.png").write_text("no picture")
-    note = look(None, {"path": str(uploads / "junk.png"), "orig_name": "my <file>.png"}, None, False)[0]
-    assert "my &lt;file&gt;.png is not a picture this program can read (try PNG, JPEG or WebP)." in note
-    assert 'role="alert"' in note
+    junk = {"path": str(uploads / "junk.png"), "orig_name": "my <file>.png"}
+    for place, field in enumerate(("content", "style", "extra-style")):
+        *_, message, one, two, three = look(*(junk if place == at else content for at in range(3)), keep=True)
+        assert "my &lt;file&gt;.png is not a picture this program can read (try PNG, JPEG or WebP)." in message
+        assert 'role="alert"' in message and f'data-field="{field}"' in message
+        assert [one, two, three] == [None if place == at else KEEP for at in range(3)]
 
 
 def test_keep_input_size_keeps_to_the_size_that_a_model_draws_well(events: Events, upload: Any) -> None:

@@ -51,7 +51,7 @@ def test_a_preset_fills_the_fields_in_and_leaves_the_images(presets: PresetEvent
     held = {name: value for name, value in filled.inputs._asdict().items() if value != KEEP}
     assert held == VALUES and filled.name == "foxes" and "is filled in." in filled.note
     assert all(value == KEEP for name, value in filled.inputs._asdict().items() if name.endswith("_image"))
-    saved(presets, "foxes", seed=-1)
+    assert "It is replaced." in saved(presets, "foxes", seed=-1).note
     assert picked(presets, "foxes").inputs.seed == -1  # a random one stays random
     assert asyncio.run(presets.unfold(visitor()))["choices"] == ["foxes"]
     assert asyncio.run(presets.unfold(visitor(BEN)))["choices"] == []
@@ -61,6 +61,9 @@ def test_a_preset_fills_the_fields_in_and_leaves_the_images(presets: PresetEvent
 def test_presets_are_renamed_and_deleted(presets: PresetEvents) -> None:
     """Catches a name that is changed for one that is taken, and a deletion that another person can do."""
     saved(presets, "foxes"), saved(presets, "owls", prompt="an owl")
+    for nothing in (None, "", []):
+        for event in (presets.rename(nothing, "birds", visitor()), presets.delete(nothing, visitor())):
+            assert "Choose a preset first." in changed(asyncio.run(event)).note
     taken = changed(asyncio.run(presets.rename("owls", "foxes", visitor())))
     assert "already" in taken.note and taken.choice == KEEP
     assert changed(asyncio.run(presets.rename("owls", "birds", visitor()))).choice["choices"] == ["birds", "foxes"]
@@ -110,7 +113,9 @@ def test_a_file_takes_a_preset_to_another_person(presets: PresetEvents, uploads:
         brought = changed(asyncio.run(presets.bring({"path": str(file)}, visitor(key))))
         assert brought.inputs.prompt == 'a "fox" & 狐' and brought.inputs.width == 144
         assert brought.choice["value"] == expected if key else brought.choice == KEEP
-    assert delivered(presets, None)[0] == "Preset.json"
+    for unnamed in (None, " "):
+        note, file = presets.export(unnamed, *values())
+        assert "Choose a preset first, or type a name" in note and file == ""
 
 
 def test_a_file_of_another_model_says_what_does_not_fit(presets: PresetEvents, uploads: Path) -> None:

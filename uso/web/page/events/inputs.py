@@ -11,14 +11,15 @@ import gradio as gr
 from uso.errors import OutputError, RequestError
 from uso.images import keep_input_size, upright_size
 from uso.language import ENGLISH, Text, joined, spoken, text_of, tr
+from uso.references import ReferenceImage
 from uso.request import refuse_style
 from uso.web.access.identity import asker_of
-from uso.web.api.calls import Calls, Inputs
+from uso.web.api.calls import IMAGE_FIELDS, Calls, Inputs
 from uso.web.api.files import upload_path, uploaded
 from uso.web.page import html
-from uso.web.page.inputs import KEEP, UNCHANGED, example_values, sides_class
+from uso.web.page.inputs import KEEP, UNCHANGED, element_of, example_values, sides_class
 from uso.web.page.renditions import renditions
-from uso.web.page.restore import brought, entitled, restored, with_remarks
+from uso.web.page.restore import brought, entitled, restored, unless_held, with_remarks
 from uso.web.page.texts import EXAMPLES
 
 ALIKE = 1.1
@@ -38,23 +39,34 @@ class InputEvents:
 
     async def check_images(
         self, content: Any, style: Any, extra_style: Any, keep: Any, request: gr.Request
-    ) -> tuple[str, Any, Any]:
-        """What is wrong with an image, or the size of the picture with Keep input size: (note, width, height).
+    ) -> tuple[Any, ...]:
+        """What is wrong with an image, or the size of the picture with Keep input size: (note, width, height, message,
+        images). An image that cannot be used leaves its field, so that nothing counts it; the message says why.
 
         Reads image headers only, because this costs people nothing and decoding is expensive. A file that is cut off
         is noticed at Generate.
         """
         return await self.calls.read(request, self._check_images, content, style, extra_style, keep)
 
-    def _check_images(self, content: Any, style: Any, extra_style: Any, keep: Any) -> tuple[str, Any, Any]:
+    def _check_images(self, content: Any, style: Any, extra_style: Any, keep: Any) -> tuple[Any, ...]:
+        most, references = self.calls.max_pixels, {}
+        for name, value in zip(IMAGE_FIELDS, (content, style, extra_style), strict=True):
+            try:
+                references[name] = uploaded(value, most)
+                if name == "content_image":
+                    refuse_style(references[name])
+                else:
+                    self.calls.check_style(references[name])
+            except RequestError as error:
+                message = html.refusal(text_of(error), element_of(RequestError(field=name)))
+                return KEEP, KEEP, KEEP, message, *(None if one == name else KEEP for one in IMAGE_FIELDS)
+        return *self._size_note(references["content_image"], keep), KEEP, *[KEEP] * len(IMAGE_FIELDS)
+
+    def _size_note(self, reference: ReferenceImage | None, keep: Any) -> tuple[str, Any, Any]:
+        """(note, width, height)."""
         field = gr.update(interactive=not keep)
         try:
-            most = self.calls.max_pixels
-            reference = uploaded(content, most)
-            refuse_style(reference)
-            for value in (style, extra_style):
-                self.calls.check_style(uploaded(value, most))
-            size = upright_size(reference.data, reference.name, most) if reference else None
+            size = upright_size(reference.data, reference.name, self.calls.max_pixels) if reference else None
             if not keep:
                 return self._shape(size), field, field
             if size is None:
@@ -118,12 +130,16 @@ class InputEvents:
         cards = [[html.card(example)] for example in EXAMPLES[self.config.examples]]
         return gr.update(samples=cards), gr.update(alt_text=tr("The generated picture"))
 
-    def example(self, index: int) -> Inputs:
-        """All inputs of an example."""
+    def example(self, index: int, *_held: Any) -> Inputs:
+        """All inputs of an example, whatever the fields held."""
         return example_values(self.config, index)
 
-    async def restore(self, file: Any, request: gr.Request) -> tuple[Any, ...]:
-        """All inputs from a PNG that somebody drops: (note, inputs)."""
+    async def restore(self, file: Any, request: gr.Request, *held: Any) -> tuple[Any, ...]:
+        """All inputs from a PNG that somebody drops: (note, inputs).
+
+        Args:
+            held: what the inputs hold now.
+        """
         if file is None:  # removed again
             return "", *UNCHANGED
         try:
@@ -132,4 +148,5 @@ class InputEvents:
             return html.note(text_of(error), bad=True), *UNCHANGED
         source = await asyncio.to_thread(entitled, self.ledger, asker_of(request), saved)
         found = await asyncio.to_thread(restored, self.config, saved, source, self.queue.settings.output)
-        return html.note(with_remarks(Text("The settings of {} are filled in.", name), found)), *found.inputs
+        inputs = await asyncio.to_thread(unless_held, found.inputs, Inputs(*held))
+        return html.note(with_remarks(Text("The settings of {} are filled in.", name), found)), *inputs

@@ -18,7 +18,7 @@ from uso.web.page import html
 from uso.web.page.compare import content_of
 from uso.web.page.inputs import KEEP, UNCHANGED
 from uso.web.page.record import facts, settings
-from uso.web.page.restore import restored, with_remarks
+from uso.web.page.restore import restored, unless_held, with_remarks
 from uso.web.store import history
 from uso.web.store.ledger import Remembered
 
@@ -80,26 +80,31 @@ class PictureEvents:
                     return await asyncio.to_thread(self._picture, found)
         return Shown()
 
-    async def repeat(self, picture_id: Any, request: gr.Request) -> tuple[Any, ...]:
-        """All inputs of the picture that is shown, its images and its seed too: (message, Advanced, inputs)."""
-        said = Text("The settings of this picture are filled in, with its seed.")
-        return await self._reused(picture_id, request, said)
+    async def repeat(self, picture_id: Any, request: gr.Request, *held: Any) -> tuple[Any, ...]:
+        """All inputs of the picture that is shown, its images and its seed too: (message, Advanced, inputs).
 
-    async def remix(self, picture_id: Any, request: gr.Request) -> tuple[Any, ...]:
+        Args:
+            held: what the inputs hold now.
+        """
+        said = Text("The settings of this picture are filled in, with its seed.")
+        return await self._reused(picture_id, request, said, held)
+
+    async def remix(self, picture_id: Any, request: gr.Request, *held: Any) -> tuple[Any, ...]:
         """The same with a random seed."""
         said = Text("The settings of this picture are filled in, with a random seed.")
-        message, advanced, *values = await self._reused(picture_id, request, said)
+        message, advanced, *values = await self._reused(picture_id, request, said, held)
         inputs = Inputs(*values)
         return message, advanced, *(inputs if inputs == UNCHANGED else inputs._replace(seed=RANDOM_SEED))
 
-    async def _reused(self, picture_id: Any, request: gr.Request, said: str) -> tuple[Any, ...]:
+    async def _reused(self, picture_id: Any, request: gr.Request, said: str, held: tuple[Any, ...]) -> tuple[Any, ...]:
         found = await asyncio.to_thread(history.own, self.ledger, asker_of(request).owner, picture_id)
         saved = await asyncio.to_thread(history.record_of, found) if found else None
         if saved is None:
             return html.refusal(GONE), KEEP, *UNCHANGED
         filled = await asyncio.to_thread(restored, self.config, saved, saved, self.queue.settings.output)
         message = html.idle(with_remarks(said, filled))
-        return message, gr.update(open=True), *filled.inputs
+        inputs = await asyncio.to_thread(unless_held, filled.inputs, Inputs(*held))
+        return message, gr.update(open=True), *inputs
 
     def reuse_seed(self, picture_id: Any, request: gr.Request) -> tuple[Any, Any, Any]:
         """(message, the seed, Advanced)."""

@@ -27,7 +27,7 @@ from uso.web.page.kept.gallery import earlier_prompts
 from uso.web.page.kept.presets import Presets, preset_parts
 from uso.web.page.labels import static_html
 from uso.web.page.styles import Panel, panel
-from uso.web.page.texts import REFERENCE_HINTS, RESTORE
+from uso.web.page.texts import PASTE, REFERENCE_HINTS, RESTORE
 
 AT_ONCE: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 
@@ -86,6 +86,7 @@ def form(config: ModelConfig) -> Form:
             with gr.Column(min_width=80, elem_classes="uso-reference"):
                 references.append(reference_field(elem_id, hint))
                 lenses.append(gr.Button(Text("As the model sees it"), size="sm", elem_id=f"look-at-{elem_id}"))
+    gr.HTML(static_html(lambda: html.note(PASTE)), elem_id="paste-hint")
     strengths = strength_fields()
     styles = panel()
     gr.HTML(
@@ -170,7 +171,7 @@ def wire(events: FormEvents, form: Form, bar: Bar) -> None:
         preprocess=False,
         trigger_mode="always_last",
         **AT_ONCE,
-    )
+    ).then(None, None, None, js="() => window.uso?.described?.()")
     for lens, field, value in zip(form.lenses, REFERENCE_HINTS, inputs.images, strict=True):
         lens.click(
             plain_errors(events.viewer(field)), [value, inputs.content_size], form.look, preprocess=False, **AT_ONCE

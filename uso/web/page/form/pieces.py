@@ -4,13 +4,21 @@ import time
 from html import escape
 
 from uso.language import told, tr
+from uso.modes import NOTHING
+from uso.web.api.calls import Inputs
 from uso.web.page.form.views import View, data_url
 from uso.web.page.texts import DROP_ANYWHERE, DROP_ZONES, SCRIPT_WORDS
 
 
-def words() -> str:
-    """What scripts in the browser say (`static/words.js`). Names in braces are filled in there."""
-    return "".join(f'<span data-word="{name}">{escape(told(text))}</span>' for name, text in SCRIPT_WORDS.items())
+def words(inputs: Inputs) -> str:
+    """What scripts in the browser say (`static/words.js`), where names in braces are filled in; and what each field is
+    called, in the order of `Inputs`: those in folded parts of the page are not there to be read.
+
+    Args:
+        inputs: the components.
+    """
+    said = "".join(f'<span data-word="{name}">{escape(told(text))}</span>' for name, text in SCRIPT_WORDS.items())
+    return said + "".join(f'<span data-name-of="{one.elem_id}">{escape(told(one.label))}</span>' for one in inputs)
 
 
 def notice(*buttons: tuple[str, str]) -> str:
@@ -31,8 +39,9 @@ def plan(sentence: str, seed: int | None) -> str:
     Args:
         seed: the one that is filled in; None for a random one.
     """
+    waits = " uso-nothing" if sentence is NOTHING.plan else ""
     again = "" if seed is None else f" <strong>{escape(tr('Seed {}, not a random one.', seed))}</strong>"
-    return f'<p class="uso-plan">{escape(told(sentence))}{again}</p>'
+    return f'<p class="uso-plan{waits}">{escape(told(sentence))}{again}</p>'
 
 
 def tokens(count: int | None, most: int) -> str:

@@ -30,8 +30,6 @@ NAMES = [name for name in Inputs._fields if not name.endswith("_image")]
 MOST_SAVED, SAVED_SECONDS = 60, 600.0
 """Presets that one person may save in ten minutes, imported ones too."""
 
-UNNAMED = "Preset"
-
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
 
 DELIVER = "watch('value', () => window.uso?.deliver(element))"
@@ -78,8 +76,8 @@ class PresetEvents:
         """The names, when the frame is unfolded."""
         return await asyncio.to_thread(self._list, asker_of(request).owner, KEEP)
 
-    async def pick(self, name: Any, request: gr.Request) -> tuple[Any, ...]:
-        """Fill a preset's values in."""
+    async def pick(self, name: Any, request: gr.Request, *_held: Any) -> tuple[Any, ...]:
+        """Fill a preset's values in, whatever the fields held."""
         if not name:
             return Changed(note="").flat
         owner = asker_of(request).owner
@@ -90,8 +88,14 @@ class PresetEvents:
         owner = asker_of(request).owner
 
         def save() -> Changed:
+            before = presets.presets(self.ledger, owner)
             kept = presets.save(self.ledger, owner, name, self._fields(values))
-            return Changed(self._list(owner, kept), kept, html.note(Text("“{}” is saved.", kept)))
+            said = (
+                Text("“{}” was there already. It is replaced.", kept)
+                if kept in before
+                else Text("“{}” is saved.", kept)
+            )
+            return Changed(self._list(owner, kept), kept, html.note(said))
 
         return await self._answer(request, save, saves=True)
 
@@ -120,7 +124,8 @@ class PresetEvents:
     def export(self, name: Any, *values: Any) -> tuple[str, str]:
         """The fields as a file: (note, file)."""
         try:
-            name = name if isinstance(name, str) and name.strip() else UNNAMED
+            if not isinstance(name, str) or not name.strip():
+                raise RequestError(Text("Choose a preset first, or type a name for these settings."))
             text = presets.to_file(name, self._fields(values))
         except RequestError as error:
             return html.note(text_of(error), bad=True), ""
@@ -197,7 +202,12 @@ def preset_parts() -> Presets:
         choice = gr.Dropdown([], value=None, label=Text("Preset"), info=Text("Fills the fields in."), elem_id="preset")
         with gr.Row():
             name = gr.Textbox(
-                label=Text("Preset name"), max_lines=1, max_length=presets.MAX_NAME, scale=3, elem_id="preset-name"
+                label=Text("Preset name"),
+                info=Text("Settings and prompt, without the images."),
+                max_lines=1,
+                max_length=presets.MAX_NAME,
+                scale=3,
+                elem_id="preset-name",
             )
             save = gr.Button(Text("Save"), scale=1, min_width=80, elem_id="preset-save")
         with gr.Row(elem_id="preset-buttons"):
@@ -218,9 +228,10 @@ def wire_presets(events: PresetEvents, parts: Presets, inputs: Inputs) -> None:
     fields = [getattr(inputs, name) for name in NAMES]
     raw: dict[str, Any] = {"preprocess": False, **PRIVATE}
     parts.frame.expand(plain_errors(events.unfold), None, parts.choice, **PRIVATE)
-    parts.choice.input(plain_errors(events.pick), [parts.choice], changed, js=scripts.filling(1), **raw).then(
-        None, None, None, js=scripts.FILLED
+    parts.choice.input(plain_errors(events.pick), [parts.choice, *inputs], changed, js=scripts.FILLING, **raw).then(
+        None, list(inputs), None, js=scripts.FILLED
     )
+    parts.name.input(None, parts.note, parts.note, js=scripts.FORGIVE)
     gr.on([parts.save.click, parts.name.submit], plain_errors(events.save), [parts.name, *fields], changed, **raw)
     parts.rename.click(plain_errors(events.rename), [parts.choice, parts.name], changed, **raw)
     parts.delete.click(plain_errors(events.delete), [parts.choice], changed, **raw)

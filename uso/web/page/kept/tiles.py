@@ -85,7 +85,8 @@ def _tile(one: Remembered, current: str) -> str:
     mark = ' aria-current="true"' if one.picture.id == current else ""
     on = str(one.favourite).lower()
     return (
-        f'<li><button type="button" data-picture="{picture_id}" aria-label="{name}" title="{name}"{mark}>'
+        f'<li><button type="button" data-picture="{picture_id}" aria-label="{name}" title="{name}" '
+        f'aria-keyshortcuts="Delete"{mark}>'
         f'<img src="{webp(one.thumb)}" alt=""></button>'
         f'<button type="button" data-star="{picture_id}" aria-pressed="{on}" aria-label="{star}">'
         f'</button><input type="checkbox" value="{picture_id}" aria-label="{choose}"></li>'

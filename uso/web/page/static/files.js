@@ -1,5 +1,6 @@
 // Images that are pasted, dropped anywhere, or dragged from the page's own pictures: into the fields for references.
 
+import { refuse } from './refusals.js'
 import { appears, reveal, unfold } from './show.js'
 import { say } from './words.js'
 
@@ -8,8 +9,8 @@ const OURS = 'application/x-uso-picture' // a picture of this page that is being
 
 const full = (slot) => Boolean(document.querySelector(`#${slot} img`))
 
-/** Where an image goes that was not put anywhere in particular: the first field that is free, or else the first. */
-const free = () => SLOTS.find((slot) => !full(slot)) ?? SLOTS[0]
+/** Where an image goes that was not put anywhere in particular: the first field that is free. */
+const free = () => SLOTS.find((slot) => !full(slot))
 
 /** Put a file into one of Gradio's fields, as if it were chosen there. */
 const put = (input, file) => {
@@ -19,7 +20,11 @@ const put = (input, file) => {
   input.dispatchEvent(new Event('change', { bubbles: true }))
 }
 
+/** Nothing is replaced that somebody has not pointed at. */
+const refuseFull = () => refuse(document.querySelector('#references'), say('full'), true)
+
 const use = async (slot, file) => {
+  if (!slot) return refuseFull()
   const input = await appears(`#${slot} input[type="file"]`)
   if (!input) return
   put(input, file)
@@ -54,7 +59,6 @@ const restore = async (file) => {
   if (!(await appears('#restore'))) return
   document.querySelector('#restore button[aria-label]:not(:has(input))')?.click() // takes out the one before
   const input = await appears('#restore input[type="file"]')
-  window.uso.filling()
   if (input) put(input, file)
 }
 
@@ -80,11 +84,19 @@ document.addEventListener(
     if (!file || document.querySelector('dialog[open]')) return
     event.preventDefault()
     event.stopPropagation()
-    const here = document.activeElement?.closest('#references .block[id]')?.id
-    use(here ?? free(), file)
+    use(fieldOf(document.activeElement) ?? free() ?? pointed, file)
   },
   true,
 )
+
+const fieldOf = (element) => element?.closest?.('#references .block[id]')?.id
+
+let pointed // the filled field that was clicked last, until something else is
+const point = ({ target }) => {
+  const field = fieldOf(target)
+  pointed = field && full(field) ? field : undefined
+}
+document.addEventListener('pointerdown', point, true)
 
 // Drop.
 
@@ -108,7 +120,8 @@ const close = () => {
 
 const dropped = (zone, data) => {
   const picture = data.getData(OURS)
-  if (picture) return window.uso.place(picture, zone === 'settings' ? free() : zone)
+  const field = zone === 'settings' ? free() : zone
+  if (picture) return field ? window.uso.place(picture, field) : refuseFull()
   const file = imageOf(data) ?? data.files[0]
   if (!file) return undefined
   return zone === 'settings' ? restore(file) : use(zone, file)

@@ -1,48 +1,59 @@
 // After an example, a restored picture or a Repeat has filled in the fields: goes there, marks what has changed, says it,
-// and offers to run it.
+// and offers to run it. Fields are compared by the values that Gradio gives: those in folded parts are not on the page.
 
 import { generate } from './keys.js'
+import { over } from './refusals.js'
 import { flash, show } from './show.js'
 import { say } from './words.js'
 
-/** All fields but the seed's switch, which follows from the seed. */
-const fields = () => [...document.querySelectorAll('#fields .block[id]:not(#random-seed)')].filter(label)
+/** A value of a field; of a file, where it is. */
+const plain = (value) => value?.path ?? value ?? ''
 
-const label = (field) => {
-  const found = field.querySelector('[data-testid="block-label"], [data-testid="block-info"], .label-text')
-  return found?.innerText.trim() || field.querySelector('label')?.innerText.trim() || ''
-}
+const list = (fields) =>
+  new Intl.ListFormat(document.documentElement.lang || 'en').format(fields.map(({ name }) => name))
 
-/** What a field holds, as one string. */
-const held = (field) => {
-  const values = [...field.querySelectorAll('textarea, input:not([type="file"]):not([type="range"])')]
-  const typed = values.map((one) => (/checkbox|radio/.test(one.type) ? one.checked : one.value))
-  return JSON.stringify([typed, field.querySelector('img')?.src.split('/').pop() ?? ''])
-}
+let before = []
 
-const snapshot = () => new Map(fields().map((field) => [field.id, held(field)]))
-
-let before = new Map()
-
-/** Call it before the fields are filled in ... */
-export const filling = () => {
-  before = snapshot()
+/** Call it with all values of the fields before they are filled in ... */
+export const filling = (held) => {
+  before = held.map(plain)
 }
 
 /** ... and when they are. */
-export const filled = () =>
-  setTimeout(() => {
-    const changed = fields().filter((field) => before.has(field.id) && before.get(field.id) !== held(field))
-    const notice = document.querySelector('#filled [data-notice]')
-    const names = changed.filter((field) => field.offsetParent || !field.closest('#size')).map(label)
-    notice.querySelector('[role="status"]').textContent = changed.length
-      ? say('filled', { fields: new Intl.ListFormat(document.documentElement.lang || 'en').format(new Set(names)) })
-      : say('unchanged')
-    notice.hidden = false
-    show('#fields')
-    flash(changed.filter((field) => field.offsetParent))
-    notice.querySelector('button').focus({ preventScroll: true })
-  }, 100)
+export const filled = (held) => {
+  const now = held.map(plain)
+  const fields = [...document.querySelectorAll('#words [data-name-of]')].map((one) => ({
+    id: one.dataset.nameOf,
+    name: one.textContent,
+  }))
+  const changed = fields.map((field, place) => ({ ...field, value: now[place], was: before[place] }))
+    .filter(({ value, was }) => value !== was)
+  setTimeout(() => tell(changed), 100) // the page shows them then
+}
+
+const tell = (changed) => {
+  const elements = changed.map(({ id }) => document.getElementById(id)).filter(Boolean)
+  over(...elements)
+  if (changed.length || !refused()) note(changed)
+  show('#fields')
+  flash(elements.filter((element) => element.offsetParent))
+}
+
+/** Say what has changed. */
+const note = (changed) => {
+  const [filled, emptied] = [changed.filter(({ value }) => value !== ''), changed.filter(({ value }) => value === '')]
+  const sentence = ['filled', 'emptied'].filter((_, place) => [filled, emptied][place].length).join('-and-')
+  const notice = document.querySelector('#filled [data-notice]')
+  notice.querySelector('[role="status"]').textContent = say(sentence || 'unchanged', {
+    filled: list(filled),
+    emptied: list(emptied),
+  })
+  notice.hidden = false
+  notice.querySelector('button').focus({ preventScroll: true })
+}
+
+/** Nothing has changed because it was refused, which is told elsewhere. */
+const refused = () => document.querySelector(':is(#message, #restored, #preset-note) [role="alert"]')
 
 const away = () => {
   const notice = document.querySelector('#filled [data-notice]')

@@ -77,9 +77,10 @@ export const zip = () => {
   link.remove()
 }
 
-/** Ask before pictures are deleted: the `chosen` ones, the one that is `shown`, or `all`. */
+/** Ask before pictures are deleted: the `chosen` ones, the one that is `shown`, `all`, or those of a list. */
 export const ask = (which) => {
-  const pictures = which === 'all' ? 'all' : which === 'shown' ? [shown()].filter(Boolean) : chosen()
+  const listed = Array.isArray(which) ? which : which === 'shown' ? [shown()].filter(Boolean) : chosen()
+  const pictures = which === 'all' ? 'all' : listed
   if (!pictures.length) return
   const dialog = document.querySelector('#confirm dialog')
   const words = which === 'all' ? 'all' : pictures.length === 1 ? 'one' : 'many'
@@ -105,16 +106,27 @@ const recount = () => {
 export const gone = (element) => {
   const deleted = element.querySelector('[data-ids]')?.dataset.ids.split(' ') ?? []
   const order = ids()
-  const next = order[order.findIndex((id) => deleted.includes(id)) + 1]
-  const lost = document.activeElement === document.body || !document.activeElement.offsetParent
+  const from = order.findIndex((id) => deleted.includes(id))
+  const next = order.slice(from).find((id) => !deleted.includes(id))
   for (const id of deleted)
     for (const one of every(`[data-picture="${CSS.escape(id)}"]`)) (one.closest('li') ?? one).remove()
   recount()
-  const left = document.querySelector(`#gallery [data-picture="${next}"]`) ?? document.querySelector('#gallery [data-picture]')
-  if (lost) (left ?? document.querySelector('#prompt textarea')).focus()
+  setTimeout(() => refocus(next), 100) // the dialog has given the focus back, and buttons of the picture are gone
+  const left = list()?.querySelector('[data-picture]')
   const more = document.querySelector('#gallery-more')
   if (!left && more?.offsetParent) more.click()
   count()
+}
+
+/** Where the focus was lost, it goes to the next picture, or the last, or else to what stands above them. */
+const refocus = (next) => {
+  if (document.activeElement !== document.body && document.activeElement.offsetParent) return
+  const left = ids().includes(next) ? next : ids().at(-1)
+  const search = document.querySelector('#gallery-search :is(input, textarea)')
+  const heading = document.querySelector('#gallery-head h2')
+  heading.tabIndex = -1
+  const place = left ? document.querySelector(`#gallery [data-picture="${left}"]`) : search?.offsetParent ? search : heading
+  place.focus()
 }
 
 /** Show whether a picture is a favourite. */
@@ -141,12 +153,23 @@ export const extra = (element) => {
   count()
 }
 
+let byKey = false
+/** The picture that was chosen is there. Whoever chose it by keyboard goes on from it. */
+export const opened = () => {
+  const picture = document.querySelector('#picture img')
+  if (!byKey || !picture) return
+  byKey = false
+  picture.tabIndex = -1
+  picture.focus()
+}
+
 let latest = null
 const pick = (tile, event) => {
   const box = tile.closest('li').querySelector('input')
   if (!choosing()) {
     document.body.classList.add('uso-pinned') // what is being made meanwhile does not cover it
     mark(tile.dataset.picture)
+    byKey = !event.detail // a click has counted its presses
     return tell('select', { picture: tile.dataset.picture })
   }
   box.checked = !box.checked
@@ -170,4 +193,11 @@ document.addEventListener('click', (event) => {
   const on = target.getAttribute('aria-pressed') !== 'true'
   target.setAttribute('aria-pressed', on)
   tell('like', { picture: target.dataset.star, on })
+})
+
+document.addEventListener('keydown', (event) => {
+  const tile = event.target.closest?.('#gallery [data-picture]')
+  if (event.key !== 'Delete' || !tile) return
+  event.preventDefault()
+  ask([tile.dataset.picture])
 })

@@ -1,9 +1,13 @@
-// A refusal that names a field is shown at that field too, which gets the focus.
+// A refusal that names a field is shown at that field too, which gets the focus. It goes, there and in the bar, as soon as
+// the field changes.
 
 import { appears, reveal, unfold } from './show.js'
 
 const IMAGES = '#references' // its frames are as high as they are: what is said of them stands below
+const PLACES = { prompt: '#prompt, #references', seed: '#seed-row' } // an image is something to draw; the switch is a seed
 let marked = null
+
+const refusal = () => document.querySelector('#message [data-field]')
 
 const clear = () => {
   marked?.classList.remove('uso-refused')
@@ -13,26 +17,33 @@ const clear = () => {
   marked = null
 }
 
+/** Say at a field why something was not done. `aloud`: nothing else tells screen readers. */
+export const refuse = (field, sentence, aloud = false) => {
+  clear()
+  marked = field
+  field.classList.add('uso-refused')
+  if (document.querySelector('#note')?.innerText.includes(sentence)) return reveal(field)
+  const text = document.createElement('p')
+  text.id = 'refusal'
+  text.className = 'uso-note uso-bad'
+  text.textContent = sentence
+  if (aloud) text.setAttribute('role', 'alert')
+  const images = field.closest(IMAGES)
+  if (images) images.after(text)
+  else field.append(text)
+  reveal(field)
+}
+
 const mark = async (id, sentence) => {
   clear()
   if (!document.getElementById(id)?.offsetParent) unfold('advanced')
   const field = await appears(`#${CSS.escape(id)}`)
   if (!field) return
-  marked = field
-  const images = field.closest(IMAGES)
-  field.classList.add('uso-refused')
-  if (!document.querySelector('#note')?.innerText.includes(sentence)) {
-    const text = document.createElement('p')
-    text.id = 'refusal'
-    text.className = 'uso-note uso-bad'
-    text.textContent = sentence
-    if (images) images.after(text)
-    else field.append(text)
-  }
+  refuse(field, sentence)
   const inputs = [...field.querySelectorAll('textarea, input:not([type="file"]), button')]
   const control = inputs.find((one) => one.offsetParent && !one.disabled)
-  if (!control) return reveal(field)
-  if (!images) {
+  if (!control) return
+  if (!field.closest(IMAGES)) {
     control.setAttribute('aria-invalid', 'true')
     control.setAttribute('aria-describedby', 'refusal')
   }
@@ -41,18 +52,28 @@ const mark = async (id, sentence) => {
   setTimeout(() => marked === field && reveal(field), 600) // a scroll to the result may have been under way
 }
 
-for (const change of ['input', 'click', 'drop'])
-  document.addEventListener(change, ({ target }) => {
-    if (marked?.contains(target)) clear()
-  })
+/** These elements have changed: what was refused because of them is past. */
+export const over = (...elements) => {
+  const within = (id) =>
+    [...document.querySelectorAll(PLACES[id] ?? `#${CSS.escape(id)}`)].some((place) =>
+      elements.some((element) => place.contains(element)),
+    )
+  const told = refusal()
+  if (told && within(told.dataset.field)) told.remove()
+  if (marked && within(marked.id)) clear()
+}
+
+for (const change of ['input', 'change', 'drop']) document.addEventListener(change, ({ target }) => over(target))
+// On the way down: a button that takes an image out goes with it.
+document.addEventListener('click', ({ target }) => target.closest?.('button') && over(target), true)
 
 let last = ''
 const look = () => {
-  const refusal = document.querySelector('#message [data-field]')
-  const time = refusal?.dataset.time ?? ''
+  const told = refusal()
+  const time = told?.dataset.time ?? ''
   if (time === last) return
   last = time
-  if (refusal) mark(refusal.dataset.field, refusal.innerText)
+  if (told) mark(told.dataset.field, told.innerText)
   else clear()
 }
 const changes = { childList: true, subtree: true, attributeFilter: ['data-time'] }
