@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 from tests.support.visitor import ANN, BEN, TAB, Events, made, visitor
 from uso.config import ModelConfig
 from uso.web.access.identity import BROWSER_COOKIE
+from uso.web.api.calls import Inputs
 from uso.web.page.events.pictures import GONE, Shown
 from uso.web.page.inputs import KEEP
 from uso.web.page.kept.events import GalleryEvents
@@ -125,7 +126,7 @@ def test_a_tab_that_slept_finds_its_picture(serve: Any, uploads: Path) -> None:
     assert shown.picture_id == picture.id  # kept in the page
     gradio.state_holder.session_data.clear()
     gradio.state_holder.time_last_used.clear()
-    assert "settings of this picture" in call("repeat", shown.picture_id)[0]
+    assert "settings of this picture" in call("repeat", shown.picture_id, *[None] * len(Inputs._fields))[0]
     assert call("reuse_seed", shown.picture_id)[1] == 42
     content = call("as_content", shown.picture_id)[1]
     assert client.get(f"/gradio_api/file={content['path']}").content == picture.path.read_bytes()
