@@ -120,7 +120,8 @@ export const gone = (element) => {
 
 /** Where the focus was lost, it goes to the next picture, or the last, or else to what stands above them. */
 const refocus = (next) => {
-  if (document.activeElement !== document.body && document.activeElement.offsetParent) return
+  const has = document.activeElement
+  if (has !== document.body && has.offsetParent && !has.disabled) return
   const left = ids().includes(next) ? next : ids().at(-1)
   const search = document.querySelector('#gallery-search :is(input, textarea)')
   const heading = document.querySelector('#gallery-head h2')
