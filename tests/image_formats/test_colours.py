@@ -51,7 +51,10 @@ def test_a_jpeg_2000_has_its_profile_in_a_box() -> None:
     assert difference(open_image(mended), in_srgb(photo(), P3, 2.2)) < 1
 
 
-@pytest.mark.parametrize("profile", [None, ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()])
+# Named, because a profile holds the time at which it was made: workers of a test run would not agree on the test's name.
+@pytest.mark.parametrize(
+    "profile", [None, ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()], ids=["none", "srgb"]
+)
 @pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "LA", "1"])
 def test_srgb_stays_bit_for_bit(profile: bytes | None, mode: str) -> None:
     picture = photo().convert(mode)

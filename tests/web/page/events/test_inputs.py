@@ -21,8 +21,8 @@ def test_a_look_at_the_images_tells_size_and_trouble(events: Events, upload: Any
     """Catches a size that differs from the one which is then used, and junk that is noticed only at the end."""
 
     def look(*images: Any, keep: bool) -> tuple[Any, ...]:
-        answer: tuple[Any, ...] = asyncio.run(events.inputs.check_images(*images, keep, visitor()))
-        return answer
+        content, style, extra_style = images
+        return asyncio.run(events.inputs.check_images(content, style, extra_style, keep, visitor()))
 
     content = upload("wide.png", 640, 427)
     note, width, height, *others = look(content, None, None, keep=True)

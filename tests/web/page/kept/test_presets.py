@@ -61,6 +61,7 @@ def test_a_preset_fills_the_fields_in_and_leaves_the_images(presets: PresetEvent
 def test_presets_are_renamed_and_deleted(presets: PresetEvents) -> None:
     """Catches a name that is changed for one that is taken, and a deletion that another person can do."""
     saved(presets, "foxes"), saved(presets, "owls", prompt="an owl")
+    nothing: Any
     for nothing in (None, "", []):
         for event in (presets.rename(nothing, "birds", visitor()), presets.delete(nothing, visitor())):
             assert "Choose a preset first." in changed(asyncio.run(event)).note
@@ -114,8 +115,8 @@ def test_a_file_takes_a_preset_to_another_person(presets: PresetEvents, uploads:
         assert brought.inputs.prompt == 'a "fox" & 狐' and brought.inputs.width == 144
         assert brought.choice["value"] == expected if key else brought.choice == KEEP
     for unnamed in (None, " "):
-        note, file = presets.export(unnamed, *values())
-        assert "Choose a preset first, or type a name" in note and file == ""
+        note, nothing = presets.export(unnamed, *values())
+        assert "Choose a preset first, or type a name" in note and nothing == ""
 
 
 def test_a_file_of_another_model_says_what_does_not_fit(presets: PresetEvents, uploads: Path) -> None:
