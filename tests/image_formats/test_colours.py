@@ -51,7 +51,7 @@ def test_a_jpeg_2000_has_its_profile_in_a_box() -> None:
     assert difference(open_image(mended), in_srgb(photo(), P3, 2.2)) < 1
 
 
-# Named, because a profile holds the time at which it was made: workers of a test run would not agree on the test's name.
+# Named, because a profile holds the time at which it was made: workers of a run would not agree on the names of tests.
 @pytest.mark.parametrize(
     "profile", [None, ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()], ids=["none", "srgb"]
 )
