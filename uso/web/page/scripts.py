@@ -110,7 +110,8 @@ FILLED = "(...held) => { window.uso?.filled?.(held) }"
 FILLED_FROM = "(file, ...held) => { if (file) window.uso?.filled?.(held) }"
 
 FORGIVE = """said => said?.includes('role="alert"') ? '' : said"""
-"""A refusal goes when the field that it is about has changed; other sentences stay."""
+"""A refusal goes when the field that it is about has changed; other sentences stay. For `change`: the
+`input` of Gradio's text fields comes with keys that write a letter, not with a paste or Backspace."""
 
 OPENED = "() => window.uso?.gallery?.opened?.()"
 

@@ -124,9 +124,7 @@ def wire(page: gr.Blocks, calls: Calls, panel: Panel, inputs: Inputs) -> None:
         trigger_mode="once",
         **AT_ONCE,
     )
-    gr.on(
-        [panel.name.input, *(field.change for field in styles)], None, panel.message, panel.message, js=scripts.FORGIVE
-    )
+    gr.on([field.change for field in (panel.name, *styles)], None, panel.message, panel.message, js=scripts.FORGIVE)
     panel.rename.click(plain_errors(events.rename), [panel.chosen, panel.name], changed, **AT_ONCE)
     panel.delete.click(plain_errors(events.delete), [panel.chosen, panel.sure], changed, **AT_ONCE)
     panel.file.upload(plain_errors(events.bring), [panel.file], [*changed, panel.file], preprocess=False, **AT_ONCE)

@@ -32,6 +32,9 @@ MOST_SAVED, SAVED_SECONDS = 60, 600.0
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
 
+FORGIVE_TYPED = f"said => document.activeElement?.closest('#preset-name') ? ({scripts.FORGIVE})(said) : said"
+"""Not for a name that comes with a preset: what does not fit in it is told at the same time."""
+
 DELIVER = "watch('value', () => window.uso?.deliver(element))"
 
 
@@ -231,7 +234,7 @@ def wire_presets(events: PresetEvents, parts: Presets, inputs: Inputs) -> None:
     parts.choice.input(plain_errors(events.pick), [parts.choice, *inputs], changed, js=scripts.FILLING, **raw).then(
         None, list(inputs), None, js=scripts.FILLED
     )
-    parts.name.input(None, parts.note, parts.note, js=scripts.FORGIVE)
+    parts.name.change(None, parts.note, parts.note, js=FORGIVE_TYPED)
     gr.on([parts.save.click, parts.name.submit], plain_errors(events.save), [parts.name, *fields], changed, **raw)
     parts.rename.click(plain_errors(events.rename), [parts.choice, parts.name], changed, **raw)
     parts.delete.click(plain_errors(events.delete), [parts.choice], changed, **raw)
