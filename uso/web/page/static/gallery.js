@@ -111,10 +111,12 @@ export const gone = (element) => {
   for (const id of deleted)
     for (const one of every(`[data-picture="${CSS.escape(id)}"]`)) (one.closest('li') ?? one).remove()
   recount()
-  setTimeout(() => refocus(next), 100) // the dialog has given the focus back, and buttons of the picture are gone
+  // Once the dialog has given the focus back, and what Gradio takes away or makes anew is gone or there.
+  for (const wait of [100, 500, 1500]) setTimeout(() => refocus(next), wait)
   const left = list()?.querySelector('[data-picture]')
   const more = document.querySelector('#gallery-more')
   if (!left && more?.offsetParent) more.click()
+  else if (!left && choosing()) choose() // there is nothing more to choose
   count()
 }
 
