@@ -27,7 +27,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(
         "evaluate",
         help="measure a model",
-        description="Draw pictures of seven conditions that training has not seen, have a judge decide whether style "
+        description="Draw pictures of eight conditions that training has not seen, have a judge decide whether style "
         "and subject are right, and print the shares beside chance and truth. The same numbers give the same pictures.",
     )
     parser.set_defaults(run=run)
@@ -38,7 +38,8 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         "--before",
         type=Path,
         metavar="FOLDER",
-        help="projector.safetensors and dit_lora.safetensors of before the reward stage, measured beside the model's",
+        help="projector.safetensors and dit_lora.safetensors of before, measured beside the model's, with its image "
+        "encoder unless the folder holds a siglip of its own",
     )
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="write every picture, and contact sheets")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers and settings")
@@ -99,6 +100,8 @@ def _models(args: argparse.Namespace) -> dict[str, ModelConfig]:
     for path in files.values():
         if not path.is_file():
             raise ConfigError(f"--before {args.before}: it holds no {path.name}. Name a folder with both files.")
+    if (args.before / "siglip").is_dir():
+        files["image_encoder"] = args.before / "siglip"
     return {"before": with_local_files(model, {name: str(path) for name, path in files.items()}), "after": model}
 
 

@@ -131,6 +131,10 @@ class Example:
     style: str | None = None
     extra_style: str | None = None
     keep_input_size: bool = False
+    seed: int | None = None
+    """One with which the model of these examples succeeds; None for a new one each time."""
+    result: str | None = None
+    """The picture that these inputs and this seed give, for the card."""
 
     def path(self, name: str | None) -> Path | None:
         return None if name is None else EXAMPLES_FOLDER / name
@@ -205,6 +209,19 @@ _DRAWN = (
         extra_style="drawn/pixel-art.png",
     ),
 )
+
+PROMPTS: dict[ExampleSet, tuple[str, ...]] = {
+    "photographs": (),
+    "drawn": (
+        "a watercolour of a fox in a forest",
+        "an embroidery of a rose in a meadow",
+        "a linocut of a lighthouse on a beach",
+        "pixel art of a rocket on the moon",
+        "The snail stands on a road at sunset.",
+        "The whale swims on the sea at night.",
+    ),
+}
+"""Sentences that a model of few words understands, by the `examples` of its config."""
 
 EXAMPLES: dict[ExampleSet, tuple[Example, ...]] = {"photographs": _PHOTOGRAPHS, "drawn": _DRAWN}
 """By the `examples` of a model's config: one for each mode."""
