@@ -21,8 +21,9 @@ pytestmark = needs_font
         (["--model", "none-such"], "There is no model"),
         (["--judge", "no/such/judge.safetensors"], "There is no judge"),
         (["--before", "no/such/folder"], "holds no projector.safetensors"),
+        (["--only", "seen,old-styles"], "there is no condition 'old-styles'"),
     ],
-    ids=["count", "batch", "model", "judge", "before"],
+    ids=["count", "batch", "model", "judge", "before", "only"],
 )
 def test_command_refuses(flags: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Before anything is loaded, in a sentence."""
