@@ -215,8 +215,8 @@ PROMPTS: dict[ExampleSet, tuple[str, ...]] = {
     "drawn": (
         "a watercolour of a fox in a forest",
         "an embroidery of a rose in a meadow",
-        "a linocut of a lighthouse on a beach",
-        "pixel art of a rocket on the moon",
+        "a linocut of a sailing boat on the sea",
+        "pixel art of a rocket in space",
         "The snail stands on a road at sunset.",
         "The whale swims on the sea at night.",
     ),
