@@ -60,6 +60,7 @@ examples: $(VENV)/ready-dev
 	$(VENV)/bin/python -m tools.examples.draw_styles
 	$(VENV)/bin/python -m tools.examples.example_photos
 	$(VENV)/bin/python -m tools.examples.drawn_examples
+	$(VENV)/bin/python -m tools.examples.drawn_results
 	$(VENV)/bin/python -m tools.examples.ways_of_use
 
 stress-load: $(VENV)/ready-dev

@@ -12,7 +12,7 @@ from uso.config import ExampleSet, load_model_config
 from uso.web.api.calls import Calls, request_from
 from uso.web.jobs.queue import JobQueue
 from uso.web.page.events.inputs import InputEvents
-from uso.web.page.texts import EXAMPLES, TIPS
+from uso.web.page.texts import EXAMPLES, PROMPTS, TIPS
 
 
 @pytest.mark.parametrize("examples", EXAMPLES)
@@ -22,7 +22,7 @@ def test_examples_show_every_mode(examples: ExampleSet) -> None:
     for example in EXAMPLES[examples]:
         styles = [name for name in (example.style, example.extra_style) if name]
         modes.add((bool(example.content), len(styles), bool(example.prompt)))
-        for name in (example.content, *styles):
+        for name in (example.content, *styles, example.result):
             path = example.path(name)
             assert path is None or path.is_file(), path
     text, subject, style, two_styles = (False, 0, True), (True, 0, True), (False, 1, True), (False, 2, True)
@@ -38,7 +38,7 @@ def test_drawn_examples_are_in_words_that_the_demo_knows() -> None:
     known = caption_words(style.phrase for style in STYLES)
     quoted = [sentence for _, tip in TIPS["drawn"] for sentence in re.findall("“(.+?)”", tip)]
     assert len(quoted) == 2
-    sentences = [*(example.prompt for example in EXAMPLES["drawn"]), *quoted]
+    sentences = [*(example.prompt for example in EXAMPLES["drawn"]), *quoted, *PROMPTS["drawn"]]
     prompts = [re.findall(r"[\w-]+", sentence.lower()) for sentence in sentences]
     assert all(len(words) <= 20 and known.issuperset(words) for words in prompts)
     assert not known.issuperset(EXAMPLES["photographs"][1].prompt.lower().split())
@@ -63,3 +63,10 @@ def test_an_example_sets_every_field_and_can_be_made(
                 images[name] = {"path": str(copy)}
         request = request_from(events.config, inputs._replace(**images))
         assert request.prompt == example.prompt and request.keep_input_size == example.keep_input_size
+        assert (request.seed == example.seed) == (example.seed is not None)
+
+
+def test_an_example_with_a_result_has_the_seed_that_gives_it() -> None:
+    """Catches a card that promises a picture which another seed would have to make."""
+    offered = EXAMPLES["drawn"]
+    assert all((example.result is None) == (example.seed is None) for example in offered)

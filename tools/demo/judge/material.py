@@ -1,16 +1,17 @@
-"""What a model is measured on: tasks of seven conditions out of drawn pictures; examples of every style and subject.
+"""What a model is measured on: tasks of eight conditions out of drawn pictures; examples of every style and subject.
 
 Each is a function of its numbers, drawn when it is needed. No torch, no model.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
 
 from tools.demo.world.scenes import compose, draw_look, draw_scene
 from tools.demo.world.styles import STYLES, Style, blended, draw_plain, draw_styled, paint
+from tools.demo.world.styles.base import Params
 from tools.demo.world.subjects import SUBJECTS, Subject
 from tools.demo.world.triplets import Miniature, Pixels, SplitName
 
@@ -35,11 +36,14 @@ class Condition:
     style: bool = True
     two_styles: bool = False
     """A second style image too, in another style; the picture should be in both."""
+    grammar: bool = False
+    """Styles of the grammar, which have no name; of new styles, those of the region that training does not see."""
 
 
 CONDITIONS = (
     Condition("seen", "seen"),
     Condition("new-subjects", "new-subjects"),
+    Condition("new-grammar", "new-styles", grammar=True),
     Condition("new-styles", "new-styles"),
     Condition("new-both", "new-both"),
     Condition("style+prompt", "seen", content=False),
@@ -66,6 +70,8 @@ class Task:
     style_2: Pixels | None = None
     """The second style image, and its style's name, where the task has two."""
     style_name_2: str | None = None
+    params: Params = field(default_factory=dict)
+    """The style's numbers."""
 
 
 def draw_task(condition: Condition, number: int, size: int = SIZE) -> Task:
@@ -76,7 +82,13 @@ def draw_task(condition: Condition, number: int, size: int = SIZE) -> Task:
     """
     stays = not condition.content or number % 2 == 0
     two = 1.0 if condition.two_styles else 0.0
-    data = Miniature(size=size, split=condition.split, moved=0.0 if stays else 1.0, two_styles=two)
+    data = Miniature(
+        size=size,
+        split=condition.split,
+        moved=0.0 if stays else 1.0,
+        two_styles=two,
+        grammar=1.0 if condition.grammar else 0.0,
+    )
     triplet = data.triplet(FIRST + number)
     return Task(
         index=FIRST + number,
@@ -89,6 +101,7 @@ def draw_task(condition: Condition, number: int, size: int = SIZE) -> Task:
         kept=condition.content and stays,
         style_2=triplet.style_2,
         style_name_2=triplet.labels.style_2,
+        params=triplet.labels.params if condition.style else {},
     )
 
 

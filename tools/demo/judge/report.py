@@ -7,16 +7,25 @@ from typing import Any, Literal
 from uso.evaluation.report import Figure, table
 
 Measure = Literal[
-    "style", "either style", "both styles", "blend", "subject", "subject, kept", "subject, moved", "layout"
+    "style",
+    "either style",
+    "both styles",
+    "blend",
+    "parameters",
+    "subject",
+    "subject, kept",
+    "subject, moved",
+    "layout",
 ]
 
 LEGEND = (
     "style, subject: share of pictures that the judge finds nearer to their own than to 9 others;\n"
     "either style, both styles: of two asked for and 8 others one is the nearest, the two are the two nearest;\n"
     "blend: of these ten, and of every two of them at once, the two at once are the nearest;\n"
+    "parameters: share of pictures that are nearer to their style's parameters than to others of the same style;\n"
     "kept, moved: of those with the content image's layout, and of those with a new one.\n"
     "layout: how far edges agree with the content image's, at most 1; chance: with another content image's.\n"
-    "95 %: interval of the figure before it.\n"
+    "95 %: interval of the figure before it; of shares, one that knows which pictures share a style or a subject.\n"
     "reference: the style images' own style (of two, what the first image alone would get), the content images' own "
     "subject.\n"
     "truth: the drawn pictures that a perfect model would make; decoded: those after the model's autoencoder."

@@ -7,7 +7,7 @@ import torch
 
 from tools.demo.parts.pictures import pick
 from tools.demo.parts.words import clip_ids, t5_ids
-from tools.demo.shards.samples import CONTENT, TARGET, has_two_styles, nameable
+from tools.demo.shards.samples import CONTENT, TARGET, has_two_styles, is_nameless, nameable
 from tools.demo.shards.shards import Shards
 from tools.demo.shards.source import latents_of
 from tools.demo.training.config import PartConfig
@@ -114,10 +114,11 @@ def captioned(shards: Shards) -> tuple[list[tuple[int, int]], list[str]]:
 def caption_of(words: dict[str, Any], slot: int) -> str | None:
     """The words that describe a picture of a row; None if it has none.
 
-    Targets in two styles are left out: mixing is for the projector and the LoRA to learn, not for the base.
+    Targets in two styles, or in one of the grammar, are left out: they are for the projector and the LoRA to learn, not
+    for the base.
     """
     if slot == TARGET:
-        return None if has_two_styles(words) else str(words["caption"])
+        return None if has_two_styles(words) or is_nameless(words) else str(words["caption"])
     return str(words["sentence"]) if words["labels"]["layout"] == "kept" else None
 
 

@@ -13,6 +13,7 @@ from tools.demo.shards.shards import Shards
 from tools.demo.training.words import NAMED
 from tools.demo.world.scenes import instruction
 from tools.demo.world.styles import STYLES
+from tools.demo.world.styles.grammar import GRAMMAR_NAME
 from uso.errors import ConfigError
 from uso.training.config import TrainingConfig
 from uso.training.data.buckets import Shape
@@ -91,7 +92,7 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
     does. Where content is not read, words always describe the target, and no words name a stranger.
 
     Triplets with two styles are read with both, or, where `data.max_styles` is 1, not at all. They have no instruction
-    and no prompt for the teacher `Words`: a base is taught no such words.
+    and no prompt for the teacher `Words`: a base is taught no such words. Styles of the grammar have no words at all.
 
     Raises:
         ConfigError: the shards hold no triplets, none that the run can use, or pictures of another size than its own.
@@ -106,7 +107,7 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
     def sample(index: int, text: Text, content: bool, style: bool) -> ShardSample:
         two = has_two_styles(shards.words[index])
         slots = ((STYLE, STYLE_2) if two else (STYLE,)) if style else ()
-        named = reads_named and not two
+        named = reads_named and not two and not is_nameless(shards.words[index])
         features = SampleFeatures(
             prompt=ShardFeature("prompt", prompt=text_of(shards.words[index], text)),
             target=ShardFeature("latents", index, TARGET),
@@ -128,16 +129,16 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
     samples = []
     for index in read:
         words = shards.words[index]
-        plain, two = "style" not in words["labels"], has_two_styles(words)
+        plain, two, nameless = "style" not in words["labels"], has_two_styles(words), is_nameless(words)
         alone = plain and index % 2 == 0
         moved, known = words["labels"]["layout"] == "moved", not _is_stranger(words)
         text: Text = "unnamed" if moved and index // 2 % UNNAMED == 0 else "prompt"
         samples.append(sample(index, text, True, reads_style and not alone))
         if index % STYLE_ONLY == 0 and reads_style and known:
             samples.append(sample(index, "sentence", False, True))
-        if index % TEXT_ONLY == 1 and known:
+        if index % TEXT_ONLY == 1 and known and not nameless:
             samples.append(sample(index, "caption", False, False))
-        if index % INSTRUCTED == 0 and not plain and not two and not moved:
+        if index % INSTRUCTED == 0 and not plain and not two and not moved and not nameless:
             samples.append(sample(index, "instruction", True, False))
     return samples
 
@@ -151,6 +152,11 @@ def unread_styles(shards: Shards, config: TrainingConfig) -> list[int]:
 
 def has_two_styles(words: dict[str, Any]) -> bool:
     return "style_2" in words["labels"]
+
+
+def is_nameless(words: dict[str, Any]) -> bool:
+    """Whether the style is of the grammar, which no words name."""
+    return bool(words["labels"].get("style") == GRAMMAR_NAME)
 
 
 def nameable(shards: Shards) -> list[int]:

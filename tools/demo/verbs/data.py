@@ -65,6 +65,13 @@ def add_drawing_flags(parser: argparse.ArgumentParser) -> None:
         help="of triplets with a style, with two style images and a target in both their styles (0); runs read them "
         "with data.max_styles=2",
     )
+    parser.add_argument(
+        "--grammar",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of triplets, with a style of the grammar: no name, almost never the same twice (0)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -87,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
         strangers=args.strangers,
         same_pose=args.same_pose,
         two_styles=args.two_styles,
+        grammar=args.grammar,
     )
     part, parts = _part(args.part)
     if args.form == "files":

@@ -13,6 +13,7 @@ from uso.request import GenerationRequest
 from uso.terminal import loading_bar, say
 
 if TYPE_CHECKING:
+    from tools.demo.judge.material import Condition
     from uso.pipeline.pipeline import USOPipeline
 
 COUNT = 200
@@ -27,7 +28,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(
         "evaluate",
         help="measure a model",
-        description="Draw pictures of seven conditions that training has not seen, have a judge decide whether style "
+        description="Draw pictures of eight conditions that training has not seen, have a judge decide whether style "
         "and subject are right, and print the shares beside chance and truth. The same numbers give the same pictures.",
     )
     parser.set_defaults(run=run)
@@ -38,8 +39,10 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         "--before",
         type=Path,
         metavar="FOLDER",
-        help="projector.safetensors and dit_lora.safetensors of before the reward stage, measured beside the model's",
+        help="projector.safetensors and dit_lora.safetensors of before, measured beside the model's, with its image "
+        "encoder unless the folder holds a siglip of its own",
     )
+    parser.add_argument("--only", metavar="NAMES", help="some conditions, separated by commas (all eight)")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="write every picture, and contact sheets")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers and settings")
     return parser
@@ -79,11 +82,28 @@ def run(args: argparse.Namespace) -> int:
     """
     judge_file = check_judged(args)
     configs = _models(args)
+    conditions = _conditions(args.only)
     for folder in (args.pictures, args.json and args.json.parent):
         if folder is not None:
             _make(folder)
-    _evaluate(args, configs, judge_file)
+    _evaluate(args, configs, judge_file, conditions)
     return 0
+
+
+def _conditions(names: str | None) -> "tuple[Condition, ...]":
+    """The conditions of some names; all without any.
+
+    Raises:
+        ConfigError: there is none of a name.
+    """
+    from tools.demo.judge.material import CONDITIONS
+
+    known = {condition.name: condition for condition in CONDITIONS}
+    chosen = list(known) if names is None else [name.strip() for name in names.split(",")]
+    for name in chosen:
+        if name not in known:
+            raise ConfigError(f"--only: there is no condition '{name}'. Choose from: {', '.join(known)}.")
+    return tuple(known[name] for name in chosen)
 
 
 def _models(args: argparse.Namespace) -> dict[str, ModelConfig]:
@@ -99,6 +119,8 @@ def _models(args: argparse.Namespace) -> dict[str, ModelConfig]:
     for path in files.values():
         if not path.is_file():
             raise ConfigError(f"--before {args.before}: it holds no {path.name}. Name a folder with both files.")
+    if (args.before / "siglip").is_dir():
+        files["image_encoder"] = args.before / "siglip"
     return {"before": with_local_files(model, {name: str(path) for name, path in files.items()}), "after": model}
 
 
@@ -116,7 +138,9 @@ def _load(config: ModelConfig) -> "USOPipeline":
         return load_pipeline(config, on_progress=show)
 
 
-def _evaluate(args: argparse.Namespace, configs: dict[str, ModelConfig], judge_file: Path) -> None:
+def _evaluate(
+    args: argparse.Namespace, configs: dict[str, ModelConfig], judge_file: Path, conditions: "tuple[Condition, ...]"
+) -> None:
     import cv2
 
     from tools.demo.judge.album import Album
@@ -152,7 +176,7 @@ def _evaluate(args: argparse.Namespace, configs: dict[str, ModelConfig], judge_f
     album = Album(args.pictures) if args.pictures else None
     scores: list[Score] = []
     fidelity: list[float] = []
-    for event in evaluate(pipelines, judge, request, count=args.count, batch=args.batch):
+    for event in evaluate(pipelines, judge, request, count=args.count, batch=args.batch, conditions=conditions):
         if isinstance(event, Score):
             scores.append(event)
             continue

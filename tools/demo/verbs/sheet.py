@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.file} must end in .png.")
     if not 1 <= args.count <= 100:
         raise ConfigError(f"--count is {args.count}; 1 to 100 fit on a sheet.")
-    data = Miniature(args.seed, args.size, args.split, two_styles=args.two_styles)
+    data = Miniature(args.seed, args.size, args.split, two_styles=args.two_styles, grammar=args.grammar)
     if args.of == "triplets":
         sheet = triplet_sheet(data, args.first, args.count)
     else:

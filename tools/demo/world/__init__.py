@@ -3,7 +3,7 @@
 subjects.py unnamed_subjects.py    emoji
 places.py sketch.py                backgrounds
 scenes.py                          a subject in a place, and its words
-styles/ brush.py                   36 styles, and what they paint with
+styles/ brush.py                   36 styles, a grammar of styles without names, and what they paint with
 triplets.py                        samples by seed, split and index
 pictures.py                        contact sheets
 """

@@ -26,6 +26,7 @@ from tools.demo.world.scenes import (
     styled_sentence,
 )
 from tools.demo.world.styles import STYLES, Style, blended, draw_plain, draw_styled, paint
+from tools.demo.world.styles.grammar import GRAMMAR, NEW_GRAMMAR
 from tools.demo.world.subjects import SUBJECTS, Subject
 from tools.demo.world.unnamed_subjects import UNNAMED_SUBJECTS
 from uso.errors import ConfigError
@@ -137,6 +138,8 @@ class Miniature:
         same_pose: share of the moved triplets whose subject keeps its pose and size in the new place.
         two_styles: share of the triplets that are not plain which have two style images, in two styles of which the
             target is a blend. Those with one are the same ones as without this share.
+        grammar: share of triplets whose style is of the grammar and has no name. In the splits with new styles it is
+            of the region that training does not see.
 
     Raises:
         ConfigError: an unknown split, a size or share out of range, or strangers in another split than `train`.
@@ -151,6 +154,7 @@ class Miniature:
     strangers: float = 0.0
     same_pose: float = 0.0
     two_styles: float = 0.0
+    grammar: float = 0.0
 
     def __post_init__(self) -> None:
         split(self.split)
@@ -163,6 +167,7 @@ class Miniature:
             ("strangers", self.strangers),
             ("same_pose", self.same_pose),
             ("two_styles", self.two_styles),
+            ("grammar", self.grammar),
         ):
             if not 0 <= share <= 1:
                 raise ConfigError(f"The share '{name}' is {share}; it must lie between 0 and 1.")
@@ -177,7 +182,7 @@ class Miniature:
         part = split(self.split)
         stranger = self.strangers > 0 and bool(random.random() < self.strangers)
         subjects = UNNAMED_SUBJECTS if stranger else part.subjects
-        style = part.styles[int(random.integers(len(part.styles)))]
+        style = self._style(part, random)
         params = style.draw(random)
         first, second = (subjects[int(number)] for number in random.choice(len(subjects), 2, replace=False))
         content = compose(draw_look(first, random), random)
@@ -208,13 +213,18 @@ class Miniature:
             target=paint(seen, style, params, grain[1]),
             prompt=words if layout == "moved" else "",
             sentence=words,
-            caption=styled_sentence(target, style.phrase),
+            caption=styled_sentence(target, style.phrase) if style.phrase else words,
             labels=labels,
         )
-        if self.two_styles > 0 and random.random() < self.two_styles:
+        if style.phrase and self.two_styles > 0 and random.random() < self.two_styles:
             left = [subject for subject in subjects if subject not in (first, second)]
             return self._with_second(triplet, style, target, seen, left, random)
         return triplet
+
+    def _style(self, part: Split, random: Random) -> Style:
+        if self.grammar > 0 and random.random() < self.grammar:
+            return NEW_GRAMMAR if part.name in ("new-styles", "new-both") else GRAMMAR
+        return part.styles[int(random.integers(len(part.styles)))]
 
     def _with_second(
         self, triplet: Triplet, style: Style, target: Scene, seen: Picture, subjects: list[Subject], random: Random

@@ -177,7 +177,7 @@ def heading(title: str, text: str = "") -> str:
 
 
 def card(example: Example) -> str:
-    """An example as its button shows it: pictures, mode and prompt."""
+    """An example as its button shows it: pictures, what they give, mode and prompt."""
     pictures = "".join(
         f'<img src="{EXAMPLES_ROUTE}/{escape(name)}" alt="{told(kind)}" loading="lazy">'
         for kind, name in (
@@ -188,6 +188,9 @@ def card(example: Example) -> str:
         if name
     )
     pictures = pictures or '<div class="uso-words" aria-hidden="true">Abc</div>'
+    if example.result:
+        pictures += '<span class="uso-gives" aria-hidden="true">→</span>'
+        pictures += f'<img src="{EXAMPLES_ROUTE}/{escape(example.result)}" alt="{tr("Picture")}" loading="lazy">'
     prompt = f"“{escape(example.prompt)}”" if example.prompt else tr("No prompt.")
     return (
         f'<div class="uso-card"><div class="uso-thumbs">{pictures}</div>'

@@ -250,7 +250,7 @@ def example_values(config: ModelConfig, index: int) -> Inputs:
         num_inference_steps=defaults.num_inference_steps,
         guidance_scale=defaults.guidance_scale,
         content_size=defaults.content_size,
-        seed=RANDOM_SEED,
+        seed=RANDOM_SEED if example.seed is None else example.seed,
         num_images=1,
         style_strength=1,
         extra_style_strength=1,

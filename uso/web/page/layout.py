@@ -22,7 +22,7 @@ from uso.web.page.kept.events import GalleryEvents
 from uso.web.page.kept.gallery import Gallery, Picked, gallery_parts, picture_buttons, wire_gallery, wire_prompts
 from uso.web.page.kept.presets import PresetEvents, wire_presets
 from uso.web.page.labels import static_html, translate
-from uso.web.page.texts import EXAMPLES, TIPS
+from uso.web.page.texts import EXAMPLES, PROMPTS, TIPS
 
 CACHE_SECONDS = (3600, 24 * 3600)
 """How often Gradio checks its copies of uploads and pictures, and the age at which it removes them: longer than a tab
@@ -44,6 +44,7 @@ class Controls(NamedTuple):
     model_state: gr.HTML
     account: gr.HTML
     examples: gr.Dataset
+    prompts: gr.Dataset | None
     timer: gr.Timer
     form: Form
 
@@ -87,6 +88,7 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
             with gr.Column(scale=6, min_width=320, elem_id="result"):
                 live, shown, actions, gallery, picked = _result(foot)
         examples = _examples(config)
+        prompts = _prompts(config)
         gr.HTML(static_html(lambda: html.heading(Text("Tips")) + html.tips(TIPS[config.examples])))
         gr.HTML(static_html(lambda: pieces.words(fields.inputs)), visible="hidden", elem_id="words")
         gr.HTML(static_html(pieces.drop_zones), elem_id="drop")
@@ -101,6 +103,7 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
             model_state=model_state,
             account=account,
             examples=examples,
+            prompts=prompts,
             timer=gr.Timer(TICK_SECONDS),
             form=fields,
         )
@@ -185,6 +188,24 @@ def _examples(config: ModelConfig) -> gr.Dataset:
     )
 
 
+def _prompts(config: ModelConfig) -> gr.Dataset | None:
+    """Prompts for a model that understands few words."""
+    offered = PROMPTS[config.examples]
+    if not offered:
+        return None
+    title, hint = Text("Prompts that this model understands"), Text("Click one to put it into the prompt field.")
+    gr.HTML(static_html(lambda: html.heading(title, hint)))
+    return gr.Dataset(
+        show_label=False,
+        components=["textbox"],
+        samples=[[prompt] for prompt in offered],
+        samples_per_page=len(offered),
+        type="index",
+        layout="gallery",
+        elem_id="prompts",
+    )
+
+
 # Which event each control triggers. `preprocess=False`: values arrive raw, so people read our messages, not Gradio's.
 
 
@@ -260,6 +281,15 @@ def _wire_inputs(page: gr.Blocks, events: InputEvents, inputs: Inputs, message: 
         preprocess=False,
         **AT_ONCE,
     ).then(None, list(inputs), None, js=scripts.FILLED)
+    if controls.prompts is not None:
+        controls.prompts.click(
+            plain_errors(events.prompt),
+            [controls.prompts, *inputs],
+            [inputs.prompt],
+            js=scripts.FILLING,
+            preprocess=False,
+            **AT_ONCE,
+        ).then(None, list(inputs), None, js=scripts.FILLED)
     gr.on(
         [form.file.upload, form.file.clear],
         plain_errors(events.restore),

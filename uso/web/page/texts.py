@@ -131,6 +131,10 @@ class Example:
     style: str | None = None
     extra_style: str | None = None
     keep_input_size: bool = False
+    seed: int | None = None
+    """One with which the model of these examples succeeds; None for a new one each time."""
+    result: str | None = None
+    """The picture that these inputs and this seed give, for the card."""
 
     def path(self, name: str | None) -> Path | None:
         return None if name is None else EXAMPLES_FOLDER / name
@@ -170,32 +174,52 @@ _PHOTOGRAPHS = (
 # Sentences like those the demo model was trained on, with words and scenes that occur in them. They begin with "The",
 # except one that names a style, which is no sentence and begins in lower case.
 _DRAWN = (
-    Example(Text("Text only"), "a watercolour of a cactus in a desert"),
-    Example(Text("Subject in a new scene"), "The owl stands in the snow at night.", content="drawn/owl.png"),
+    Example(Text("Text only"), "a watercolour of a cactus in a desert", seed=1, result="drawn/result-cactus.webp"),
+    Example(
+        Text("Subject in a new scene"),
+        "The owl stands in the snow at night.",
+        content="drawn/owl.png",
+        seed=1,
+        result="drawn/result-owl.webp",
+    ),
     Example(
         Text("Restyled by words"),
         "Transform the style into a woodcut.",
         content="drawn/snowman.png",
         keep_input_size=True,
+        seed=1,
+        result="drawn/result-snowman.webp",
     ),
-    Example(Text("One style"), "The mushroom grows in a forest.", style="drawn/stained-glass.png"),
+    Example(
+        Text("One style"),
+        "The mushroom grows in a forest.",
+        style="drawn/stained-glass.png",
+        seed=3,
+        result="drawn/result-mushroom.webp",
+    ),
     Example(
         Text("Two styles"),
         "The tulip grows in a meadow at sunset.",
         style="drawn/watercolour.png",
         extra_style="drawn/woodcut.png",
+        seed=2,
+        result="drawn/result-tulip.webp",
     ),
     Example(
         Text("Subject, style and a scene"),
         "The robot stands in a forest.",
         content="drawn/robot.png",
         style="drawn/watercolour.png",
+        seed=3,
+        result="drawn/result-robot.webp",
     ),
     Example(
         Text("Layout kept, style changed"),
         content="drawn/castle.png",
         style="drawn/stained-glass.png",
         keep_input_size=True,
+        seed=1,
+        result="drawn/result-castle.webp",
     ),
     Example(
         Text("Subject and two styles"),
@@ -203,8 +227,23 @@ _DRAWN = (
         content="drawn/fox.png",
         style="drawn/woodcut.png",
         extra_style="drawn/pixel-art.png",
+        seed=1,
+        result="drawn/result-fox.webp",
     ),
 )
+
+PROMPTS: dict[ExampleSet, tuple[str, ...]] = {
+    "photographs": (),
+    "drawn": (
+        "a watercolour of a fox in a forest",
+        "an embroidery of a rose in a meadow",
+        "a linocut of a sailing boat on the sea",
+        "pixel art of a rocket in space",
+        "The snail stands on a road at sunset.",
+        "The whale swims on the sea at night.",
+    ),
+}
+"""Sentences that a model of few words understands, by the `examples` of its config."""
 
 EXAMPLES: dict[ExampleSet, tuple[Example, ...]] = {"photographs": _PHOTOGRAPHS, "drawn": _DRAWN}
 """By the `examples` of a model's config: one for each mode."""

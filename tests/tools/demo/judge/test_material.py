@@ -7,6 +7,7 @@ from tests.support.drawn import needs_font
 from tests.support.judging import BY_NAME, SIZE
 from tools.demo.judge.material import FIRST, draw_task, style_examples
 from tools.demo.world.styles import BY_NAME as STYLES_BY_NAME
+from tools.demo.world.styles.grammar import GRAMMAR_NAME, HELD_OUT
 from tools.demo.world.subjects import BY_NAME as SUBJECTS_BY_NAME
 
 pytestmark = needs_font
@@ -26,7 +27,10 @@ def test_tasks_bring_what_their_condition_says(name: str) -> None:
         assert SUBJECTS_BY_NAME[task.subject].held_out == (name in ("new-subjects", "new-both"))
         assert (task.style_name is not None) == condition.style
         assert (task.style_2 is not None) == (task.style_name_2 is not None) == condition.two_styles
-        if task.style_name is not None:
+        assert (task.style_name == GRAMMAR_NAME) == condition.grammar
+        if condition.grammar:
+            assert (task.params["regions"], task.params["marks"]) in HELD_OUT
+        elif task.style_name is not None:
             assert STYLES_BY_NAME[task.style_name].held_out == (name in ("new-styles", "new-both"))
             assert STYLES_BY_NAME[task.style_name].phrase not in task.prompt
     again = draw_task(condition, 3, SIZE)

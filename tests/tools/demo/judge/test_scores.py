@@ -140,22 +140,31 @@ def test_every_condition_is_scored(pipeline: USOPipeline, judge: Judge) -> None:
         (name, done) for name in BY_NAME for done in (2, 3)
     ]
     measures = [(score.condition, score.measure, score.truth.n) for score in scores]
-    assert measures[:3] == [("seen", "style", 3), ("seen", "subject", 3), ("seen", "subject, kept", 2)]
-    assert measures[3:5] == [("seen", "subject, moved", 1), ("seen", "layout", 2)]
-    assert measures[20:23] == [("style+prompt", "style", 3), ("style+prompt", "subject", 3), ("text", "subject", 3)]
+    assert measures[:3] == [("seen", "style", 3), ("seen", "parameters", 3), ("seen", "subject", 3)]
+    assert measures[3:6] == [("seen", "subject, kept", 2), ("seen", "subject, moved", 1), ("seen", "layout", 2)]
+    by_words = [(measure, n) for condition, measure, n in measures if condition in ("style+prompt", "text")]
+    assert by_words == [("style", 3), ("parameters", 3), ("subject", 3), ("subject", 3)]
+    unnamed = [measure for condition, measure, _ in measures if condition == "new-grammar"]
+    assert unnamed == ["parameters", "subject", "subject, kept", "subject, moved", "layout"]  # no judge knows a name
     assert [measure for condition, measure, _ in measures if condition == "two-styles"] == [
         "either style",
         "both styles",
         "blend",
-        *(measure for condition, measure, _ in measures if condition == "seen" and measure != "style"),
+        *(
+            measure
+            for condition, measure, _ in measures
+            if condition == "seen" and measure not in ("style", "parameters")
+        ),
     ]
-    assert len(measures) == 23 + 7
+    assert len(measures) == 4 * 6 + 5 + 4 + 7
     for score in scores:
         before, after = score.models["before"], score.models["after"]
         assert (before.value, before.low) == pytest.approx((after.value, after.low), abs=1e-6)
-        chance = {"either style": 0.2, "both styles": 1 / 45, "blend": 1 / 55}.get(score.measure, 0.1)
+        chance = {"either style": 0.2, "both styles": 1 / 45, "blend": 1 / 55, "parameters": 1 / 2}.get(
+            score.measure, 0.1
+        )
         assert score.measure == "layout" or score.chance == pytest.approx(chance)
-        given = {"style": BY_NAME[score.condition].style, "layout": False}
+        given = dict.fromkeys(("style", "parameters"), BY_NAME[score.condition].style) | {"layout": False}
         assert (score.reference is not None) == given.get(score.measure, BY_NAME[score.condition].content)
         assert score.reference is None or score.reference.n == score.truth.n
         assert sum(figure.n for figure in score.each.values()) == (0 if score.measure == "layout" else score.truth.n)

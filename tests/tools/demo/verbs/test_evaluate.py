@@ -21,8 +21,9 @@ pytestmark = needs_font
         (["--model", "none-such"], "There is no model"),
         (["--judge", "no/such/judge.safetensors"], "There is no judge"),
         (["--before", "no/such/folder"], "holds no projector.safetensors"),
+        (["--only", "seen,old-styles"], "there is no condition 'old-styles'"),
     ],
-    ids=["count", "batch", "model", "judge", "before"],
+    ids=["count", "batch", "model", "judge", "before", "only"],
 )
 def test_command_refuses(flags: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Before anything is loaded, in a sentence."""
@@ -62,5 +63,5 @@ def test_command_measures_the_demo_model(tmp_path: Path, judge_file: Path, capsy
     assert report["settings"]["autoencoder_psnr_of_all_kinds"] >= 27  # what was asked of the shipped one
     for score in report["scores"]:
         assert score["models"]["before"] == pytest.approx(score["models"]["after"], abs=1e-6)
-    assert len(list((tmp_path / "pictures").glob("*/*/*.png"))) == 7 * 2 * 2
-    assert len(list((tmp_path / "pictures").glob("*.png"))) == 7
+    assert len(list((tmp_path / "pictures").glob("*/*/*.png"))) == 8 * 2 * 2
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 8

@@ -20,7 +20,7 @@ from uso.web.page import html
 from uso.web.page.inputs import KEEP, UNCHANGED, element_of, example_values, sides_class
 from uso.web.page.renditions import renditions
 from uso.web.page.restore import brought, entitled, restored, unless_held, with_remarks
-from uso.web.page.texts import EXAMPLES
+from uso.web.page.texts import EXAMPLES, PROMPTS
 
 ALIKE = 1.1
 """By which factor the sides of a content image may differ that a square picture hardly squeezes."""
@@ -133,6 +133,10 @@ class InputEvents:
     def example(self, index: int, *_held: Any) -> Inputs:
         """All inputs of an example, whatever the fields held."""
         return example_values(self.config, index)
+
+    def prompt(self, index: int, *_held: Any) -> str:
+        """One of the prompts that the model understands, whatever the fields held."""
+        return PROMPTS[self.config.examples][index]
 
     async def restore(self, file: Any, request: gr.Request, *held: Any) -> tuple[Any, ...]:
         """All inputs from a PNG that somebody drops: (note, inputs).

@@ -1,0 +1,197 @@
+"""The image encoder and the projector together: learning to read a style's parameters from a picture.
+
+The released model's SigLIP has seen the world before USO's projector reads it. The miniature's has not: its features
+tell named styles apart, and hardly more. So it learns here too, by the error of the picture that the transformer makes
+of its tokens, and from pairs: pictures with one style's parameters are to be nearer to each other than to others.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn import functional
+
+from tools.demo.parts.image_encoder import FOLDER
+from tools.demo.parts.model import write_pretrained
+from tools.demo.shards.arrays import to_pixels
+from tools.demo.shards.samples import TARGET, ShardFeature, ShardPicture
+from tools.demo.shards.source import ShardFeatures, ShardSource
+from tools.demo.training.config import STAGES_FOLDER
+from uso.errors import ConfigError
+from uso.pipeline.encoders import image_features
+from uso.pipeline.pipeline import USOPipeline
+from uso.training.config import TrainingConfig
+from uso.training.config_files import load_config
+from uso.training.data.batches import Batches, TrainingBatch
+from uso.training.data.features import FeatureCache
+from uso.training.data.source import OnProgress
+from uso.training.loop.trainer import Trainer
+from uso.transformer.context_embedder import STYLE_LAYERS
+
+_VECTOR = 64
+_SHARPNESS = 10.0
+"""Cosines of pairs are multiplied by this before the softmax."""
+
+
+class ReaderConfig(TrainingConfig):
+    """A stage in which the image encoder learns too."""
+
+    pairs: float = Field(default=0.0, ge=0)
+    """Weight of the pairs' loss; the flow's has weight 1."""
+
+
+def load_reader_config(name: str, overrides: Sequence[str] = ()) -> ReaderConfig:
+    """The stage of `configs/stages/NAME.yaml`, or of a YAML file, with `key=value` overrides.
+
+    Raises:
+        ConfigError: no such stage, an unknown key, a value that is refused, or a projector that does not learn.
+    """
+    config = load_config(ReaderConfig, STAGES_FOLDER, name, overrides)
+    if "projector" not in config.learns:
+        raise ConfigError(f"learns must name projector where the image encoder learns, not {', '.join(config.learns)}.")
+    return config
+
+
+class PixelFeatures(ShardFeatures):
+    """Features of shards but for those of style pictures, which are encoded at every step."""
+
+    def stacked(self, features: Sequence[ShardFeature]) -> dict[str, torch.Tensor]:
+        if features[0].kind == "style":
+            return {str(layer): torch.empty(len(features), 0) for layer in STYLE_LAYERS.values()}
+        return super().stacked(features)
+
+
+class ReaderSource(ShardSource):
+    """Triplets that have a style picture."""
+
+    def __init__(self, config: TrainingConfig, notify: Any) -> None:
+        super().__init__(config, notify)
+        if config.learns == ("projector",):
+            self.samples = [sample for sample in self.samples if sample.styles]
+
+    def features(self, pipeline: USOPipeline, cache: FeatureCache, on_progress: OnProgress) -> PixelFeatures:
+        reads = tuple(each for each in self.config.reads if each != "style")
+        return PixelFeatures(
+            pipeline, self.shards, cache.folder, reads, compile=self.config.compile, on_progress=on_progress
+        )
+
+
+class ReaderTrainer(Trainer):
+    """A `Trainer` whose image encoder learns."""
+
+    config: ReaderConfig
+
+    def __init__(self, pipeline: USOPipeline, config: ReaderConfig, batches: Batches) -> None:
+        super().__init__(pipeline, config, batches)
+        encoder: Any = pipeline.image_encoder
+        self.encoder = encoder.float()
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.head = nn.Linear(encoder.config.hidden_size, _VECTOR).to(pipeline.work_device)
+        last = len(encoder.encoder.layers) + 1 + max(STYLE_LAYERS.values())  # what is read; later layers learn nothing
+        read = {id(p) for part in (encoder.embeddings, *encoder.encoder.layers[:last]) for p in part.parameters()}
+        own = {f"image_encoder/{name}": p for name, p in encoder.named_parameters() if id(p) in read}
+        self.learns_too = {**own, **{f"head/{name}": p for name, p in self.head.named_parameters()}}
+        for parameter in own.values():
+            parameter.requires_grad_(True)
+        super(Trainer, self).__init__(config, self.learners.parameters | self.learns_too)
+        self._read: Any = self._states
+        if config.compile:
+            self._read = torch.compile(self._states, dynamic=False)
+
+    def _states(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """What the projector reads of pictures [B, 3, H, W], by the order of `STYLE_LAYERS`."""
+        states: Any = image_features(self.encoder, pixels, STYLE_LAYERS.values())
+        return [states[layer] for layer in STYLE_LAYERS.values()]
+
+    def _pixels(self, pictures: Sequence[ShardPicture]) -> torch.Tensor:
+        found = np.stack([np.asarray(each.shards.pixels(each.index)[each.slot]) for each in pictures])
+        return to_pixels(found, self.pipeline.work_device).contiguous()
+
+    def flow_loss(self, batch: TrainingBatch) -> torch.Tensor:
+        """The flow's loss with style pictures that are encoded now, and that of pairs."""
+        if not batch.styles:
+            return super().flow_loss(batch)
+        own = [[_picture(each[place]) for each in batch.style_pictures] for place in range(len(batch.styles))]
+        pictures = [picture for some in own for picture in some]
+        pair = self.config.pairs > 0 and len(own) == 1
+        if pair:
+            pictures += [replace(picture, slot=TARGET) for picture in own[0]]
+        with self.autocast():
+            states = self._read(self._pixels(pictures))
+        parts = [state.float().split(batch.size) for state in states]
+        layers = tuple(STYLE_LAYERS.values())
+        styles = tuple(
+            {layer: part[place] for layer, part in zip(layers, parts, strict=True)} for place in range(len(own))
+        )
+        loss = super().flow_loss(replace(batch, styles=styles))
+        if pair:
+            loss = loss + self.config.pairs * self._pairs(parts[0][0], parts[0][1], own[0])
+        return loss
+
+    def _pairs(self, style: torch.Tensor, target: torch.Tensor, pictures: list[ShardPicture]) -> torch.Tensor:
+        """Which of a batch's targets has a style picture's parameters: cross-entropy of cosines.
+
+        Plain pictures, which are all alike, are left out.
+        """
+        styled = [n for n, each in enumerate(pictures) if "style" in each.shards.words[each.index]["labels"]]
+        if len(styled) < 2:
+            return style.new_zeros(())
+        one, other = (functional.normalize(self.head(part[styled].mean(dim=1)), dim=1) for part in (style, target))
+        own = torch.arange(len(styled), device=one.device)
+        return functional.cross_entropy(_SHARPNESS * one @ other.T, own)
+
+    def export(self) -> None:
+        """As `Trainer`, and the image encoder's folder `siglip` beside."""
+        super().export()
+        values = self.mean_values or self.parameters
+        kept = {name: parameter.detach().clone() for name, parameter in self.learns_too.items()}
+        with torch.no_grad():
+            for name, parameter in self.learns_too.items():
+                parameter.copy_(values[name])
+            write_pretrained(self.config.folder, FOLDER, self.encoder)
+            for name, parameter in self.learns_too.items():
+                parameter.copy_(kept[name])
+
+
+def _picture(picture: Any) -> ShardPicture:
+    assert isinstance(picture, ShardPicture)
+    return picture
+
+
+def train_reader(config: ReaderConfig, resume: bool = False) -> Path:
+    """Run a stage to its end; returns its folder.
+
+    Raises:
+        USOError: with the remedy.
+    """
+    from uso.terminal import say
+    from uso.training import prepare
+    from uso.training.loop.run import stopped_by_signals
+    from uso.training.model.load import bring_to_device, load_for_training
+    from uso.transformer.compile import cache_folder, compile_blocks
+
+    device, checkpoint = prepare.check(config, resume)
+    device, process = prepare.processes_on(device)
+    config = ReaderConfig.model_validate(prepare.agreed(config, device, process, checkpoint).model_dump())
+    source = ReaderSource(config, say)
+    pipeline = load_for_training(config, device)
+    cache = FeatureCache(config.data.cache, pipeline, config.data.memory_gib, config.data.cached)
+    features = source.features(pipeline, cache, lambda done, total: None)
+    batches = Batches(source.samples, features, config)
+    bring_to_device(pipeline, config)
+    pipeline.image_encoder.to(device)
+    pipeline.register_modules(text_encoder=None, text_encoder_2=None)
+    trainer = ReaderTrainer(pipeline, config, batches)
+    if config.compile:
+        compile_blocks(pipeline.transformer, cache_folder())
+    if checkpoint is not None:
+        trainer.resume(checkpoint)
+    with stopped_by_signals(trainer):
+        trainer.run()
+    return config.folder
