@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from tests.support.browsing import EXAMPLES, FAST, PATIENCE_MS, fill_number, needs_chromium, shoot
 from tests.support.running import Program
 from tests.web.browser.test_layout import faults
-from uso.web.page.texts import TIPS
+from uso.web.page.texts import PROMPTS, TIPS
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
@@ -41,7 +41,8 @@ def left_in_english(page: Page) -> set[str]:
           return found
         }"""
     )
-    allowed = " ".join([PROMPT, *(example.prompt for example in EXAMPLES), *(text for _, text in TIPS["drawn"])])
+    tried = [*(example.prompt for example in EXAMPLES), *PROMPTS["drawn"]]
+    allowed = " ".join([PROMPT, *tried, *(text for _, text in TIPS["drawn"])])
     foreign = {text.strip() for text in texts if any(part not in allowed for part in ENGLISH.findall(text))}
     return {text for text in foreign if not GRADIO.fullmatch(text)}
 
