@@ -15,6 +15,7 @@ from uso.config import ROOT
 from uso.training.model.sharing import _mapped, _move
 
 SCRIPT = """
+import os
 import sys
 from pathlib import Path
 
@@ -28,6 +29,9 @@ from uso.training.model.sharing import load_once
 process = PartialState(cpu=True)
 loads = Path(sys.argv[1])
 
+def say(words):  # in one piece: both processes write to one pipe
+    os.write(1, f"{process.process_index} {words}\\n".encode())
+
 def load():
     (loads / str(process.process_index)).touch()
     return load_pipeline("demo", device="cpu", offline=True)
@@ -38,12 +42,12 @@ def refuse():
 try:
     load_once(refuse, process)
 except ConfigError as error:
-    print(process.process_index, error, flush=True)
+    say(error)
 pipeline = load_once(load, process)
 weights = pipeline.transformer.proj_out.weight
 weights += process.process_index  # its own from here on
 process.wait_for_everyone()
-print(process.process_index, f"{weights.sum().item() - process.process_index * weights.numel():.4f}", flush=True)
+say(f"{weights.sum().item() - process.process_index * weights.numel():.4f}")
 """
 
 
