@@ -1,7 +1,10 @@
-// Says what a button does, to whoever rests on it: Gradio's buttons take no hint.
+// Says what a button does, to whoever comes to it: Gradio's buttons take no hint.
 
-import { appears } from './show.js'
 import { say } from './words.js'
 
-for (const id of ['reuse-all', 'remix', 'reuse-seed'])
-  appears(`#${id}`, 60_000).then((button) => button?.setAttribute('title', say(`hint-${id}`)))
+const hint = ({ target }) => {
+  const button = target.closest?.('#reuse-all, #remix, #reuse-seed')
+  if (button && !button.title) button.title = say(`hint-${button.id}`)
+}
+
+for (const coming of ['pointerover', 'focusin']) document.addEventListener(coming, hint)
