@@ -111,8 +111,7 @@ export const gone = (element) => {
   for (const id of deleted)
     for (const one of every(`[data-picture="${CSS.escape(id)}"]`)) (one.closest('li') ?? one).remove()
   recount()
-  // Once the dialog has given the focus back, and what Gradio takes away or makes anew is gone or there.
-  for (const wait of [100, 500, 1500]) setTimeout(() => refocus(next), wait)
+  setTimeout(() => refocus(next), 100) // the dialog has given the focus back, and buttons of the picture are gone
   const left = list()?.querySelector('[data-picture]')
   const more = document.querySelector('#gallery-more')
   if (!left && more?.offsetParent) more.click()
