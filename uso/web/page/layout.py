@@ -298,7 +298,7 @@ def _wire_inputs(page: gr.Blocks, events: InputEvents, inputs: Inputs, message: 
         preprocess=False,
         js=scripts.FILLING,
         **AT_ONCE,
-    ).success(None, [form.file, *inputs], None, js=scripts.FILLED_FROM)
+    ).success(None, [form.restored, *inputs], None, js=scripts.FILLED_OR_REFUSED)
     typed = [inputs.prompt, inputs.width, inputs.height, inputs.num_inference_steps, inputs.content_size, inputs.seed]
     typed += [inputs.num_images, inputs.style_strength, inputs.extra_style_strength]
     if events.config.guidance:
@@ -344,7 +344,7 @@ def _wire_pictures(
             js=scripts.FILLING,
             preprocess=False,
             **AT_ONCE,
-        ).success(None, list(inputs), None, js=scripts.FILLED)
+        ).success(None, [message, *inputs], None, js=scripts.FILLED_OR_REFUSED)
     actions.reuse_seed.click(plain_errors(events.reuse_seed), [which], [message, inputs.seed, advanced], **AT_ONCE)
     actions.as_content.click(plain_errors(events.as_content), [which], [message, inputs.content_image], **AT_ONCE)
     styles = [inputs.style_image, inputs.extra_style_image]

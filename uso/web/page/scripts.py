@@ -107,7 +107,10 @@ FILLING = "(what, ...held) => { window.uso?.filling?.(held); return [what, ...he
 FILLED = "(...held) => { window.uso?.filled?.(held) }"
 """After it: what the fields hold now."""
 
-FILLED_FROM = "(file, ...held) => { if (file) window.uso?.filled?.(held) }"
+FILLED_OR_REFUSED = """(said, ...held) => {
+  if (said) window.uso?.filled?.(held, said.includes('role="alert"'))
+}"""
+"""The same where it can be refused: the first value is the HTML that says how it went, empty when a file has gone."""
 
 FORGIVE = """said => said?.includes('role="alert"') ? '' : said"""
 """A refusal goes when the field that it is about has changed; other sentences stay. For `change`: the

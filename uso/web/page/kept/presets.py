@@ -232,7 +232,7 @@ def wire_presets(events: PresetEvents, parts: Presets, inputs: Inputs) -> None:
     raw: dict[str, Any] = {"preprocess": False, **PRIVATE}
     parts.frame.expand(plain_errors(events.unfold), None, parts.choice, **PRIVATE)
     parts.choice.input(plain_errors(events.pick), [parts.choice, *inputs], changed, js=scripts.FILLING, **raw).then(
-        None, list(inputs), None, js=scripts.FILLED
+        None, [parts.note, *inputs], None, js=scripts.FILLED_OR_REFUSED
     )
     parts.name.change(None, parts.note, parts.note, js=FORGIVE_TYPED)
     gr.on([parts.save.click, parts.name.submit], plain_errors(events.save), [parts.name, *fields], changed, **raw)

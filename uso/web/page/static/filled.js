@@ -19,8 +19,8 @@ export const filling = (held) => {
   before = held.map(plain)
 }
 
-/** ... and when they are. */
-export const filled = (held) => {
+/** ... and when they are, or when that was refused, which is told elsewhere. */
+export const filled = (held, refused = false) => {
   const now = held.map(plain)
   const fields = [...document.querySelectorAll('#words [data-name-of]')].map((one) => ({
     id: one.dataset.nameOf,
@@ -28,13 +28,13 @@ export const filled = (held) => {
   }))
   const changed = fields.map((field, place) => ({ ...field, value: now[place], was: before[place] }))
     .filter(({ value, was }) => value !== was)
-  setTimeout(() => tell(changed), 100) // the page shows them then
+  setTimeout(() => tell(changed, refused), 100) // the page shows them then
 }
 
-const tell = (changed) => {
+const tell = (changed, refused) => {
   const elements = changed.map(({ id }) => document.getElementById(id)).filter(Boolean)
   over(...elements)
-  if (changed.length || !refused()) note(changed)
+  if (changed.length || !refused) note(changed)
   show('#fields')
   flash(elements.filter((element) => element.offsetParent))
 }
@@ -51,9 +51,6 @@ const note = (changed) => {
   notice.hidden = false
   notice.querySelector('button').focus({ preventScroll: true })
 }
-
-/** Nothing has changed because it was refused, which is told elsewhere. */
-const refused = () => document.querySelector(':is(#message, #restored, #preset-note) [role="alert"]')
 
 const away = () => {
   const notice = document.querySelector('#filled [data-notice]')
