@@ -4,6 +4,7 @@ They generate, stop, delete, reload, close their tab and come back, drawn from a
 every request that leaves the server, is noted.
 """
 
+import os
 import random
 import shutil
 import threading
@@ -13,6 +14,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from playwright.sync_api import Error as BrowserError
+
+from tools.stress.callers import NICE
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
@@ -125,6 +128,7 @@ class Browsers:
 
     def _live(self) -> None:
         draw = random.Random(self._seed)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)  # what it starts, the Chromium, inherits that
         try:
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))

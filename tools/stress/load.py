@@ -39,7 +39,7 @@ KILL_EVERY = 8.0
 LONG_RUN = 300.0
 """Seconds from which on memory is compared."""
 
-PATIENCE = 300.0
+PATIENCE = 600.0
 """Seconds for what is still waiting at the end."""
 
 
@@ -51,7 +51,7 @@ class Wanted:
     browsers: int
 
 
-class RateLimits:
+class Crowd:
     """The callers' processes; one that was killed comes back after a while."""
 
     def __init__(self, wanted: Wanted, url: str, folder: Path, until: float) -> None:
@@ -128,7 +128,7 @@ def load(wanted: Wanted, folder: Path) -> tuple[dict[str, Any], list[str]]:
         if wanted.minutes * 60 > LONG_RUN:
             _fill_sessions(program)
         url, end = f"http://127.0.0.1:{program.port}", time.time() + 60 * wanted.minutes
-        watch, crowd = Watch(program), RateLimits(wanted, url, folder, end)
+        watch, crowd = Watch(program), Crowd(wanted, url, folder, end)
         addresses = [f"203.0.113.{number + 1}" for number in range(wanted.browsers)]
         people = Browsers(url, addresses, wanted.seed, end)
         watch.start()
