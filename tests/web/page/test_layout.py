@@ -17,6 +17,7 @@ from uso.web.api.calls import Calls
 from uso.web.jobs.queue import JobQueue
 from uso.web.page import html
 from uso.web.page.events.inputs import InputEvents
+from uso.web.page.examples import ExampleEvents
 from uso.web.page.labels import Static
 from uso.web.page.layout import build_page
 from uso.web.page.texts import EXAMPLES, TIPS
@@ -124,7 +125,7 @@ def test_the_page_offers_the_examples_of_its_model(name: str, examples: ExampleS
     assert all((escape(text) in tips) == (examples == own) for own in TIPS for _, text in set(TIPS[own]) - SHARED_TIPS)
     cards = [sample for (sample,) in fields(page)["examples"].samples]
     assert cards == [html.card(example) for example in EXAMPLES[examples]]
-    fill = InputEvents(Calls(config, queue, ledger_of(queue))).example
+    fill = ExampleEvents(config).example
     assert [fill(index).prompt for index in range(len(cards))] == [example.prompt for example in EXAMPLES[examples]]
 
 

@@ -5,13 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.scripted import ledger_of
 from tools.demo.world.scenes import caption_words
 from tools.demo.world.styles import STYLES
 from uso.config import ExampleSet, load_model_config
-from uso.web.api.calls import Calls, request_from
-from uso.web.jobs.queue import JobQueue
-from uso.web.page.events.inputs import InputEvents
+from uso.web.api.calls import request_from
+from uso.web.page.examples import ExampleEvents
 from uso.web.page.texts import EXAMPLES, PROMPTS, TIPS
 
 
@@ -45,11 +43,9 @@ def test_drawn_examples_are_in_words_that_the_demo_knows() -> None:
 
 
 @pytest.mark.parametrize(("name", "examples"), [("demo", "drawn"), ("flux-dev", "photographs")])
-def test_an_example_sets_every_field_and_can_be_made(
-    name: str, examples: ExampleSet, queue: JobQueue, uploads: Path
-) -> None:
+def test_an_example_sets_every_field_and_can_be_made(name: str, examples: ExampleSet, uploads: Path) -> None:
     """Catches a field that an earlier example filled and a later one leaves: old pictures in new requests."""
-    events = InputEvents(Calls(load_model_config(name), queue, ledger_of(queue)))
+    events = ExampleEvents(load_model_config(name))
     for index, example in enumerate(EXAMPLES[examples]):
         inputs = events.example(index)
         assert all(value is not None for name, value in inputs._asdict().items() if not name.endswith("_image"))

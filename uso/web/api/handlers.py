@@ -1,4 +1,4 @@
-"""Around every handler of the page and of programs: errors as sentences, in the caller's language."""
+"""Around every handler of the page and of programs: errors as sentences, in the caller's language; who may call it."""
 
 import functools
 import inspect
@@ -16,6 +16,12 @@ from uso.language import Text, asked_for, speak, text_of, told, tr
 from uso.web.jobs.job import NAME_LETTERS
 
 logger = logging.getLogger(__name__)
+
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+"""Of an event of the page: no program calls it."""
+
+AT_ONCE: dict[str, Any] = {"queue": False, **PRIVATE}
+"""Of every event but the stream: a queued event that ends while another begins would end the tab's stream."""
 
 NO_RECORD = Text("The server cannot use its record of pictures. Tell the one who runs it.")
 

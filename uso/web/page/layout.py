@@ -4,12 +4,11 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from uso.config import ModelConfig
 from uso.language import Text
 from uso.web.api.calls import Calls, Inputs
 from uso.web.api.endpoints import offer
-from uso.web.api.handlers import plain_errors
-from uso.web.page import html, scripts, styles
+from uso.web.api.handlers import AT_ONCE, PRIVATE, plain_errors
+from uso.web.page import examples, html, scripts, styles
 from uso.web.page.compare import Compare, CompareEvents, compare_buttons, compare_view, wire_compare
 from uso.web.page.events.inputs import InputEvents
 from uso.web.page.events.jobs import TICK_SECONDS, JobEvents, Live
@@ -22,15 +21,11 @@ from uso.web.page.kept.events import GalleryEvents
 from uso.web.page.kept.gallery import Gallery, Picked, gallery_parts, picture_buttons, wire_gallery, wire_prompts
 from uso.web.page.kept.presets import PresetEvents, wire_presets
 from uso.web.page.labels import static_html, translate
-from uso.web.page.texts import EXAMPLES, PROMPTS, TIPS
+from uso.web.page.texts import TIPS
 
 CACHE_SECONDS = (3600, 24 * 3600)
 """How often Gradio checks its copies of uploads and pictures, and the age at which it removes them: longer than a tab
 is likely to stay open. The pictures in the output folder are not touched."""
-
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-AT_ONCE: dict[str, Any] = {"queue": False, **PRIVATE}
-"""Of every event but the stream: a queued event that ends while another begins would end the tab's stream."""
 
 
 class Controls(NamedTuple):
@@ -43,8 +38,6 @@ class Controls(NamedTuple):
     """Id of the job that Generate made last."""
     model_state: gr.HTML
     account: gr.HTML
-    examples: gr.Dataset
-    prompts: gr.Dataset | None
     timer: gr.Timer
     form: Form
 
@@ -87,8 +80,7 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
                 foot = bar()
             with gr.Column(scale=6, min_width=320, elem_id="result"):
                 live, shown, actions, gallery, picked = _result(foot)
-        examples = _examples(config)
-        prompts = _prompts(config)
+        offered = examples.offered(config)
         gr.HTML(static_html(lambda: html.heading(Text("Tips")) + html.tips(TIPS[config.examples])))
         gr.HTML(static_html(lambda: pieces.words(fields.inputs)), visible="hidden", elem_id="words")
         gr.HTML(static_html(pieces.drop_zones), elem_id="drop")
@@ -102,14 +94,12 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
             submitted=submitted,
             model_state=model_state,
             account=account,
-            examples=examples,
-            prompts=prompts,
             timer=gr.Timer(TICK_SECONDS),
             form=fields,
         )
         _wire_jobs(page, JobEvents(calls), inputs, live, shown, controls)
         _wire_inputs(page, InputEvents(calls), inputs, foot.message, controls)
-        page.load(plain_errors(InputEvents(calls).translate), None, [controls.examples, shown.picture], **AT_ONCE)
+        examples.wire(page, examples.ExampleEvents(config), offered, inputs, shown.picture)
         wire_compare(CompareEvents(calls), actions.compare, shown.picture_id, shown.message)
         _wire_pictures(page, PictureEvents(calls), inputs, live, shown, controls, actions, gallery)
         wire_gallery(page, GalleryEvents(calls), gallery, live.arrived, shown, picked)
@@ -170,40 +160,6 @@ def _result(bar: Bar) -> tuple[Live, Shown, Actions, Gallery, Picked]:
         picture_id=picture_id,
     )
     return live, shown, actions, gallery, picked
-
-
-def _examples(config: ModelConfig) -> gr.Dataset:
-    """The examples that suit the model."""
-    offered = EXAMPLES[config.examples]
-    title, hint = Text("Examples"), Text("One for each mode. Click one to fill in all the fields.")
-    gr.HTML(static_html(lambda: html.heading(title, hint)))
-    return gr.Dataset(
-        show_label=False,
-        components=["html"],
-        samples=[[html.card(example)] for example in offered],
-        samples_per_page=len(offered),
-        type="index",
-        layout="gallery",
-        elem_id="examples",
-    )
-
-
-def _prompts(config: ModelConfig) -> gr.Dataset | None:
-    """Prompts for a model that understands few words."""
-    offered = PROMPTS[config.examples]
-    if not offered:
-        return None
-    title, hint = Text("Prompts that this model understands"), Text("Click one to put it into the prompt field.")
-    gr.HTML(static_html(lambda: html.heading(title, hint)))
-    return gr.Dataset(
-        show_label=False,
-        components=["textbox"],
-        samples=[[prompt] for prompt in offered],
-        samples_per_page=len(offered),
-        type="index",
-        layout="gallery",
-        elem_id="prompts",
-    )
 
 
 # Which event each control triggers. `preprocess=False`: values arrive raw, so people read our messages, not Gradio's.
@@ -273,23 +229,6 @@ def _wire_inputs(page: gr.Blocks, events: InputEvents, inputs: Inputs, message: 
     if events.config.limits.trained_size:
         size = [inputs.width, inputs.height]
         gr.on([field.change for field in size], plain_errors(events.sides), size, form.size.sides, **AT_ONCE)
-    controls.examples.click(
-        plain_errors(events.example),
-        [controls.examples, *inputs],
-        list(inputs),
-        js=scripts.FILLING,
-        preprocess=False,
-        **AT_ONCE,
-    ).then(None, list(inputs), None, js=scripts.FILLED)
-    if controls.prompts is not None:
-        controls.prompts.click(
-            plain_errors(events.prompt),
-            [controls.prompts, *inputs],
-            [inputs.prompt],
-            js=scripts.FILLING,
-            preprocess=False,
-            **AT_ONCE,
-        ).then(None, list(inputs), None, js=scripts.FILLED)
     gr.on(
         [form.file.upload, form.file.clear],
         plain_errors(events.restore),

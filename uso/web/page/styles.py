@@ -17,13 +17,11 @@ from uso.references import MAX_STYLE_NAME, STYLE_SUFFIX, SavedStyle, check_style
 from uso.web.access.identity import Asker, asker_of
 from uso.web.api.calls import Calls, Inputs
 from uso.web.api.files import uploaded
-from uso.web.api.handlers import plain_errors
+from uso.web.api.handlers import AT_ONCE, plain_errors
 from uso.web.page import html, scripts
 from uso.web.page.inputs import KEEP
 from uso.web.page.restore import put
 from uso.web.store.styles import OnShelf
-
-AT_ONCE: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 
 WAIT_SECONDS = 45.0
 """How long a click waits for the model, which may be making a picture. Proxies give up after a minute."""

@@ -10,17 +10,16 @@ import gradio as gr
 
 from uso.errors import OutputError, RequestError
 from uso.images import keep_input_size, upright_size
-from uso.language import ENGLISH, Text, joined, spoken, text_of, tr
+from uso.language import Text, joined, text_of
 from uso.references import ReferenceImage
 from uso.request import refuse_style
 from uso.web.access.identity import asker_of
 from uso.web.api.calls import IMAGE_FIELDS, Calls, Inputs
 from uso.web.api.files import upload_path, uploaded
 from uso.web.page import html
-from uso.web.page.inputs import KEEP, UNCHANGED, element_of, example_values, sides_class
+from uso.web.page.inputs import KEEP, UNCHANGED, element_of, sides_class
 from uso.web.page.renditions import renditions
 from uso.web.page.restore import brought, entitled, restored, unless_held, with_remarks
-from uso.web.page.texts import EXAMPLES, PROMPTS
 
 ALIKE = 1.1
 """By which factor the sides of a content image may differ that a square picture hardly squeezes."""
@@ -122,21 +121,6 @@ class InputEvents:
     def sides(self, width: Any, height: Any) -> Any:
         """The row of width and height, which a model with one good size shows only with another."""
         return gr.update(elem_classes=sides_class(self.config, width, height))
-
-    def translate(self, request: gr.Request) -> tuple[Any, Any]:
-        """When the page loads, what the browser cannot translate: (the examples, the description of the picture)."""
-        if spoken() == ENGLISH:
-            return KEEP, KEEP
-        cards = [[html.card(example)] for example in EXAMPLES[self.config.examples]]
-        return gr.update(samples=cards), gr.update(alt_text=tr("The generated picture"))
-
-    def example(self, index: int, *_held: Any) -> Inputs:
-        """All inputs of an example, whatever the fields held."""
-        return example_values(self.config, index)
-
-    def prompt(self, index: int, *_held: Any) -> str:
-        """One of the prompts that the model understands, whatever the fields held."""
-        return PROMPTS[self.config.examples][index]
 
     async def restore(self, file: Any, request: gr.Request, *held: Any) -> tuple[Any, ...]:
         """All inputs from a PNG that somebody drops: (note, inputs).

@@ -1,7 +1,7 @@
 """The left column: its components, and which event of `events.py` each one triggers; and the bar below it."""
 
 import json
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gradio as gr
 
@@ -9,7 +9,7 @@ from uso.config import ModelConfig
 from uso.language import Text
 from uso.modes import NOTHING
 from uso.web.api.calls import Inputs
-from uso.web.api.handlers import plain_errors
+from uso.web.api.handlers import AT_ONCE, plain_errors
 from uso.web.page import html, scripts
 from uso.web.page.form import pieces
 from uso.web.page.form.events import FormEvents
@@ -28,8 +28,6 @@ from uso.web.page.kept.presets import Presets, preset_parts
 from uso.web.page.labels import static_html
 from uso.web.page.styles import Panel, panel
 from uso.web.page.texts import PASTE, REFERENCE_HINTS, RESTORE
-
-AT_ONCE: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 
 
 class Form(NamedTuple):

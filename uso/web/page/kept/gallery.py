@@ -1,19 +1,17 @@
 """ "Your pictures": the components, and the event that each one triggers. `static/gallery.js` is their part in the
 browser; the list of earlier prompts is here too."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gradio as gr
 
 from uso.language import Text
-from uso.web.api.handlers import plain_errors
+from uso.web.api.handlers import AT_ONCE, plain_errors
 from uso.web.page.events.pictures import Shown
 from uso.web.page.kept import tiles
 from uso.web.page.kept.events import GalleryEvents, Listed
 from uso.web.page.labels import static_html
 from uso.web.store import archive
-
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
 
 LISTEN = """
 document.addEventListener('uso-gallery', ({ detail }) => trigger(detail.name, detail.data))
@@ -113,26 +111,26 @@ def wire_gallery(
     """
     which, listed = shown.picture_id, list(gallery.listed)
     asked = [gallery.search, gallery.only, which]
-    page.load(plain_errors(events.first), asked, listed, **PRIVATE)
+    page.load(plain_errors(events.first), asked, listed, **AT_ONCE)
     gr.on(
         [gallery.search.change, gallery.only.change],
         plain_errors(events.first),
         asked,
         listed,
         trigger_mode="always_last",
-        **PRIVATE,
+        **AT_ONCE,
     )
     for trigger, function, end in (
         (arrived.change, events.newest, "top"),
         (gallery.listed.more.click, events.more, "last"),
     ):
         place = f"(words, only, which) => [words, only, which, window.uso.gallery.{end}()]"
-        trigger(plain_errors(function), [*asked, gallery.anchors], listed, js=place, **PRIVATE)
-    which.change(plain_errors(events.look), [which], picked.favourite, **PRIVATE)
+        trigger(plain_errors(function), [*asked, gallery.anchors], listed, js=place, **AT_ONCE)
+    which.change(plain_errors(events.look), [which], picked.favourite, **AT_ONCE)
     marked = [picked.favourite, gallery.starred]
-    gallery.listed.tiles.like(plain_errors(events.star), [which], marked, **PRIVATE)
-    picked.favourite.click(plain_errors(events.favourite), [which], marked, **PRIVATE)
-    gallery.listed.tiles.delete(plain_errors(events.delete), asked, [*shown, *listed, gallery.gone], **PRIVATE)
+    gallery.listed.tiles.like(plain_errors(events.star), [which], marked, **AT_ONCE)
+    picked.favourite.click(plain_errors(events.favourite), [which], marked, **AT_ONCE)
+    gallery.listed.tiles.delete(plain_errors(events.delete), asked, [*shown, *listed, gallery.gone], **AT_ONCE)
     picked.delete.click(None, None, None, js=_call("ask", "'shown'"))
     gallery.choose.click(None, None, None, js=_call("choose"))
     for name, script in (
@@ -145,7 +143,7 @@ def wire_gallery(
 
 
 def wire_prompts(events: GalleryEvents, frame: gr.Accordion, prompts: gr.HTML, prompt: gr.Textbox) -> None:
-    frame.expand(plain_errors(events.prompts), None, prompts, **PRIVATE)
-    prompts.select(plain_errors(events.pick_prompt), None, [prompt, frame], **PRIVATE).then(
+    frame.expand(plain_errors(events.prompts), None, prompts, **AT_ONCE)
+    prompts.select(plain_errors(events.pick_prompt), None, [prompt, frame], **AT_ONCE).then(
         None, None, None, js="() => document.querySelector('#prompt textarea').focus()"
     )

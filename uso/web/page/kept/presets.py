@@ -18,7 +18,7 @@ from uso.web.access.identity import asker_of
 from uso.web.access.limits import Window, duration
 from uso.web.api.calls import Calls, Inputs
 from uso.web.api.files import upload_path
-from uso.web.api.handlers import plain_errors
+from uso.web.api.handlers import AT_ONCE, plain_errors
 from uso.web.page import html, scripts
 from uso.web.page.inputs import KEEP, UNCHANGED
 from uso.web.page.restore import field_values
@@ -30,7 +30,6 @@ NAMES = [name for name in Inputs._fields if not name.endswith("_image")]
 MOST_SAVED, SAVED_SECONDS = 60, 600.0
 """Presets that one person may save in ten minutes, imported ones too."""
 
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
 
 FORGIVE_TYPED = f"said => document.activeElement?.closest('#preset-name') ? ({scripts.FORGIVE})(said) : said"
 """Not for a name that comes with a preset: what does not fit in it is told at the same time."""
@@ -229,8 +228,8 @@ def preset_parts() -> Presets:
 def wire_presets(events: PresetEvents, parts: Presets, inputs: Inputs) -> None:
     changed = [parts.choice, parts.name, parts.note, *inputs]
     fields = [getattr(inputs, name) for name in NAMES]
-    raw: dict[str, Any] = {"preprocess": False, **PRIVATE}
-    parts.frame.expand(plain_errors(events.unfold), None, parts.choice, **PRIVATE)
+    raw: dict[str, Any] = {"preprocess": False, **AT_ONCE}
+    parts.frame.expand(plain_errors(events.unfold), None, parts.choice, **AT_ONCE)
     parts.choice.input(plain_errors(events.pick), [parts.choice, *inputs], changed, js=scripts.FILLING, **raw).then(
         None, [parts.note, *inputs], None, js=scripts.FILLED_OR_REFUSED
     )
