@@ -3,11 +3,14 @@
 import atexit
 import http.client
 import json
+import multiprocessing
 import os
+import runpy
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -52,24 +55,85 @@ def _tell_reaper(number: int) -> None:
     pipe.flush()
 
 
-class Started(subprocess.Popen[bytes]):
-    """A process, in a group of its own, that does not outlive this one, however this one ends."""
+class Ends:
+    """What is said of every process that a test starts, in a group of its own: it does not outlive this one."""
 
-    def __init__(self, command: Sequence[str], **options: Any) -> None:
-        super().__init__(command, start_new_session=True, **options)
+    pid: int
+
+    def watch(self) -> None:
+        """Have it killed if this process is."""
         _tell_reaper(self.pid)
 
     def end(self) -> None:
         """Terminate it; kill what is left of its group."""
-        if self.poll() is None:
-            self.terminate()
+        process: Any = self
+        if process.poll() is None:
+            process.terminate()
         try:
-            self.wait(timeout=LONG)
+            process.wait(timeout=LONG)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
-            self.wait()
+            process.wait()
             _tell_reaper(-self.pid)
+
+
+class Started(Ends, subprocess.Popen[bytes]):
+    def __init__(self, command: Sequence[str], **options: Any) -> None:
+        super().__init__(command, start_new_session=True, **options)
+        self.watch()
+
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["torch", "uso.weights.loading"])
+"""Half of what a start computes is the import of these. They start no threads, which no fork survives, and read nothing
+that the program sets before."""
+
+
+def _run(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    """As `python ARGUMENTS`, in a group of its own, with its output in a file."""
+    os.setsid()
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(ROOT)
+    tempfile.tempdir = None  # it remembers the environment's
+    sys.path.insert(0, str(ROOT))
+    sys.argv = list(arguments)
+    runpy.run_path(arguments[0], run_name="__main__")
+
+
+class Forked(Ends):
+    """The program in a process that is forked from one that has imported the model's libraries: what tests need of
+    `subprocess.Popen`."""
+
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self._process = FORKS.Process(target=_run, args=(arguments, dict(environment), log), daemon=True)
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+        self.watch()
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if (status := self._process.exitcode) is None:
+            raise subprocess.TimeoutExpired("app.py", timeout or 0.0)
+        return status
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 PERSON = {"Accept": "text/html"}
@@ -114,23 +178,31 @@ def free_port() -> int:
 
 
 class Program:
-    """`python app.py --model demo` on a port of its own, in a folder of its own."""
+    """`python app.py --model demo` on a port of its own, in a folder of its own.
 
-    def __init__(self, folder: Path, *flags: str, port: int | None = None, **environment: str) -> None:
+    Args:
+        forked: start it in half the time, for tests that say nothing of the start.
+    """
+
+    def __init__(
+        self, folder: Path, *flags: str, port: int | None = None, forked: bool = False, **environment: str
+    ) -> None:
         self.port = port or free_port()
         self.outputs = folder / "outputs"
         self.scratch = folder / "tmp"
         self.scratch.mkdir(exist_ok=True)
         self._log = folder / "log"
         base = ["app.py", "--model", "demo", "--device", "cpu", "--port", str(self.port), "--output", str(self.outputs)]
-        with self._log.open("wb") as log:
-            self.process = Started(
-                [sys.executable, *base, *flags],
-                cwd=ROOT,
-                env=os.environ | {"TMPDIR": str(self.scratch)} | environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        command, settings = [*base, *flags], os.environ | {"TMPDIR": str(self.scratch)} | environment
+        self._log.write_bytes(b"")
+        self.process: Started | Forked
+        if forked:
+            self.process = Forked(command, settings, self._log)
+        else:
+            with self._log.open("ab") as log:
+                self.process = Started(
+                    [sys.executable, *command], cwd=ROOT, env=settings, stdout=log, stderr=subprocess.STDOUT
+                )
 
     @property
     def url(self) -> str:
@@ -173,8 +245,15 @@ class Program:
 
 
 @contextmanager
-def program(folder: Path, *flags: str, port: int | None = None, **environment: str) -> Iterator[Program]:
-    made = Program(folder, *flags, port=port, **environment)
+def program(
+    folder: Path, *flags: str, port: int | None = None, fresh: bool = False, **environment: str
+) -> Iterator[Program]:
+    """The program until the end of the block.
+
+    Args:
+        fresh: in a new interpreter, for what is said of its start, or of an environment that is read by an import.
+    """
+    made = Program(folder, *flags, port=port, forked=not fresh, **environment)
     try:
         yield made
     finally:

@@ -152,7 +152,7 @@ def test_the_page_is_there_before_the_model_and_sigterm_ends_it_in_order(
 ) -> None:
     """Catches a job that is lost because it came too early, tokens that nobody counts then, a page that hears "Done."
     and cannot fetch the picture, and a process that an open tab keeps alive."""
-    with program(tmp_path) as early:
+    with program(tmp_path, fresh=True) as early:
         early.wait_until_built()
         page = visit(early)
         shoot(page, "loading")

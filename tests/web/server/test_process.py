@@ -112,7 +112,7 @@ def test_a_hangup_is_a_stop_unless_it_is_ignored() -> None:
 class TestRealProgram:
     def test_it_answers_before_the_page_and_keeps_who_came_early(self, tmp_path: Path) -> None:
         """Catches a heavy import in front of the port, and a first request that is refused."""
-        with program(tmp_path) as running:
+        with program(tmp_path, fresh=True) as running:
             running.wait_until_listening()
             told = running.ask("/readyz").json()
             assert (told["status"], told["stage"]) == ("starting", "importing the page")
@@ -126,7 +126,7 @@ class TestRealProgram:
     @pytest.mark.parametrize("moment", ["importing", "loading", "idle"])
     def test_a_signal_ends_it_at_any_moment(self, tmp_path: Path, moment: str, number: signal.Signals) -> None:
         """Catches an import or a loading model that holds the end up or aborts in it, and folders left behind."""
-        with program(tmp_path) as running:
+        with program(tmp_path, fresh=True) as running:
             running.wait_until_listening()
             if moment != "importing":
                 running.wait_until("loading" if moment == "loading" else "ready")
@@ -140,7 +140,7 @@ class TestRealProgram:
 
     def test_what_runs_is_finished_and_delivered(self, tmp_path: Path) -> None:
         """Catches a picture that is lost because the server was told to stop."""
-        with program(tmp_path) as running:
+        with program(tmp_path, fresh=True) as running:
             running.wait_until("ready")
             client = Client(f"http://127.0.0.1:{running.port}/", download_files=False, verbose=False)
             job = client.submit("A fox", width=384, height=384, num_inference_steps=50, api_name="/generate")
@@ -151,7 +151,7 @@ class TestRealProgram:
 
     def test_bind_when_ready_refuses_until_the_model_is_loaded(self, tmp_path: Path) -> None:
         """Catches a port that is open, or taken by somebody else, before the model is there."""
-        with program(tmp_path, "--bind-when-ready") as running:
+        with program(tmp_path, "--bind-when-ready", fresh=True) as running:
             until(lambda: "Demo" in running.log(), LONG)
             assert not listens(running.port)
             with pytest.raises(ConfigError):
@@ -162,7 +162,9 @@ class TestRealProgram:
 
     def test_bind_when_ready_tells_of_a_model_that_cannot_be_loaded(self, tmp_path: Path, golden_folder: Path) -> None:
         """Catches a container that starts again and again, and nobody is told why."""
-        with program(tmp_path, "--bind-when-ready", "--vae", str(golden_folder / "ae.safetensors")) as running:
+        with program(
+            tmp_path, "--bind-when-ready", "--vae", str(golden_folder / "ae.safetensors"), fresh=True
+        ) as running:
             running.wait_until_listening()
             answer = running.ask("/readyz")
             assert answer.status == 503 and answer.json()["status"] == "failed"
@@ -171,7 +173,7 @@ class TestRealProgram:
 
     def test_sigterm_while_it_is_held_ends_it(self, tmp_path: Path) -> None:
         """Catches a process that waits for its model before it listens to anybody."""
-        with program(tmp_path, "--bind-when-ready") as running:
+        with program(tmp_path, "--bind-when-ready", fresh=True) as running:
             until(lambda: "Demo" in running.log(), LONG)
             assert running.signal() == -signal.SIGTERM
             assert "USO is at" not in running.log()
