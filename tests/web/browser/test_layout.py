@@ -79,6 +79,9 @@ def test_axe_finds_nothing_of_ours(visit: Any, server: Program, scheme: str, wid
     page = visit(server, width, height, color_scheme=scheme)
     assert faults(page) == []
     shoot(page, f"idle-{width}-{scheme}")
+    page.fill("#prompt textarea", "A fox")
+    fill_number(page, "steps", FAST)
+    generate(page, server)  # what is said of it stands below the next one's preview
     make_it_last(page, steps=20)
     page.click("#generate")
     page.wait_for_selector("#preview img", timeout=PATIENCE_MS)

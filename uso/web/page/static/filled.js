@@ -2,7 +2,7 @@
 // and offers to run it. Fields are compared by the values that Gradio gives: those in folded parts are not on the page.
 
 import { generate } from './keys.js'
-import { over } from './refusals.js'
+import { past } from './refusals.js'
 import { flash, show } from './show.js'
 import { say } from './words.js'
 
@@ -28,12 +28,12 @@ export const filled = (held, refused = false) => {
   }))
   const changed = fields.map((field, place) => ({ ...field, value: now[place], was: before[place] }))
     .filter(({ value, was }) => value !== was)
+  if (changed.length) past()
   setTimeout(() => tell(changed, refused), 100) // the page shows them then
 }
 
 const tell = (changed, refused) => {
   const elements = changed.map(({ id }) => document.getElementById(id)).filter(Boolean)
-  over(...elements)
   if (changed.length || !refused) note(changed)
   show('#fields')
   flash(elements.filter((element) => element.offsetParent))

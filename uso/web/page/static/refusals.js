@@ -4,7 +4,13 @@
 import { appears, reveal, unfold } from './show.js'
 
 const IMAGES = '#references' // its frames are as high as they are: what is said of them stands below
-const PLACES = { prompt: '#prompt, #references', seed: '#seed-row' } // an image is something to draw; the switch is a seed
+// Where else a change may do away with it: an image is something to draw, it has a size to keep, the switch is a seed.
+const PLACES = {
+  prompt: '#prompt, #references',
+  keep: '#keep, #content',
+  content: '#content, #keep',
+  seed: '#seed-row, #num-images',
+}
 let marked = null
 
 const refusal = () => document.querySelector('#message [data-field]')
@@ -61,6 +67,12 @@ export const over = (...elements) => {
   const told = refusal()
   if (told && within(told.dataset.field)) told.remove()
   if (marked && within(marked.id)) clear()
+}
+
+/** The fields have been filled in from something: whatever was refused is past. */
+export const past = () => {
+  refusal()?.remove()
+  clear()
 }
 
 for (const change of ['input', 'change', 'drop']) document.addEventListener(change, ({ target }) => over(target))
