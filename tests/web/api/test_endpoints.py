@@ -138,7 +138,7 @@ def test_each_picture_is_told_when_it_is_finished(server: Offered, script: Scrip
         with pytest.raises(AppError, match="stopped"):
             job.result(timeout=PATIENCE)
         file, details = client.predict(job=number, api_name="/status")
-        assert details["state"] == "cancelled" and "1 of 2 pictures were finished before." in details["message"]
+        assert details["state"] == "cancelled" and "Finished before: 1 of 2 pictures." in details["message"]
         assert Path(file).is_file() and len(details["pictures"]) == 1
 
 

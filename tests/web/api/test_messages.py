@@ -56,11 +56,11 @@ def soon(seconds: float) -> float:
         ({"state": "done", "num_images": 2, "pictures": ("one", "two")}, "Done. 2 pictures."),
         (
             {"state": "cancelled", "num_images": 2, "pictures": ("one",)},
-            "Stopped. 1 of 2 pictures were finished before.",
+            "Stopped. Finished before: 1 of 2 pictures.",
         ),
         (
             {"state": "failed", "error": "No room.", "num_images": 2, "pictures": ("one",)},
-            "No room. 1 of 2 pictures were finished before.",
+            "No room. Finished before: 1 of 2 pictures.",
         ),
     ],
 )

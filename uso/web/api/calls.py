@@ -211,8 +211,9 @@ class Calls:
                 news = {job: job.status for job, last in followed.items() if last is None}, self.queue.status
                 if not news[0]:
                     return
-                if news != seen or loop.time() - sent >= REPEAT_SECONDS:
-                    seen, sent = news, loop.time()
+                now = news, [job for job in news[0] if job.stop.is_set()]
+                if now != seen or loop.time() - sent >= REPEAT_SECONDS:
+                    seen, sent = now, loop.time()
                     yield news
                     followed |= {job: status for job, status in news[0].items() if status.over}
                 going_on = [status for status in news[0].values() if not status.over]

@@ -22,7 +22,7 @@ def job_message(status: JobStatus, server: ServerStatus) -> str:
     if status.state == "done":
         return joined(Text("Done."), Text("{} pictures.", made) if wanted > 1 else "", *status.notes)
     ended = Text("Stopped.") if status.state == "cancelled" else ""
-    kept = Text("{} of {} pictures were finished before.", made, wanted) if status.pictures else ""
+    kept = Text("Finished before: {} of {} pictures.", made, wanted) if status.pictures else ""
     return joined(ended, status.error, kept)
 
 

@@ -124,8 +124,13 @@ def refusal(sentence: str, field: str = "") -> str:
     return f'<div class="uso-line uso-bad" role="alert"{about}>{_marked(sentence)}</div>'
 
 
-def idle(words: str = Text("No picture yet.")) -> str:
+def idle(words: str) -> str:
     return _line(words)
+
+
+def nothing_yet() -> str:
+    """Before the first request; not shown beside a picture that was made earlier (`bar.css`)."""
+    return f'<div data-part="nothing-yet">{_line(Text("No picture yet."))}</div>'
 
 
 def preview(status: JobStatus) -> str:

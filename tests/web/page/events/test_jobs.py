@@ -186,23 +186,55 @@ def test_stop_reaches_the_job_and_keeps_its_preview(slow: Events, script: Script
     _, job_id = generate(slow, Inputs(prompt="mine", num_inference_steps=40))
     job = slow.queue.find(job_id)
     assert job is not None
-    answers: list[Any] = []
+    stopping: list[Live] = []
 
     def each(live: Live) -> None:
-        if not answers and (not at_work or job.status.preview):
-            answers.append(slow.jobs.stop(TAB, visitor()))
-        if at_work:
+        if not job.stop.is_set() and (not at_work or job.status.preview):
+            slow.jobs.stop(TAB, visitor())
+        if live.stop == gr.update(interactive=False, value="Stopping ..."):
+            stopping.append(live)
+        if at_work and (stopping or not job.stop.is_set()):
             script.steps.release()
 
     sent = watched(slow, job_id, each=each)
-    assert answers == [gr.update(interactive=False, value="Stopping ...")]
+    assert len(stopping) == at_work
     assert "Stopped." in words(sent)[-1] and sent[-1].stop == gr.update(interactive=False, value="Stop")
     assert not list(slow.queue.settings.output.glob("*.png")) and script.closed_early == (["mine"] if at_work else [])
-    assert slow.jobs.stop(TAB, visitor()) is KEEP
+    slow.jobs.stop(TAB, visitor())  # nothing is left to stop
     last = [live.preview for live in sent if live.preview is not KEEP]
     assert ("not finished" in last[-1]) if at_work else not last
     (again,) = watched(slow)
     assert again.preview == (last[-1] if at_work else "") and "Stopped." in again.status
+
+
+def test_a_stop_that_is_pressed_twice_stops_one_request(slow: Events, script: Script) -> None:
+    """Catches an impatient person who loses the request that waits."""
+    ids = [generate(slow, Inputs(prompt=name, num_inference_steps=2))[1] for name in "ab"]
+    until(lambda: script.seen)
+    for _ in range(2):
+        slow.jobs.stop(TAB, visitor())
+    script.steps.release(100)
+    watched(slow, ids[0])
+    states = [slow.queue.find(one).status.state for one in ids]  # type: ignore[union-attr]
+    assert states == ["cancelled", "done"]
+
+
+def test_the_finished_pictures_of_a_stopped_request_are_shown(slow: Events, script: Script) -> None:
+    """Catches a preview that stands over what was finished before Stop was pressed."""
+    _, job_id = generate(slow, Inputs(prompt="two", num_inference_steps=4, num_images=2))
+    job = slow.queue.find(job_id)
+    assert job is not None
+
+    def each(live: Live) -> None:
+        if job.status.pictures and job.status.preview:
+            slow.jobs.stop(TAB, visitor())
+        script.steps.release()
+
+    sent = watched(slow, job_id, each=each)
+    assert "Finished before: 1 of 2 pictures." in words(sent)[-1]
+    assert [live.preview for live in sent if live.preview is not KEEP][-1] == ""
+    (again,) = watched(slow)
+    assert again.preview in ("", KEEP) and again.arrived == job.status.pictures[0].id
 
 
 def test_each_request_can_be_stopped_by_itself(slow: Events, script: Script) -> None:
@@ -236,7 +268,7 @@ def test_anothers_job_can_be_neither_followed_nor_stopped(events: Events, queue:
     _, job_id = generate(events, Inputs(prompt="a secret"))
     hers = queue.find(job_id)
     assert hers is not None
-    assert events.jobs.stop(TAB, visitor(BEN)) is KEEP
+    events.jobs.stop(TAB, visitor(BEN))
     events.jobs.stop_one(gr.EventData(None, {"job": job_id}), visitor(BEN))
     assert watched(events, job_id, BEN) == [] and watched(events, "", BEN) == []
     assert hers.status.state == "queued" and not hers.followers
@@ -247,7 +279,7 @@ def test_anothers_job_can_be_neither_followed_nor_stopped(events: Events, queue:
 @pytest.mark.parametrize("wrong", [None, 7, ["a"], {"path": "/etc/passwd"}, "none", "../" * 10 + "ab", "0" * 32 + "\n"])
 def test_what_is_no_id_finds_nothing(events: Events, queue: JobQueue, wrong: Any) -> None:
     """Catches a value from a browser that fails an event, or is looked up before it has the form of an id."""
-    assert events.jobs.stop(wrong, visitor()) is KEEP
+    events.jobs.stop(wrong, visitor())
     events.jobs.stop_one(gr.EventData(None, wrong), visitor())
     events.jobs.stop_one(gr.EventData(None, {"job": wrong}), visitor())
     assert watched(events, wrong, tab=wrong) == []
@@ -305,7 +337,7 @@ def test_jobs_that_a_restart_cut_off_are_told(serve: Any) -> None:
     first.ledger.close()
     second = serve()
     (shown,) = watched(second)
-    assert CUT_SHORT in shown.status and "1 of 3 pictures were finished" in shown.status
+    assert CUT_SHORT in shown.status and "Finished before: 1 of 3 pictures." in shown.status
     assert shown.arrived == picture.id
     lost = Job(GenerationRequest.create(second.config), asker_of(visitor()), tab=TAB)
     second.ledger.accepted(lost)

@@ -98,21 +98,20 @@ class JobEvents:
             words = html.refusal(
                 Text("The server was restarted before {} of your requests were finished. Send them again.", len(lost))
             )
-        stopped = html.preview(last) if last.state == "cancelled" and last.preview else ""
+        stopped = html.preview(last) if last.state == "cancelled" and last.preview and not last.pictures else ""
         return Live(status=words, preview=stopped, arrived=pictures[-1].id if pictures else KEEP)
 
     def unlock(self) -> Live:
         """After an unexpected error in the stream."""
-        return Live(stop=_stop_button(False), preview="")
+        return Live(stop=_stop_button(()), preview="")
 
-    def stop(self, tab: Any, request: gr.Request) -> Any:
-        """The Stop button: stops the job that runs, or else the next one. The stream reports when it has stopped."""
+    def stop(self, tab: Any, request: gr.Request) -> None:
+        """The Stop button: stops the job that runs, or else the next one. The stream reports it: an answer of this
+        event could come after it, and say for ever that the job is being stopped."""
         jobs = self.queue.of_tab(asker_of(request).owner, tab) if history.is_id(tab) else ()
-        waiting = [job for job in jobs if not job.status.over and not job.stop.is_set()]
-        job = _current(waiting)
-        if job is not None and self.queue.cancel(job.id):
-            return gr.update(interactive=False, value=tr("Stopping ..."))
-        return KEEP
+        job = _current(job for job in jobs if not job.status.over)
+        if job is not None and not job.stop.is_set():  # else it was pressed twice: the next job is not stopped
+            self.queue.cancel(job.id)
 
     def stop_one(self, chosen: gr.EventData, request: gr.Request) -> None:
         """Stop at one job of the strip."""
@@ -142,7 +141,6 @@ class _Following:
         self._preview: bytes | None = None
         """That `self._sent.preview` shows."""
         self._ahead = -1
-        self._open: tuple[Job, ...] = ()
         self._pictures: set[str] = set()
         self._failed: dict[Job, JobStatus] = {}
 
@@ -158,8 +156,6 @@ class _Following:
         job = _current(going_on) or max(statuses, key=lambda one: one.ended_at or 0.0)  # the one that ended last
         status = statuses[job]
         moved, self._ahead = status.ahead != self._ahead, status.ahead
-        if going_on != self._open:  # the button may say "Stopping ..."
-            self._open, self._sent = going_on, self._sent._replace(stop=KEEP)
         new = [one.id for each in statuses.values() for one in each.pictures if one.id not in self._pictures]
         self._pictures.update(new)
         shown = {**self._failed, **{one: statuses[one] for one in going_on}}
@@ -167,13 +163,13 @@ class _Following:
             jobs="" if not going_on and list(shown) in ([], [job]) else html.jobs(shown, server),
             preview=self._frame(status),
             status=html.job_state(status, server, moved, max(0, len(going_on) - 1)),
-            stop=_stop_button(bool(going_on)),
+            stop=_stop_button(going_on),
             arrived=new[-1] if new else KEEP,
         )
 
     def _frame(self, status: JobStatus) -> Any:
-        """The preview of the job that is shown. It stays when the job is stopped."""
-        if status.preview is None:
+        """The preview of the job that is shown. It stays when the job is stopped before its first picture."""
+        if status.preview is None or (status.over and status.pictures):
             self._preview = None
             return ""
         if status.preview is self._preview and not status.over:
@@ -188,5 +184,9 @@ def _current(jobs: Sequence[Job] | Iterable[Job]) -> Job | None:
     return next((job for job in jobs if job.status.state == "running"), jobs[0] if jobs else None)
 
 
-def _stop_button(on: bool) -> Any:
-    return gr.update(interactive=on, value=tr("Stop"))
+def _stop_button(jobs: Sequence[Job]) -> Any:
+    """For jobs that are not over."""
+    job = _current(jobs)
+    if job is not None and job.stop.is_set():
+        return gr.update(interactive=False, value=tr("Stopping ..."))
+    return gr.update(interactive=bool(jobs), value=tr("Stop"))

@@ -152,7 +152,7 @@ def bar() -> Bar:
             stop = gr.Button(
                 Text("Stop"), variant="secondary", scale=1, min_width=80, interactive=False, elem_id="stop"
             )
-        status = gr.HTML(static_html(html.idle), elem_id="status", js_on_load=scripts.LIVE)
+        status = gr.HTML(static_html(html.nothing_yet), elem_id="status", js_on_load=scripts.LIVE)
         message = gr.HTML("", elem_id="message", js_on_load=scripts.LIVE)
     return Bar(plan, generate, stop, status, message)
 

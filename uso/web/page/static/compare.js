@@ -9,7 +9,7 @@ let opener = null
 /** The seed of a picture, from the name of its tile. */
 const named = (id) => {
   const name = document.querySelector(`[data-picture="${id}"]`)?.getAttribute('aria-label') ?? ''
-  return name.split(', ').at(-1)
+  return name.split(/[,，] */).at(-1)
 }
 
 const picture = (id) => ({ url: `pictures/${id}.png`, label: named(id) })

@@ -1,0 +1,23 @@
+// What stands below the picture is about the one that is shown: while a preview is in its place, its buttons rest. Whoever
+// pressed Stop, or was at one of those buttons, goes on from a button that can be pressed.
+
+const BELOW = '#afterwards, #settings-frame'
+let last = null // that had the focus
+
+const lost = () => [document.body, null].includes(document.activeElement)
+const focus = (selector) => document.querySelector(selector)?.focus({ preventScroll: true })
+
+const look = () => {
+  const covered = Boolean(document.querySelector('#preview figure')) && !document.body.classList.contains('uso-pinned')
+  for (const part of document.querySelectorAll(BELOW)) {
+    if (part.inert === covered) continue
+    const within = part.contains(document.activeElement)
+    part.inert = covered
+    if (covered && within) focus('#stop:not([disabled])')
+  }
+  if (last?.id === 'stop' && last.disabled && (lost() || document.activeElement === last)) focus('#generate')
+}
+
+document.addEventListener('focusin', ({ target }) => (last = target))
+new MutationObserver(look).observe(document.body, { attributeFilter: ['class'] })
+new MutationObserver(look).observe(document.body, { childList: true, subtree: true, attributeFilter: ['disabled'] })
