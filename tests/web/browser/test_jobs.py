@@ -29,14 +29,20 @@ def test_progress_is_shown_and_stop_stops(visit: Any, server: Program) -> None:
     """Catches a page that is silent while it works, a Stop button that only looks like one, and a preview that goes
     with the job, or passes for a picture."""
     page = visit(server)
+    fill_number(page, "steps", FAST)
+    generate(page, server)
     before = server.pictures()
     make_it_last(page)
     page.click("#generate")
     page.wait_for_selector("#preview img", timeout=PATIENCE_MS)
     wait_for_step(page, 50)
-    page.click("#stop")
+    expect(page.locator("#afterwards[inert]")).to_have_count(1)  # its buttons are about the picture before
+    page.focus("#stop")
+    page.keyboard.press("Enter")
     status = page.locator("#status")
     expect(status).to_contain_text("Stopped.", timeout=PATIENCE_MS)
+    expect(page.locator("#stop")).to_have_text("Stop")
+    expect(page.locator("#generate")).to_be_focused()
     shoot(page, "stopped")
     assert page.locator("#status [role=status][aria-live=polite]").count() == 1
     expect(page.locator("#generate")).to_be_enabled()
@@ -46,6 +52,10 @@ def test_progress_is_shown_and_stop_stops(visit: Any, server: Program) -> None:
     page.reload()
     wait_for_life(page)
     expect(page.locator("#preview figcaption")).to_contain_text("not finished", timeout=PATIENCE_MS)
+    page.locator("#gallery [data-picture]").first.click()
+    expect(page.locator("#picture img")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("[inert]")).to_have_count(0)
+    expect(status).not_to_contain_text("No picture yet.")
     fill_number(page, "steps", FAST)
     page.click("#generate")
     expect(page.locator("#preview img")).to_have_count(0, timeout=PATIENCE_MS)
