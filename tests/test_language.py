@@ -54,6 +54,21 @@ def english_afterwards() -> Iterator[None]:
     speak(ENGLISH)
 
 
+def test_no_text_is_glued_to_another() -> None:
+    """Catches a sentence that is English for everybody: what `+` or an f-string makes of a `Text` is a plain string."""
+    for path in (ROOT / "uso").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            glued = [node.left, node.right] if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add) else []
+            glued += (
+                [one.value for one in node.values if isinstance(one, ast.FormattedValue)]
+                if isinstance(node, ast.JoinedStr)
+                else []
+            )
+            for one in glued:
+                name = getattr(one.func, "id", "") if isinstance(one, ast.Call) else ""
+                assert name not in ("Text", "joined"), f"{path}:{node.lineno}: use joined()"
+
+
 def test_every_template_has_its_values() -> None:
     """Catches `{}` without a value, which fails only when somebody is refused."""
     for file, line, template, values in templates():

@@ -1,5 +1,7 @@
 """The format of a file by its first bytes, never by its name."""
 
+from uso.language import Text
+
 READ = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
 """Formats that are read, in Pillow's words; an MPO is read as the JPEG that it begins with."""
 
@@ -20,37 +22,37 @@ _MAGIC = (
 )
 
 _OTHERS = (
-    (b"%!PS", "an EPS file (PostScript)"),
-    (b"\xc5\xd0\xd3\xc6", "an EPS file (PostScript)"),
-    (b"%PDF", "a PDF document"),
-    (b"\0\0\1\0", "an icon (ICO)"),
-    (b"\0\0\2\0", "a mouse pointer (CUR)"),
-    (b"icns", "an icon (ICNS)"),
-    (b"8BPS", "a Photoshop document (PSD)"),
-    (b"gimp xcf", "a GIMP document (XCF)"),
-    (b"\xff\x0a", "a JPEG XL picture"),
-    (b"\0\0\0\x0cJXL ", "a JPEG XL picture"),
-    (b"II\xbc", "a JPEG XR picture"),
-    (b"v/1\x01", "an OpenEXR picture"),
-    (b"#?RADIANCE", "a Radiance picture (HDR)"),
-    (b"DDS ", "a texture (DDS)"),
-    (b"qoif", "a QOI picture"),
-    (b"AT&TFORM", "a DjVu document"),
-    (b"\xd7\xcd\xc6\x9a", "a Windows metafile (WMF)"),
-    (b"\1\0\0\0", "a Windows metafile (EMF)"),
-    (b"SIMPLE  =", "a FITS picture"),
-    (b"\x0a\x05\x01\x08", "a PCX picture"),
-    (b"FUJIFILMCCD-RAW", "a camera raw (RAF)"),
-    (b"IIRO", "a camera raw (ORF)"),
-    (b"IIRS", "a camera raw (ORF)"),
-    (b"MMOR", "a camera raw (ORF)"),
-    (b"IIU\0", "a camera raw (RW2)"),
-    (b"FOVb", "a camera raw (X3F)"),
-    (b"\0MRM", "a camera raw (MRW)"),
-    (b"II\x1a\0\0\0HEAPCCDR", "a camera raw (CRW)"),
-    (b"PK\3\4", "a ZIP archive or an office document"),
-    (b"\x1f\x8b", "a compressed archive"),
-    (b"\x1aE\xdf\xa3", "a video"),
+    (b"%!PS", Text("an EPS file (PostScript)")),
+    (b"\xc5\xd0\xd3\xc6", Text("an EPS file (PostScript)")),
+    (b"%PDF", Text("a PDF document")),
+    (b"\0\0\1\0", Text("an icon (ICO)")),
+    (b"\0\0\2\0", Text("a mouse pointer (CUR)")),
+    (b"icns", Text("an icon (ICNS)")),
+    (b"8BPS", Text("a Photoshop document (PSD)")),
+    (b"gimp xcf", Text("a GIMP document (XCF)")),
+    (b"\xff\x0a", Text("a JPEG XL picture")),
+    (b"\0\0\0\x0cJXL ", Text("a JPEG XL picture")),
+    (b"II\xbc", Text("a JPEG XR picture")),
+    (b"v/1\x01", Text("an OpenEXR picture")),
+    (b"#?RADIANCE", Text("a Radiance picture (HDR)")),
+    (b"DDS ", Text("a texture (DDS)")),
+    (b"qoif", Text("a QOI picture")),
+    (b"AT&TFORM", Text("a DjVu document")),
+    (b"\xd7\xcd\xc6\x9a", Text("a Windows metafile (WMF)")),
+    (b"\1\0\0\0", Text("a Windows metafile (EMF)")),
+    (b"SIMPLE  =", Text("a FITS picture")),
+    (b"\x0a\x05\x01\x08", Text("a PCX picture")),
+    (b"FUJIFILMCCD-RAW", Text("a camera raw (RAF)")),
+    (b"IIRO", Text("a camera raw (ORF)")),
+    (b"IIRS", Text("a camera raw (ORF)")),
+    (b"MMOR", Text("a camera raw (ORF)")),
+    (b"IIU\0", Text("a camera raw (RW2)")),
+    (b"FOVb", Text("a camera raw (X3F)")),
+    (b"\0MRM", Text("a camera raw (MRW)")),
+    (b"II\x1a\0\0\0HEAPCCDR", Text("a camera raw (CRW)")),
+    (b"PK\3\4", Text("a ZIP archive or an office document")),
+    (b"\x1f\x8b", Text("a compressed archive")),
+    (b"\x1aE\xdf\xa3", Text("a video")),
     *((b"P%d" % number, "a Netpbm picture") for number in range(1, 8)),
 )
 
@@ -74,23 +76,23 @@ def kind_of(head: bytes) -> str:
 def other(head: bytes) -> str:
     """What a file is that is not read, in words; empty where it is not known."""
     if head[:4] in (b"II*\0", b"MM\0*") and head[8:10] == b"CR":
-        return "a camera raw (CR2)"
+        return Text("a camera raw (CR2)")
     for magic, words in _OTHERS:
         if head.startswith(magic):
             return words
     brands = _brands(head)
     if b"crx " in brands:
-        return "a camera raw (CR3)"
+        return Text("a camera raw (CR3)")
     if brands & {b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"}:
-        return "a HEIC picture"
+        return Text("a HEIC picture")
     if brands:
-        return "a video"
+        return Text("a video")
     text = head[:HEAD].decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin-1", "replace").lower()
     if "<svg" in text:
-        return "an SVG drawing"
+        return Text("an SVG drawing")
     if "<html" in text or "<!doctype html" in text:
-        return "a web page (HTML)"
-    return "an EPS file (PostScript)" if "%!ps" in text else ""
+        return Text("a web page (HTML)")
+    return Text("an EPS file (PostScript)") if "%!ps" in text else ""
 
 
 def _brands(head: bytes) -> set[bytes]:

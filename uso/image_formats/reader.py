@@ -7,7 +7,7 @@ from collections.abc import Callable
 from uso.errors import ImageError
 from uso.image_formats import jpeg, jpeg2000, kinds, png, simple, tiff
 from uso.image_formats.contents import ImageData, Refusal, cut
-from uso.language import Text, text_of
+from uso.language import Text, joined, text_of
 
 
 def prepare(data: bytes, name: str) -> ImageData:
@@ -22,11 +22,9 @@ def prepare(data: bytes, name: str) -> ImageData:
     kind = kinds.kind_of(data)
     if not kind:
         what = kinds.other(data)
-        develop = " Develop it, and save it as PNG, JPEG or TIFF." if "camera raw" in what else ""
-        raise ImageError(
-            Text("{} is not a picture this program can read (try PNG, JPEG or WebP).", name)
-            + (f" It is {what}.{develop}" if what else "")
-        )
+        develop = Text("Develop it, and save it as PNG, JPEG or TIFF.") if "camera raw" in what else ""
+        refused = Text("{} is not a picture this program can read (try PNG, JPEG or WebP).", name)
+        raise ImageError(joined(refused, Text("It is {}.", what) if what else "", develop))
     try:
         return _PREPARE[kind](data)
     except Refusal as error:
