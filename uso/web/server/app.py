@@ -96,7 +96,7 @@ def build_app(queue: JobQueue, ledger: Ledger, page: gr.Blocks, metrics: Metrics
         css_paths=CSS,
         head=HEAD,
         max_file_size=settings.max_upload_mb * 10**6,
-        footer_links=["api", "settings"],
+        footer_links=["api"],  # its settings are for those who develop with Gradio
         run_history=False,
         enable_monitoring=False,
         ssr_mode=False,

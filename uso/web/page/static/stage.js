@@ -18,6 +18,11 @@ const look = () => {
   if (last?.id === 'stop' && last.disabled && (lost() || document.activeElement === last)) focus('#generate')
 }
 
+/** A click on the picture shows it large, as its own button does, which comes first. */
+document.addEventListener('click', ({ target }) => {
+  if (target.matches?.('#picture:not(.fullscreen) img')) document.querySelector('#picture button:has(svg)')?.click()
+})
+
 document.addEventListener('focusin', ({ target }) => (last = target))
 new MutationObserver(look).observe(document.body, { attributeFilter: ['class'] })
 new MutationObserver(look).observe(document.body, { childList: true, subtree: true, attributeFilter: ['disabled'] })
