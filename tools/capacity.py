@@ -1,8 +1,8 @@
 """How long people wait: `python -m tools.capacity --workers 4 --seconds 15`.
 
 Plays requests through the real fair queue (`uso/web/jobs/fair_queue.py`) on a clock of its own. Requests come at random
-(a Poisson process), each by one of so many people; a worker takes the next one when it is free. Prints a table: how much
-the workers are used, waiting time as simulated, and as Erlang's formula gives it for the same load (M/M/c: as many
+(a Poisson process), each by one of so many people; a worker takes the next one when it is free. Prints a table: how
+much the workers are used, waiting time as simulated, and as Erlang's formula gives it for the same load (M/M/c: as many
 people as requests, pictures whose time varies exponentially).
 """
 

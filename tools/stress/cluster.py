@@ -1,8 +1,8 @@
 """One page before a Ray cluster that falls apart: `python -m tools.stress.cluster --jobs 200 --callers 20 --seed 1`.
 
 Two Ray nodes on this machine, with a worker each; the demo model. While the callers ask for pictures, the process of a
-worker is killed, and later a whole node, which comes back after a while. Nothing may be lost, made twice or out of turn,
-and pictures are those that this process makes, bit for bit. Prints one JSON line; exit status 1 and a sentence for each
+worker is killed, and later a whole node, which comes back later. Nothing may be lost, made twice or out of turn, and
+pictures are those that this process makes, bit for bit. Prints one JSON line; exit status 1 and a sentence for each
 fault if there is any.
 """
 

@@ -127,8 +127,8 @@ class Host:
 
 
 def _set_threads(wanted: int | None, share: float) -> None:
-    """Before torch is imported. Ray has set one thread for each CPU that the actor takes of Ray's count, and an actor with
-    a GPU takes none."""
+    """Before torch is imported. Ray has set one thread for each CPU that the actor takes of its count, and an actor
+    with a GPU takes none."""
     if not any(os.environ.get(name) for name in WAITING_BY_USER):
         os.environ.update(WAITING)
     os.environ["OMP_NUM_THREADS"] = str(wanted or max(1, math.floor(processors() * share)))

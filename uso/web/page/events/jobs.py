@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 TICK_SECONDS, LATER_TICK_SECONDS, READY_TICK_SECONDS = 1.0, 5.0, 20.0
 EAGER_SECONDS = 10.0
 """How often a page asks whether the model is ready: in the first `EAGER_SECONDS`, later, and when it is ready and its
-workers may come and go. All tabs of an office may come from one address, which has a rate limit (`access/limits.py`)."""
+workers come and go. All tabs of an office may come from one address, which has a rate limit (`access/limits.py`)."""
 
 
 class Live(NamedTuple):
