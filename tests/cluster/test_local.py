@@ -167,8 +167,8 @@ def test_a_page_outlives_its_workers_and_its_head(tmp_path: Path, demo_pipeline:
     paths = running.pictures()
     saved = [output.read(path) for path in paths]
     assert sorted(one.values()["seed"] for one in saved) == [11, 12] and all(one.model["node"] for one in saved)
-    for path, one in zip(paths, saved, strict=True):
-        request = GenerationRequest.create(load_model_config("demo"), **one.values())
+    for path, record in zip(paths, saved, strict=True):
+        request = GenerationRequest.create(load_model_config("demo"), **record.values())
         with Image.open(path) as picture:
             assert np.array_equal(np.asarray(picture), np.asarray(results(demo_pipeline, request)[0].image))
 

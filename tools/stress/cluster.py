@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import sys
 import tempfile
 import threading
@@ -30,7 +31,7 @@ from tests.support.scripted import until
 from tools.stress import verify
 from tools.stress.sender import Sent
 from uso import output
-from uso.cluster.head import LOOPBACK, STORE_BYTES, TEMPORARY
+from uso.cluster.head import ALONE, LOOPBACK, STORE_BYTES, TEMPORARY
 from uso.config import ROOT, load_model_config
 from uso.request import GenerationRequest, GenerationResult
 from uso.web.jobs.job import NAME_LETTERS
@@ -90,6 +91,7 @@ class Nodes:
 
     def end(self) -> None:
         self._cluster.shutdown()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _workers(self, node: Any) -> list[psutil.Process]:
         raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
@@ -104,7 +106,7 @@ def kill(process: psutil.Process) -> None:
 @contextmanager
 def nodes() -> Iterator[Nodes]:
     # The nodes import the program from here, with as many threads as the pictures are made with that are compared.
-    os.environ |= {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    os.environ |= ALONE | {"PYTHONPATH": str(ROOT)}
     made = Nodes()
     try:
         yield made

@@ -31,11 +31,12 @@ OnProgress = Callable[[str, float], None]
 
 RAY_VARIABLES = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "5",
     "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "3",
     "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "3",
 }
-"""Ray sends no statistics. A connection that breaks may come back within 5 s; one that is not made in three tries of
+"""Ray sends no statistics, and starts no cluster of its own where a connection is gone. A connection that breaks may come back within 5 s; one that is not made in three tries of
 3 s is refused. What the user has set stays."""
 
 RETRY_SECONDS = 2.0
@@ -63,6 +64,8 @@ class Cluster:
         self._connected = False
         self._head: LocalHead | None = None
         self._said = ""
+        self.ended = False
+        """That workers are lost is no news any more."""
         self._gpus = False
         """Whether a worker takes a GPU."""
 
@@ -157,6 +160,7 @@ class Cluster:
             raise WorkerLost(Text("A worker was lost when it started: {}.", reason(error))) from error
 
     def end(self) -> None:
+        self.ended = True
         with self._lock:
             if self._connected:
                 self._connected = False
@@ -180,11 +184,11 @@ class Cluster:
         reach(workers)
         import ray
 
-        logging.getLogger("ray").setLevel(logging.WARNING)
+        logging.getLogger("ray").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.util\.client")
         try:
             address = f"ray://{workers.host}:{workers.port}"
-            ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # whatever it was, the next attempt may work
             _disconnect()
             raise ConfigError(_refusal(self.workers, error)) from error
@@ -280,6 +284,8 @@ def kill(door: Any) -> None:
 def _disconnect() -> None:
     """Close Ray's client. It may wait for an answer that never comes, so nobody waits long for it."""
     from ray.util.client import ray as client
+
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # it would call this an error
 
     def close() -> None:
         worker = client.get_context().client_worker

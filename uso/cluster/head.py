@@ -1,4 +1,4 @@
-"""A Ray cluster of this machine alone, as a child process: `python -m uso.cluster.head FLAGS`.
+"""A Ray cluster of this machine alone, as a child process: `python -m uso.cluster.head FOLDER FLAGS`.
 
 It listens on the loopback address, and asks whoever connects for a token that only its parent knows. It ends with its
 parent, however that one ends: at the end of its input. A head in the parent itself would take it along when it dies.
@@ -15,12 +15,19 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from uso.config import ROOT
 from uso.errors import ConfigError
 
 LOOPBACK = "127.0.0.1"
+
+ALONE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Of Ray's processes on this machine alone. Without the second, which on Linux does nothing else, Ray takes the loopback
+address for the one under which others reach this machine, and listens there."""
 
 START_SECONDS = 120.0
 
@@ -58,11 +65,11 @@ class LocalHead:
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "uso.cluster.head", json.dumps(self._flags())],
+                [sys.executable, "-m", "uso.cluster.head", str(self._folder), json.dumps(self._flags())],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0"},
+                env=os.environ | ALONE | {"PYTHONPATH": path},
                 start_new_session=True,  # Ctrl-C is for the page, which ends it after the running pictures
             )
         end = time.monotonic() + START_SECONDS
@@ -118,12 +125,19 @@ def _listens(port: int) -> bool:
 def main() -> None:
     from ray.scripts.scripts import cli
 
+    folder, flags = sys.argv[1:]
+
     def end_with_parent() -> None:
+        """There is nothing to save, and Ray takes 8 s to end in order."""
         sys.stdin.buffer.read()
-        os.kill(os.getpid(), signal.SIGTERM)
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-    cli(json.loads(sys.argv[1]))
+    cli(json.loads(flags))
 
 
 if __name__ == "__main__":

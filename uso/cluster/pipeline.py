@@ -129,20 +129,23 @@ class RemotePipeline:
 
     def _ended(self, end: "Future[Any]") -> None:
         # Not in the client's own thread, which must go on.
-        threading.Thread(target=self._lose, args=(end.exception(),), name="lost", daemon=True).start()
+        error = end.exception() or WorkerLost()
+        threading.Thread(target=self._lose, args=(error,), name="lost", daemon=True).start()
 
-    def _lose(self, error: BaseException | None) -> WorkerLost:
+    def _lose(self, error: BaseException) -> WorkerLost:
         """It is gone: tell its worker, once, and free what it had."""
         dead = isinstance(error, DeviceError)
         with self._losing:
             first = not self._lost
-            if first and error is not None:
+            if first:
                 why = text_of(error).rstrip(".") if dead else reason(error)
                 self._lost = Text("The worker on {} was lost: {}.", self.node, why)
+            news = first and not self._cluster.ended
+            if news:
                 logger.warning("%s", self._lost)
                 logger.debug("%s", error)
                 self._on_lost(Text("starting another worker"), 0.0)
-        if first and error is not None:
+        if news:
             self._cluster.lost(self._generation, error)
             kill(self._door)
         return WorkerLost(self._lost)

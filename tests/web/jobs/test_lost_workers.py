@@ -107,10 +107,11 @@ def test_a_job_that_loses_two_workers_fails_in_a_sentence(run: Any, request_for:
     first = elsewhere(2)
     queue = run(first)
     job = submit(queue, request_for(), ANN)
-    for turn in range(2):
-        until(lambda turn=turn: len(first.scripts) == turn + 1 and states(job) == ["running"])
-        first.lose()
-        until(lambda: states(job) != ["running"])
+    until(lambda: states(job) == ["running"])
+    first.lose()
+    until(lambda: len(job.lost) == 1 and len(first.scripts) == 2 and states(job) == ["running"])
+    first.lose()
+    until(lambda: job.status.over)
     assert states(job) == ["failed"] and job.status.error == f"{LOST} Send it again."
     first.places.release(1)
     following = submit(queue, request_for(), BEN)

@@ -252,6 +252,8 @@ class Worker:
                 return None
             buffer = io.BytesIO()
             image.save(buffer, "WEBP", quality=PREVIEW_QUALITY)
+        except WorkerLost:
+            raise
         except Exception:
             logger.warning("Job %s has no preview.", job.name, exc_info=True)
             return None
