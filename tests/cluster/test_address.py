@@ -103,9 +103,9 @@ def program(*given: str) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (requirements-ray.txt)")
 def test_the_program_refuses_a_head_that_is_not_there(tmp_path: Any) -> None:
     """Catches a page that comes up before workers that never will."""
-    pytest.importorskip("ray", reason="Ray is not installed (requirements-ray.txt)")
     done = program("--workers", f"ray://127.0.0.1:{free_port()}", "--output", str(tmp_path))
     assert done.returncode == 2 and done.stderr.startswith("app.py: Nothing answers at ray://127.0.0.1:")
     assert done.stderr.count("\n") == 1

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,8 @@ from uso.config import ModelConfig, load_model_config
 from uso.errors import ConfigError, MissingWeightsError, RequestError, WorkerLost
 from uso.request import GenerationRequest, GenerationResult, Progress
 
-pytest.importorskip("ray", reason="Ray is not installed (requirements-ray.txt)")
-
 pytestmark = [
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed (requirements-ray.txt)"),
     pytest.mark.slow,
     pytest.mark.xdist_group("ray"),
     pytest.mark.filterwarnings("ignore"),  # Ray's own
@@ -36,9 +36,11 @@ def cluster() -> Iterator[Any]:
     from uso.cluster.cluster import Cluster
 
     made = Cluster(Workers("", 0, 1), "cpu")
-    made.connect()
-    yield made
-    made.end()
+    try:
+        made.connect()
+        yield made
+    finally:
+        made.end()
 
 
 def spec(config: ModelConfig, **options: Any) -> dict[str, Any]:

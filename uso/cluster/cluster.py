@@ -36,8 +36,10 @@ RAY_VARIABLES = {
     "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "3",
     "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "3",
 }
-"""Ray sends no statistics, and starts no cluster of its own where a connection is gone. A connection that breaks may come back within 5 s; one that is not made in three tries of
-3 s is refused. What the user has set stays."""
+"""Ray sends no statistics, and starts no cluster of its own where a connection is gone. A connection that breaks may
+come back within 5 s; one that is not made in three tries of 3 s is refused. What the user has set stays."""
+
+FIRST_TRIES = 3
 
 RETRY_SECONDS = 2.0
 
@@ -81,7 +83,7 @@ class Cluster:
             ConfigError: no cluster answers, or not one that has what is asked for.
         """
         with self._lock:
-            self._open()
+            self._open_at_last()
             there = 0 if self._device == "cpu" else int(self._total("GPU"))
             self._gpus = there > 0 or self._device == "cuda" or not (self._device == "cpu" or self.workers.local)
             if self._gpus and there < (self.workers.count or 1):
@@ -169,6 +171,19 @@ class Cluster:
                 self._head.end()
 
     # With `_lock` held.
+
+    def _open_at_last(self) -> None:
+        """As `_open`; what the head fails at may work the next time."""
+        for _ in range(FIRST_TRIES - 1):
+            try:
+                self._open()
+            except ConfigError as error:
+                if not isinstance(error.__cause__, ConnectionAbortedError | RuntimeError):
+                    raise
+                logger.warning("%s", error)
+            else:
+                return
+        self._open()
 
     def _open(self) -> None:
         """
