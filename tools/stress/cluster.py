@@ -26,7 +26,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from tests.support.running import LONG, Program, free_port
+from tests.support.running import LONG, Program, ask, free_port
 from tests.support.scripted import until
 from tools.stress import verify
 from tools.stress.sender import Sent
@@ -222,8 +222,16 @@ def fall_apart(cluster: Nodes, program: Program, crowd: Crowd, wanted: Wanted, d
 
 def ready(program: Program) -> int:
     """How many workers are ready, as the metrics say."""
-    lines = program.ask("/metrics").body.decode().splitlines()
-    return next(int(float(line.split()[1])) for line in lines if line.startswith("uso_workers_ready "))
+    return ready_at(program.port)
+
+
+def ready_at(port: int) -> int:
+    """The same of the page at a port; 0 while there is none."""
+    try:
+        lines = ask(port, "/metrics").body.decode().splitlines()
+    except OSError:
+        return 0
+    return next((int(float(line.split()[1])) for line in lines if line.startswith("uso_workers_ready ")), 0)
 
 
 def faults(
