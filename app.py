@@ -124,7 +124,7 @@ def build(
     settings: ServerSettings,
     hooks: dict[str, Any],
     listener: socket.socket,
-    workers: Workers | None,
+    workers: Workers | None = None,
 ) -> "BuiltApp":
     """The page. Called in a thread of its own, so that the seconds of importing Gradio delay no answer."""
     config: ModelConfig | None = named
