@@ -72,7 +72,7 @@ class Idle:
 
 def serve(flags: list[str]) -> int:
     """The page, in a process of its own."""
-    app.load = lambda *_: Idle()  # type: ignore[assignment, return-value]
+    app.load = lambda *_: Idle()  # type: ignore[assignment]
     sys.argv = ["app.py", *flags]
     return app.main()
 
