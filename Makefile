@@ -13,7 +13,7 @@ WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); [ $$n -ge 4 ] && echo 4 || e
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-all all-tests lint style types format examples stress-load stress-kill stress-hostile stress-start stress-neighbours clean
+.PHONY: help install run test test-all all-tests lint style types format examples stress-load stress-kill stress-hostile stress-start stress-neighbours stress-cluster clean
 
 help:
 	@echo "make run         the page at http://127.0.0.1:7860 (flags: ARGS=\"...\")"
@@ -23,7 +23,7 @@ help:
 	@echo "make lint        linters and types only"
 	@echo "make format      format the code and apply the linter's safe fixes"
 	@echo "make examples    write assets/examples and the README's strip again"
-	@echo "make stress-load, stress-kill, stress-hostile, stress-start, stress-neighbours"
+	@echo "make stress-load, stress-kill, stress-hostile, stress-start, stress-neighbours, stress-cluster"
 	@echo "                 a server under load, kill and attack, for minutes each (see docs/memory-and-speed.md)"
 	@echo "make clean       remove the environment and caches (never outputs/)"
 
@@ -47,7 +47,7 @@ lint: style types
 style: $(VENV)/ready-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	@if [ -x $(VENV)/bin/hadolint ]; then echo $(VENV)/bin/hadolint Dockerfile; $(VENV)/bin/hadolint Dockerfile; fi
+	@if [ -x $(VENV)/bin/hadolint ]; then echo $(VENV)/bin/hadolint Dockerfile deploy/ray/Dockerfile; $(VENV)/bin/hadolint Dockerfile deploy/ray/Dockerfile; fi
 
 types: $(VENV)/ready-dev
 	$(VENV)/bin/mypy
@@ -78,6 +78,9 @@ stress-start: $(VENV)/ready-dev
 stress-neighbours: $(VENV)/ready-dev
 	$(VENV)/bin/python -m tools.stress.neighbours $(ARGS)
 
+stress-cluster: $(VENV)/ready-dev
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tools.stress.cluster $(ARGS)
+
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -94,6 +97,6 @@ $(VENV)/ready: requirements.txt
 	$(VENV)/bin/pip install $(PIP_ARGS) -r requirements.txt
 	@touch $@
 
-$(VENV)/ready-dev: requirements-dev.txt requirements-train.txt requirements-evaluate.txt $(VENV)/ready
+$(VENV)/ready-dev: requirements-dev.txt requirements-train.txt requirements-evaluate.txt requirements-ray.txt $(VENV)/ready
 	$(VENV)/bin/pip install $(PIP_ARGS) -r requirements-dev.txt
 	@touch $@

@@ -6,6 +6,7 @@ the start of the process and its first answer.
 """
 
 import argparse
+import atexit
 import logging
 import os
 import socket
@@ -14,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from uso.arguments import Parser
+from uso.cluster.address import Workers, add_workers_flags, model_spec, named_model, reach, workers_of
 from uso.config import ModelConfig
 from uso.errors import ConfigError, USOError
 from uso.language import Text
@@ -26,11 +28,11 @@ from uso.web.jobs.safety import load_safety
 from uso.web.server.port import address, listen, reserve
 from uso.web.settings import ServerSettings, add_server_flags, server_settings, worker_devices
 from uso.weights.automatic import automatic_model
-from uso.weights.flags import add_model_flags, check_model_flags, load_options
+from uso.weights.flags import add_model_flags, load_options
 
 if TYPE_CHECKING:
     from uso.pipeline.pipeline import USOPipeline
-    from uso.web.jobs.job import OnProgress
+    from uso.web.jobs.job import Load, OnProgress
     from uso.web.server.starting import BuiltApp
 
 logger = logging.getLogger("uso")
@@ -42,6 +44,7 @@ REFUSED = 2
 def parser() -> argparse.ArgumentParser:
     made = Parser(prog="app.py", description="USO in a browser.")
     add_server_flags(made)
+    add_workers_flags(made)
     add_model_flags(made)
     return made
 
@@ -51,8 +54,11 @@ def main() -> int:
     args = parser().parse_args()
     try:
         check_system()
-        named, settings = check_model_flags(args), server_settings(args)
+        workers = workers_of(args)
+        named, settings = named_model(args, workers), server_settings(args)
         worker_devices(args)
+        if workers is not None and not workers.local:
+            reach(workers)
         hooks = {"safety": load_safety(settings.safety), "translator": load_translator(settings.translate)}
         if settings.accounts:
             from uso.web.access.accounts import read_accounts
@@ -63,7 +69,7 @@ def main() -> int:
 
             check_mcp()
         check_folder(args.output)
-        serve(args, named, settings, hooks)
+        serve(args, named, settings, hooks, workers)
     except USOError as error:
         print(f"app.py: {error}", file=sys.stderr)
         return REFUSED
@@ -84,7 +90,13 @@ def check_system() -> None:
         raise ConfigError("The page runs on Linux and macOS. On Windows start it in WSL 2, or in the container.")
 
 
-def serve(args: argparse.Namespace, named: ModelConfig | None, settings: ServerSettings, hooks: dict[str, Any]) -> None:
+def serve(
+    args: argparse.Namespace,
+    named: ModelConfig | None,
+    settings: ServerSettings,
+    hooks: dict[str, Any],
+    workers: Workers | None,
+) -> None:
     """Open the port (or only take it), then build the page and let the model load behind it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for chatty in ("uvicorn", "httpx", "mcp"):
@@ -99,7 +111,9 @@ def serve(args: argparse.Namespace, named: ModelConfig | None, settings: ServerS
     from uso.web.store import uploads
 
     folder = uploads.private_uploads()
-    starting = StartingApp(lambda: build(args, named, settings, hooks, listener), hold=settings.bind_when_ready)
+    starting = StartingApp(
+        lambda: build(args, named, settings, hooks, listener, workers), hold=settings.bind_when_ready
+    )
     proxies = settings.trusted_proxies
     Server(starting, grace=settings.grace, uploads=folder, proxies=proxies).run(sockets=[listener])
 
@@ -110,6 +124,7 @@ def build(
     settings: ServerSettings,
     hooks: dict[str, Any],
     listener: socket.socket,
+    workers: Workers | None = None,
 ) -> "BuiltApp":
     """The page. Called in a thread of its own, so that the seconds of importing Gradio delay no answer."""
     config: ModelConfig | None = named
@@ -128,12 +143,16 @@ def build(
         from uso.web.server.metrics import Metrics
         from uso.web.store.recovery import open_ledger
 
-    devices = worker_devices(args)
     metrics = Metrics(settings.log_prompts)
     why = None if named else reason
-    loads = [partial(load, args, config, device, why, len(devices) == 1) for device in devices]
+    loads: list[Load]
+    if workers is None:
+        devices = worker_devices(args)
+        loads = [partial(load, args, config, device, why, len(devices) == 1) for device in devices]
+    else:
+        loads = loads_elsewhere(args, config, why, workers)
     ledger = open_ledger(settings.output)
-    queue = JobQueue(loads, settings, ledger, **hooks, on_over=metrics.job_over)
+    queue = JobQueue(loads, settings, ledger, **hooks, on_over=metrics.job_over, workers_change=workers is not None)
     metrics.watch(lambda: queue.status)
     page = build_page(Calls(config, queue, ledger, metrics.refused), reason)
     return built_app(queue, ledger, page, metrics, own_url=lambda: address(listener))
@@ -160,6 +179,22 @@ def load(
     on_progress("Fitting the preview", 1.0)
     pipeline.fit_preview()
     return pipeline
+
+
+def loads_elsewhere(args: argparse.Namespace, config: ModelConfig, why: str | None, workers: Workers) -> "list[Load]":
+    """Connect to the cluster; one function for each of its workers.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    from uso.cluster.cluster import Cluster
+    from uso.cluster.loading import load_remote
+
+    cluster = Cluster(workers, args.device)
+    cluster.connect()
+    atexit.register(cluster.end)
+    spec = model_spec(args, config, workers, load_options(args) | {"behind": True, "why": why}, previews=True)
+    return [partial(load_remote, cluster, spec)] * cluster.count()
 
 
 if __name__ == "__main__":

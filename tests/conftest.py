@@ -1,6 +1,7 @@
 """Fixtures shared by the tests: pictures to give, the golden case, and the demo model loaded once."""
 
 import os
+import secrets
 import signal
 import tempfile
 from collections.abc import Callable
@@ -19,6 +20,10 @@ os.environ["HF_HUB_CACHE"] = str(Path(tempfile.gettempdir()) / "uso-tests-no-wei
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 # What the program keeps between runs (fitted previews, compiled kernels): not in the home of whoever runs the tests.
 os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / "uso-tests-cache")
+
+# A cluster of this machine asks for a token. Ray reads it when it is imported, and some tests import it before.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 # A shell's background job ignores Ctrl-C, and what it starts inherits that: tests send that signal and mean it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

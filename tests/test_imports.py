@@ -22,6 +22,7 @@ LAYERS = (
     {"pipeline"},
     {"forecast"},
     {"weights"},
+    {"cluster"},
     {"bench"},
     {"evaluation"},
     {"training", "web"},
@@ -36,11 +37,11 @@ PLAIN = LAYERS[0]
 WEB_LAYERS = ({"settings", "gradio_import"}, {"access"}, {"jobs"}, {"store"}, {"api"}, {"page"}, {"server"})
 """The same inside `uso/web/`."""
 
-HEAVY = {"torch", "diffusers", "transformers", "accelerate", "gradio"}
+HEAVY = {"torch", "diffusers", "transformers", "accelerate", "gradio", "ray", "grpc"}
 
 LIGHT = sorted(
     PLAIN
-    | {"weights.flags", "weights.automatic", "weights.hub.files"}
+    | {"weights.flags", "weights.automatic", "weights.hub.files", "cluster.address"}
     | {f"system.{path.stem}" for path in (ROOT / "uso" / "system").glob("[!_]*.py")}
     | {".".join(path.relative_to(ROOT / "uso").with_suffix("").parts) for path in (ROOT / "uso/cli").rglob("[!_]*.py")}
 )

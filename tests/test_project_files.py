@@ -34,6 +34,7 @@ PACKAGES = {
     "PIL": "pillow",
     "axe_playwright_python": "axe-playwright-python",
     "cv2": "opencv-python-headless",
+    "grpc": "grpcio",
     "prometheus_client": "prometheus-client",
     "skimage": "scikit-image",
     "triton": "torch",
@@ -75,7 +76,8 @@ def imported_packages(paths: Iterable[Path]) -> set[str]:
 
 def test_requirements_are_what_the_program_imports() -> None:
     """Catches an import that a fresh machine lacks, and a package that nobody uses any more."""
-    optional = {"train": ROOT / "uso" / "training", "evaluate": ROOT / "uso" / "evaluation" / "page"}
+    folders = {"train": "training", "evaluate": "evaluation/page", "ray": "cluster"}
+    optional = {name: ROOT / "uso" / folder for name, folder in folders.items()}
     program = [path for path in (ROOT / "uso").rglob("*.py") if not set(optional.values()) & set(path.parents)]
     assert set(requirements("requirements.txt")) == imported_packages([ROOT / "app.py", *program])
     for name, folder in optional.items():
@@ -85,7 +87,7 @@ def test_requirements_are_what_the_program_imports() -> None:
 
 def test_development_requirements_cover_tests_and_tools() -> None:
     """Catches a test that only runs where somebody installed something by hand."""
-    names = [f"requirements{name}.txt" for name in ("", "-train", "-evaluate", "-dev")]
+    names = [f"requirements{name}.txt" for name in ("", "-train", "-evaluate", "-ray", "-dev")]
     have = {package for name in names for package in requirements(name)}
     assert imported_packages([*(ROOT / "tests").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]) <= have
 

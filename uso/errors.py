@@ -7,6 +7,7 @@ USOError
 ├── CheckpointError         a weights file has missing, surplus, misshapen or truncated tensors
 │   └── MissingWeightsError weights are not on this disk and could not be fetched
 ├── DeviceError             an accelerator has failed: nothing can be computed in this process
+├── WorkerLost              a process, machine or connection is gone that worked for this one; another can do it
 └── OutputError             a picture cannot be written or read back
 """
 
@@ -59,6 +60,10 @@ class MissingWeightsError(CheckpointError):
 
 class DeviceError(USOError):
     """An accelerator has failed; the process must be restarted."""
+
+
+class WorkerLost(USOError):
+    """What works for this process elsewhere is gone: its process, its machine, or the connection. Another can do it."""
 
 
 class OutputError(USOError):

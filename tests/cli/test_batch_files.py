@@ -186,3 +186,11 @@ def test_a_batch_file_of_windows_is_read_or_refused_with_the_remedy(
         ran = uso(*batch)
         assert (ran.status, ran.out) == (2, [])
         assert "is not UTF-8 text. Save it as UTF-8." in ran.err and ran.err.count("\n") == 1
+
+
+def test_workers_are_for_batches(uso: Callable[..., Ran], run: Callable[..., Ran], nothing_loads: None) -> None:
+    """Catches `--workers` that is not obeyed: the picture would be made here, and nobody told."""
+    (line,) = refused(uso("generate", "--model", "demo", "--prompt", "a", "--workers", "local-ray:2"))
+    assert line.endswith("--workers goes with --batch FILE. A single request is made here, or with --server by a page.")
+    (line,) = refused(run([{"prompt": "a"}], "--workers", "local-ray:2000"))
+    assert line.endswith("2000 workers are asked for; 1 to 1024 are allowed.")

@@ -1,7 +1,10 @@
 """The tools that prove what the server promises: each check sees its own fault, and short forms of the runs."""
 
+import json
 import random
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from tools.stress.scene import Watcher
 from tools.stress.verify import Entry, Line
 from tools.stress.watch import by_sentence, too_much
 from tools.stress.wire import Answer
+from uso.config import ROOT
 from uso.web.jobs.fair_queue import FairQueue
 from uso.web.store.recovery import open_ledger
 
@@ -93,6 +97,22 @@ def test_two_jobs_on_one_worker_are_seen() -> None:
     apart = [line("a1", 0, 0, 2), line("b1", 0, 1, 3, worker=1), line("c1", 0, 2, 4)]
     assert verify.one_at_a_time(apart) == []
     assert verify.one_at_a_time([*apart, line("d1", 0, 3.5, 5)]) == ["Worker 0 had c1 and d1 at the same time."]
+
+
+def test_a_turn_on_a_worker_that_was_lost_counts() -> None:
+    """Catches a check that does not see what a job did before its worker was lost, or takes its second start for a turn
+    that somebody else was due."""
+    done = {"state": "done", "worker": 1, "pictures": 1}
+    lost = [{"worker": 0, "started": 0.5, "ended": 6}]
+    told = [
+        done | {"job": "a1", "person": "a", "accepted": 0, "ended": 9, "started": 7, "lost": lost},
+        done | {"job": "b1", "person": "b", "accepted": 1, "ended": 7, "started": 2},
+    ]
+    lines = verify.read_lines("".join(f"uso.jobs: {json.dumps(one)}\n" for one in told))
+    assert lines[0].began == 0.5 and lines[0].turns == [(0, 0.5, 6), (1, 7, 9)]
+    assert verify.one_at_a_time(lines) == [] and verify.fair(lines, {}) == []
+    both = [replace(lines[0], lost=((1, 0.5, 6),)), lines[1]]
+    assert verify.one_at_a_time(both) == ["Worker 1 had a1 and b1 at the same time."]
 
 
 def test_jobs_without_an_end_or_with_two_are_seen() -> None:
@@ -183,6 +203,19 @@ def test_under_load(tmp_path: Path) -> None:
     figures, wrong = load(Wanted(minutes=0.25, seed=5, callers=6, browsers=1), tmp_path)
     assert wrong == []
     assert figures["jobs"] >= 10 and figures["done"] >= 5 and min(figures["by_worker"]) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+def test_before_a_cluster_that_falls_apart(tmp_path: Path) -> None:
+    """Catches jobs that are lost, made twice or out of turn, or other pictures, when a worker and a node are killed."""
+    pytest.importorskip("ray", reason="Ray is not installed (requirements-ray.txt)")
+    flags = ["--jobs", "30", "--callers", "6", "--seed", "5", "--folder", str(tmp_path)]
+    command = [sys.executable, "-m", "tools.stress.cluster", *flags]  # Ray leaves files open, which fails other tests
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-5000:]
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["done"] == 30 and figures["fewest_workers_ready"] < 2
 
 
 @pytest.mark.slow

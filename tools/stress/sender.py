@@ -20,13 +20,18 @@ class Sent:
 
     `job` is its id as soon as that was told; `end` is "done", "error" (`said` has the sentence), "lost" (the connection
     broke) or "refused" (nothing was taken); empty while it goes on.
+
+    Args:
+        address: the sender's own.
+        values: of the request.
     """
 
-    def __init__(self, port: int, **values: Any) -> None:
+    def __init__(self, port: int, *, address: str | None = None, **values: Any) -> None:
         self.job: str | None = None
         self.end = ""
         self.said = ""
         self._port = port
+        self._address = address
         self._values = values
         self._thread = threading.Thread(target=self._go, daemon=True)
         self._thread.start()
@@ -39,7 +44,7 @@ class Sent:
     def _go(self) -> None:
         taken = False
         try:
-            event = call(self._port, "generate", self._data())
+            event = call(self._port, "generate", self._data(), self._address)
             taken = event is not None
             if event is not None:
                 hear(self._port, "generate", event, self._hear)

@@ -43,10 +43,23 @@ class Line:
     started: float | None
     pictures: int
     error: str
+    lost: tuple[tuple[int, float, float], ...] = ()
+    """Earlier turns, on workers that were lost: worker, start, end."""
+
+    @property
+    def began(self) -> float | None:
+        """When it was its turn. A job whose worker was lost is next without another one."""
+        return self.lost[0][1] if self.lost else self.started
+
+    @property
+    def turns(self) -> list[tuple[int | None, float, float]]:
+        """Whose job it was, from when to when."""
+        last = [] if self.started is None else [(self.worker, self.started, self.ended)]
+        return [*self.lost, *last]
 
     @property
     def left_line(self) -> float:
-        return self.ended if self.started is None else self.started
+        return self.ended if self.began is None else self.began
 
 
 @dataclass(frozen=True)
@@ -73,6 +86,7 @@ def read_lines(log: str) -> list[Line]:
         Line(
             one["job"], one["state"], one["person"], one["accepted"], one["ended"],
             one.get("worker"), one.get("started"), one["pictures"], one.get("error", ""),
+            tuple((turn["worker"], turn["started"], turn["ended"]) for turn in one.get("lost", ())),
         )
         for one in found
     ]  # fmt: skip
@@ -156,15 +170,14 @@ def whole_pictures(pictures: Path, entries: Sequence[Entry]) -> list[str]:
 def one_at_a_time(lines: Iterable[Line]) -> list[str]:
     """No worker ever had two jobs."""
     wrong = []
-    by_worker: dict[int | None, list[tuple[float, Line]]] = defaultdict(list)
+    by_worker: dict[int | None, list[tuple[float, float, str]]] = defaultdict(list)
     for line in lines:
-        if line.started is not None:
-            by_worker[line.worker].append((line.started, line))
+        for worker, started, ended in line.turns:
+            by_worker[worker].append((started, ended, line.job))
     for worker, turns in by_worker.items():
-        turns.sort(key=lambda turn: turn[0])
-        for (_, before), (started, line) in pairwise(turns):
-            if started < before.ended - TIE:
-                wrong.append(f"Worker {worker} had {before.job} and {line.job} at the same time.")
+        for (_, end, before), (started, _, job) in pairwise(sorted(turns)):
+            if started < end - TIE:
+                wrong.append(f"Worker {worker} had {before} and {job} at the same time.")
     return wrong
 
 
@@ -180,8 +193,8 @@ def fair(lines: Sequence[Line], wanted: Mapping[str, int]) -> list[str]:
     """
     began: dict[str, list[tuple[float, Line]]] = defaultdict(list)
     for line in lines:
-        if line.started is not None:
-            began[line.person].append((line.started, line))
+        if line.began is not None:
+            began[line.person].append((line.began, line))
     wrong = []
     starts = {}
     for person, turns in began.items():
@@ -212,13 +225,12 @@ def _overtaken(line: Line, since: float, started: float, others: dict[str, list[
 def _greedy(lines: Sequence[Line]) -> list[str]:
     wrong = []
     for line in lines:
-        if line.started is None:
+        if (at := line.began) is None:
             continue
-        at = line.started
         making = Counter(
             one.person
             for one in lines
-            if one is not line and one.started is not None and one.started < at - TIE and at + TIE < one.ended
+            if one is not line and any(started < at - TIE and at + TIE < ended for _, started, ended in one.turns)
         )
         waiting = {one.person for one in lines if one.accepted < at - TIE and at + TIE < one.left_line}
         passed = [who for who in waiting - {line.person} if making[who] < making[line.person]]

@@ -5,8 +5,14 @@ from importlib import metadata
 
 from uso.config import ROOT
 
-REQUIREMENTS = ("requirements.txt", "requirements-train.txt", "requirements-evaluate.txt", "requirements-dev.txt")
-_IMPORT_NAMES = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml", "skimage": "scikit-image"}
+REQUIREMENTS = tuple(f"requirements{part}.txt" for part in ("", "-train", "-evaluate", "-ray", "-dev"))
+_IMPORT_NAMES = {
+    "cv2": "opencv-python-headless",
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "skimage": "scikit-image",
+    "grpc": "grpcio",
+}
 """Modules that are not called as the package that brings them."""
 
 _COMPILED = ("torchvision", "torchaudio", "torchao", "bitsandbytes", "xformers", "flash_attn", "triton")

@@ -23,12 +23,24 @@ def share_processors() -> None:
     """
     if not any(os.environ.get(name) for name in WAITING_BY_USER):
         os.environ.update(WAITING)
+    if not any(os.environ.get(name) for name in COUNT_BY_USER) and processors() < _processors():
+        os.environ["OMP_NUM_THREADS"] = _set_here[0] = str(processors())
+
+
+_set_here = [""]
+"""What `share_processors` has set."""
+
+
+def threads_by_user() -> int | None:
+    """The number of threads that the user has set."""
+    count = os.environ.get("OMP_NUM_THREADS", "")
+    return int(count) if count.isdecimal() and count != _set_here[0] else None
+
+
+def processors() -> int:
+    """How many threads this process's processor time feeds."""
     quota = processor_quota()
-    if quota is None or any(os.environ.get(name) for name in COUNT_BY_USER):
-        return
-    threads = max(1, math.ceil(quota))
-    if threads < _processors():
-        os.environ["OMP_NUM_THREADS"] = str(threads)
+    return _processors() if quota is None else min(_processors(), max(1, math.ceil(quota)))
 
 
 def _processors() -> int:

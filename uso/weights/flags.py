@@ -190,6 +190,17 @@ def check_model_flags(args: argparse.Namespace) -> ModelConfig | None:
     Raises:
         ConfigError: an unknown name, a missing file, a value out of range.
     """
+    check_values(args)
+    config = own_files(load_model_config(AUTO_MODEL if args.model == AUTO else args.model), args)  # for auto too
+    return None if args.model == AUTO else config
+
+
+def check_values(args: argparse.Namespace) -> None:
+    """Verify the values that need no files.
+
+    Raises:
+        ConfigError: an unknown name, a value out of range.
+    """
     if args.memory != AUTO:
         load_memory_plan(args.memory)
     if not DEVICE.fullmatch(args.device):
@@ -198,5 +209,3 @@ def check_model_flags(args: argparse.Namespace) -> ModelConfig | None:
         raise ConfigError(f"There is no number type '{args.dtype}'. Choose one of: {', '.join(DTYPES)}.")
     if args.lora_scale is not None and not math.isfinite(args.lora_scale):
         raise ConfigError(f"--lora-scale {args.lora_scale} is not a usable number. 1.0 is the released strength.")
-    config = own_files(load_model_config(AUTO_MODEL if args.model == AUTO else args.model), args)  # for auto too
-    return None if args.model == AUTO else config

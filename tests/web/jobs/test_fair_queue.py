@@ -150,3 +150,19 @@ def test_what_is_not_known_is_not_guessed(left: float | None) -> None:
     seconds = {"a1": None, "b1": 5.0}
     positions = queue.positions([(entry("x1"), left)], lambda job: seconds[job.id], workers=1)
     assert [position.seconds for position in positions] == ([None, None] if left is None else [2.0, None])
+
+
+def test_who_came_back_is_next_and_pays_no_second_turn() -> None:
+    """Catches a job that waits a second time because its worker was lost, and one that nobody finds meanwhile."""
+    queue = queue_of("a1", "b1", "a2")
+    lost = queue.take()
+    assert lost is not None and lost.id == "a1"
+    queue.finished("a")
+    queue.put_back(lost)
+    assert len(queue) == 3 and [job.id for job in queue] == ["a1", "b1", "a2"]
+    assert [position.job.id for position in queue.positions([], lambda job: 1.0, 1)] == ["a1", "b1", "a2"]
+    assert queue.remove("a1") is lost and queue.remove("a1") is None
+    queue.put_back(lost)
+    assert played(queue) == ["a1", "b1", "a2"]
+    queue.put_back(lost)
+    assert queue.clear() == [lost] and len(queue) == 0

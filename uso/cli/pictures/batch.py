@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from uso import output
 from uso.cli.pictures.request import REQUEST_FLAGS, chosen_config, load, make, output_place, request_values, style_file
+from uso.cluster.address import reach, workers_of
 from uso.config import SPEEDS, ModelConfig, from_home
 from uso.errors import OutputError, RequestError, USOError
 from uso.files import read_text
@@ -30,6 +31,7 @@ from uso.terminal import say
 from uso.weights.flags import AUTO, with_auto
 
 if TYPE_CHECKING:
+    from uso.cluster.pipeline import RemotePipeline
     from uso.pipeline.pipeline import USOPipeline
 
 logger = logging.getLogger(__name__)
@@ -102,16 +104,39 @@ def generate_batch(args: argparse.Namespace) -> int:
     """
     _refuse_single_flags(args)
     args = with_auto(args)
-    process = this_process()
+    workers = workers_of(args)
+    process = Process(0, 1, 0) if workers else this_process()
     _entries(Path(args.batch))  # before `auto` may import torch
-    config, why = chosen_config(args)
+    if workers is not None and not workers.local:
+        reach(workers)
+    config, why = chosen_config(args, workers=workers)
     jobs = read_jobs(Path(args.batch), config, args)
     own = [job for job in jobs if takes(process, job)]
     waiting = [job for job in own if job.missing()]
     skipped, failed = _present(own), 0
-    if waiting:
-        pipe = load(config, argparse.Namespace(**(vars(args) | {"device": device_of(process, args.device)})), why)
-        check_prompts(Path(args.batch), jobs, pipe)
+    if waiting and workers is not None:
+        from uso.cli.pictures.elsewhere import make_elsewhere
+
+        failed = make_elsewhere(args, config, why, workers, jobs, waiting)
+    elif waiting:
+        failed = _make_here(args, config, why, process, jobs, waiting)
+    whose = f"Process {process.rank} of {process.world}. " if process.world > 1 else ""
+    say(f"{whose}Pictures made: {_present(own) - skipped}, there already: {skipped}; jobs failed: {failed}.")
+    return 1 if failed else 0
+
+
+def _make_here(
+    args: argparse.Namespace,
+    config: ModelConfig,
+    why: str | None,
+    process: Process,
+    jobs: list[Job],
+    waiting: list[Job],
+) -> int:
+    """Make what is missing of the waiting jobs, one after another; returns how many failed."""
+    failed = 0
+    pipe = load(config, argparse.Namespace(**(vars(args) | {"device": device_of(process, args.device)})), why)
+    check_prompts(Path(args.batch), jobs, pipe)
     for job in waiting:
         try:
             for request in job.requests(config):
@@ -120,9 +145,7 @@ def generate_batch(args: argparse.Namespace) -> int:
             failed += 1
             logger.debug("Job %d", job.number, exc_info=True)
             say(f"Job {job.number} failed: {error or type(error).__name__}")
-    whose = f"Process {process.rank} of {process.world}. " if process.world > 1 else ""
-    say(f"{whose}Pictures made: {_present(own) - skipped}, there already: {skipped}; jobs failed: {failed}.")
-    return 1 if failed else 0
+    return failed
 
 
 def _present(jobs: list[Job]) -> int:
@@ -189,7 +212,7 @@ def read_jobs(path: Path, config: ModelConfig, args: argparse.Namespace) -> list
     return jobs
 
 
-def check_prompts(path: Path, jobs: list[Job], pipe: "USOPipeline") -> None:
+def check_prompts(path: Path, jobs: list[Job], pipe: "USOPipeline | RemotePipeline") -> None:
     """Refuse prompts that are longer than the model reads, or in letters that it does not know, by its tokenizer.
 
     Raises:

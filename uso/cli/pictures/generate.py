@@ -19,6 +19,7 @@ from uso.cli.pictures.request import (
     tell_differences,
 )
 from uso.cli.style import add_styles_flag
+from uso.cluster.address import add_workers_flags
 from uso.config import ModelConfig
 from uso.errors import ConfigError
 from uso.readable import check_script
@@ -82,7 +83,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         "--batch",
         metavar="FILE",
         help='a JSON list of {"prompt", "image_paths": [content or "", style, ...], "seed", "save_dir", and the flags '
-        "above by name}; several GPUs: accelerate launch -m uso generate --batch FILE",
+        "above by name}; several GPUs: --workers, or accelerate launch -m uso generate --batch FILE",
     )
     parser.add_argument(
         "--output", metavar="PATH", help=f"a folder, or for one picture a .png file (default: {DEFAULT_FOLDER})"
@@ -92,6 +93,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         metavar="URL",
         help="let a running server make the pictures; USO_SERVER_LOGIN=name:password in the environment logs in",
     )
+    add_workers_flags(parser)
     add_model_flags(parser)
     parser.set_defaults(**dict.fromkeys(AUTO_FLAGS))  # with --from, `auto` differs from no flag
     return parser
@@ -108,7 +110,13 @@ def run(args: argparse.Namespace) -> int:
     """Generate on a server, from a batch file, or one request here, as the flags say."""
     if args.server is not None:
         return generate_remotely(args)
-    return generate_batch(args) if args.batch else generate(args)
+    if args.batch:
+        return generate_batch(args)
+    if args.workers is not None:
+        raise ConfigError(
+            "--workers goes with --batch FILE. A single request is made here, or with --server by a page."
+        )
+    return generate(args)
 
 
 def generate(args: argparse.Namespace) -> int:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from uso import output
 from uso.cli.style import style_folder
+from uso.cluster.address import Workers, named_model
 from uso.config import SPEEDS, ModelConfig, from_home, model_names
 from uso.errors import ConfigError, OutputError, RequestError
 from uso.request import GenerationRequest, GenerationResult, ReferenceImage
 from uso.terminal import loading_bar, print_path, say, step_bar
 from uso.translation import load_translator
 from uso.weights.automatic import automatic_model
-from uso.weights.flags import AUTO, check_model_flags, load_options, weights_folders
+from uso.weights.flags import AUTO, load_options, weights_folders
 
 if TYPE_CHECKING:
     from uso.pipeline.pipeline import USOPipeline
@@ -67,14 +68,17 @@ def say_once(notes: Iterable[str], said: set[str], label: str = "") -> None:
 
 
 def chosen_config(
-    args: argparse.Namespace, check: Callable[[ModelConfig], object] = lambda config: None
+    args: argparse.Namespace,
+    check: Callable[[ModelConfig], object] = lambda config: None,
+    workers: Workers | None = None,
 ) -> tuple[ModelConfig, str | None]:
     """The model that the flags name, or that `auto` is here with the reason. Only `auto` may have to check the device.
 
     Args:
         check: refuses what a model cannot run, before the device is checked.
+        workers: what `--workers` says.
     """
-    config = check_model_flags(args)
+    config = named_model(args, workers)
     if config is not None:
         return config, None
     config, why = automatic_model(args, args.device, check)
@@ -242,7 +246,7 @@ def tell_differences(picture: output.SavedPicture, provenance: dict[str, Any]) -
 
 def _plain(model: dict[str, Any]) -> dict[str, Any]:
     """The record of a model without its files, flattened."""
-    values = {key: value for key, value in model.items() if key not in ("components", "versions", "why")}
+    values = {key: value for key, value in model.items() if key not in ("components", "versions", "why", "node")}
     return values | _part(model, "versions")
 
 

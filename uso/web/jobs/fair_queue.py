@@ -3,7 +3,8 @@
 People take turns (round robin). People with a running job go behind those without one, and to the end of the queue
 when it finishes. A turn is one picture: who takes a job of several while others wait lets as many turns go by
 afterwards. One person's jobs keep their order. Nobody waits for ever: between two jobs of one person, everybody else
-has at most one, newcomers included, or as many as make up for the pictures of the first.
+has at most one, newcomers included, or as many as make up for the pictures of the first. A job that came back, for its
+worker was lost, is next: its turn was taken before.
 """
 
 from collections import Counter, deque
@@ -47,21 +48,30 @@ class FairQueue(Generic[T]):
     def __init__(self) -> None:
         self._queued: dict[str, deque[T]] = {}
         """In the order of turns. A person is a key as long as one of their jobs is queued."""
+        self._returned: deque[T] = deque()
         self._running: Counter[str] = Counter()
         self._owed: Counter[str] = Counter()
         """Turns that people let go by for the pictures they had at once."""
 
     def __len__(self) -> int:
-        return sum(map(len, self._queued.values()))
+        return len(self._returned) + sum(map(len, self._queued.values()))
 
     def __iter__(self) -> Iterator[T]:
-        return (job for jobs in self._queued.values() for job in jobs)
+        return (job for jobs in (self._returned, *self._queued.values()) for job in jobs)
 
     def add(self, job: T) -> None:
         self._queued.setdefault(job.person, deque()).append(job)
 
+    def put_back(self, job: T) -> None:
+        """A job that was taken, and is not running any more, comes before all others."""
+        self._returned.append(job)
+
     def remove(self, job_id: str) -> T | None:
         """Remove a queued job; None if it is not queued."""
+        for job in self._returned:
+            if job.id == job_id:
+                self._returned.remove(job)
+                return job
         for person, jobs in self._queued.items():
             for job in jobs:
                 if job.id == job_id:
@@ -73,6 +83,11 @@ class FairQueue(Generic[T]):
 
     def take(self) -> T | None:
         """Remove the next job, which counts as running from now on; None if the queue is empty."""
+        if self._returned:
+            job = self._returned.popleft()
+            self._running[job.person] += 1
+            self._move_to_end(job.person)
+            return job
         if not self._queued:
             return None
         person = self._next_person()
@@ -107,6 +122,7 @@ class FairQueue(Generic[T]):
     def clear(self) -> list[T]:
         """Remove and return all queued jobs."""
         jobs = list(self)
+        self._returned.clear()
         self._queued.clear()
         return jobs
 
@@ -122,6 +138,7 @@ class FairQueue(Generic[T]):
         """
         queue: FairQueue[T] = FairQueue()
         queue._queued = {person: deque(jobs) for person, jobs in self._queued.items()}
+        queue._returned = deque(self._returned)
         queue._running = Counter(self._running)
         queue._owed = Counter(self._owed)
         # (free in seconds, person whose job ends then). An unknown time counts as 0 for the order.

@@ -22,14 +22,18 @@ from uso.request import GenerationRequest, GenerationResult, Progress
 from uso.web.access.identity import Asker
 
 OnProgress = Callable[[str, float], None]
-"""Called while the model loads: stage, share done from 0 to 1."""
+"""Called while the model loads: stage, share done from 0 to 1. Called again later, it says that the model is gone, and
+is to be loaded again: what works elsewhere may be lost."""
 
 NAME_LETTERS = 12
 """Characters of a job's id in logs and messages: enough to find the job, too few to query it."""
 
 
 class Pipeline(Protocol):
-    """What a worker needs of a model: `uso.USOPipeline` seen from here."""
+    """What a worker needs of a model: `uso.USOPipeline` seen from here, or `uso.cluster`'s on another machine.
+
+    Any method may raise `WorkerLost`: then the model is gone.
+    """
 
     provenance: dict[str, Any]
 
@@ -44,7 +48,7 @@ class Pipeline(Protocol):
         self, images: Sequence[ReferenceImage], title: str, *, strength: float, weights: Sequence[float] | None
     ) -> SavedStyle: ...
 
-    def prompt_counter(self) -> Callable[[str], int] | None: ...
+    def prompt_counter(self) -> Callable[[str], int | None] | None: ...
 
 
 class Errand:
@@ -69,7 +73,8 @@ class Errand:
 
 
 Load = Callable[[OnProgress], Pipeline]
-"""Loads the model of one worker. Called once, in the worker's own thread, so that torch is imported there."""
+"""Loads the model of one worker. Called in the worker's own thread, so that torch is imported there; called again when
+the model was lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +87,8 @@ class ServerStatus:
     """Of the loading, 0 to 1."""
     error: str = ""
     """Why the model failed and what to do, as a sentence. Also set when some workers failed while others are ready."""
+    notice: str = ""
+    """What people should know of the workers, as a sentence."""
     workers: int = 1
     workers_ready: int = 0
     waiting: int = 0
@@ -150,6 +157,15 @@ class JobStatus:
         return _until(self.ends_at)
 
 
+@dataclass(frozen=True)
+class Turn:
+    """A worker had a job, and was lost before the job was done. Moments are those of `Job`."""
+
+    worker: int
+    started: float
+    ended: float
+
+
 @dataclass(eq=False)
 class Job:
     """One admitted request. Others read `status`; the rest is written by the queue and by the job's worker."""
@@ -174,6 +190,8 @@ class Job:
     ended_at: float | None = None
     worker: int | None = None
     """Number of the worker that ran it."""
+    lost: list[Turn] = field(default_factory=list)
+    """Earlier turns, on workers that were lost."""
     timings: dict[str, float] = field(default_factory=dict)
     """Seconds by stage, summed over its pictures."""
     step_seconds: list[float] = field(default_factory=list)
@@ -205,6 +223,12 @@ class Job:
     def pictures_left(self) -> int:
         """How many of its pictures are still to be made."""
         return self.request.num_images - len(self.status.pictures)
+
+    @property
+    def rest(self) -> GenerationRequest:
+        """What is still to be made. The whole request, unless its worker was lost in the middle of it."""
+        made = len(self.status.pictures)
+        return replace(self.request, seed=self.request.seed + made, num_images=self.pictures_left)
 
     @property
     def image_bytes(self) -> int:

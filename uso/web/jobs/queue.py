@@ -15,15 +15,15 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
-from uso.errors import USOError
-from uso.language import Text
+from uso.errors import USOError, WorkerLost
+from uso.language import Text, text_of
 from uso.request import GenerationRequest
 from uso.translation import Translator
 from uso.web.access.identity import Asker
 from uso.web.jobs.admission import Admission, Place
 from uso.web.jobs.fair_queue import FairQueue
 from uso.web.jobs.followers import Followers
-from uso.web.jobs.job import Errand, Job, Load, Pipeline, Records, ServerStatus, State
+from uso.web.jobs.job import Errand, Job, Load, Pipeline, Records, ServerStatus, State, Turn
 from uso.web.jobs.job_index import JobIndex
 from uso.web.jobs.safety import Safety
 from uso.web.jobs.time_estimate import TimeEstimate
@@ -44,6 +44,9 @@ FORECAST_SECONDS = 1.0
 MAX_ERRANDS = 16
 """That wait."""
 
+MAX_LOST = 1
+"""How many workers a job may lose before it fails: it might be the job that ends them."""
+
 
 class JobQueue:
     """Loads the models in the background, and runs the jobs in a fair order."""
@@ -57,6 +60,7 @@ class JobQueue:
         safety: Safety | None = None,
         translator: Translator | None = None,
         on_over: Callable[[Job], None] = lambda job: None,
+        workers_change: bool = False,
     ) -> None:
         """
         Args:
@@ -64,8 +68,10 @@ class JobQueue:
             safety: checks prompts and pictures.
             translator: translates prompts before requests are made of them.
             on_over: called with every job that is over, however it ended.
+            workers_change: workers may be lost, and come back.
         """
         self.settings = settings
+        self.workers_change = workers_change
         self.status = ServerStatus()
         self._records = records
         self._safety = safety or Safety()
@@ -131,7 +137,7 @@ class JobQueue:
         self._began = time.monotonic()
         self.followers.start()
         for worker in self.workers:
-            worker.start(self._next_job, self._job_made, self._job_over)
+            worker.start(self._next_job, self._job_made, self._job_over, self._job_lost)
 
     def admit(self, asker: Asker, image_bytes: int = 0, num_images: int = 1) -> Place:
         """Reserve a place for a request, before its images are read. Its pictures count for the rate limit.
@@ -271,7 +277,7 @@ class JobQueue:
     def join(self, grace: float) -> bool:
         """Wait for the running jobs; stop them `grace` seconds after `close`. True if all threads have ended."""
         # A thread that still loads its model has nothing to lose: it ends with the process.
-        loaded = [worker.thread for worker in self.workers if worker.status.state in ("ready", "failed")]
+        loaded = [worker.thread for worker in self.workers if not worker.loading or worker.status.state == "failed"]
         end = (self._closed_at or time.monotonic()) + grace
         for thread in loaded:
             thread.join(max(0.0, end - time.monotonic()))
@@ -284,12 +290,23 @@ class JobQueue:
                 thread.join(max(0.0, end - time.monotonic()))
         return len(loaded) == len(self.workers) and not any(thread.is_alive() for thread in loaded)
 
-    # Called by the workers, in their threads; `_job_over` in the thread that saves.
+    # Called by the workers, in their threads; `_job_over` and `_job_lost` in the thread that saves.
 
     def _next_job(self, worker: int) -> Job | Errand | None:
-        """Wait for the next job or errand, by turns; None when the server shuts down."""
+        """Wait for the next job or errand, by turns; None when the server shuts down.
+
+        Raises:
+            WorkerLost: this worker is not ready any more.
+        """
+
+        def gone() -> bool:
+            return self.workers[worker].status.state != "ready"
+
         with self._changed:
-            self._changed.wait_for(lambda: len(self._queued) or self._errands or self._closing)
+            self._changed.wait_for(lambda: len(self._queued) or self._errands or self._closing or gone())
+            if gone() and not self._closing:
+                self._changed.notify()  # whoever can take what waits
+                raise WorkerLost()
             if self._errands and not (self._after_errand and len(self._queued)):
                 self._after_errand = True
                 return self._errands.popleft()
@@ -327,15 +344,41 @@ class JobQueue:
             with self._changed:
                 self._saving.remove(job)
 
+    def _job_lost(self, job: Job, error: WorkerLost) -> None:
+        """Its worker was lost. What it had made by then is saved; the rest is made by the next worker that is free."""
+        with self._changed:
+            self._saving.remove(job)
+            assert job.worker is not None and job.started_at is not None and job.ended_at is not None
+            stopped = job.stop.is_set() or bool(self._closing)
+            if not stopped and len(job.lost) < MAX_LOST and self.status.state != "failed":
+                job.lost.append(Turn(job.worker, job.started_at, job.ended_at))
+                job.worker = job.started_at = job.ended_at = None
+                job.reach(state="queued", stage="", step=0, preview=None, ends_at=None)
+                self._queued.put_back(job)
+                self._forecast()
+                self._changed.notify()
+                return
+        if stopped:
+            job.reach(state="cancelled", error=job.stop_reason or self._closing)
+        else:
+            logger.error("Job %s has lost its worker again, and is not tried a third time.", job.name)
+            job.reach(state="failed", preview=None, error=Text("{} Send it again.", text_of(error)))
+        self._finish(job)
+
     def _worker_changed(self) -> None:
-        """A worker has come further with its model or its job, or has failed."""
+        """A worker has come further with its model or its job, or has failed, or is lost."""
         failed: list[Job] = []
         with self._changed:
-            was, self.status = self.status.state, self._summary()
+            was, self.status = self.status, self._summary()
             if self.status.state in ("ready", "failed") and self._settled is None:
                 self._settled = time.monotonic()
-            if self.status.state == "ready" and was != "ready":
-                logger.info("The model is ready after %.1f s.", self.loading_seconds)
+                if self.status.state == "ready":
+                    logger.info("The model is ready after %.1f s.", self.loading_seconds)
+            if self.status.workers_ready < was.workers_ready:
+                logger.warning("%d of %d workers are ready.", self.status.workers_ready, self.status.workers)
+                self._changed.notify_all()  # it may be waiting for a job
+            if self.status.notice and self.status.notice != was.notice:
+                logger.warning("%s", self.status.notice)
             if self.status.state == "failed":
                 failed = self._clear("failed", self.status.error)
                 self._refuse_errands(self.status.error)

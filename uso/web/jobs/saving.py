@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from uso import output
-from uso.errors import USOError
+from uso.errors import USOError, WorkerLost
 from uso.language import Text, text_of
 from uso.request import GenerationResult
 from uso.web.jobs.job import Job, Picture, Records, digest
@@ -23,6 +23,7 @@ from uso.web.jobs.safety import Safety
 logger = logging.getLogger(__name__)
 
 OnJob = Callable[[Job], None]
+OnLost = Callable[[Job, WorkerLost], None]
 
 
 @dataclass
@@ -32,6 +33,8 @@ class Outcome:
     made: int = 0
     """Pictures that were handed over to be saved."""
     error: BaseException | None = None
+    lost: WorkerLost | None = None
+    """The worker was lost in the middle of the job."""
 
 
 class Saving:
@@ -59,9 +62,10 @@ class Saving:
         """Hand over a finished picture; waits while another one waits. A failure is noted in the outcome."""
         self._work.put(partial(self._keep, result, job, outcome))
 
-    def close(self, job: Job, outcome: Outcome, job_over: OnJob) -> None:
-        """Hand over a job whose last picture was handed over, or that failed. `job_over` is called when it is over."""
-        self._work.put(partial(self._close, job, outcome, job_over))
+    def close(self, job: Job, outcome: Outcome, job_over: OnJob, job_lost: OnLost) -> None:
+        """Hand over a job whose last picture was handed over, or that failed. `job_over` is called when it is over,
+        `job_lost` if its worker was lost before, when the pictures that it had made are saved."""
+        self._work.put(partial(self._close, job, outcome, job_over, job_lost))
 
     def end(self) -> None:
         """Wait until everything is done, and end the thread."""
@@ -94,13 +98,16 @@ class Saving:
         except BaseException as error:
             outcome.error = error
 
-    def _close(self, job: Job, outcome: Outcome, job_over: OnJob) -> None:
+    def _close(self, job: Job, outcome: Outcome, job_over: OnJob, job_lost: OnLost) -> None:
         """Say how a job went."""
         if outcome.error is not None:
             logger.error("Job %s failed.", job.name, exc_info=outcome.error)
             job.reach(state="failed", preview=None, error=sentence(outcome.error, job.name))
         elif len(job.status.pictures) == job.request.num_images:
             job.reach(state="done", preview=None)
+        elif outcome.lost is not None:
+            job_lost(job, outcome.lost)
+            return
         else:
             job.reach(state="cancelled", error=job.stop_reason)  # its preview is all that there is of it
         job_over(job)

@@ -3,6 +3,8 @@
 It imports no torch itself (`load` brings the model) and does not choose its jobs. Others read its results in the job's
 status. A finished picture is on the disk, and in the records, before its job's status names it. Pictures are saved in a
 thread beside it (`saving.py`): the next picture, or the next job, does not wait for the disk.
+
+A model that works elsewhere may be lost (`WorkerLost`). Its worker then gives its job back, and loads again.
 """
 
 import io
@@ -17,16 +19,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from uso.errors import DeviceError, USOError
+from uso.errors import DeviceError, USOError, WorkerLost
 from uso.language import Text, joined, text_of
 from uso.request import GenerationResult, Progress
 from uso.system.packages import import_problem
 from uso.web.jobs.job import Errand, Job, Load, Pipeline, Records, ServerStatus
 from uso.web.jobs.safety import Safety
-from uso.web.jobs.saving import OnJob, Outcome, Saving, sentence
+from uso.web.jobs.saving import OnJob, OnLost, Outcome, Saving, sentence
 from uso.web.jobs.time_estimate import TimeEstimate
 
 logger = logging.getLogger(__name__)
+
+NextJob = Callable[[int], Job | Errand | None]
 
 PREVIEWS = 8
 """The most previews that a picture has, spread evenly over its steps."""
@@ -57,8 +61,10 @@ class Worker:
         self.number = number
         self.status = ServerStatus()
         self.provenance: dict[str, Any] = {}
-        self.count_tokens: Callable[[str], int] | None = None
+        self.count_tokens: Callable[[str], int | None] | None = None
         """The model's count of a prompt's tokens, for any thread; None before it is loaded, or if it has none."""
+        self.loading = True
+        """Its thread has nothing to lose: it has no job, and nothing to save."""
         self.projector = ""
         """Fingerprint of the model's style projector."""
         self.thread: threading.Thread
@@ -70,37 +76,46 @@ class Worker:
         self._time_estimate = time_estimate
         self._on_change = on_change
         self._last: Progress | None = None
+        self._made_before = 0
+        """Pictures of the job that another worker made."""
+        self._reporting = threading.Lock()
 
-    def start(self, next_job: Callable[[int], Job | Errand | None], job_made: OnJob, job_over: OnJob) -> None:
+    def start(self, next_job: NextJob, job_made: OnJob, job_over: OnJob, job_lost: OnLost) -> None:
         """In a thread, load the model, then run jobs until there are no more. The thread ends when all is saved.
 
         Args:
             next_job: waits for a job or errand for the worker of this number; returns None when the server shuts down.
+                Raises `WorkerLost` if the worker is not ready any more.
             job_made: called with each job that was run, when the worker is free again.
             job_over: called with each of them after that, when what it made is saved.
+            job_lost: called instead if the worker was lost before the job was done.
         """
         self.thread = threading.Thread(
-            target=self._work, args=(next_job, job_made, job_over), name=f"worker-{self.number}", daemon=True
+            target=self._work, args=(next_job, job_made, job_over, job_lost), name=f"worker-{self.number}", daemon=True
         )
         self.thread.start()
 
-    def _work(self, next_job: Callable[[int], Job | Errand | None], job_made: OnJob, job_over: OnJob) -> None:
+    def _work(self, next_job: NextJob, job_made: OnJob, job_over: OnJob, job_lost: OnLost) -> None:
         """The thread. However it ends before the server does, its status says so, and so does the log."""
-        try:
-            pipeline = self._loaded()
-        except BaseException as error:
-            problem = import_problem(error)
-            expected = isinstance(error, USOError) or problem is not None
-            logger.error("The model could not be loaded: %s", problem or error, exc_info=not expected)
-            self._report(state="failed", error=Text("The model could not be loaded. {}", problem or sentence(error)))
-            return
-        saving = Saving(self._saved_to, self._records, self._safety, f"saving-{self.number}", self._report_end)
-        try:
-            self._serve(pipeline, saving, next_job, job_made, job_over)
-        except BaseException as error:
-            self._report_end(error)
-        finally:
-            saving.end()
+        again = True
+        while again:
+            try:
+                pipeline = self._loaded()
+            except BaseException as error:
+                problem = import_problem(error)
+                expected = isinstance(error, USOError) or problem is not None
+                logger.error("The model could not be loaded: %s", problem or error, exc_info=not expected)
+                told = Text("The model could not be loaded. {}", problem or sentence(error))
+                self._report(state="failed", error=told)
+                return
+            saving = Saving(self._saved_to, self._records, self._safety, f"saving-{self.number}", self._report_end)
+            again = False
+            try:
+                again = self._serve(pipeline, saving, next_job, job_made, job_over, job_lost)
+            except BaseException as error:
+                self._report_end(error)
+            finally:
+                saving.end()
 
     def _report_end(self, error: BaseException) -> None:
         logger.critical("Worker %d has ended and takes no more jobs.", self.number, exc_info=error)
@@ -110,15 +125,20 @@ class Worker:
         self,
         pipeline: Pipeline,
         saving: Saving,
-        next_job: Callable[[int], Job | Errand | None],
+        next_job: NextJob,
         job_made: OnJob,
         job_over: OnJob,
-    ) -> None:
+        job_lost: OnLost,
+    ) -> bool:
+        """Run jobs until there are no more. True if the model was lost, and is to be loaded again."""
         while self.status.state == "ready":
             try:
-                job = next_job(self.number)
+                try:
+                    job = next_job(self.number)
+                except WorkerLost:
+                    break
                 if job is None:
-                    return
+                    return False
                 if isinstance(job, Errand):
                     job.run(pipeline)
                     continue
@@ -129,35 +149,39 @@ class Worker:
                     try:
                         job_made(job)
                     finally:
-                        saving.close(job, outcome, job_over)
+                        saving.close(job, outcome, job_over, job_lost)
             except Exception:  # without its thread the worker would look ready and take no jobs
                 logger.exception("Worker %d goes on after an unexpected error.", self.number)
                 time.sleep(1.0)
+        return self.status.state == "loading"
 
     def _loaded(self) -> Pipeline:
         def on_progress(stage: str, share: float) -> None:
             self._report(state="loading", stage=stage, share=share)
 
+        self.loading, self.count_tokens = True, None
         on_progress(Text("importing the program"), 0.0)
         pipeline = self._load(on_progress)
         self.provenance = dict(pipeline.provenance)
         self.count_tokens = pipeline.prompt_counter()
         self.projector = pipeline.projector
+        self.loading = False
         self._report(state="ready", stage="ready", share=1.0)
         return pipeline
 
     def _report(self, **changes: Any) -> None:
-        self.status = replace(self.status, **changes)
+        with self._reporting:  # that a model is lost may be seen in another thread
+            self.status = replace(self.status, **changes)
         self._on_change()
 
     # One job.
 
     def _run(self, pipeline: Pipeline, saving: Saving, job: Job, outcome: Outcome) -> None:
-        self._last = None
+        self._last, self._made_before, request = None, len(job.status.pictures), job.rest
         # In a thread of its own: a slow disk must not hold up the job.
         threading.Thread(target=self._record_start, args=(job,), name="record", daemon=True).start()
         try:
-            with closing(pipeline.stream(job.request)) as events:
+            with closing(pipeline.stream(request)) as events:
                 for event in events:
                     if isinstance(event, GenerationResult):
                         self._made(event, job)
@@ -165,8 +189,11 @@ class Worker:
                         saving.keep(event, job, outcome)
                     else:
                         self._note(pipeline, event, job)
-                    if outcome.error or (job.stop.is_set() and outcome.made < job.request.num_images):
+                    if outcome.error or (job.stop.is_set() and outcome.made < request.num_images):
                         break
+        except WorkerLost as error:
+            logger.warning("Worker %d was lost while it ran job %s: %s", self.number, job.name, error)
+            outcome.lost = error
         except BaseException as error:  # SystemExit of a library too: it is this job's failure, not the worker's
             outcome.error = outcome.error or error
             if isinstance(error, DeviceError):  # a dead device fails at once: it would take, and fail, every queued job
@@ -184,7 +211,7 @@ class Worker:
             "stage": event.stage,
             "step": event.step,
             "num_steps": event.num_steps,
-            "making": event.image_index + 1,
+            "making": self._made_before + event.image_index + 1,
         }
         if event.stage == "denoise":
             self._measure(event, job)
@@ -211,7 +238,7 @@ class Worker:
         step = median(job.step_seconds) if job.step_seconds else time_estimate.step(request)
         if step is None:
             return None
-        more = request.num_images - 1 - event.image_index
+        more = request.num_images - 1 - self._made_before - event.image_index
         steps = more * request.num_inference_steps
         if event.stage != "decode":
             steps += request.num_inference_steps - (event.step if event.stage == "denoise" else 0)
@@ -225,6 +252,8 @@ class Worker:
                 return None
             buffer = io.BytesIO()
             image.save(buffer, "WEBP", quality=PREVIEW_QUALITY)
+        except WorkerLost:
+            raise
         except Exception:
             logger.warning("Job %s has no preview.", job.name, exc_info=True)
             return None
@@ -259,4 +288,17 @@ def status_of(workers: Sequence[Worker]) -> ServerStatus:
     coming = [status for status in statuses if status.state in ("starting", "loading")]
     first = (ready or sorted(coming, key=lambda status: -status.share) or statuses)[0]
     errors = dict.fromkeys(status.error for status in statuses if status.error)
-    return replace(first, error=joined(*errors), workers=len(statuses), workers_ready=len(ready))
+    return replace(
+        first, error=joined(*errors), notice=_notice(workers), workers=len(statuses), workers_ready=len(ready)
+    )
+
+
+def _notice(workers: Sequence[Worker]) -> str:
+    ready = [worker.provenance for worker in workers if worker.status.state == "ready"]
+    cards = {str(each["device"]) for each in ready if "device" in each}
+    if len(cards) < 2:
+        return ""
+    return Text(
+        "The workers run on different cards ({}). The same seed may give different pictures on them.",
+        ", ".join(sorted(cards)),
+    )

@@ -64,7 +64,8 @@ def model_state(status: ServerStatus, seconds: float, device: str) -> str:
     """
     if status.state == "ready":
         words = _line_of(Text("Ready on {}", device_name(device)), _workers(status))
-        why = f'<div class="uso-quiet">{_marked(status.error)}</div>' if status.error else ""
+        said = joined(status.error, status.notice)
+        why = f'<div class="uso-quiet">{_marked(said)}</div>' if said else ""
         return f'<div class="uso-state"><span class="uso-dot"></span>{escape(told(words))}{why}</div>'
     if status.state == "failed":
         # Messages end with what to do.

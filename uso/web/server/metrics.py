@@ -69,17 +69,23 @@ class Metrics(Collector):
         """The job's line in the log: no addresses, and no prompt unless prompts are logged.
 
         Timings are in seconds, moments in seconds since 1970, sizes in pixels. `person` distinguishes people as long
-        as the process lives, and tells nothing else of them. `worker` and `started` are there if the job was started.
+        as the process lives, and tells nothing else of them. `worker` and `started` are there if the job was started,
+        and `lost` if workers were lost that had it before.
         """
         request, status = job.request, job.status
         ended = job.ended_at or job.accepted_at
         started = None if job.started_at is None else {"worker": job.worker, "started": self._moment(job.started_at)}
+        lost = [
+            {"worker": turn.worker, "started": self._moment(turn.started), "ended": self._moment(turn.ended)}
+            for turn in job.lost
+        ]
         line: dict[str, object] = {
             "job": job.name,
             "state": status.state,
             "person": hmac.digest(self._key, job.person.encode(), "sha256").hex()[:12],
             "accepted": self._moment(job.accepted_at),
             **(started or {}),
+            **({"lost": lost} if lost else {}),
             "ended": self._moment(ended),
             "width": request.width,
             "height": request.height,

@@ -10,7 +10,7 @@ from uso.config import ModelConfig
 from uso.errors import MissingWeightsError
 from uso.web.api.calls import Calls
 from uso.web.jobs.queue import JobQueue
-from uso.web.page.events.jobs import LATER_TICK_SECONDS, TICK_SECONDS, JobEvents
+from uso.web.page.events.jobs import LATER_TICK_SECONDS, READY_TICK_SECONDS, TICK_SECONDS, JobEvents
 from uso.web.settings import ServerSettings
 
 
@@ -78,4 +78,15 @@ def test_a_failed_load_stays_with_its_remedy(demo_config: ModelConfig, settings:
     state, button, timer = events.tick()
     assert "Fetch them with <code>a command</code>." in state and 'role="alert"' in state
     assert button["interactive"] is False and not timer["active"]
+    queue.close()
+
+
+def test_the_page_goes_on_looking_where_workers_come_and_go(demo_config: ModelConfig, settings: ServerSettings) -> None:
+    """Catches "2 workers" on the page while one of them is gone."""
+    queue = queue_of(lambda on_progress: Script(), settings, workers_change=True)
+    events = JobEvents(Calls(demo_config, queue, ledger_of(queue)))
+    queue.start()
+    until(lambda: queue.status.state == "ready")
+    timer = events.tick()[2]
+    assert timer["active"] and timer["value"] == READY_TICK_SECONDS
     queue.close()

@@ -25,10 +25,10 @@ from uso.web.store.recovery import CUT_OFF, CUT_SHORT
 
 logger = logging.getLogger(__name__)
 
-TICK_SECONDS, LATER_TICK_SECONDS = 1.0, 5.0
+TICK_SECONDS, LATER_TICK_SECONDS, READY_TICK_SECONDS = 1.0, 5.0, 20.0
 EAGER_SECONDS = 10.0
-"""How often a page asks whether the model is ready, in the first `EAGER_SECONDS` and later. All tabs of an office may
-come from one address, which has a rate limit (`access/limits.py`)."""
+"""How often a page asks whether the model is ready: in the first `EAGER_SECONDS`, later, and when it is ready and its
+workers come and go. All tabs of an office may come from one address, which has a rate limit (`access/limits.py`)."""
 
 
 class Live(NamedTuple):
@@ -121,7 +121,8 @@ class JobEvents:
             self.queue.cancel(job.id)
 
     def tick(self) -> tuple[str, Any, Any]:
-        """Repeated until the model is ready: (its state, the Generate button, the timer)."""
+        """Repeated until the model is ready, or for ever where workers come and go: (its state, the Generate button,
+        the timer)."""
         status = self.queue.status
         device = str(self.queue.provenance.get("device", ""))
         state = html.model_state(status, self.queue.loading_seconds, device)
@@ -130,6 +131,8 @@ class JobEvents:
         words = tr("Generate") if settled else tr("Generate when ready")
         button = gr.update(value=words, interactive=False) if status.state == "failed" else gr.update(value=words)
         every = TICK_SECONDS if self.queue.loading_seconds < EAGER_SECONDS else LATER_TICK_SECONDS
+        if over and self.queue.workers_change:
+            return state, button, gr.update(value=READY_TICK_SECONDS, active=True)
         return state, button, gr.update(value=every, active=not over)
 
 
