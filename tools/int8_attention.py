@@ -1,7 +1,11 @@
-"""How fast and how exact `--speed fast`'s int8 attention is on this GPU: `python -m tools.int8_attention`.
+"""How fast and how exact `--speed fast`'s int8 attention is: `python -m tools.int8_attention`.
 
-One line of JSON for each number of tokens, without and with style strengths: milliseconds of one attention as [least,
-median, most], of PyTorch's own in turns with it, and both errors against float32.
+On a GPU, one line of JSON for each number of tokens, without and with style strengths: milliseconds of one attention as
+[least, median, most], of PyTorch's own in turns with it, and both errors against float32.
+
+`--pictures demo` measures what it costs in pictures, on a CPU too, where the same rounding runs without the kernel: the
+distance of the latents from the exact ones (`speed_error`, median over the pictures), with int8 attention, with int8
+layers, and with both. `--pictures random` takes the reduced random network of `bench`.
 """
 
 import argparse
@@ -12,8 +16,22 @@ from statistics import median
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from uso.transformer.attention import exact_attention, strength_bias
+from tools.step_caching import CONTENT, PROMPTS, STYLE
+from uso.bench.measure import CPU_CHANGES, CPU_SIZE
+from uso.bench.random_model import random_pipeline
+from uso.bench.request import Request, draw_inputs
+from uso.bench.runs import condition
+from uso.config import load_memory_plan, load_model_config
+from uso.memory.residency import Residency
+from uso.pipeline.latents import draw_noise, pack
+from uso.pipeline.pipeline import USOPipeline
+from uso.pipeline.stages import Conditioning
+from uso.request import GenerationRequest, ReferenceImage
+from uso.transformer.attention import Int8Processor, exact_attention, rotate_in_one_pass, strength_bias
+from uso.transformer.compile import speed_error
+from uso.transformer.int8 import quantize_blocks
 from uso.transformer.operators import int8_attention
+from uso.weights.loading import load_pipeline
 
 HEADS, SIZE = 24, 128
 TOKENS = (1728, 5824, 10432)
@@ -67,8 +85,69 @@ def measure(tokens: int, strength: float) -> dict[str, object]:
     }
 
 
+def pipeline_of(name: str) -> USOPipeline:
+    if name != "random":
+        return load_pipeline(name, compile="off", offline=True)
+    pipeline = random_pipeline(load_model_config("flux-dev"), dtype=torch.float32, device="cpu", changes=CPU_CHANGES)
+    return pipeline.place(Residency(load_memory_plan("cpu"), "cpu"))
+
+
+def latents_of(
+    name: str, steps: int, count: int, layers: bool, attention: bool
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Latents of some pictures, and their noise."""
+    pipeline = pipeline_of(name)
+    if layers:
+        quantize_blocks(pipeline.transformer)
+    if attention:
+        rotate_in_one_pass(pipeline.transformer, Int8Processor)
+    made = []
+    with pipeline.exchanged.own_blocks():
+        for seed in range(count):
+            conditioning, side = conditioning_of(pipeline, seed)
+            noise = draw_noise(seed, side, side)
+            *_, last = pipeline.denoise(conditioning, noise, num_inference_steps=steps, schedule="uso")
+            made.append((last.latents.cpu(), pack(noise)))
+    return made
+
+
+def conditioning_of(pipeline: USOPipeline, seed: int) -> tuple[Conditioning, int]:
+    """Of a prompt, a content and a style image; on a random network, of drawn numbers. And the picture's side."""
+    defaults = pipeline.model_config.defaults
+    if pipeline.tokenizer_2 is None:
+        request = Request("content+style", CPU_SIZE, CPU_SIZE, CPU_SIZE // 2, 1, defaults.guidance_scale)
+        inputs = draw_inputs(pipeline, request)
+        styles, reference = [pipeline.encode_style(inputs.styles[0])], [pipeline.encode_reference(inputs.content)]
+        with torch.inference_mode():
+            return condition(pipeline, request, inputs, styles, reference), CPU_SIZE
+    request = GenerationRequest.create(
+        pipeline.model_config,
+        PROMPTS[seed % len(PROMPTS)],
+        content_images=[ReferenceImage.from_path(CONTENT)],
+        style_images=[ReferenceImage.from_path(STYLE)],
+    )
+    return pipeline.condition(request), request.height
+
+
+def pictures(name: str, steps: int, count: int) -> dict[str, object]:
+    exact = latents_of(name, steps, count, layers=False, attention=False)
+    errors: dict[str, object] = {"model": name, "steps": steps, "pictures": count}
+    for what, layers, attention in (("attention", False, True), ("layers", True, False), ("both", True, True)):
+        made = latents_of(name, steps, count, layers, attention)
+        found = [speed_error(own[0], other[0], other[1]) for own, other in zip(made, exact, strict=True)]
+        errors[what] = [float(f"{value:.3g}") for value in (min(found), median(found), max(found))]
+    return errors
+
+
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__.split("\n", 1)[0]).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", metavar="MODEL", help="a model's name, or random")
+    parser.add_argument("--steps", type=int, default=25, help="with --pictures (25)")
+    parser.add_argument("--count", type=int, default=6, help="with --pictures: how many (6)")
+    args = parser.parse_args()
+    if args.pictures:
+        print(json.dumps(pictures(args.pictures, args.steps, args.count)))
+        return
     with torch.inference_mode():
         for tokens in TOKENS:
             for strength in (1.0, 2.0):
