@@ -65,8 +65,8 @@ def measure(tokens: int, strength: float) -> dict[str, object]:
     bias = None if bias is None else bias.cuda().bfloat16()
 
     def plain() -> torch.Tensor:
-        heads_first = (part.transpose(1, 2) for part in (query, key, value))
-        return scaled_dot_product_attention(*heads_first, attn_mask=bias).transpose(1, 2)
+        one, other, third = (part.transpose(1, 2) for part in (query, key, value))
+        return scaled_dot_product_attention(one, other, third, attn_mask=bias).transpose(1, 2)
 
     ways: dict[str, Attend] = {"int8": lambda: int8_attention(query, key, value, bias), "native": plain}
     exact = exact_attention(query, key, value, bias)
@@ -115,11 +115,11 @@ def conditioning_of(pipeline: USOPipeline, seed: int) -> tuple[Conditioning, int
     """Of a prompt, a content and a style image; on a random network, of drawn numbers. And the picture's side."""
     defaults = pipeline.model_config.defaults
     if pipeline.tokenizer_2 is None:
-        request = Request("content+style", CPU_SIZE, CPU_SIZE, CPU_SIZE // 2, 1, defaults.guidance_scale)
-        inputs = draw_inputs(pipeline, request)
+        drawn = Request("content+style", CPU_SIZE, CPU_SIZE, CPU_SIZE // 2, 1, defaults.guidance_scale)
+        inputs = draw_inputs(pipeline, drawn)
         styles, reference = [pipeline.encode_style(inputs.styles[0])], [pipeline.encode_reference(inputs.content)]
         with torch.inference_mode():
-            return condition(pipeline, request, inputs, styles, reference), CPU_SIZE
+            return condition(pipeline, drawn, inputs, styles, reference), CPU_SIZE
     request = GenerationRequest.create(
         pipeline.model_config,
         PROMPTS[seed % len(PROMPTS)],

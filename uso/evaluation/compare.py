@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from uso.bench.measure import measured_model
-from uso.config import SPEEDS, ModelConfig, Speed
+from uso.config import SPEEDS, ModelConfig, Schedule, Speed
 from uso.errors import ConfigError
 from uso.evaluation.sheet import ROWS, SheetRow, contact_sheet
 from uso.output import check_folder
@@ -50,7 +50,7 @@ class Way:
     name: str
     steps: int
     guidance: float | None
-    schedule: str | float
+    schedule: Schedule
 
 
 def compare(args: argparse.Namespace) -> Iterator[dict[str, Any]]:

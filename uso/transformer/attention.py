@@ -172,5 +172,5 @@ def exact_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
     """What `int8_attention` comes near to, in float32."""
-    heads_first = (part.float().transpose(1, 2) for part in (query, key, value))
-    return torch.nn.functional.scaled_dot_product_attention(*heads_first, attn_mask=bias).transpose(1, 2)
+    query, key, value = (part.float().transpose(1, 2) for part in (query, key, value))
+    return torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias).transpose(1, 2)
