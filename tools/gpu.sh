@@ -28,13 +28,14 @@ part() { # part NAME SECONDS COMMAND...
 } >"$out/machine.txt" 2>&1
 
 bench=("$python" -m uso bench --mode content+style --size 1024)
-part plans 150 "${bench[@]}" --steps 12 --memory full,24gb,12gb,8gb --cap-gib plan
+part plans 125 "${bench[@]}" --steps 12 --memory full,24gb,12gb,8gb --cap-gib plan
 part levels 60 "${bench[@]}" --steps 25 --memory full --speed exact,fast
 part eager 70 "${bench[@]}" --steps 12 --memory full --compile off --own-blocks
 # A cache of its own, or the compiler would find what the parts above have compiled.
 part behind 60 env TORCHINDUCTOR_CACHE_DIR="$out/cache-behind" "${bench[@]}" --steps 25 --first-pictures 5
 part waiting 60 env TORCHINDUCTOR_CACHE_DIR="$out/cache-waiting" "${bench[@]}" --steps 25 --first-pictures 2 --compile on
 rm -rf "$out/cache-behind" "$out/cache-waiting"
+part int8-attention 25 "$python" -m tools.int8_attention
 part golden 30 "$python" tests/golden.py tests/golden/case-a --device cuda
 part loading 60 "$python" tools/loading.py "$out/weights" --only bf16+lora --rounds 2 --device cuda
 rm -rf "$out/weights"

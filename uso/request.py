@@ -231,7 +231,8 @@ class Progress:
     latents: Any = field(default=None, repr=False)
     """In `denoise`: the packed latents after the step, [1, tokens, 64], float32 on the device."""
     denoised: Any = field(default=None, repr=False)
-    """In `denoise`: the clean latents that this step predicts, same form."""
+    """In `denoise`: the clean latents that this step predicts, same form. On a GPU, where this step still runs, those
+    of the step before: None at the first one."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,8 @@
 """The host is never more than one step ahead of the device, and never waits for the newest step but at the end."""
 
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -80,11 +82,32 @@ def test_stream_paces_every_picture(demo_pipeline: USOPipeline, monkeypatch: pyt
     assert device.log == ["mark 7"]
 
 
+@pytest.mark.parametrize("ahead", [True, False])
+def test_previews_are_of_what_is_done(ahead: bool, demo_pipeline: USOPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a preview that waits for the step that was just queued, while the device has nothing to do after it, or
+    reads it before it is computed; and one that is late where nothing is queued."""
+    device, made = Device(), []
+    monkeypatch.setattr("uso.pipeline.pipeline.marks_of", lambda _: device.mark if ahead else None)
+    denoise = USOPipeline.denoise
+
+    def noted(*args: Any, **options: Any) -> Iterator[Any]:
+        for step in denoise(*args, **options):
+            made.append(step.denoised)
+            yield step
+
+    monkeypatch.setattr(USOPipeline, "denoise", noted)
+    request = GenerationRequest.create(demo_pipeline.model_config, **SMALL | {"num_inference_steps": 3})
+    shown = [event.denoised for event in demo_pipeline.stream(request) if getattr(event, "stage", "") == "denoise"]
+    expected = [None, *made[:2]] if ahead else made
+    assert [id(each) for each in shown] == [id(each) for each in expected]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_has_done_the_step_before() -> None:
     """Catches events recorded on another stream or device than the one that computes."""
     device = torch.device("cuda", torch.cuda.device_count() - 1)
     pacer = Pacer(marks_of(device))
+    assert pacer.ahead
     matrix = torch.randn(8192, 8192, device=device)
     done = []
     for _ in range(3):

@@ -27,7 +27,7 @@ from uso.pipeline.pipeline import USOPipeline
 from uso.transformer.compile import speed_error
 from uso.version import __version__
 from uso.weights.choices import choose_device, choose_dtype, choose_plan
-from uso.weights.flags import added_loras, weights_folders
+from uso.weights.flags import weights_folders, with_added_loras
 from uso.weights.hub.cache import Hub
 from uso.weights.loading import load_pipeline, tune
 from uso.weights.selection import with_weights
@@ -61,7 +61,7 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     Raises:
         ConfigError: flags that do not go together.
     """
-    config = _config(args)
+    config = measured_model(args)
     check_mode(args.mode)
     _check_numbers(args)
     device = choose_device(args.device)
@@ -165,7 +165,7 @@ def _empty(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def _config(args: argparse.Namespace) -> ModelConfig:
+def measured_model(args: argparse.Namespace) -> ModelConfig:
     """The model to measure; files of one's own count with real weights alone.
 
     Raises:
@@ -177,7 +177,7 @@ def _config(args: argparse.Namespace) -> ModelConfig:
     folders = weights_folders(args) if args.real_weights else []
     if folders:
         config, _ = with_weights(config, folders, Hub().cache)
-    return config.model_copy(update={"added_loras": added_loras(args)})
+    return with_added_loras(config, args)
 
 
 def _check_numbers(args: argparse.Namespace) -> None:

@@ -2,9 +2,11 @@
 
 import argparse
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from uso.bench.modes import check_mode
+from uso.cli.pictures.generate import schedule_rule
 from uso.config import load_model_config, model_names
 from uso.weights.flags import add_machine_flags, add_weights_flag
 
@@ -35,6 +37,22 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         metavar="N",
         help="only time the first N pictures of a page, which compiles behind them (plan full, on CUDA)",
     )
+    parser.add_argument(
+        "--compare",
+        metavar="FOLDER",
+        help="only compare the pictures of --add-lora, --speed or --schedule with those of the model as released: same "
+        "seeds, distance of the latents, and a sheet in FOLDER (with --real-weights)",
+    )
+    parser.add_argument("--prompt", help="with --compare: what is drawn (a fox)")
+    parser.add_argument("--content", action="append", metavar="FILE", help="with --compare: a content image")
+    parser.add_argument("--style", action="append", metavar="FILE", help="with --compare: a style image")
+    parser.add_argument(
+        "--schedule",
+        type=schedule_rule,
+        metavar="RULE",
+        help="with --compare: uso, flux or a number, for what is compared",
+    )
+    parser.add_argument("--seeds", type=int, default=4, metavar="N", help="with --compare: pictures of each way (4)")
     parser.add_argument("--warm-up", type=int, default=1, metavar="N", help="short runs before the one that counts (1)")
     parser.add_argument("--cap-gib", metavar="GIB", help="let CUDA allocate no more; plan: what each plan says")
     parser.add_argument("--real-weights", action="store_true", help="load the model instead of drawing numbers")
@@ -49,9 +67,20 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     load_model_config(args.model)
     check_mode(args.mode)
-    from uso.bench.first import first_pictures
-    from uso.bench.measure import measure
-
-    for line in first_pictures(args) if args.first_pictures else measure(args):
+    for line in _lines(args):
         print(json.dumps(line), flush=True)
     return 0
+
+
+def _lines(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    if args.compare:
+        from uso.evaluation.compare import compare
+
+        return compare(args)
+    if args.first_pictures:
+        from uso.bench.first import first_pictures
+
+        return first_pictures(args)
+    from uso.bench.measure import measure
+
+    return measure(args)

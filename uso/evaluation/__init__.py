@@ -12,4 +12,5 @@ statistics.py    means over subjects, their intervals, differences of two models
 page/            the report
 report.py        figures with intervals, tables
 sheet.py         contact sheets
+compare.py       a faster way beside the released one, by the same seeds
 """

@@ -11,7 +11,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 from uso.config import Schedule
 from uso.pipeline.conditioning import Conditions
-from uso.pipeline.encoders import exact_convolutions
+from uso.pipeline.encoders import Shared, exact_convolutions, tf32_convolutions
 from uso.pipeline.latents import pack
 from uso.pipeline.schedule import set_schedule
 from uso.pipeline.stages import Conditioning, DenoiseStep
@@ -33,6 +33,8 @@ class Denoising(Conditions):
     """The part of `USOPipeline` after conditioning."""
 
     scheduler: FlowMatchEulerDiscreteScheduler
+    decodes_in_tf32: bool = False
+    """`--speed fast`, on cards that have it: the decoder's convolutions run in TF32. Encoders are exact."""
 
     def modulation_table(self, conditioning: Conditioning, sigmas: torch.Tensor) -> torch.Tensor:
         """Outputs of the modulation layers at each noise level: [steps, 1, width], cached.
@@ -108,11 +110,11 @@ class Denoising(Conditions):
         self.vae.tile_sample_min_size = TILE_PIXELS
         self.vae.tile_latent_min_size = TILE_PIXELS // 8
         with self.residency.visit(self.vae):
-            return self.to_pixels(latents)
+            return self.to_pixels(latents, tf32_convolutions if self.decodes_in_tf32 else exact_convolutions)
 
-    def to_pixels(self, latents: torch.Tensor) -> torch.Tensor:
+    def to_pixels(self, latents: torch.Tensor, convolutions: Shared = exact_convolutions) -> torch.Tensor:
         """Latents [B, 16, H/8, W/8] -> pixels [B, 3, H, W], about [-1, 1], with gradients."""
         scaled = latents.to(self.work_device) / self.vae.config.scaling_factor + self.vae.config.shift_factor
-        with exact_convolutions():
+        with convolutions():
             pixels: torch.Tensor = self.vae.decode(scaled.to(self.vae.dtype), return_dict=False)[0]
         return pixels

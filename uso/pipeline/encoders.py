@@ -192,3 +192,18 @@ exact_convolutions = Shared(
 )
 """cuDNN without choosing kernels by speed, for the same picture every time. Every convolution runs inside it, so none
 depends on what other threads are doing."""
+
+tf32_convolutions = Shared(
+    lambda: torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=True)
+)
+"""The same, but with inputs rounded to TF32 (10 bits of mantissa) on the tensor cores. The flag is the whole process's:
+only where no other pipeline runs."""
+
+_TF32_CAPABILITY = (8, 0)
+
+
+def has_tf32(device: torch.device) -> bool:
+    """Whether a device's tensor cores multiply TF32."""
+    if device.type != "cuda" or torch.version.hip is not None:
+        return False
+    return torch.cuda.get_device_capability(device) >= _TF32_CAPABILITY

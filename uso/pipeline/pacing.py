@@ -19,11 +19,14 @@ class Pacer:
     """Waits for each step when the one after it is queued.
 
     Args:
-        mark: marks the end of the queued work; `marks_of` returns a device's.
+        mark: marks the end of the queued work; `marks_of` returns a device's. None where work is done when the call
+            returns, so nothing waits.
     """
 
-    def __init__(self, mark: Mark) -> None:
-        self._mark = mark
+    def __init__(self, mark: Mark | None) -> None:
+        self.ahead = mark is not None
+        """Whether the newest step is still running when `step` returns."""
+        self._mark = mark or (lambda: _nothing)
         self._running: Wait | None = None
 
     def step(self) -> None:
@@ -39,13 +42,13 @@ class Pacer:
             self._running = None
 
 
-def marks_of(device: torch.device) -> Mark:
-    """How work on a device is marked. On a CPU work is done when the call returns, so nothing waits."""
+def marks_of(device: torch.device) -> Mark | None:
+    """How work on a device is marked; None on a CPU."""
     if device.type == "cuda":
         return lambda: _recorded(device)
     if device.type == "mps":
         return lambda: torch.mps.synchronize
-    return lambda: _nothing
+    return None
 
 
 def _recorded(device: torch.device) -> Wait:

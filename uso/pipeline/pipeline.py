@@ -157,7 +157,8 @@ class USOPipeline(Denoising, DiffusionPipeline):
     def preview(self, progress: Progress, side: int = SIDE) -> Image.Image | None:
         """A small, blurred picture of what a step predicts: 8-bit RGB, long side `side` pixels.
 
-        None outside the `denoise` stage and before `fit_preview`. Waits for the step to finish.
+        None outside the `denoise` stage and before `fit_preview`. On a GPU it is of the step before, so that the
+        device has work meanwhile, and None at the first one.
         """
         if self.preview_map is None or progress.denoised is None:
             return None
@@ -253,11 +254,14 @@ class USOPipeline(Denoising, DiffusionPipeline):
                 conditioning, noise, num_inference_steps=single.num_inference_steps, schedule=single.schedule
             )
             pacer = Pacer(marks_of(self.work_device))
+            before: torch.Tensor | None = None
             for step in steps:
                 pacer.step()
+                finished = before if pacer.ahead else step.denoised
                 yield progress(
-                    "denoise", step.index + 1, step.num_steps, picture, latents=step.latents, denoised=step.denoised
+                    "denoise", step.index + 1, step.num_steps, picture, latents=step.latents, denoised=finished
                 )
+                before = step.denoised
             pacer.finish()
             timings["denoise"] = time.perf_counter() - started
             started = time.perf_counter()

@@ -14,12 +14,10 @@ import torch
 from torch import nn
 
 from uso.transformer.modulation import modulation_owners
+from uso.transformer.operators import INT8_LARGEST as LARGEST
 from uso.transformer.operators import TINY
 
 logger = logging.getLogger(__name__)
-
-LARGEST = 127
-"""int8 without -128, so that the range is symmetric."""
 
 _CUDA_ROWS = 17
 """The fewest rows that `torch._int_mm` takes on CUDA."""

@@ -4,9 +4,21 @@ import torch
 import triton
 import triton.language as tl
 
+from uso.transformer.operators import KEY_BLOCK, QUERY_BLOCK
+
 _FP8 = torch.float8_e4m3fn
 _ROW_WARPS = 8
 _HEAD_WARPS = 4
+_ATTENTION_WARPS = 8
+_ATTENTION_STAGES = 3
+"""Blocks of keys and values on their way: at size 128 they and the queries take 88 of the 99 KiB that Ada's programs
+have, and Ampere's GeForce cards."""
+
+_PRODUCTS = torch.bfloat16
+"""What attention's weights and values are multiplied in."""
+
+_LOG2_E = 1.4426950408889634
+"""exp(x) is 2 ** (x * _LOG2_E), and cards have an instruction for powers of two."""
 
 
 @triton.jit
@@ -161,5 +173,150 @@ def rotated(
         HEADS=together,
         SIZE=size,
         num_warps=_HEAD_WARPS,
+    )
+    return outputs
+
+
+@triton.jit
+def _rounded_blocks(  # type: ignore[no-untyped-def]
+    values,
+    mean,
+    rounded,
+    scales,
+    tokens,
+    heads,
+    factor,
+    HAS_MEAN: tl.constexpr,
+    BLOCK: tl.constexpr,
+    SIZE: tl.constexpr,
+):
+    """A block of tokens of one head. 127 and 1e-12 are `INT8_LARGEST` and `TINY` of `operators.py`."""
+    block, head, sample = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    numbers = block * BLOCK + tl.arange(0, BLOCK)
+    sizes = tl.arange(0, SIZE)
+    inside = numbers[:, None] < tokens
+    rows = ((sample * tokens + numbers).to(tl.int64) * heads + head) * SIZE
+    places = rows[:, None] + sizes[None, :]
+    found = tl.load(values + places, mask=inside, other=0.0).to(tl.float32)
+    if HAS_MEAN:
+        found -= tl.load(mean + (sample * heads + head) * SIZE + sizes)[None, :]
+        found = tl.where(inside, found, 0.0)
+    found *= factor
+    scale = tl.maximum(tl.max(tl.max(tl.abs(found), axis=1), axis=0), 1e-12) / 127.0
+    found = found / scale
+    found += tl.where(found >= 0, 0.5, -0.5)  # what follows cuts off
+    tl.store(rounded + places, found.to(tl.int8), mask=inside)
+    tl.store(scales + (sample * heads + head) * tl.num_programs(0) + block, scale)
+
+
+def _in_blocks(
+    values: torch.Tensor, mean: torch.Tensor | None, factor: float, block: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(values - mean) * factor, rounded: int8 [B, tokens, heads, size], and scales [B, heads, blocks], float32.
+
+    Args:
+        mean: [B, heads, size], float32.
+    """
+    values = values.contiguous()
+    batch, tokens, heads, size = values.shape
+    blocks = triton.cdiv(tokens, block)
+    rounded = torch.empty_like(values, dtype=torch.int8)
+    scales = torch.empty(batch, heads, blocks, dtype=torch.float32, device=values.device)
+    _rounded_blocks[(blocks, heads, batch)](
+        values,
+        scales if mean is None else mean.contiguous(),
+        rounded,
+        scales,
+        tokens,
+        heads,
+        factor,
+        HAS_MEAN=mean is not None,
+        BLOCK=block,
+        SIZE=size,
+        num_warps=_HEAD_WARPS,
+    )
+    return rounded, scales
+
+
+@triton.jit
+def _attend(  # type: ignore[no-untyped-def]
+    queries,
+    keys,
+    values,
+    query_scales,
+    key_scales,
+    bias,
+    outputs,
+    tokens,
+    heads,
+    HAS_BIAS: tl.constexpr,
+    QUERY_BLOCK: tl.constexpr,
+    KEY_BLOCK: tl.constexpr,
+    SIZE: tl.constexpr,
+):
+    """A block of queries of one head, over all keys: softmax as it goes (FlashAttention, arXiv:2205.14135)."""
+    block, head, sample = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    first = (sample.to(tl.int64) * tokens * heads + head) * SIZE
+    stride = heads * SIZE
+    rows, columns, sizes = (
+        block * QUERY_BLOCK + tl.arange(0, QUERY_BLOCK),
+        tl.arange(0, KEY_BLOCK),
+        tl.arange(0, SIZE),
+    )
+    in_rows = rows[:, None] < tokens
+    places = first + rows[:, None] * stride + sizes[None, :]
+    query = tl.load(queries + places, mask=in_rows, other=0)
+    query_scale = tl.load(query_scales + (sample * heads + head) * tl.num_programs(0) + block)
+    key_scales += (sample * heads + head) * tl.cdiv(tokens, KEY_BLOCK)
+    keys += first + columns[None, :] * stride + sizes[:, None]
+    values += first + columns[:, None] * stride + sizes[None, :]
+    largest = tl.full([QUERY_BLOCK], float("-inf"), tl.float32)
+    total = tl.zeros([QUERY_BLOCK], tl.float32)
+    sums = tl.zeros([QUERY_BLOCK, SIZE], tl.float32)
+    for start in range(0, tokens, KEY_BLOCK):
+        inside = start + columns < tokens
+        key = tl.load(keys, mask=inside[None, :], other=0)
+        scale = query_scale * tl.load(key_scales)
+        scores = tl.dot(query, key, out_dtype=tl.int32).to(tl.float32) * scale
+        if HAS_BIAS:
+            scores += tl.load(bias + start + columns, mask=inside, other=0.0)[None, :]
+        scores = tl.where(inside[None, :], scores, float("-inf"))
+        larger = tl.maximum(largest, tl.max(scores, axis=1))
+        weights = tl.exp2(scores - larger[:, None])
+        shrunk = tl.exp2(largest - larger)
+        total = total * shrunk + tl.sum(weights, axis=1)
+        value = tl.load(values, mask=inside[:, None], other=0.0)
+        sums = tl.dot(weights.to(value.dtype), value, sums * shrunk[:, None])
+        largest = larger
+        keys += KEY_BLOCK * stride
+        values += KEY_BLOCK * stride
+        key_scales += 1
+    tl.store(outputs + places, (sums / total[:, None]).to(outputs.dtype.element_ty), mask=in_rows)
+
+
+def int8_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """`operators.int8_attention`; scores and weights never go through memory."""
+    batch, tokens, heads, size = query.shape
+    queries, query_scales = _in_blocks(query, None, size**-0.5 * _LOG2_E, QUERY_BLOCK)
+    keys, key_scales = _in_blocks(key, key.mean(dim=1, dtype=torch.float32), 1.0, KEY_BLOCK)
+    outputs = torch.empty(query.shape, dtype=value.dtype, device=value.device)
+    _attend[(triton.cdiv(tokens, QUERY_BLOCK), heads, batch)](
+        queries,
+        keys,
+        value.to(_PRODUCTS).contiguous(),
+        query_scales,
+        key_scales,
+        query_scales if bias is None else bias.flatten().float() * _LOG2_E,
+        outputs,
+        tokens,
+        heads,
+        HAS_BIAS=bias is not None,
+        QUERY_BLOCK=QUERY_BLOCK,
+        KEY_BLOCK=KEY_BLOCK,
+        SIZE=size,
+        num_warps=_ATTENTION_WARPS,
+        num_stages=_ATTENTION_STAGES,
     )
     return outputs

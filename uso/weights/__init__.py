@@ -1,6 +1,7 @@
 """Files on a disk become a pipeline.
 
 flags.py          `--model`, `--weights`, `--add-lora`, `--memory`, `--device`, and one flag per component
+few_steps.py      steps, guidance and strength of LoRAs that distil a model
 automatic.py      which model `auto` means, as far as that is known without torch
 choices.py        which model, device, dtype and memory plan `auto` means
 hub/              files on the Hugging Face Hub: cache, download, errors

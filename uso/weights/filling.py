@@ -119,21 +119,19 @@ def _read(
     stored = files.rows(part.source, start, stop) if part.fused else files.whole(part.source)
     if not stored.dtype.is_floating_point:
         raise CheckpointError(f"{files.where(part.source)}: {part.source} holds {stored.dtype}, not floating point.")
+    if part.swap_halves:
+        stored = torch.cat(stored.chunk(2)[::-1])
+    folded = None if change is None else torch.empty(stored.shape, dtype=dtype, device=stored.device)
+    if folded is not None and change is not None and fold(stored.flatten(1), change, folded.flatten(1), scratch):
+        return folded
     if not _finite(stored):
         raise CheckpointError(
             f"{files.where(part.source)}: {part.source} holds NaN or infinite numbers. The file is damaged: fetch it "
             "again."
         )
-    if part.swap_halves:
-        stored = torch.cat(stored.chunk(2)[::-1])
-    if change is None:
+    if folded is None:
         return stored.to(dtype, copy=True)
-    folded = torch.empty(stored.shape, dtype=dtype, device=stored.device)
-    if not fold(stored.flatten(1), change, folded.flatten(1), scratch):
-        raise CheckpointError(
-            f"The LoRAs make {part.source} NaN or infinite: a file is damaged, or its strength too high."
-        )
-    return folded
+    raise CheckpointError(f"The LoRAs make {part.source} NaN or infinite: a file is damaged, or its strength too high.")
 
 
 class Scratch:
@@ -150,16 +148,16 @@ class Scratch:
 
 
 def fold(stored: torch.Tensor, change: RowsInto, into: torch.Tensor, scratch: Scratch) -> bool:
-    """Write `stored + change`, summed in float32, over another matrix; False if the change is not finite."""
+    """Write `stored + change`, summed in float32, over another matrix; False if a sum is not finite."""
     rows, columns = stored.shape
     step = FOLDED_ROWS.get(stored.device.type, rows)
     for start in range(0, rows, step):
         stop = min(start + step, rows)
         some = scratch.matrix(stop - start, columns, stored.device)
         change(start, stop, some)
-        if not _finite(some):
+        if not _finite(some.add_(stored[start:stop])):
             return False
-        into[start:stop] = some.add_(stored[start:stop])
+        into[start:stop] = some
     return True
 
 

@@ -78,7 +78,8 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         "--add-lora",
         action="append",
         metavar="FILE[:STRENGTH]",
-        help="a FLUX LoRA of your own, folded beside USO's; may be repeated (strength 1)",
+        help="a FLUX LoRA of your own, folded beside USO's; may be repeated (strength 1). One that is known to distil "
+        "the model to few steps brings its own default steps, guidance and strength",
     )
     group.add_argument("--offline", action="store_true", help="use what is on the disk; no network")
     add_machine_flags(parser)
@@ -107,12 +108,16 @@ def weights_folders(args: argparse.Namespace) -> list[str]:
 def added_loras(args: argparse.Namespace) -> tuple[LoraFile, ...]:
     """What `--add-lora FILE[:STRENGTH]` says, in the order given.
 
+    A file that distils to few steps has the strength that goes with it, where none is given.
+
     Raises:
-        ConfigError: a file that is not there, or a strength that is no number.
+        ConfigError, CheckpointError: a file that is not there or holds no weights, or a strength that is no number.
     """
+    from uso.weights.few_steps import few_steps
+
     found = []
     for text in getattr(args, "add_lora", None) or ():
-        path, strength = text, 1.0
+        path, strength = text, None
         head, colon, tail = text.rpartition(":")
         if colon and head and not from_home(text).exists():
             path = head
@@ -120,12 +125,29 @@ def added_loras(args: argparse.Namespace) -> tuple[LoraFile, ...]:
                 strength = float(tail)
             except ValueError:
                 strength = math.nan
-        if not math.isfinite(strength):
+        if strength is not None and not math.isfinite(strength):
             raise ConfigError(f"--add-lora {text}: '{tail}' is no strength. Give FILE or FILE:NUMBER, such as x:0.8.")
         if not from_home(path).is_file():
             raise ConfigError(f"--add-lora {path}: there is no such file.")
+        if strength is None:
+            known = few_steps(from_home(path))
+            strength = known.strength if known else 1.0
         found.append(LoraFile(path=str(from_home(path).absolute()), strength=strength))
     return tuple(found)
+
+
+def with_added_loras(config: ModelConfig, args: argparse.Namespace) -> ModelConfig:
+    """A model with the LoRAs of `--add-lora` beside its own, and the defaults that go with them.
+
+    Raises:
+        ConfigError, CheckpointError: a file is refused; see `added_loras` and `few_steps.with_few_steps`.
+    """
+    from uso.weights.few_steps import with_few_steps
+
+    loras = added_loras(args)
+    if not loras:
+        return config
+    return with_few_steps(config, loras).model_copy(update={"added_loras": (*config.added_loras, *loras)})
 
 
 def own_files(config: ModelConfig, args: argparse.Namespace) -> ModelConfig:
@@ -146,9 +168,7 @@ def own_files(config: ModelConfig, args: argparse.Namespace) -> ModelConfig:
     for name, path in files.items():
         if from_home(path).is_file():
             check_file(from_home(path), name)  # type: ignore[arg-type]
-    config = with_local_files(config, files)
-    loras = added_loras(args)
-    return config.model_copy(update={"added_loras": (*config.added_loras, *loras)}) if loras else config
+    return with_added_loras(with_local_files(config, files), args)
 
 
 def model_files(args: argparse.Namespace) -> dict[str, str]:

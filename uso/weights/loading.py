@@ -19,10 +19,12 @@ from uso.errors import ConfigError
 from uso.forecast.forecast import RequestForecaster
 from uso.forecast.meta_model import MetaModel
 from uso.language import Text
-from uso.memory.device import is_out_of_memory
+from uso.memory.device import dtype_name, is_out_of_memory
 from uso.memory.residency import Residency
 from uso.memory.sizes import check_host, check_whole
+from uso.pipeline.encoders import has_tf32
 from uso.pipeline.pipeline import USOPipeline
+from uso.transformer.attention import INT8, Int8Processor, int8_attention_works, rotate_in_one_pass
 from uso.transformer.compile import cache_folder, choose_attention, choose_compile, compile_blocks
 from uso.transformer.eager import DEVICES as EAGER_DEVICES
 from uso.transformer.fp8 import fp8_blocks, prefers_fp8
@@ -160,9 +162,14 @@ def tune(
         fp8 = prefers_fp8(device)
         (fp8_blocks if fp8 else quantize_blocks)(transformer)
         record["products"] = "fp8" if fp8 else "int8"
+        pipeline.decodes_in_tf32 = alone and has_tf32(device)
+        record["decode"] = "tf32" if pipeline.decodes_in_tf32 else dtype_name(pipeline.vae.dtype)
     pipeline.place(residency)
     compiled = choose_compile(compile, device, cache_folder())
     attention = choose_attention(transformer, device, alone)
+    if record.get("products") == "int8" and int8_attention_works(transformer, device):
+        rotate_in_one_pass(transformer, Int8Processor)
+        attention = INT8
     if compiled and behind and compile == "auto" and speed == "exact" and residency.blocks is None:
         pipeline.exchanged.compile_behind(cache_folder())
     elif compiled:

@@ -12,6 +12,7 @@ import transformers
 from uso.config import ComponentName, LoraFile, MemoryPlan, ModelConfig
 from uso.memory.device import placement_record
 from uso.version import __version__
+from uso.weights.few_steps import few_steps
 from uso.weights.hub.cache import fingerprint
 from uso.weights.hub.files import Located
 
@@ -19,7 +20,13 @@ from uso.weights.hub.files import Located
 def lora_record(lora: LoraFile) -> dict[str, Any]:
     """An added LoRA as pictures record it; never where it was."""
     path = lora.local_path
-    return {"file": path.name, "fingerprint": fingerprint([path]), "strength": lora.strength}
+    known = few_steps(path)
+    return {
+        "file": path.name,
+        "fingerprint": fingerprint([path]),
+        "strength": lora.strength,
+        **({"few_steps": known.record} if known else {}),
+    }
 
 
 def provenance(

@@ -64,7 +64,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         "--seed", type=int, metavar="N", help="of the first picture; -1, the default, for a random one"
     )
     request.add_argument("--images", type=int, metavar="N", help="number of pictures, with the seeds that follow")
-    request.add_argument("--schedule", type=_schedule, metavar="RULE", help="uso, flux, or a number for mu")
+    request.add_argument("--schedule", type=schedule_rule, metavar="RULE", help="uso, flux, or a number for mu")
     request.add_argument("--tiled-decode", action=switch, help="decode in tiles: less memory, faint differences")
     request.add_argument(
         "--translate",
@@ -99,7 +99,8 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def _schedule(text: str) -> str | float:
+def schedule_rule(text: str) -> str | float:
+    """A schedule as a flag gives it: a name, or a number for mu."""
     try:
         return float(text)
     except ValueError:

@@ -53,7 +53,9 @@ class LowRank:
 
         def write(start: int, stop: int, into: torch.Tensor) -> None:
             up = self.files.rows(self.up, start, stop).float().flatten(1)
-            torch.mm(up, down, out=into).mul_(self.scale)
+            torch.mm(up, down, out=into)
+            if self.scale != 1:
+                into.mul_(self.scale)
 
         return write
 
