@@ -48,9 +48,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Any:
     ],
 )
 def test_why_a_head_does_not_let_us_in_is_a_sentence(error: Exception, sentence: str) -> None:
-    from uso.cluster.cluster import _refusal
+    from uso.cluster.reasons import refusal
 
-    assert sentence in _refusal(HEAD, error)
+    assert sentence in refusal(HEAD, error)
 
 
 def test_a_connection_is_closed_once_and_made_again(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,7 @@ def test_an_actor_that_ended_is_no_broken_connection(cluster: Any) -> None:
     """Catches a page that drops all its workers because one of them died."""
     from ray.exceptions import ActorDiedError
 
-    from uso.cluster.cluster import reason
+    from uso.cluster.reasons import reason
 
     cluster.lost(0, ActorDiedError())
     assert cluster.closed == 0 and reason(ActorDiedError()) == "its process or its machine has ended"

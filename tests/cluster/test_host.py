@@ -24,7 +24,8 @@ def loaded(monkeypatch: pytest.MonkeyPatch, demo_config: ModelConfig, demo_pipel
         return demo_pipeline
 
     monkeypatch.setattr(loading, "load_pipeline", load)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so that what it sets goes again
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     spec = {"config": demo_config.model_dump(mode="json"), "files": {}, "options": {"device": "cpu"}}
     made = Host(spec | {"previews": False, "threads": None, "share": 1.0})
     assert made.answer("progress", ()) == {"value": ["", 0.0]}

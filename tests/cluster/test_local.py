@@ -127,11 +127,6 @@ def test_another_version_on_a_node_is_refused(cluster: Any, monkeypatch: pytest.
 # The page
 
 
-def workers_ready(running: Program) -> int:
-    found = re.search(rb"uso_workers_ready (\d)", running.ask("/metrics").body)
-    return int(found[1]) if found else 0
-
-
 def children(running: Program, name: str) -> list[psutil.Process]:
     """Processes below the page whose command line has this."""
     below = psutil.Process(running.process.pid).children(recursive=True)
@@ -158,7 +153,8 @@ def test_a_page_outlives_its_workers_and_its_head(tmp_path: Path, demo_pipeline:
             with suppress(psutil.NoSuchProcess):
                 one.kill()
         until(lambda: running.state() == "loading", LONG)
-        assert running.ask("/readyz").status == 503 and workers_ready(running) == 0
+        told = running.ask("/readyz")
+        assert (told.status, told.json()["workers"], told.json()["workers_ready"]) == (503, 1, 0)
         running.wait_until("ready")
         assert sent.note()["end"] == "done", running.log()
         assert "Traceback" not in running.log() and running.log().count('"lost": [') == 1

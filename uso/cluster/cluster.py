@@ -21,7 +21,8 @@ import grpc
 from uso.cluster.address import Workers, reach
 from uso.cluster.door import door_class
 from uso.cluster.head import LOOPBACK, LocalHead
-from uso.errors import ConfigError, USOError, WorkerLost
+from uso.cluster.reasons import is_connection, reason, refusal
+from uso.errors import ConfigError, WorkerLost
 from uso.language import Text
 from uso.system.threads import threads_by_user
 
@@ -206,7 +207,7 @@ class Cluster:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # whatever it was, the next attempt may work
             _disconnect()
-            raise ConfigError(_refusal(self.workers, error)) from error
+            raise ConfigError(refusal(self.workers, error)) from error
         self._connected, self._said = True, ""
         threading.Thread(target=self._watch, args=(self.generation,), name="cluster", daemon=True).start()
         logger.info("Connected to %s.", self.workers.name)
@@ -266,28 +267,6 @@ def wait_for(future: "Future[Any]", meanwhile: Callable[[], None], every: float 
             meanwhile()
 
 
-def is_connection(error: BaseException) -> bool:
-    """Whether an error says that the connection broke, and not that one actor is gone."""
-    from ray.exceptions import RayError
-
-    return not isinstance(error, RayError | USOError)
-
-
-def reason(error: BaseException) -> str:
-    """What an error of Ray's means, in a few words; the log has all of it."""
-    if is_connection(error):
-        return Text("the connection to the cluster broke")
-    from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError
-
-    if isinstance(error, OutOfMemoryError):
-        return Text("its machine ran out of memory")
-    if isinstance(error, ActorUnavailableError):
-        return Text("it cannot be reached")
-    if isinstance(error, RayActorError):
-        return Text("its process or its machine has ended")
-    return Text("an error of Ray's ({})", type(error).__name__)
-
-
 def kill(door: Any) -> None:
     """End an actor, if it can be reached; its GPU is free then."""
     import ray
@@ -314,17 +293,3 @@ def _disconnect() -> None:
     thread = threading.Thread(target=close, name="disconnect", daemon=True)
     thread.start()
     thread.join(CLOSE_SECONDS)
-
-
-def _refusal(workers: Workers, error: Exception) -> str:
-    said = str(error).strip()
-    if "ersion mismatch" in said:
-        found = " ".join(line.strip() for line in said.splitlines() if "Ray:" in line or "Python:" in line)
-        return (
-            f"{workers.name} runs another version of Ray or Python ({found}). Install on its nodes what this machine "
-            "has: pip install -r requirements-ray.txt."
-        )
-    if isinstance(error, ConnectionError) and "timeout" in said:
-        return f"What answers at {workers.name} is no head of a Ray cluster, or does not let clients in."
-    last = said.splitlines()[-1] if said else type(error).__name__
-    return f"Ray does not let this program in at {workers.name}: {last[:300]}"

@@ -5,8 +5,9 @@ import time
 from typing import Any
 
 from uso.cluster import wire
-from uso.cluster.cluster import Cluster, OnProgress, kill, reason, wait_for
+from uso.cluster.cluster import Cluster, OnProgress, kill, wait_for
 from uso.cluster.pipeline import RemotePipeline
+from uso.cluster.reasons import reason
 from uso.errors import ConfigError, USOError, WorkerLost
 from uso.language import Text
 from uso.version import __version__

@@ -14,7 +14,8 @@ from typing import Any
 from PIL import Image
 
 from uso.cluster import wire
-from uso.cluster.cluster import Cluster, OnProgress, kill, reason
+from uso.cluster.cluster import Cluster, OnProgress, kill
+from uso.cluster.reasons import reason
 from uso.errors import DeviceError, WorkerLost
 from uso.language import Text, text_of
 from uso.references import ReferenceImage, SavedStyle

@@ -44,6 +44,7 @@ def test_a_folder_that_takes_no_pictures_is_not_ready(tmp_path: Path, monkeypatc
         ledger.check()
         told = client.get("/readyz")
         assert (told.status_code, told.json()["status"], told.json()["error"]) == (200, "ready", None)
+        assert told.json()["workers"] == told.json()["workers_ready"] == 1
         shutil.rmtree(folder)  # wiped: it is made anew
         ledger.check()
         assert client.get("/readyz").status_code == 200 and folder.is_dir()

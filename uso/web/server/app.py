@@ -53,6 +53,8 @@ class Readiness(BaseModel):
     stage: str
     elapsed: float
     """Seconds since the start, until it was ready or had failed."""
+    workers: int
+    workers_ready: int
     error: str | None
 
 
@@ -122,6 +124,8 @@ def _add_routes(app: FastAPI, queue: JobQueue, ledger: Ledger, counted: Metrics 
             progress=round(status.share, 3),
             stage=status.stage,
             elapsed=round(queue.loading_seconds, 1),
+            workers=status.workers,
+            workers_ready=status.workers_ready,
             error=told(status.error or ledger.fault) or None,
         )
         headers = {"Cache-Control": "no-store"} | ({} if ready else {"Retry-After": str(RETRY_SECONDS)})

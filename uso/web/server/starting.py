@@ -139,6 +139,8 @@ class StartingApp:
             "progress": 0.0,
             "stage": STAGE,
             "elapsed": round(time.monotonic() - self._began, 1),
+            "workers": 0,
+            "workers_ready": 0,
             "error": told(self._error) or None,
         }
 
