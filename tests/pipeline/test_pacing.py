@@ -97,7 +97,8 @@ def test_previews_are_of_what_is_done(ahead: bool, demo_pipeline: USOPipeline, m
 
     monkeypatch.setattr(USOPipeline, "denoise", noted)
     request = GenerationRequest.create(demo_pipeline.model_config, **SMALL | {"num_inference_steps": 3})
-    shown = [event.denoised for event in demo_pipeline.stream(request) if getattr(event, "stage", "") == "denoise"]
+    told = [event for event in demo_pipeline.stream(request) if isinstance(event, Progress)]
+    shown = [event.denoised for event in told if event.stage == "denoise"]
     expected = [None, *made[:2]] if ahead else made
     assert [id(each) for each in shown] == [id(each) for each in expected]
 

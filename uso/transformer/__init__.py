@@ -3,7 +3,7 @@
 exchange.py            which parts are exchanged, and how the stock transformer comes back for saving
 context_embedder.py    text and style projections: the context that the transformer reads
 modulation.py          modulation rows, computed once per request
-attention.py           style strengths as a bias; queries and keys normalised and rotated in one pass
+attention.py           style strengths as a bias; queries and keys rotated in one pass, or multiplied in int8
 eager.py               blocks that are not compiled, in fewer passes over memory
 compile.py             attention backends and compiled blocks
 behind.py              blocks that are compiled behind the pictures that eager ones make
