@@ -83,11 +83,18 @@ def test_a_style_is_saved_used_kept_renamed_and_deleted(
             with page.expect_download() as coming:
                 page.click("#style-export")
             coming.value.save_as(tmp_path / "oil.safetensors")
-            page.click("#style-delete")
-            said(page, "Press again")
-            page.click("#style-delete")
+            for answer in ("no", "yes"):
+                page.focus("#style-delete")
+                page.keyboard.press("Enter")
+                expect(page.locator("#confirm-question")).to_have_text("Delete the style “Oil” for good?")
+                page.focus(f"#confirm [value={answer}]")
+                page.keyboard.press("Enter")
+                if answer == "no":
+                    expect(page.locator("#style-delete")).to_be_focused()
+                    expect(page.locator("#style-shelf button")).to_have_count(1)
             said(page, "The style is deleted.")
             expect(page.locator("#style-shelf button")).to_have_count(0)
+            expect(page.locator("#style-name").get_by_role("textbox")).to_be_focused()
             page.set_input_files("#style-import input[type=file]", tmp_path / "oil.safetensors")
             said(page, "“Oil” is saved.")
             expect(page.locator("#style-shelf button")).to_have_count(1)

@@ -49,7 +49,8 @@ def styles(serve: Callable[..., Events]) -> StyleEvents:
 
 
 def test_a_style_is_saved_used_renamed_and_deleted(styles: StyleEvents, image: Any) -> None:
-    """Catches a strength that is lost, a style that lands in the wrong field, and one that is deleted at one click."""
+    """Catches a strength that is lost, a style that lands in the wrong field, and one that is deleted though the
+    answer was no."""
     saved = save(styles, "Ink", [image(), None, 0.5, 1])
     assert "“Ink” is saved." in saved.message and saved.chosen == "own:ink" and "Ink" in saved.shelf
     used, (first, second, strength, other) = use(styles, "own:ink")
@@ -61,9 +62,8 @@ def test_a_style_is_saved_used_renamed_and_deleted(styles: StyleEvents, image: A
     assert request.style_images[0].name == "Ink.safetensors" and request.style_strengths == (0.5,)
     renamed = asyncio.run(styles.rename("own:ink", "Oil", visitor()))
     assert "now called “Oil”" in renamed.message and "Oil" in renamed.shelf and "Ink" not in renamed.shelf
-    once = asyncio.run(styles.delete("own:ink", "", visitor()))
-    assert "Press again" in once.message and once.sure == "own:ink"
-    assert "deleted" in asyncio.run(styles.delete("own:ink", "own:ink", visitor())).message
+    assert asyncio.run(styles.delete("", visitor())) == Changes()
+    assert "deleted" in asyncio.run(styles.delete("own:ink", visitor())).message
     assert "None yet" in asyncio.run(styles.arrive(visitor()))
 
 
@@ -88,7 +88,7 @@ def test_a_style_is_its_owners_alone(styles: StyleEvents, image: Any) -> None:
             assert "uso-bad" in changes.message and fields == [KEEP] * 4 and str(theirs.parent) not in changes.message
             assert "uso-bad" in asyncio.run(styles.rename(key, "Mine", visitor(who))).message
             if key:
-                assert "uso-bad" in asyncio.run(styles.delete(key, key, visitor(who))).message
+                assert "uso-bad" in asyncio.run(styles.delete(key, visitor(who))).message
     assert "Secret" in asyncio.run(styles.arrive(visitor(ANN))) and theirs.exists()
 
 
@@ -124,7 +124,7 @@ def test_the_shared_shelf_is_everybodys_and_nobody_changes_it(
         assert "House" in asyncio.run(events.arrive(visitor(who)))
         used, fields = use(events, "shared:house", who)
         assert Path(fields[0]).read_bytes() == style.data and used.delete["interactive"] is False
-        assert "uso-bad" in asyncio.run(events.delete("shared:house", "shared:house", visitor(who))).message
+        assert "uso-bad" in asyncio.run(events.delete("shared:house", visitor(who))).message
         assert "uso-bad" in asyncio.run(events.rename("shared:house", "x", visitor(who))).message
 
 

@@ -34,8 +34,6 @@ class Panel(NamedTuple):
     message: gr.HTML
     chosen: gr.HTML
     """Key of the style that was used last."""
-    sure: gr.HTML
-    """Key of the style for which Delete was pressed once."""
     actions: gr.Row
     name: gr.Textbox
     rename: gr.Button
@@ -51,7 +49,6 @@ class Changes(NamedTuple):
     message: Any = KEEP
     shelf: Any = KEEP
     chosen: Any = KEEP
-    sure: Any = KEEP
     actions: Any = KEEP
     name: Any = KEEP
     rename: Any = KEEP
@@ -60,9 +57,8 @@ class Changes(NamedTuple):
 
 
 def changes(message: str, bad: bool = False, **others: Any) -> Changes:
-    """What an event changes; Delete asks again afterwards, unless the event says otherwise."""
-    usual = {"sure": "", "delete": gr.update(value=tr("Delete"))}
-    return Changes(message=html.note(message, bad=bad), **usual | others)
+    """What an event changes, and says."""
+    return Changes(message=html.note(message, bad=bad), **others)
 
 
 def panel() -> Panel:
@@ -71,7 +67,6 @@ def panel() -> Panel:
         shelf = gr.HTML("", elem_id="style-shelf", js_on_load=PICK_STYLE)
         message = gr.HTML("", elem_id="style-message", js_on_load=scripts.LIVE)
         chosen = gr.HTML("", visible="hidden", elem_id="style-chosen")
-        sure = gr.HTML("", visible="hidden", elem_id="style-sure")
         with gr.Row(elem_id="style-naming"):
             name = gr.Textbox(
                 "",
@@ -93,7 +88,7 @@ def panel() -> Panel:
             elem_id="style-import",
             buttons=[],
         )
-    return Panel(shelf, message, chosen, sure, actions, name, rename, delete, export, save, file)
+    return Panel(shelf, message, chosen, actions, name, rename, delete, export, save, file)
 
 
 PICK_STYLE = """
@@ -103,6 +98,9 @@ element.addEventListener('click', event => {
 })
 """
 """For the shelf: a click on a style asks the server for it."""
+
+
+CONFIRM = "async key => (await window.uso.styles.confirmed(key)) ? key : ''"
 
 
 def wire(page: gr.Blocks, calls: Calls, panel: Panel, inputs: Inputs) -> None:
@@ -124,7 +122,9 @@ def wire(page: gr.Blocks, calls: Calls, panel: Panel, inputs: Inputs) -> None:
     )
     gr.on([field.change for field in (panel.name, *styles)], None, panel.message, panel.message, js=scripts.FORGIVE)
     panel.rename.click(plain_errors(events.rename), [panel.chosen, panel.name], changed, **AT_ONCE)
-    panel.delete.click(plain_errors(events.delete), [panel.chosen, panel.sure], changed, **AT_ONCE)
+    panel.delete.click(plain_errors(events.delete), [panel.chosen], changed, js=CONFIRM, **AT_ONCE).then(
+        None, None, None, js="() => window.uso.styles.refocus()"
+    )
     panel.file.upload(plain_errors(events.bring), [panel.file], [*changed, panel.file], preprocess=False, **AT_ONCE)
 
 
@@ -161,7 +161,7 @@ class StyleEvents:
             actions=gr.update(visible=True),
             name=found.head.title,
             rename=gr.update(interactive=own),
-            delete=gr.update(interactive=own, value=tr("Delete")),
+            delete=gr.update(interactive=own),
             export=gr.update(value=path),
         )
         first, other = (KEEP, found.strength) if second else (found.strength, KEEP)
@@ -225,7 +225,7 @@ class StyleEvents:
             chosen=kept.key,
             actions=gr.update(visible=True),
             rename=gr.update(interactive=True),
-            delete=gr.update(interactive=True, value=tr("Delete")),
+            delete=gr.update(interactive=True),
             export=gr.update(value=await asyncio.to_thread(self._copy, asker, kept.key)),
         )
 
@@ -246,15 +246,11 @@ class StyleEvents:
             export=gr.update(value=await asyncio.to_thread(self._copy, asker, key)),
         )
 
-    async def delete(self, key: Any, sure: Any, request: gr.Request) -> Changes:
-        """Remove the style that was used or saved last; at the second press."""
+    async def delete(self, key: Any, request: gr.Request) -> Changes:
+        """Remove the style that was used or saved last, after the browser has asked; no key: it stays."""
+        if not key:
+            return Changes()
         asker = asker_of(request)
-        if not key or sure != key:
-            return changes(
-                tr("Press again to delete it for good."),
-                sure=key,
-                delete=gr.update(value=tr("Delete for good")),
-            )
         try:
             await asyncio.to_thread(self.shelves.delete, asker.owner, key)
         except RequestError as error:
@@ -308,7 +304,7 @@ def _tile(style: OnShelf, current: bool) -> str:
     strength = "" if head.strength == 1 else f" · {head.strength:g}"
     label = escape(tr("Use the style “{}”", head.title))
     return (
-        f'<li><button type="button" data-style="{escape(style.key)}" aria-label="{label}" title="{label}"{mark}>'
+        f'<li><button type="button" data-style="{escape(style.key)}" data-name="{escape(head.title)}" aria-label="{label}" title="{label}"{mark}>'
         f'<img src="{html.webp(style.entry.thumbnail)}" alt=""><span>{escape(head.title)}{strength}</span>'
         "</button></li>"
     )

@@ -10,20 +10,10 @@ from uso.web.store.ledger import Remembered
 
 
 def confirm() -> str:
-    """Asks before anything is deleted (`static/gallery.js`, which fills in how many)."""
-    questions = {
-        "one": tr("Delete this picture for good?"),
-        "many": tr("Delete {count} pictures for good?"),
-        "all": tr("Delete all your pictures for good, those that are not listed here too?"),
-    }
-    data = " ".join(f'data-{name}="{escape(text)}"' for name, text in questions.items())
-    what = tr(
-        "The files are removed from the server, with the reference images that no other picture needs. "
-        "This cannot be undone."
-    )
+    """Asks before anything is deleted: pictures, a style, a preset. `static/confirm.js` fills the question in."""
     return (
-        f'<dialog aria-labelledby="confirm-question" aria-describedby="confirm-what" {data}>'
-        f'<p id="confirm-question"></p><p id="confirm-what" class="uso-quiet">{escape(what)}</p>'
+        '<dialog aria-labelledby="confirm-question" aria-describedby="confirm-what">'
+        '<p id="confirm-question"></p><p id="confirm-what" class="uso-quiet"></p>'
         f'<form method="dialog"><button value="no" autofocus>{tr("Cancel")}</button>'
         f'<button value="yes">{tr("Delete")}</button></form></dialog>'
     )

@@ -1,6 +1,7 @@
 // "Your pictures": choosing several, marks as favourites, the question before anything is deleted, more of them.
 // What is asked of the server goes through the list's own component (../kept/gallery.py).
 
+import { confirmed } from './confirm.js'
 import { say } from './words.js'
 
 const ANCHORS = 5
@@ -77,19 +78,21 @@ export const zip = () => {
   link.remove()
 }
 
+/** What a picture is called, where it is listed. */
+const named = (id) => {
+  const tile = ['#gallery', '#grid'].map((list) => document.querySelector(`${list} [data-picture="${CSS.escape(id)}"]`))
+  return tile.find(Boolean)?.getAttribute('aria-label')
+}
+
 /** Ask before pictures are deleted: the `chosen` ones, the one that is `shown`, `all`, or those of a list. */
-export const ask = (which) => {
+export const ask = async (which) => {
   const listed = Array.isArray(which) ? which : which === 'shown' ? [shown()].filter(Boolean) : chosen()
   const pictures = which === 'all' ? 'all' : listed
   if (!pictures.length) return
-  const dialog = document.querySelector('#confirm dialog')
-  const words = which === 'all' ? 'all' : pictures.length === 1 ? 'one' : 'many'
-  dialog.querySelector('p').textContent = dialog.dataset[words].replace('{count}', pictures.length)
-  dialog.returnValue = ''
-  dialog.onclose = () => {
-    if (dialog.returnValue === 'yes') tell('delete', { pictures })
-  }
-  dialog.showModal()
+  const name = pictures.length === 1 ? named(pictures[0]) : ''
+  const question = which === 'all' ? 'all' : pictures.length > 1 ? 'many' : name ? 'one' : 'this'
+  const values = { name, count: pictures.length }
+  if (await confirmed(`delete-${question}`, 'with-pictures', values)) tell('delete', { pictures })
 }
 
 /** The link to the pictures of a request names those that are left; a single one needs none. */
