@@ -248,7 +248,8 @@ def test_an_earlier_prompt_is_chosen_by_keyboard(visit: Any, server: Program) ->
 
 
 def test_presets_are_saved_shared_and_come_back(visit: Any, server: Program, tmp_path: Path) -> None:
-    """Catches a preset that is lost on a reload, goes unasked, fills in something else, or cannot be taken to another browser."""
+    """Catches a preset that is lost on a reload, goes unasked or against an answer, fills in something else, or cannot
+    be taken to another browser."""
     page = visit(server)
     page.fill("#prompt textarea", "a fox")
     fill_number(page, "steps", "3")
@@ -265,7 +266,7 @@ def test_presets_are_saved_shared_and_come_back(visit: Any, server: Program, tmp
     for answer, said in (("no", "It is replaced."), ("yes", "“foxes” is deleted.")):
         page.focus("#preset-delete")
         page.keyboard.press("Enter")
-        expect(page.locator("#confirm-question")).to_have_text("Delete the preset “foxes” for good?")
+        expect(page.get_by_role("dialog")).to_contain_text("Delete the preset “foxes” for good?")
         page.focus(f"#confirm [value={answer}]")
         page.keyboard.press("Enter")
         expect(page.locator("#preset-delete")).to_be_focused()

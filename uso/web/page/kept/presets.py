@@ -243,6 +243,7 @@ def wire_presets(events: PresetEvents, parts: Presets, inputs: Inputs) -> None:
     parts.name.change(None, parts.note, parts.note, js=FORGIVE_TYPED)
     gr.on([parts.save.click, parts.name.submit], plain_errors(events.save), [parts.name, *fields], changed, **raw)
     parts.rename.click(plain_errors(events.rename), [parts.choice, parts.name], changed, **raw)
-    parts.delete.click(plain_errors(events.delete), [parts.choice], changed, js=CONFIRM, **raw)
+    asked = {"js": CONFIRM, "trigger_mode": "multiple"}  # after a no it may be pressed again at once
+    parts.delete.click(plain_errors(events.delete), [parts.choice], changed, **asked, **raw)
     parts.export.click(plain_errors(events.export), [parts.name, *fields], [parts.note, parts.file], **raw)
     parts.bring.upload(plain_errors(events.bring), [parts.bring], changed, **raw)

@@ -1,8 +1,24 @@
-// The shelf of saved styles: the question before one is deleted, and where the focus goes then.
+// The shelf of saved styles: marks those that the fields hold, asks before one is deleted, and keeps the focus near.
 
 import { confirmed as ask } from './confirm.js'
+import { reveal as scroll } from './show.js'
 
 const tiles = () => [...document.querySelectorAll('#style-shelf [data-style]')]
+
+let held = []
+/** Mark the styles that the fields hold, by their keys; the same again on another shelf. */
+export const mark = (keys = held) => {
+  held = keys
+  for (const tile of tiles())
+    if (held.includes(tile.dataset.style)) tile.setAttribute('aria-current', 'true')
+    else tile.removeAttribute('aria-current')
+}
+
+/** Bring the buttons for the style that was chosen into sight. */
+export const reveal = () => {
+  const actions = document.querySelector('#style-actions')
+  if (actions) scroll(actions)
+}
 
 /** Whether a style is to be deleted. */
 export const confirmed = (key) => {
