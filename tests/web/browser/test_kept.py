@@ -124,7 +124,7 @@ def test_the_keyboard_alone_deletes_and_only_what_was_chosen(visit: Any, server:
     page.focus("#gallery-delete")
     page.keyboard.press("Enter")
     dialog = page.locator("#confirm dialog")
-    expect(dialog).to_contain_text("Delete this picture for good?")
+    expect(dialog).to_contain_text("Delete the picture “a rose, seed ")
     expect(page.locator("#confirm button[value=no]")).to_be_focused()
     assert faults(page) == []
     page.keyboard.press("Enter")  # no
@@ -174,7 +174,7 @@ def test_the_focus_goes_along_with_a_picture(visit: Any, server: Program, width:
     for left, answer in ((["a rose", "a fox"], "the next"), (["a rose"], "the last")):
         tiles.nth(1).focus()
         page.keyboard.press("Delete")
-        expect(dialog).to_contain_text("Delete this picture for good?")
+        expect(dialog).to_contain_text("Delete the picture “")
         page.keyboard.press("Enter")  # no
         expect(tiles.nth(1)).to_be_focused()
         page.keyboard.press("Delete")
@@ -248,7 +248,8 @@ def test_an_earlier_prompt_is_chosen_by_keyboard(visit: Any, server: Program) ->
 
 
 def test_presets_are_saved_shared_and_come_back(visit: Any, server: Program, tmp_path: Path) -> None:
-    """Catches a preset that is lost on a reload, fills in something else, or cannot be taken to another browser."""
+    """Catches a preset that is lost on a reload, goes unasked or against an answer, fills in something else, or cannot
+    be taken to another browser."""
     page = visit(server)
     page.fill("#prompt textarea", "a fox")
     fill_number(page, "steps", "3")
@@ -262,6 +263,16 @@ def test_presets_are_saved_shared_and_come_back(visit: Any, server: Program, tmp
     assert json.loads((tmp_path / "foxes.json").read_text())["fields"]["num_inference_steps"] == 3
     page.click("#preset-save")
     expect(page.locator("#preset-note")).to_contain_text("It is replaced.", timeout=PATIENCE_MS)
+    for answer, said in (("no", "It is replaced."), ("yes", "“foxes” is deleted.")):
+        page.focus("#preset-delete")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("dialog")).to_contain_text("Delete the preset “foxes” for good?")
+        page.focus(f"#confirm [value={answer}]")
+        page.keyboard.press("Enter")
+        expect(page.locator("#preset-delete")).to_be_focused()
+        expect(page.locator("#preset-note")).to_contain_text(said, timeout=PATIENCE_MS)
+    page.click("#preset-save")
+    expect(page.locator("#preset-note")).to_contain_text("“foxes” is saved.", timeout=PATIENCE_MS)
     expect(page.locator("#presets")).to_contain_text("Settings and prompt, without the images.")
     page.fill("#prompt textarea", "something else")
     page.reload()

@@ -31,8 +31,8 @@ def said(page: Page, words: str) -> None:
 def test_a_style_is_saved_used_kept_renamed_and_deleted(
     tmp_path: Path, picture_file: Callable[..., Path], browser: Browser
 ) -> None:
-    """Catches a shelf that is empty after a restart, a style that makes another picture than its image, and a key
-    of the page that leads nowhere. By keyboard where a click would do."""
+    """Catches a shelf that is empty after a restart, a style that makes another picture than its image, a mark
+    on a style that no field holds, and a key of the page that leads nowhere. By keyboard where a click would do."""
     image = picture_file("ink.png", 100, 100, 3)
     with browser.new_context(viewport={"width": 1366, "height": 657}, accept_downloads=True) as context:
         page = context.new_page()
@@ -68,10 +68,17 @@ def test_a_style_is_saved_used_kept_renamed_and_deleted(
             fill_number(page, "seed", "5")
             if not page.locator("#style-shelf").is_visible():
                 page.locator("#styles > button").click()
-            tile = page.locator("#style-shelf button", has_text="Ink 墨")
+            tile = page.locator("#style-shelf [data-style]", has_text="Ink 墨")
+            page.locator("#style-shelf [data-manage]").press("Enter")
+            said(page, "“Ink 墨” can be renamed, deleted and exported below.")
+            expect(page.locator("#style-delete")).to_be_in_viewport()
+            expect(page.locator("#style img")).to_have_count(0)
+            expect(tile).not_to_have_attribute("aria-current", "true")
             tile.focus()
             page.keyboard.press("Enter")
             said(page, "“Ink 墨” is now the style.")
+            expect(tile).to_have_attribute("aria-current", "true", timeout=PATIENCE_MS)
+            expect(tile).to_be_focused()
             expect(page.locator("#style img")).to_have_attribute("src", re.compile("^data:image/webp"))
             expect(page.locator("#style-strength input").first).to_have_value("0.5")
             again = generate(page, server)
@@ -83,14 +90,22 @@ def test_a_style_is_saved_used_kept_renamed_and_deleted(
             with page.expect_download() as coming:
                 page.click("#style-export")
             coming.value.save_as(tmp_path / "oil.safetensors")
-            page.click("#style-delete")
-            said(page, "Press again")
-            page.click("#style-delete")
+            for answer in ("no", "yes"):
+                page.focus("#style-delete")
+                page.keyboard.press("Enter")
+                expect(page.get_by_role("dialog")).to_contain_text("Delete the style “Oil” for good?")
+                page.focus(f"#confirm [value={answer}]")
+                page.keyboard.press("Enter")
+                if answer == "no":
+                    expect(page.locator("#style-delete")).to_be_focused()
+                    expect(page.locator("#style-shelf [data-style]")).to_have_count(1)
             said(page, "The style is deleted.")
-            expect(page.locator("#style-shelf button")).to_have_count(0)
+            expect(page.locator("#style-shelf [data-style]")).to_have_count(0)
+            expect(page.locator("#style-name").get_by_role("textbox")).to_be_focused()
+            expect(page.locator("#style img")).to_have_count(0)  # it has left the field too
             page.set_input_files("#style-import input[type=file]", tmp_path / "oil.safetensors")
             said(page, "“Oil” is saved.")
-            expect(page.locator("#style-shelf button")).to_have_count(1)
+            expect(page.locator("#style-shelf [data-style]")).to_have_count(1)
             shoot(page, "styles-imported")
         context.close()
 

@@ -1,6 +1,7 @@
 """Saved styles on the page: each person's own, the shared shelf, and nothing of another's."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,6 +37,14 @@ def save(events: StyleEvents, title: Any, values: Any, key: str | None = ANN) ->
     return asyncio.run(events.save(*(title, *values, visitor(key))))
 
 
+def delete(
+    events: StyleEvents, key: Any, who: str | None = ANN, fields: Any = (None, None)
+) -> tuple[Changes, list[Any]]:
+    """(changes, style images)."""
+    *rest, first, second = asyncio.run(events.delete(key, *fields, visitor(who)))
+    return Changes._make(rest), [first, second]
+
+
 def use(events: StyleEvents, key: Any, who: str | None = ANN, fields: Any = (None, None)) -> tuple[Changes, list[Any]]:
     """(changes, style images and strengths)."""
     picked: Any = SimpleNamespace(_data={"style": key})
@@ -49,7 +58,8 @@ def styles(serve: Callable[..., Events]) -> StyleEvents:
 
 
 def test_a_style_is_saved_used_renamed_and_deleted(styles: StyleEvents, image: Any) -> None:
-    """Catches a strength that is lost, a style that lands in the wrong field, and one that is deleted at one click."""
+    """Catches a strength that is lost, a style that lands in the wrong field, and one that is deleted though the
+    answer was no."""
     saved = save(styles, "Ink", [image(), None, 0.5, 1])
     assert "“Ink” is saved." in saved.message and saved.chosen == "own:ink" and "Ink" in saved.shelf
     used, (first, second, strength, other) = use(styles, "own:ink")
@@ -61,10 +71,35 @@ def test_a_style_is_saved_used_renamed_and_deleted(styles: StyleEvents, image: A
     assert request.style_images[0].name == "Ink.safetensors" and request.style_strengths == (0.5,)
     renamed = asyncio.run(styles.rename("own:ink", "Oil", visitor()))
     assert "now called “Oil”" in renamed.message and "Oil" in renamed.shelf and "Ink" not in renamed.shelf
-    once = asyncio.run(styles.delete("own:ink", "", visitor()))
-    assert "Press again" in once.message and once.sure == "own:ink"
-    assert "deleted" in asyncio.run(styles.delete("own:ink", "own:ink", visitor())).message
+    assert delete(styles, "") == (Changes(), [KEEP, KEEP])
+    assert "deleted" in delete(styles, "own:ink")[0].message
     assert "None yet" in asyncio.run(styles.arrive(visitor()))
+
+
+def test_a_style_is_managed_without_being_used_and_leaves_the_fields_that_hold_it(
+    styles: StyleEvents, image: Any
+) -> None:
+    """Catches a style that has to be used before it can be deleted, a mark on one that no field holds, a field that
+    goes on with a style that was deleted, and one that loses another image."""
+    save(styles, "Ink", [image("a.png", 1), None, 0.5, 1])
+    save(styles, "Oil", [image("b.png", 2), None, 1, 1])
+    picked: Any = SimpleNamespace(_data={"style": "own:oil"})
+    managed = asyncio.run(styles.manage(picked, visitor()))
+    assert "“Oil” can be renamed" in managed.message and (managed.chosen, managed.name) == ("own:oil", "Oil")
+    assert managed.delete["interactive"] and ReferenceImage.from_path(managed.export["value"]).name == "Oil.safetensors"
+    assert "uso-bad" in asyncio.run(styles.manage(picked, visitor(BEN))).message
+    ink, oil = ({"path": use(styles, key)[1][0]} for key in ("own:ink", "own:oil"))
+
+    def held(first: Any, second: Any) -> Any:
+        return json.loads(asyncio.run(styles.held(first, second, visitor())))
+
+    assert held(ink, None) == ["own:ink", ""] and held(image("c.png"), oil) == ["", "own:oil"]
+    assert held({"path": "/etc/x.safetensors"}, {"path": ink["path"] + "/gone.safetensors"}) == ["", ""]
+    asyncio.run(styles.rename("own:ink", "Brush", visitor()))
+    assert held(oil, ink) == ["own:oil", "own:ink"]
+    assert delete(styles, "own:ink", fields=(ink, oil))[1] == [None, KEEP]
+    assert held(ink, oil) == ["", "own:oil"]
+    assert delete(styles, "own:oil", fields=(image("c.png"), None))[1] == [KEEP, KEEP]
 
 
 def test_two_styles_are_saved_as_their_blend(styles: StyleEvents, image: Any) -> None:
@@ -88,7 +123,7 @@ def test_a_style_is_its_owners_alone(styles: StyleEvents, image: Any) -> None:
             assert "uso-bad" in changes.message and fields == [KEEP] * 4 and str(theirs.parent) not in changes.message
             assert "uso-bad" in asyncio.run(styles.rename(key, "Mine", visitor(who))).message
             if key:
-                assert "uso-bad" in asyncio.run(styles.delete(key, key, visitor(who))).message
+                assert "uso-bad" in delete(styles, key, who)[0].message
     assert "Secret" in asyncio.run(styles.arrive(visitor(ANN))) and theirs.exists()
 
 
@@ -124,7 +159,7 @@ def test_the_shared_shelf_is_everybodys_and_nobody_changes_it(
         assert "House" in asyncio.run(events.arrive(visitor(who)))
         used, fields = use(events, "shared:house", who)
         assert Path(fields[0]).read_bytes() == style.data and used.delete["interactive"] is False
-        assert "uso-bad" in asyncio.run(events.delete("shared:house", "shared:house", visitor(who))).message
+        assert "uso-bad" in delete(events, "shared:house", who)[0].message
         assert "uso-bad" in asyncio.run(events.rename("shared:house", "x", visitor(who))).message
 
 

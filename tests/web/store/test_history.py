@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.support.kept import kept, new_job
 from tests.support.scripted import BEN
+from uso.references import ReferenceImage
 from uso.web.jobs.job import Picture
 from uso.web.store import history
 from uso.web.store.history import own, prompts, recent, set_favourite
@@ -62,6 +64,23 @@ def test_search_is_by_words_in_any_order(ledger: Ledger, monkeypatch: pytest.Mon
         ("100%", [fox]), ("%", [fox]), ("_", []), ("red owl", []), ("", [last, empty, owl, fox]),
     ):  # fmt: skip
         assert ids(ledger, words=words) == [picture.id for picture in found], words
+
+
+def test_names_of_references_are_found_too(ledger: Ledger) -> None:
+    """Catches pictures without words that no search finds, an entry that fails for a name, and a count that is not that
+    of the pages."""
+    image = Image.new("RGB", (32, 32))  # the same twice, under two names
+    named = [ReferenceImage.from_pil(image, name) for name in ("Photographer.jpg", "ink \udcff 墨.png")]
+    (plain,) = pictures(ledger, "a red fox")
+    both = kept(ledger, new_job(prompt="fox", content_images=named[:1], style_images=named[1:]), ledger.folder)
+    for words, found in (
+        ("photographer", [both]), ("墨 fox", [both]), ("fox", [both, plain]), ("red photographer", []),
+    ):  # fmt: skip
+        assert ids(ledger, words=words) == [picture.id for picture in found], words
+        assert history.count(ledger, OWNER, words=words) == len(found)
+        whole = [one for one in recent(ledger, OWNER) if history.matches(one, words, False)]
+        assert [one.picture.id for one in whole] == [picture.id for picture in found]
+    assert history.count(ledger, OWNER, favourites=True) == history.count(ledger, None) == 0
 
 
 def test_favourites_are_the_owners(ledger: Ledger) -> None:

@@ -125,6 +125,7 @@ def test_a_ledger_of_the_first_version_opens(tmp_path: Path) -> None:
     for _ in range(2):  # the second time there is nothing to do
         ledger = open_ledger(tmp_path)
         (found,) = recent(ledger, "browser:ann")
+        assert found.names == "" and recent(ledger, "browser:ann", words="p") == [found]
         assert found.picture.id == "1" * 32 and of_job_digest(ledger, "browser:ann", digest(job)) == found
         assert of_job_digest(ledger, "browser:ben", digest(job)) is None
         assert ended_status(ledger, job) == JobStatus(state="done", pictures=(found.picture,))

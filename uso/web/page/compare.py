@@ -61,7 +61,7 @@ def _view() -> str:
 def compare_buttons() -> Compare:
     return Compare(
         gr.Button(Text("Compare"), min_width=100, elem_id="compare-two"),
-        gr.Button(Text("Before and after"), min_width=100, visible=False, elem_id="before-after"),
+        gr.Button(Text("Before and after"), min_width=100, interactive=False, elem_id="before-after"),
     )
 
 

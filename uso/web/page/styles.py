@@ -1,12 +1,13 @@
 """The styles that somebody has saved, and those on the shared shelf: used, saved, renamed, removed, exported, imported.
 
-A style that is used becomes the file of a style field, like an upload. Keys of styles come from the browser and are
+A style that is used becomes the file of a style field, like an upload. Its button beside the picture chooses it for
+Rename, Delete and Export without using it. Keys of styles come from the browser and are
 checked for their owner (`store/styles.py`).
 """
 
 import asyncio
+import json
 from concurrent.futures import Future
-from html import escape
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -20,8 +21,9 @@ from uso.web.api.files import uploaded
 from uso.web.api.handlers import AT_ONCE, plain_errors
 from uso.web.page import html, scripts
 from uso.web.page.inputs import KEEP
+from uso.web.page.kept.shelf import PICK_STYLE, key_of, shelf
 from uso.web.page.restore import put
-from uso.web.store.styles import OnShelf
+from uso.web.store.styles import OWN, OnShelf
 
 WAIT_SECONDS = 45.0
 """How long a click waits for the model, which may be making a picture. Proxies give up after a minute."""
@@ -32,10 +34,10 @@ class Panel(NamedTuple):
 
     shelf: gr.HTML
     message: gr.HTML
+    held: gr.Textbox
+    """Keys of the styles that the fields hold, as JSON."""
     chosen: gr.HTML
-    """Key of the style that was used last."""
-    sure: gr.HTML
-    """Key of the style for which Delete was pressed once."""
+    """Key of the style that was used, saved or chosen last: the one that is renamed, deleted or exported."""
     actions: gr.Row
     name: gr.Textbox
     rename: gr.Button
@@ -51,7 +53,6 @@ class Changes(NamedTuple):
     message: Any = KEEP
     shelf: Any = KEEP
     chosen: Any = KEEP
-    sure: Any = KEEP
     actions: Any = KEEP
     name: Any = KEEP
     rename: Any = KEEP
@@ -60,18 +61,17 @@ class Changes(NamedTuple):
 
 
 def changes(message: str, bad: bool = False, **others: Any) -> Changes:
-    """What an event changes; Delete asks again afterwards, unless the event says otherwise."""
-    usual = {"sure": "", "delete": gr.update(value=tr("Delete"))}
-    return Changes(message=html.note(message, bad=bad), **usual | others)
+    """What an event changes, and says."""
+    return Changes(message=html.note(message, bad=bad), **others)
 
 
 def panel() -> Panel:
     """The accordion near the style fields."""
     with gr.Accordion(Text("Saved styles"), open=False, elem_id="styles"):
-        shelf = gr.HTML("", elem_id="style-shelf", js_on_load=PICK_STYLE)
+        tiles = gr.HTML("", elem_id="style-shelf", js_on_load=PICK_STYLE)
         message = gr.HTML("", elem_id="style-message", js_on_load=scripts.LIVE)
+        held = gr.Textbox(label="held", visible="hidden", elem_id="styles-held")
         chosen = gr.HTML("", visible="hidden", elem_id="style-chosen")
-        sure = gr.HTML("", visible="hidden", elem_id="style-sure")
         with gr.Row(elem_id="style-naming"):
             name = gr.Textbox(
                 "",
@@ -93,16 +93,10 @@ def panel() -> Panel:
             elem_id="style-import",
             buttons=[],
         )
-    return Panel(shelf, message, chosen, sure, actions, name, rename, delete, export, save, file)
+    return Panel(tiles, message, held, chosen, actions, name, rename, delete, export, save, file)
 
 
-PICK_STYLE = """
-element.addEventListener('click', event => {
-  const one = event.target.closest('[data-style]')
-  if (one) trigger('select', { style: one.dataset.style })
-})
-"""
-"""For the shelf: a click on a style asks the server for it."""
+CONFIRM = "async (key, ...fields) => [(await window.uso.styles.confirmed(key)) ? key : '', ...fields]"
 
 
 def wire(page: gr.Blocks, calls: Calls, panel: Panel, inputs: Inputs) -> None:
@@ -113,6 +107,19 @@ def wire(page: gr.Blocks, calls: Calls, panel: Panel, inputs: Inputs) -> None:
     strengths = [inputs.style_strength, inputs.extra_style_strength]
     page.load(plain_errors(events.arrive), None, panel.shelf, **AT_ONCE)
     panel.shelf.select(plain_errors(events.use), styles, [*changed, *styles, *strengths], preprocess=False, **AT_ONCE)
+    panel.shelf.edit(plain_errors(events.manage), None, changed, **AT_ONCE).then(
+        None, None, None, js="() => window.uso.styles.reveal()"
+    )
+    gr.on(
+        [field.change for field in styles],
+        plain_errors(events.held),
+        styles,
+        panel.held,
+        preprocess=False,
+        trigger_mode="always_last",
+        **AT_ONCE,
+    )
+    panel.held.change(None, panel.held, None, js="held => window.uso.styles.mark(JSON.parse(held || '[]'))")
     gr.on(
         [panel.save.click, panel.name.submit],
         plain_errors(events.save),
@@ -124,7 +131,15 @@ def wire(page: gr.Blocks, calls: Calls, panel: Panel, inputs: Inputs) -> None:
     )
     gr.on([field.change for field in (panel.name, *styles)], None, panel.message, panel.message, js=scripts.FORGIVE)
     panel.rename.click(plain_errors(events.rename), [panel.chosen, panel.name], changed, **AT_ONCE)
-    panel.delete.click(plain_errors(events.delete), [panel.chosen, panel.sure], changed, **AT_ONCE)
+    panel.delete.click(
+        plain_errors(events.delete),
+        [panel.chosen, *styles],
+        [*changed, *styles],
+        js=CONFIRM,
+        preprocess=False,
+        trigger_mode="multiple",  # after a no it may be pressed again at once
+        **AT_ONCE,
+    ).then(None, None, None, js="() => window.uso.styles.refocus()")
     panel.file.upload(plain_errors(events.bring), [panel.file], [*changed, panel.file], preprocess=False, **AT_ONCE)
 
 
@@ -153,19 +168,30 @@ class StyleEvents:
             return *changes(str(error), bad=True), *[KEEP] * 4
         second = style is not None and extra_style is None
         field = tr("extra style") if second else tr("style")
-        own = str(key).startswith("own:")
-        used = changes(
-            tr("“{}” is now the {}.", found.head.title, field),
-            shelf=await asyncio.to_thread(self._shelf, asker_of(request), str(key)),
-            chosen=key,
-            actions=gr.update(visible=True),
-            name=found.head.title,
-            rename=gr.update(interactive=own),
-            delete=gr.update(interactive=own, value=tr("Delete")),
-            export=gr.update(value=path),
-        )
+        used = changes(tr("“{}” is now the {}.", found.head.title, field), **_chosen(key, found, path))
         first, other = (KEEP, found.strength) if second else (found.strength, KEEP)
         return *used, *((KEEP, path) if second else (path, KEEP)), first, other
+
+    async def manage(self, picked: gr.EventData, request: gr.Request) -> Changes:
+        """Choose a style for Rename, Delete and Export, without using it."""
+        key = picked._data.get("style") if isinstance(picked._data, dict) else None
+        try:
+            found = await asyncio.to_thread(self.shelves.get, asker_of(request).owner, key)
+        except RequestError as error:
+            return changes(str(error), bad=True)
+        title = found.head.title
+        below = tr("“{}” can be renamed, deleted and exported below.", title)
+        words = below if _is_own(key) else tr("“{}” can be exported below.", title)
+        return changes(words, **_chosen(key, found, await asyncio.to_thread(put, found, found.name)))
+
+    async def held(self, style: Any, extra_style: Any, request: gr.Request) -> str:
+        """When a style field has changed: the keys of the styles in both, which the browser marks."""
+        return json.dumps(await asyncio.to_thread(self._held, asker_of(request), style, extra_style))
+
+    def _held(self, asker: Asker, *fields: Any) -> list[str]:
+        """Key of the style that each field holds; empty where it holds none of the shelf's."""
+        styles = self.shelves.styles(asker.owner)
+        return [key_of(value, styles) for value in fields]
 
     async def save(
         self, title: Any, style: Any, extra_style: Any, strength: Any, extra_strength: Any, request: gr.Request
@@ -219,19 +245,13 @@ class StyleEvents:
         return [image for image, _ in pairs], [size for _, size in pairs], title
 
     async def _kept(self, asker: Asker, kept: OnShelf) -> Changes:
-        return changes(
-            tr("“{}” is saved.", kept.entry.head.title),
-            shelf=await asyncio.to_thread(self._shelf, asker, kept.key),
-            chosen=kept.key,
-            actions=gr.update(visible=True),
-            rename=gr.update(interactive=True),
-            delete=gr.update(interactive=True, value=tr("Delete")),
-            export=gr.update(value=await asyncio.to_thread(self._copy, asker, kept.key)),
-        )
+        style, path = await asyncio.to_thread(self._copy, asker, kept.key)
+        words = tr("“{}” is saved.", kept.entry.head.title)
+        return changes(words, shelf=await asyncio.to_thread(self._shelf, asker), **_chosen(kept.key, style, path))
 
-    def _copy(self, asker: Asker, key: str) -> str | None:
+    def _copy(self, asker: Asker, key: str) -> tuple[SavedStyle, str | None]:
         style = self.shelves.get(asker.owner, key)
-        return put(style, style.name)
+        return style, put(style, style.name)
 
     async def rename(self, key: Any, title: Any, request: gr.Request) -> Changes:
         """Give the style that was used or saved last another name."""
@@ -242,30 +262,29 @@ class StyleEvents:
             return changes(str(error), bad=True)
         return changes(
             tr("The style is now called “{}”.", title.strip()),
-            shelf=await asyncio.to_thread(self._shelf, asker, key),
-            export=gr.update(value=await asyncio.to_thread(self._copy, asker, key)),
+            shelf=await asyncio.to_thread(self._shelf, asker),
+            export=gr.update(value=(await asyncio.to_thread(self._copy, asker, key))[1]),
         )
 
-    async def delete(self, key: Any, sure: Any, request: gr.Request) -> Changes:
-        """Remove the style that was used or saved last; at the second press."""
+    async def delete(self, key: Any, style: Any, extra_style: Any, request: gr.Request) -> tuple[Any, ...]:
+        """Remove the style that is chosen, after the browser has asked, from the shelf and from the fields: (changes,
+        style images). No key: it stays."""
+        if not key:
+            return *Changes(), KEEP, KEEP
         asker = asker_of(request)
-        if not key or sure != key:
-            return changes(
-                tr("Press again to delete it for good."),
-                sure=key,
-                delete=gr.update(value=tr("Delete for good")),
-            )
         try:
+            held = await asyncio.to_thread(self._held, asker, style, extra_style)
             await asyncio.to_thread(self.shelves.delete, asker.owner, key)
         except RequestError as error:
-            return changes(str(error), bad=True)
-        return changes(
+            return *changes(str(error), bad=True), KEEP, KEEP
+        gone = changes(
             tr("The style is deleted."),
             shelf=await asyncio.to_thread(self._shelf, asker),
             chosen="",
             actions=gr.update(visible=False),
             name="",
         )
+        return *gone, *(None if one == key else KEEP for one in held)
 
     async def bring(self, file: Any, request: gr.Request) -> tuple[Any, ...]:
         """Keep a style from a file: (changes, the file's field)."""
@@ -275,7 +294,7 @@ class StyleEvents:
             kept = await asyncio.to_thread(self.shelves.add, asker.owner, style)
         except RequestError as error:
             return *changes(str(error), bad=True), None
-        return *(await self._kept(asker, kept))._replace(name=kept.entry.head.title), None
+        return *await self._kept(asker, kept), None
 
     def _brought(self, file: Any) -> SavedStyle:
         style = uploaded(file, self.calls.max_pixels)
@@ -284,31 +303,26 @@ class StyleEvents:
         self.calls.check_style(style)
         return style
 
-    def _shelf(self, asker: Asker, current: str = "") -> str:
-        return shelf(self.shelves.styles(asker.owner), current)
+    def _shelf(self, asker: Asker) -> str:
+        return shelf(self.shelves.styles(asker.owner))
 
 
-def shelf(styles: list[OnShelf], current: str = "") -> str:
-    """The styles as buttons, one's own first."""
-    words = tr("Click one to use it.") if styles else tr("None yet. Choose a style image, give it a name and save it.")
-    parts = [f'<p class="uso-quiet">{escape(words)}</p>']
-    for own, title in ((True, tr("Yours")), (False, tr("For everybody"))):
-        tiles = "".join(_tile(style, style.key == current) for style in styles if style.own == own)
-        if tiles:
-            name = escape(title)
-            parts.append(
-                f'<p class="uso-styles-title">{name}</p><ul class="uso-styles" aria-label="{name}">{tiles}</ul>'
-            )
-    return "".join(parts)
+def _chosen(key: Any, style: SavedStyle, path: str | None) -> dict[str, Any]:
+    """What changes when a style is the one that is renamed, deleted or exported.
+
+    Args:
+        path: its file among the uploads.
+    """
+    own = gr.update(interactive=_is_own(key))
+    return {
+        "chosen": key,
+        "actions": gr.update(visible=True),
+        "name": style.head.title,
+        "rename": own,
+        "delete": own,
+        "export": gr.update(value=path),
+    }
 
 
-def _tile(style: OnShelf, current: bool) -> str:
-    head = style.entry.head
-    mark = ' aria-current="true"' if current else ""
-    strength = "" if head.strength == 1 else f" · {head.strength:g}"
-    label = escape(tr("Use the style “{}”", head.title))
-    return (
-        f'<li><button type="button" data-style="{escape(style.key)}" aria-label="{label}" title="{label}"{mark}>'
-        f'<img src="{html.webp(style.entry.thumbnail)}" alt=""><span>{escape(head.title)}{strength}</span>'
-        "</button></li>"
-    )
+def _is_own(key: Any) -> bool:
+    return str(key).startswith(f"{OWN}:")

@@ -35,6 +35,18 @@ SCRIPT_WORDS = {
     "before": Text("Content image"),
     "after": Text("Picture"),
     "end-selecting": Text("Done"),
+    "delete-this": Text("Delete this picture for good?"),
+    "delete-one": Text("Delete the picture “{name}” for good?"),
+    "delete-many": Text("Delete {count} pictures for good?"),
+    "delete-all": Text("Delete all your pictures for good, those that are not listed here too?"),
+    "with-pictures": Text(
+        "The files are removed from the server, with the reference images that no other picture needs. "
+        "This cannot be undone."
+    ),
+    "delete-style": Text("Delete the style “{name}” for good?"),
+    "with-style": Text("Style fields that hold it become empty. Pictures made with it stay. This cannot be undone."),
+    "delete-preset": Text("Delete the preset “{name}” for good?"),
+    "with-preset": Text("The fields stay as they are. This cannot be undone."),
     "hint-reuse-all": Text("Fills in everything, with the same seed: Generate then makes the same picture."),
     "hint-remix": Text("Fills in everything, with a random seed: Generate then makes another picture."),
     "hint-reuse-seed": Text("Fills in the seed of this picture and nothing else."),

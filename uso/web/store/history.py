@@ -6,7 +6,7 @@ learns only that there is none. Owners are those of `Asker.owner`; None has no h
 
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from uso import output
@@ -42,37 +42,68 @@ def recent(
     """An owner's last pictures whose files are still there, newest first, however many were moved away since.
 
     Args:
-        words: each must occur in the prompt, in upper or lower case.
+        words: each must occur in the prompt or the name of a reference, in upper or lower case.
         favourites: only those.
         after: go on behind the oldest of these pictures.
         newer: only those made since the newest of these.
     """
-    if owner is None:
-        return []
-    wanted = [_folded(word) for word in words.split()]
-    only = "AND favourite" if favourites else ""
     found: list[Remembered] = []
-    before = min(_rows(ledger, owner, after), default=2**63 - 1)
-    since = max(_rows(ledger, owner, newer), default=0)
-    rows_at_once = most
-    while len(found) < most:
+    place = _rows(ledger, owner, after), _rows(ledger, owner, newer)
+    for row in _matching(ledger, owner, words, favourites, *place, most):
+        found += ledger.select("rowid = ?", row)
+        if len(found) == most:
+            break
+    return found
+
+
+def count(ledger: Ledger, owner: str | None, *, words: str = "", favourites: bool = False) -> int:
+    """How many pictures `recent` finds, page after page."""
+    return sum(1 for _ in _matching(ledger, owner, words, favourites))
+
+
+def matches(one: Remembered, words: str, favourites: bool) -> bool:
+    """Whether `recent` finds a picture by these words and that filter."""
+    return (one.favourite or not favourites) and _has(_wanted(words), one.prompt, one.names)
+
+
+def _matching(
+    ledger: Ledger,
+    owner: str | None,
+    words: str,
+    favourites: bool,
+    after: Sequence[int] = (),
+    newer: Sequence[int] = (),
+    rows_at_once: int = MOST_ROWS,
+) -> Iterator[int]:
+    """Rows of an owner's pictures that match, whose files are still there, newest first; see `recent`."""
+    wanted, only = _wanted(words), "AND favourite" if favourites else ""
+    before, since = min(after, default=2**63 - 1), max(newer, default=0)
+    while owner is not None:
         with ledger.transaction() as db:
             rows = db.execute(
-                f"SELECT rowid, file, prompt FROM pictures WHERE owner = ? {only} AND rowid < ? AND rowid > ? "
+                f"SELECT rowid, file, prompt, names FROM pictures WHERE owner = ? {only} AND rowid < ? AND rowid > ? "
                 "ORDER BY rowid DESC LIMIT ?",
                 (owner, before, since, rows_at_once),
             ).fetchall()
         if not rows:
             break
-        for before, file, prompt in rows:
-            text = _folded(prompt) if wanted else ""
-            if len(found) < most and all(word in text for word in wanted) and os.path.isfile(ledger.folder / file):
-                found += ledger.select("rowid = ?", before)
+        for before, file, prompt, names in rows:
+            if _has(wanted, prompt, names) and os.path.isfile(ledger.folder / file):
+                yield before
         rows_at_once = min(4 * rows_at_once, MOST_ROWS)
-    return found
 
 
-def _rows(ledger: Ledger, owner: str, ids: Sequence[str]) -> list[int]:
+def _wanted(words: str) -> list[str]:
+    return [_folded(word) for word in words.split()]
+
+
+def _has(wanted: list[str], prompt: str, names: str) -> bool:
+    """Whether a prompt and the names of references have all words between them."""
+    text = _folded(f"{prompt}\n{names}") if wanted else ""
+    return all(word in text for word in wanted)
+
+
+def _rows(ledger: Ledger, owner: str | None, ids: Sequence[str]) -> list[int]:
     """The rows of those of some pictures that are still there."""
     with ledger.transaction() as db:
         rows = [

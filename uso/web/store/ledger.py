@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,9 @@ MISSED = 1000
 CHECK_SECONDS = 5.0
 """How often `Ledger.check` is called."""
 
-_COLUMNS = "id, job, owner, file, made, width, height, seed, steps, seconds, thumb, prompt, refs, digest, favourite"
+_COLUMNS = (
+    "id, job, owner, file, made, width, height, seed, steps, seconds, thumb, prompt, refs, digest, favourite, names"
+)
 
 
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -73,6 +75,8 @@ class Remembered:
     prompt: str = ""
     """Its beginning alone, if an earlier version entered it; the picture's file holds all of it."""
     favourite: bool = False
+    names: str = ""
+    """Of its references, one a line; empty if an earlier version entered it."""
 
 
 class Ledger:
@@ -204,23 +208,32 @@ class Ledger:
 
     def keep(self, job: Job, picture: Picture, image: Image.Image) -> None:
         """Enter a picture whose file is on the disk."""
-        references = {reference.sha256 for reference in (*job.request.content_images, *job.request.style_images)}
-        self.enter(picture, image, job.id, job.asker.owner, job.prompt, references)
+        references = [*job.request.content_images, *job.request.style_images]
+        named = [(reference.sha256, reference.name) for reference in references]
+        self.enter(picture, image, job.id, job.asker.owner, job.prompt, named)
 
     def enter(
-        self, picture: Picture, image: Image.Image, job_id: str, owner: str | None, prompt: str, references: set[str]
+        self,
+        picture: Picture,
+        image: Image.Image,
+        job_id: str,
+        owner: str | None,
+        prompt: str,
+        references: Sequence[tuple[str, str]],
     ) -> None:
         """Enter a picture; later, where that fails now.
 
         Args:
-            references: SHA-256 of each reference image.
+            references: SHA-256 and name of each reference image.
         """
         # By name, so that the folder may move; in full if it was saved elsewhere.
         file = picture.path.name if picture.path.parent == self.folder else str(picture.path)
+        # A name that is not UTF-8, which file systems allow, must not fail the entry.
+        names = "\n".join(name for _, name in references).encode("utf-8", "replace").decode()
         row = (
             picture.id, job_id, owner, file, time.time(), picture.width, picture.height, picture.seed,
             picture.num_inference_steps, picture.seconds, _thumb(image), prompt,
-            " ".join(sorted(references)), digest(job_id), False,
+            " ".join(sorted({sha256 for sha256, _ in references})), digest(job_id), False, names,
         )  # fmt: skip
         self._surely(f"INSERT OR IGNORE INTO pictures ({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row)
 
@@ -248,6 +261,7 @@ class Ledger:
             values["thumb"] or b"",
             values["prompt"],
             bool(values["favourite"]),
+            values["names"],
         )
 
 

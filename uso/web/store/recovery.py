@@ -145,7 +145,7 @@ def _recover(ledger: Ledger, saved: output.SavedPicture, job_id: str, owner: str
             seconds=float(sum(timings.values())),
         )
         prompt = str(saved.record.get("typed_prompt") or request["prompt"])
-        references = {entry["sha256"] for kind in output.KINDS for entry in request[kind]}
+        references = [(str(entry["sha256"]), str(entry["name"])) for kind in output.KINDS for entry in request[kind]]
         with Image.open(path, formats=("PNG",)) as image:
             ledger.enter(picture, image, job_id, owner, prompt, references)
     except sqlite3.Error:

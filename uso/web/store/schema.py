@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS presets (
 _LATER = (
     ("pictures", "digest", "TEXT"),
     ("pictures", "favourite", "INTEGER NOT NULL DEFAULT 0"),
+    ("pictures", "names", "TEXT NOT NULL DEFAULT ''"),
     ("jobs", "deleted", "INTEGER NOT NULL DEFAULT 0"),
     ("jobs", "tab", "TEXT NOT NULL DEFAULT ''"),
     ("jobs", "num_images", "INTEGER NOT NULL DEFAULT 1"),

@@ -78,14 +78,39 @@ def test_pages_follow_each_other(gallery: GalleryEvents, events: Events, monkeyp
     last = f"{pictures[3].id} {pictures[2].id}"
     more = asyncio.run(gallery.more("fox", False, "", last, visitor()))
     assert ids(more.extra) == [pictures[0].id] and not more.more["visible"] and "beforeend" in more.extra
-    assert asyncio.run(gallery.newest("", False, "", last, visitor())) == Listed()
+
+    def newest(words: Any, current: Any, top: str) -> Listed:
+        return asyncio.run(gallery.newest(words, False, current, current, top, visitor()))
+
+    assert newest("", "", last) == Listed()
     new = made(events, prompt="five")[1]
-    newest = asyncio.run(gallery.newest("", False, new.id, last, visitor()))
-    assert ids(newest.extra) == [new.id] and "aria-current" in newest.extra and newest.tiles == KEEP
-    assert asyncio.run(gallery.newest("fox", False, new.id, last, visitor())) == Listed()
-    assert ids(asyncio.run(gallery.newest("", False, new.id, "", visitor())).tiles) == [new.id, pictures[3].id]
+    added = newest("", new.id, last)
+    assert ids(added.extra) == [new.id] and "aria-current" in added.extra and added.tiles == KEEP
+    assert newest("fox", new.id, last).extra == KEEP
+    assert ids(newest("", new.id, "").tiles) == [new.id, pictures[3].id]
     nothing = first(gallery, words="zebra")
-    assert nothing.tiles == tiles.no_match() and nothing.tools["visible"]
+    assert nothing.tiles == "" and nothing.matches == tiles.matches(0, False) and nothing.tools["visible"]
+
+
+def test_a_search_says_what_it_finds_and_what_it_hides(gallery: GalleryEvents, events: Events) -> None:
+    """Catches a search that is forgotten, and hides a picture that was just made without a word."""
+    fox = made(events, prompt="a fox")[1]
+    assert first(gallery).filter["visible"] is False
+    found = first(gallery, words="fox")
+    assert found.filter["visible"] and "1 of your pictures matches." in found.matches
+    whale = made(events, prompt="a whale")[1]
+    for top, words in ((fox.id, "1 of your pictures matches."), ("", "No picture of yours matches.")):
+        search = "fox" if top else "zebra"
+        hidden = asyncio.run(gallery.newest(search, False, "", whale.id, top, visitor())).matches
+        assert words in hidden and "The new picture does not match, so it is not listed." in hidden
+    other = made(events, prompt="another fox")[1]
+    listed = asyncio.run(gallery.newest("fox", False, "", other.id, fox.id, visitor()))
+    assert listed.matches == tiles.matches(2, False) and other.id in listed.extra
+    assert "not listed" in asyncio.run(gallery.newest("", True, "", other.id, fox.id, visitor())).matches
+    assert "not listed" not in asyncio.run(gallery.newest("fox", False, "", "0" * 32, fox.id, visitor())).matches
+    assert asyncio.run(gallery.delete(told(pictures=[other.id]), "fox", False, "", visitor()))[-2] == tiles.matches(
+        1, False
+    )
 
 
 @pytest.mark.parametrize("wrong", [None, 7, {"a": 1}, ["a"], "x" * 10**6, "' OR 1=1 --"])
@@ -94,8 +119,8 @@ def test_a_search_from_a_browser_may_be_anything(gallery: GalleryEvents, events:
     made(events, prompt="a fox")
     first(gallery, words=wrong, only=wrong, current=wrong)
     asyncio.run(gallery.more(wrong, wrong, wrong, wrong, visitor()))
-    asyncio.run(gallery.newest(wrong, wrong, wrong, wrong, visitor()))
-    for chosen in (gr.EventData(None, wrong), told(picture=wrong, on=wrong, pictures=wrong, prompt=wrong)):
+    asyncio.run(gallery.newest(wrong, wrong, wrong, wrong, wrong, visitor()))
+    for chosen in (gr.EventData(None, wrong), told(picture=wrong, on=wrong, pictures=wrong, prompt=wrong, next=wrong)):
         assert asyncio.run(gallery.star(chosen, wrong, visitor())) == (KEEP, KEEP)
         assert asyncio.run(gallery.pick_prompt(chosen, visitor())) == (KEEP, KEEP)
         assert (
@@ -136,7 +161,7 @@ def test_favourites_are_marked_on_the_tile_and_under_the_picture(gallery: Galler
     assert asyncio.run(gallery.look(one.id, visitor()))["value"] == "Remove from favourites"
     button, mark = asyncio.run(gallery.favourite(one.id, visitor()))
     assert button["value"] == "Add to favourites" and 'data-on="false"' in mark
-    assert first(gallery, only=True).tiles == tiles.no_match()
+    assert first(gallery, only=True).matches == tiles.matches(0, False)
 
 
 def test_deleting_takes_the_copies_too(gallery: GalleryEvents, events: Events, uploads: Path) -> None:
@@ -157,6 +182,20 @@ def test_deleting_takes_the_copies_too(gallery: GalleryEvents, events: Events, u
         "None yet." in listed.head and not list(uploads.rglob("*.png")) and not list(events.ledger.folder.glob("*.png"))
     )
     assert GONE in asyncio.run(events.pictures.select(told(picture=pictures[1].id), visitor())).message
+
+
+def test_the_next_picture_is_shown_instead(gallery: GalleryEvents, events: Events) -> None:
+    """Catches a frame that stays empty though there are other pictures, one that shows another's picture, or one that
+    is gone too."""
+    theirs = made(events, BEN)[1]
+    one, two, three = (made(events, prompt=prompt)[1] for prompt in "abc")
+    nearby = [one.id, theirs.id, "x", two.id, three.id]
+    answer = asyncio.run(gallery.delete(told(pictures=[one.id], next=nearby), "", False, one.id, visitor()))
+    shown = Shown(*answer[: len(Shown._fields)])
+    assert shown.picture_id == two.id and Path(shown.picture).read_bytes() == two.path.read_bytes()
+    assert "The picture was deleted." in shown.message
+    answer = asyncio.run(gallery.delete(told(pictures=[two.id], next=[theirs.id]), "", False, two.id, visitor()))
+    assert Shown(*answer[: len(Shown._fields)]).picture is None
 
 
 def test_all_are_deleted_in_portions(gallery: GalleryEvents, events: Events, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,7 @@ def test_presets_are_renamed_and_deleted(presets: PresetEvents) -> None:
     assert "already" in taken.note and taken.choice == KEEP
     assert changed(asyncio.run(presets.rename("owls", "birds", visitor()))).choice["choices"] == ["birds", "foxes"]
     assert "no such preset" in changed(asyncio.run(presets.delete("foxes", visitor(BEN)))).note
+    assert changed(asyncio.run(presets.delete(False, visitor()))) == Changed()  # the answer was no
     gone = changed(asyncio.run(presets.delete("foxes", visitor())))
     assert gone.choice["choices"] == ["birds"] and gone.choice["value"] is None
 

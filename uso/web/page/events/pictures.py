@@ -63,7 +63,7 @@ class PictureEvents:
         """A picture that was clicked, in full."""
         picture_id = chosen._data.get("picture") if isinstance(chosen._data, dict) else None
         found = await asyncio.to_thread(history.own, self.ledger, asker_of(request).owner, picture_id)
-        return Shown(message=html.refusal(GONE)) if found is None else await asyncio.to_thread(self._picture, found)
+        return Shown(message=html.refusal(GONE)) if found is None else await asyncio.to_thread(self.picture, found)
 
     async def show(self, chosen: gr.EventData, tab: Any, request: gr.Request) -> Shown:
         """A picture that has just been made for a tab. It is shown even if the ledger cannot be read, as in a server
@@ -77,7 +77,7 @@ class PictureEvents:
             for picture in job.status.pictures:
                 if picture.id == chosen._data.get("picture"):
                     found = Remembered(picture, job.id, owner, time.time(), b"")
-                    return await asyncio.to_thread(self._picture, found)
+                    return await asyncio.to_thread(self.picture, found)
         return Shown()
 
     async def repeat(self, picture_id: Any, request: gr.Request, *held: Any) -> tuple[Any, ...]:
@@ -135,7 +135,7 @@ class PictureEvents:
             pass
         return html.refusal(GONE), KEEP
 
-    def _picture(self, remembered: Remembered) -> Shown:
+    def picture(self, remembered: Remembered) -> Shown:
         """A picture with everything that is known about it."""
         picture, saved = remembered.picture, history.record_of(remembered)
         shown = Shown(
@@ -143,7 +143,7 @@ class PictureEvents:
             grid=self._grid(remembered),
             facts=facts(remembered),
             actions=gr.update(visible=True),
-            before=gr.update(visible=content_of(saved, self.queue.settings.output) is not None),
+            before=gr.update(interactive=content_of(saved, self.queue.settings.output) is not None),
             settings=settings(saved.record) if saved else "",
             settings_frame=gr.update(visible=saved is not None),
             picture_id=picture.id,

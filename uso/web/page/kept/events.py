@@ -14,7 +14,7 @@ from uso.web.api.calls import Calls
 from uso.web.api.files import take_back
 from uso.web.api.turns import Turns
 from uso.web.page import html
-from uso.web.page.events.pictures import GONE, Shown
+from uso.web.page.events.pictures import GONE, PictureEvents, Shown
 from uso.web.page.inputs import KEEP
 from uso.web.page.kept import tiles
 from uso.web.store import deletion, history, prune
@@ -27,6 +27,9 @@ ANCHORS = 5
 """Pictures that say where a page of the history goes on: some may have been deleted meanwhile."""
 
 
+HIDDEN = gr.update(visible=False)
+
+
 class Listed(NamedTuple):
     """The components that list pictures."""
 
@@ -36,6 +39,10 @@ class Listed(NamedTuple):
     extra: Any = KEEP
     """More pictures, which the browser adds to the list."""
     more: Any = KEEP
+    filter: Any = KEEP
+    """The row that says what a search finds, while there is one."""
+    matches: Any = KEEP
+    """How many it finds."""
 
 
 class GalleryEvents:
@@ -45,6 +52,7 @@ class GalleryEvents:
         self.queue = calls.queue
         self.ledger = calls.ledger
         self._deleting = Turns(1, "delete")
+        self._pictures = PictureEvents(calls)
 
     async def first(self, words: Any, only: Any, current: Any, request: gr.Request) -> Listed:
         """The newest pictures, of those that match.
@@ -55,24 +63,41 @@ class GalleryEvents:
         """
         return await asyncio.to_thread(self._first, asker_of(request), words, only, current)
 
-    def _first(self, asker: Asker, words: Any, only: Any, current: Any) -> Listed:
+    def _first(self, asker: Asker, words: Any, only: Any, current: Any, arrived: Any = "") -> Listed:
         found = self._recent(asker, words, only)
-        filtered = bool(_search(words) or only is True)
+        filtered = _filters(words, only)
         some = bool(found) or (filtered and bool(history.recent(self.ledger, asker.owner, 1)))
-        return Listed(
+        listed = self._filtered(asker, words, only, arrived) if filtered and some else Listed(filter=HIDDEN)
+        return listed._replace(
             head=tiles.head(prune.notice(self.queue.settings), asker.owner is not None, some),
             tools=gr.update(visible=some),
-            tiles=tiles.tiles(found[: history.MOST], str(current)) if found else tiles.no_match() if some else "",
+            tiles=tiles.tiles(found[: history.MOST], str(current)) if found else "",
             more=gr.update(visible=len(found) > history.MOST),
         )
 
-    async def newest(self, words: Any, only: Any, current: Any, top: Any, request: gr.Request) -> Listed:
-        """What was made since: pictures that come before the `top` of the list; the list itself where it is empty."""
-        anchors = _ids(top)
+    def _filtered(self, asker: Asker, words: Any, only: Any, arrived: Any = "") -> Listed:
+        """What the search finds, where there is one.
+
+        Args:
+            arrived: id of a picture that has just been made: whether it is listed is said.
+        """
+        if not _filters(words, only):
+            return Listed()
+        searched, only = _search(words), only is True
+        new = history.own(self.ledger, asker.owner, arrived)
+        missing = new is not None and not history.matches(new, searched, only)
+        found = history.count(self.ledger, asker.owner, words=searched, favourites=only)
+        return Listed(filter=gr.update(visible=True), matches=tiles.matches(found, missing))
+
+    async def newest(self, words: Any, only: Any, current: Any, arrived: Any, top: Any, request: gr.Request) -> Listed:
+        """What was made since: pictures that come before the `top` of the list; the list itself where it is empty. A
+        search does not hide the one that has just `arrived` without saying so."""
+        anchors, asker = _ids(top), asker_of(request)
         if not anchors:
-            return await self.first(words, only, current, request)
-        found = await asyncio.to_thread(self._recent, asker_of(request), words, only, newer=anchors)
-        return Listed(extra=tiles.extra("afterbegin", tiles.tiles(found, str(current)))) if found else Listed()
+            return await asyncio.to_thread(self._first, asker, words, only, current, arrived)
+        found = await asyncio.to_thread(self._recent, asker, words, only, newer=anchors)
+        listed = await asyncio.to_thread(self._filtered, asker, words, only, arrived)
+        return listed._replace(extra=tiles.extra("afterbegin", tiles.tiles(found, str(current)))) if found else listed
 
     async def more(self, words: Any, only: Any, current: Any, last: Any, request: gr.Request) -> Listed:
         """The pictures that come after the `last` of the list."""
@@ -115,8 +140,9 @@ class GalleryEvents:
     async def delete(
         self, chosen: gr.EventData, words: Any, only: Any, current: Any, request: gr.Request
     ) -> tuple[Any, ...]:
-        """Delete pictures for good, after the browser has asked: (the stage, the list, what the browser removes)."""
-        asker, wanted = asker_of(request), _data(chosen).get("pictures")
+        """Delete pictures for good, after the browser has asked: (the stage, the list, what the browser removes). Where
+        the picture that is shown is one of them, the next is shown."""
+        asker, wanted, nearby = asker_of(request), _data(chosen).get("pictures"), _data(chosen).get("next")
         gone, faults = [], []
         async for done in self._deleted(asker, wanted):
             take_back(done.ids)
@@ -130,14 +156,25 @@ class GalleryEvents:
             sentence = Text("The disk refuses to remove some files ({}). The server goes on trying.", faults[0])
             shown = Shown(message=html.refusal(joined(said, sentence)))
         if current in gone:
-            hidden = gr.update(visible=False)
-            # The browser takes deleted pictures out of the grid; others of their request stay in it.
-            shown = shown._replace(
-                picture=None, facts="", actions=hidden, settings="", settings_frame=hidden, picture_id=""
-            )
+            instead = await asyncio.to_thread(self._instead, asker, nearby)
+            shown = instead._replace(message=shown.message)
         left = await asyncio.to_thread(history.recent, self.ledger, asker.owner, 1)
-        listed = Listed() if left else await self.first(words, only, "", request)
-        return *shown, *listed, tiles.gone(gone)
+        if left:
+            return *shown, *await asyncio.to_thread(self._filtered, asker, words, only), tiles.gone(gone)
+        return *shown, *await self.first(words, only, "", request), tiles.gone(gone)
+
+    def _instead(self, asker: Asker, nearby: Any) -> Shown:
+        """What is shown when the picture that was shown is deleted: the first that is left, or nothing.
+
+        Args:
+            nearby: ids of the pictures beside it, from the browser.
+        """
+        for one in nearby[:ANCHORS] if isinstance(nearby, list) else ():
+            found = history.own(self.ledger, asker.owner, one)
+            if found is not None:
+                return self._pictures.picture(found)
+        # The browser takes deleted pictures out of the grid.
+        return Shown(picture=None, facts="", actions=HIDDEN, settings="", settings_frame=HIDDEN, picture_id="")
 
     async def _deleted(self, asker: Asker, wanted: Any) -> Any:
         """Delete in portions: others get their turn in between."""
@@ -175,6 +212,10 @@ def _button(on: bool) -> Any:
 
 def _data(chosen: gr.EventData) -> dict[str, Any]:
     return chosen._data if isinstance(chosen._data, dict) else {}
+
+
+def _filters(words: Any, only: Any) -> bool:
+    return bool(_search(words)) or only is True
 
 
 def _search(words: Any) -> str:

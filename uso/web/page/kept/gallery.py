@@ -7,6 +7,7 @@ import gradio as gr
 
 from uso.language import Text
 from uso.web.api.handlers import AT_ONCE, plain_errors
+from uso.web.page import scripts
 from uso.web.page.events.pictures import Shown
 from uso.web.page.kept import tiles
 from uso.web.page.kept.events import GalleryEvents, Listed
@@ -29,10 +30,19 @@ def _call(function: str, argument: str = "") -> str:
     return f"() => window.uso.gallery.{function}({argument})"
 
 
+SHOW_ALL = """() => {
+  document.querySelector('#gallery-search :is(input, textarea)').focus()
+  return ['', false]
+}"""
+"""Ends a search; its button goes with it."""
+
+
 class Gallery(NamedTuple):
     """The components that events read or change."""
 
     search: gr.Textbox
+    everything: gr.Button
+    """Ends the search."""
     only: gr.Checkbox
     listed: Listed
     gone: gr.HTML
@@ -56,13 +66,16 @@ def gallery_parts() -> Gallery:
         with gr.Row(visible=False, elem_id="gallery-tools") as tools:
             search = gr.Textbox(
                 label=Text("Search"),
-                placeholder=Text("Words of the prompt"),
+                placeholder=Text("Words of the prompt, names of references"),
                 scale=3,
                 min_width=300,
                 elem_id="gallery-search",
             )
             choose = gr.Button(Text("Select"), scale=1, min_width=90, elem_id="gallery-choose")
             only = gr.Checkbox(label=Text("Favourites only"), scale=1, min_width=130, elem_id="gallery-favourites")
+        with gr.Row(visible=False, elem_id="gallery-filter") as found:
+            matches = gr.HTML("", elem_id="gallery-matches", js_on_load=scripts.LIVE)
+            everything = gr.Button(Text("Show all"), size="sm", min_width=90, scale=0, elem_id="gallery-show-all")
         with gr.Column(elem_id="gallery-chosen"):
             gr.HTML(static_html(lambda: tiles.chosen(archive.MOST)), elem_id="gallery-count")
             with gr.Row():
@@ -83,8 +96,8 @@ def gallery_parts() -> Gallery:
             for name in ("extra", "gone", "starred")
         )
         anchors = gr.Textbox(label="anchors", visible="hidden", elem_id="gallery-anchors")
-    parts = Listed(head=head, tools=tools, tiles=listed, extra=extra, more=more)
-    return Gallery(search, only, parts, gone, starred, anchors, choose, buttons)
+    parts = Listed(head=head, tools=tools, tiles=listed, extra=extra, more=more, filter=found, matches=matches)
+    return Gallery(search, everything, only, parts, gone, starred, anchors, choose, buttons)
 
 
 def picture_buttons() -> Picked:
@@ -120,12 +133,13 @@ def wire_gallery(
         trigger_mode="always_last",
         **AT_ONCE,
     )
-    for trigger, function, end in (
-        (arrived.change, events.newest, "top"),
-        (gallery.listed.more.click, events.more, "last"),
+    gallery.everything.click(None, None, [gallery.search, gallery.only], js=SHOW_ALL)
+    for trigger, function, values, end in (
+        (arrived.change, events.newest, [*asked, arrived], "top"),
+        (gallery.listed.more.click, events.more, asked, "last"),
     ):
-        place = f"(words, only, which) => [words, only, which, window.uso.gallery.{end}()]"
-        trigger(plain_errors(function), [*asked, gallery.anchors], listed, js=place, **AT_ONCE)
+        place = f"(...values) => [...values.slice(0, -1), window.uso.gallery.{end}()]"
+        trigger(plain_errors(function), [*values, gallery.anchors], listed, js=place, **AT_ONCE)
     which.change(plain_errors(events.look), [which], picked.favourite, **AT_ONCE)
     marked = [picked.favourite, gallery.starred]
     gallery.listed.tiles.like(plain_errors(events.star), [which], marked, **AT_ONCE)

@@ -34,6 +34,11 @@ MOST_SAVED, SAVED_SECONDS = 60, 600.0
 FORGIVE_TYPED = f"said => document.activeElement?.closest('#preset-name') ? ({scripts.FORGIVE})(said) : said"
 """Not for a name that comes with a preset: what does not fit in it is told at the same time."""
 
+CONFIRM = """async name => {
+  if (!name) return name
+  return (await window.uso.confirmed('delete-preset', 'with-preset', { name })) && name
+}"""
+
 DELIVER = "watch('value', () => window.uso?.deliver(element))"
 
 
@@ -112,7 +117,9 @@ class PresetEvents:
         return await self._answer(request, rename)
 
     async def delete(self, picked: Any, request: gr.Request) -> tuple[Any, ...]:
-        """Delete the preset that is picked. The fields stay, so Save brings it back."""
+        """Delete the preset that is picked; False: the browser has asked, and it stays. The fields stay as they are."""
+        if picked is False:
+            return Changed().flat
         owner = asker_of(request).owner
 
         def delete() -> Changed:
@@ -236,6 +243,7 @@ def wire_presets(events: PresetEvents, parts: Presets, inputs: Inputs) -> None:
     parts.name.change(None, parts.note, parts.note, js=FORGIVE_TYPED)
     gr.on([parts.save.click, parts.name.submit], plain_errors(events.save), [parts.name, *fields], changed, **raw)
     parts.rename.click(plain_errors(events.rename), [parts.choice, parts.name], changed, **raw)
-    parts.delete.click(plain_errors(events.delete), [parts.choice], changed, **raw)
+    asked = {"js": CONFIRM, "trigger_mode": "multiple"}  # after a no it may be pressed again at once
+    parts.delete.click(plain_errors(events.delete), [parts.choice], changed, **asked, **raw)
     parts.export.click(plain_errors(events.export), [parts.name, *fields], [parts.note, parts.file], **raw)
     parts.bring.upload(plain_errors(events.bring), [parts.bring], changed, **raw)

@@ -4,26 +4,16 @@ import time
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from uso.language import Text, told, tr
+from uso.language import Text, joined, told, tr
 from uso.web.page.html import CAPTION, heading, webp
 from uso.web.store.ledger import Remembered
 
 
 def confirm() -> str:
-    """Asks before anything is deleted (`static/gallery.js`, which fills in how many)."""
-    questions = {
-        "one": tr("Delete this picture for good?"),
-        "many": tr("Delete {count} pictures for good?"),
-        "all": tr("Delete all your pictures for good, those that are not listed here too?"),
-    }
-    data = " ".join(f'data-{name}="{escape(text)}"' for name, text in questions.items())
-    what = tr(
-        "The files are removed from the server, with the reference images that no other picture needs. "
-        "This cannot be undone."
-    )
+    """Asks before anything is deleted: pictures, a style, a preset. `static/confirm.js` fills the question in."""
     return (
-        f'<dialog aria-labelledby="confirm-question" aria-describedby="confirm-what" {data}>'
-        f'<p id="confirm-question"></p><p id="confirm-what" class="uso-quiet">{escape(what)}</p>'
+        '<dialog aria-labelledby="confirm-question" aria-describedby="confirm-what">'
+        '<p id="confirm-question"></p><p id="confirm-what" class="uso-quiet"></p>'
         f'<form method="dialog"><button value="no" autofocus>{tr("Cancel")}</button>'
         f'<button value="yes">{tr("Delete")}</button></form></dialog>'
     )
@@ -59,15 +49,29 @@ def head(rule: str, remembers: bool, some: bool) -> str:
         words = Text("Newest first. Click one to see it again. Only you can see them.")
     else:
         words = Text("None yet. The pictures you make appear here. Only you can see them.")
-    return heading(Text("Your pictures"), words) + (f'<p class="uso-quiet">{escape(told(rule))}</p>' if rule else "")
+    more = f'<p class="uso-quiet">{escape(told(rule))}</p>' if rule else ""
+    if some:
+        keys = tr("Keys: arrows go from picture to picture, F marks a favourite, Delete deletes.")
+        more += f'<p class="uso-quiet uso-keys">{escape(keys)}</p>'
+    return heading(Text("Your pictures"), words) + more
 
 
-def no_match() -> str:
-    return f'<p class="uso-quiet" role="status">{tr("No picture of yours matches.")}</p>'
+def matches(count: int, missing: bool) -> str:
+    """What a search finds.
+
+    Args:
+        missing: whether a picture that has just been made is not among them.
+    """
+    found = Text("1 of your pictures matches.") if count == 1 else Text("{} of your pictures match.", count)
+    words = found if count else Text("No picture of yours matches.")
+    if missing:
+        words = joined(words, Text("The new picture does not match, so it is not listed."))
+    return f'<p class="uso-quiet">{escape(told(words))}</p>'
 
 
 def tiles(pictures: Iterable[Remembered], current: str) -> str:
-    """Pictures as buttons, each with its mark as a favourite.
+    """Pictures as buttons, each with its mark as a favourite. Keys reach the buttons alone, Tab one of them
+    (`static/rove.js`).
 
     Args:
         current: id of the picture that is shown.
@@ -86,10 +90,10 @@ def _tile(one: Remembered, current: str) -> str:
     on = str(one.favourite).lower()
     return (
         f'<li><button type="button" data-picture="{picture_id}" aria-label="{name}" title="{name}" '
-        f'aria-keyshortcuts="Delete"{mark}>'
+        f'aria-keyshortcuts="Delete F"{mark}>'
         f'<img src="{webp(one.thumb)}" alt=""></button>'
-        f'<button type="button" data-star="{picture_id}" aria-pressed="{on}" aria-label="{star}">'
-        f'</button><input type="checkbox" value="{picture_id}" aria-label="{choose}"></li>'
+        f'<button type="button" tabindex="-1" data-star="{picture_id}" aria-pressed="{on}" aria-label="{star}">'
+        f'</button><input type="checkbox" tabindex="-1" value="{picture_id}" aria-label="{choose}"></li>'
     )
 
 

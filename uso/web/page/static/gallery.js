@@ -1,6 +1,8 @@
 // "Your pictures": choosing several, marks as favourites, the question before anything is deleted, more of them.
 // What is asked of the server goes through the list's own component (../kept/gallery.py).
 
+import { confirmed } from './confirm.js'
+import { rove } from './rove.js'
 import { say } from './words.js'
 
 const ANCHORS = 5
@@ -32,13 +34,22 @@ let picked = new Set()
 export const renewed = () => {
   for (const box of boxes()) box.checked = picked.has(box.value)
   mark()
+  rove()
   count()
 }
 
 const choosing = () => frame().classList.contains('uso-choosing')
 
+/** In a choice the picture, which the keyboard reaches, says whether it is chosen. */
+const pressed = (box) => {
+  const tile = box.closest('li').querySelector('[data-picture]')
+  if (choosing()) tile.setAttribute('aria-pressed', box.checked)
+  else tile.removeAttribute('aria-pressed')
+}
+
 const count = () => {
   picked = new Set(chosen())
+  for (const box of boxes()) pressed(box)
   const words = document.querySelector('#gallery-count p')
   if (!words) return
   const some = picked.size
@@ -77,19 +88,31 @@ export const zip = () => {
   link.remove()
 }
 
+/** What a picture is called, where it is listed. */
+const named = (id) => {
+  const tile = ['#gallery', '#grid'].map((list) => document.querySelector(`${list} [data-picture="${CSS.escape(id)}"]`))
+  return tile.find(Boolean)?.getAttribute('aria-label')
+}
+
+/** What may be shown instead of the picture that is shown: the next of its request, or else of the list, or the last. */
+const beside = (deleted) => {
+  const lists = [every('#grid [data-picture]').map((one) => one.dataset.picture), ids()]
+  const around = (list) => {
+    const place = list.indexOf(shown())
+    return [...list.slice(place + 1), ...list.slice(0, Math.max(place, 0)).reverse()]
+  }
+  return lists.flatMap(around).filter((id) => !deleted.includes(id)).slice(0, ANCHORS)
+}
+
 /** Ask before pictures are deleted: the `chosen` ones, the one that is `shown`, `all`, or those of a list. */
-export const ask = (which) => {
+export const ask = async (which) => {
   const listed = Array.isArray(which) ? which : which === 'shown' ? [shown()].filter(Boolean) : chosen()
   const pictures = which === 'all' ? 'all' : listed
   if (!pictures.length) return
-  const dialog = document.querySelector('#confirm dialog')
-  const words = which === 'all' ? 'all' : pictures.length === 1 ? 'one' : 'many'
-  dialog.querySelector('p').textContent = dialog.dataset[words].replace('{count}', pictures.length)
-  dialog.returnValue = ''
-  dialog.onclose = () => {
-    if (dialog.returnValue === 'yes') tell('delete', { pictures })
-  }
-  dialog.showModal()
+  const name = pictures.length === 1 ? named(pictures[0]) : ''
+  const question = which === 'all' ? 'all' : pictures.length > 1 ? 'many' : name ? 'one' : 'this'
+  const values = { name, count: pictures.length }
+  if (await confirmed(`delete-${question}`, 'with-pictures', values)) tell('delete', { pictures, next: beside(pictures) })
 }
 
 /** The link to the pictures of a request names those that are left; a single one needs none. */
@@ -111,6 +134,7 @@ export const gone = (element) => {
   for (const id of deleted)
     for (const one of every(`[data-picture="${CSS.escape(id)}"]`)) (one.closest('li') ?? one).remove()
   recount()
+  rove()
   setTimeout(() => refocus(next), 100) // the dialog has given the focus back, and buttons of the picture are gone
   const left = list()?.querySelector('[data-picture]')
   const more = document.querySelector('#gallery-more')
@@ -152,6 +176,7 @@ export const extra = (element) => {
     if (had) items[0]?.querySelector('[data-picture]').focus({ preventScroll: true })
   }
   mark()
+  rove()
   count()
 }
 
@@ -199,7 +224,9 @@ document.addEventListener('click', (event) => {
 
 document.addEventListener('keydown', (event) => {
   const tile = event.target.closest?.('#gallery [data-picture]')
-  if (event.key !== 'Delete' || !tile) return
+  if (!tile || event.ctrlKey || event.metaKey || event.altKey) return
+  if (event.key === 'Delete') ask([tile.dataset.picture])
+  else if (event.key.toLowerCase() === 'f') tile.closest('li').querySelector('[data-star]').click()
+  else return
   event.preventDefault()
-  ask([tile.dataset.picture])
 })

@@ -9,6 +9,7 @@ import './refusals.js'
 import './sizes.js'
 import './stage.js'
 import { beforeAfter, compare } from './compare.js'
+import { confirmed } from './confirm.js'
 import { deliver } from './deliver.js'
 import { filled, filling } from './filled.js'
 import * as gallery from './gallery.js'
@@ -16,7 +17,8 @@ import { look } from './lens.js'
 import { noteSize, ownSize } from './own_size.js'
 import { isRandom, switchSeed } from './seeds.js'
 import { show, showResult } from './show.js'
+import * as styles from './styles.js'
 
-const dialogs = { beforeAfter, compare, deliver, gallery, look }
+const dialogs = { beforeAfter, compare, confirmed, deliver, gallery, look, styles }
 const fields = { filled, filling, isRandom, noteSize, ownSize, switchSeed }
 window.uso = { ...window.uso, ...dialogs, ...fields, show, showResult }
