@@ -54,19 +54,20 @@ def english_afterwards() -> Iterator[None]:
     speak(ENGLISH)
 
 
+def glued(node: ast.AST) -> list[ast.expr]:
+    """What `+` or an f-string puts together."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return [node.left, node.right]
+    parts = node.values if isinstance(node, ast.JoinedStr) else []
+    return [part.value for part in parts if isinstance(part, ast.FormattedValue)]
+
+
 def test_no_text_is_glued_to_another() -> None:
     """Catches a sentence that is English for everybody: what `+` or an f-string makes of a `Text` is a plain string."""
     for path in (ROOT / "uso").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            glued = [node.left, node.right] if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add) else []
-            glued += (
-                [one.value for one in node.values if isinstance(one, ast.FormattedValue)]
-                if isinstance(node, ast.JoinedStr)
-                else []
-            )
-            for one in glued:
-                name = getattr(one.func, "id", "") if isinstance(one, ast.Call) else ""
-                assert name not in ("Text", "joined"), f"{path}:{node.lineno}: use joined()"
+        for part in (part for node in ast.walk(ast.parse(path.read_text("utf-8"))) for part in glued(node)):
+            name = getattr(part.func, "id", "") if isinstance(part, ast.Call) else ""
+            assert name not in ("Text", "joined"), f"{path}:{part.lineno}: use joined()"
 
 
 def test_every_template_has_its_values() -> None:
