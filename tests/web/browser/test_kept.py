@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.browsing import FAST, PATIENCE_MS, fill_number, generate, needs_chromium, shoot
+from tests.support.browsing import FAST, PATIENCE_MS, fill_number, generate, needs_chromium, shoot, upload
 from tests.support.kept import kept, new_job
 from tests.support.running import Program, program
 from tests.support.scripted import until
@@ -72,7 +72,7 @@ def test_the_history_is_searched_marked_and_kept_over_a_restart(visit: Any, tmp_
         expect(tiles).to_have_count(1, timeout=PATIENCE_MS)
         assert names(page) == ["a red rose"]
         page.fill("#gallery-search textarea, #gallery-search input", "zebra")
-        expect(page.locator("#gallery")).to_contain_text("No picture of yours matches.", timeout=PATIENCE_MS)
+        expect(page.locator("#gallery-matches")).to_contain_text("No picture of yours matches.", timeout=PATIENCE_MS)
         page.fill("#gallery-search textarea, #gallery-search input", "")
         expect(tiles).to_have_count(2, timeout=PATIENCE_MS)
         make_one = page.locator(TILES).count()
@@ -95,7 +95,8 @@ def test_the_keyboard_alone_deletes_and_only_what_was_chosen(visit: Any, server:
         page.locator("#grid [data-picture]").nth(left).click()
         page.click("#delete-picture")
         page.click("#confirm button[value=yes]")
-        expect(page.locator("#grid [data-picture]")).to_have_count(left, timeout=PATIENCE_MS)
+        expect(page.locator("#grid [data-picture]")).to_have_count(left if left > 1 else 0, timeout=PATIENCE_MS)
+        expect(page.locator("#picture img")).to_have_count(1)  # the one before it
         if left == 2:
             expect(link).to_have_text("Download all 2 as a zip file")
             assert link.get_attribute("href").count(",") == 1
@@ -141,9 +142,9 @@ def test_the_keyboard_alone_deletes_and_only_what_was_chosen(visit: Any, server:
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(tiles).to_have_count(2, timeout=PATIENCE_MS)
-    expect(tiles.first).to_be_focused()  # its button has gone
-    expect(page.locator("#picture img")).to_have_count(0)
-    expect(page.locator("#afterwards")).not_to_be_visible()
+    expect(tiles.first).to_have_attribute("aria-current", "true")  # the owl is shown instead
+    expect(page.locator("#picture-id")).to_contain_text(tiles.first.get_attribute("data-picture") or "?")
+    expect(page.locator("#delete-picture")).to_be_focused()
     assert not files[3].exists() and not list(server.scratch.rglob(files[3].name))
     page.focus("#gallery-everything")
     page.keyboard.press("Enter")
@@ -152,9 +153,61 @@ def test_the_keyboard_alone_deletes_and_only_what_was_chosen(visit: Any, server:
     page.keyboard.press("Enter")
     expect(page.locator("#history")).to_contain_text("None yet.", timeout=PATIENCE_MS)
     expect(page.locator("#gallery-head h2")).to_be_focused()
+    expect(page.locator("#picture img")).to_have_count(0)
+    expect(page.locator("#afterwards")).not_to_be_visible()
     assert set(server.pictures()) == before
     page.reload()
     expect(page.locator("#history")).to_contain_text("None yet.", timeout=PATIENCE_MS)
+
+
+def test_a_search_hides_no_new_picture_without_a_word(visit: Any, server: Program, picture_file: Any) -> None:
+    """Catches a search that is forgotten, one that knows prompts alone, and one that is ended only by emptying it."""
+    page = visit(server)
+    make(page, server, "a fox")
+    page.fill("#prompt textarea", "")
+    upload(page, "content", picture_file("photographer.png", 64, 64, 3))
+    generate(page, server)
+    tiles, matches = page.locator(TILES), page.locator("#gallery-matches")
+    expect(tiles).to_have_count(2, timeout=PATIENCE_MS)
+    expect(page.locator("#before-after")).to_be_enabled()
+    page.fill("#gallery-search :is(input, textarea)", "photographer")
+    expect(matches).to_have_text("1 of your pictures matches.", timeout=PATIENCE_MS)
+    place = page.locator("#delete-picture").bounding_box()
+    page.locator("#content button[aria-label*=emove]").click()
+    expect(page.locator("#content img")).to_have_count(0)
+    page.fill("#prompt textarea", "a whale")
+    generate(page, server)
+    expect(matches).to_contain_text("The new picture does not match, so it is not listed.", timeout=PATIENCE_MS)
+    expect(tiles).to_have_count(1)
+    expect(page.locator("#before-after")).to_be_disabled()
+    assert page.locator("#delete-picture").bounding_box()["x"] == place["x"]
+    shoot(page, "search")
+    assert faults(page) == []
+    page.click("#gallery-show-all")
+    expect(tiles).to_have_count(3, timeout=PATIENCE_MS)
+    expect(matches).not_to_be_visible()
+    expect(page.locator("#gallery-search").get_by_role("textbox")).to_be_focused()
+
+
+def test_arrows_go_from_picture_to_picture(visit: Any, server: Program) -> None:
+    """Catches a list in which each picture costs several Tabs, a star out of reach, an arrow that leaves the list."""
+    page = visit(server)
+    make(page, server, "a fox", "an owl", "a rose")
+    tiles = page.locator(TILES)
+    tiles.first.focus()
+    for key, place in (("Right", 1), ("Right", 2), ("Right", 2), ("Down", 2), ("Left", 1)):
+        page.keyboard.press(f"Arrow{key}")
+        expect(tiles.nth(place)).to_be_focused()
+    page.keyboard.press("f")
+    expect(page.locator("#gallery [data-star]").nth(1)).to_have_attribute("aria-pressed", "true")
+    for key, place in (("End", 2), ("Home", 0), ("ArrowRight", 1)):
+        page.keyboard.press(key)
+        expect(tiles.nth(place)).to_be_focused()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Tab")
+    expect(tiles.nth(1)).to_be_focused()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('#gallery')") is None
 
 
 @pytest.mark.parametrize(("width", "height"), [(1366, 657), (390, 844)])

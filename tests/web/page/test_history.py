@@ -159,6 +159,7 @@ def test_a_picture_of_the_history_is_shown_in_full(events: Events) -> None:
     assert Path(shown.picture).read_bytes() == picture.path.read_bytes() and shown.picture_id == picture.id
     assert "<dd>1</dd>" in shown.facts and "<time datetime=" in shown.facts and "&lt;fox&gt;" in shown.settings
     assert shown.download["value"] == shown.picture and shown.grid == ""
+    assert shown.before["interactive"] is False  # and in its place
 
 
 def test_the_pictures_of_one_request_are_shown_together(events: Events) -> None:

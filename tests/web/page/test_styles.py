@@ -41,7 +41,7 @@ def delete(
     events: StyleEvents, key: Any, who: str | None = ANN, fields: Any = (None, None)
 ) -> tuple[Changes, list[Any]]:
     """(changes, style images)."""
-    *rest, first, second = asyncio.run(events.delete(key, *fields, visitor(who)))
+    *rest, first, second = asyncio.run(events.delete(key, fields[0], fields[1], visitor(who)))
     return Changes._make(rest), [first, second]
 
 

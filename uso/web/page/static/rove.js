@@ -10,10 +10,11 @@ export const rove = (to) => {
   for (const tile of all) tile.tabIndex = tile === one ? 0 : -1
 }
 
-/** How far a key goes. */
-const step = (key, all) => {
+/** Where a key goes from a place; nowhere beyond the ends. */
+const goal = (key, place, all) => {
   const row = all.filter((tile) => tile.getBoundingClientRect().top === all[0].getBoundingClientRect().top).length
-  return { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -row, ArrowDown: row, Home: -all.length, End: all.length }[key]
+  const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -row, ArrowDown: row, Home: -place, End: all.length - 1 - place }
+  return all[place + steps[key]]
 }
 
 document.addEventListener('focusin', ({ target }) => {
@@ -23,11 +24,6 @@ document.addEventListener('focusin', ({ target }) => {
 document.addEventListener('keydown', (event) => {
   if (!event.target.matches?.('#gallery [data-picture]') || event.ctrlKey || event.metaKey || event.altKey) return
   const all = tiles()
-  const by = step(event.key, all)
-  if (!by) return
-  event.preventDefault()
-  const place = all.indexOf(event.target) + by
-  const far = Math.abs(by) === all.length // Home and End; a row beyond the ends is no place to go
-  if (all[place]) all[place].focus()
-  else if (far) all.at(by > 0 ? -1 : 0).focus()
+  if (/^(Arrow.*|Home|End)$/.test(event.key)) event.preventDefault()
+  goal(event.key, all.indexOf(event.target), all)?.focus()
 })
