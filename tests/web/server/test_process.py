@@ -140,7 +140,7 @@ class TestRealProgram:
 
     def test_what_runs_is_finished_and_delivered(self, tmp_path: Path) -> None:
         """Catches a picture that is lost because the server was told to stop."""
-        with program(tmp_path, fresh=True) as running:
+        with program(tmp_path, "--grace", str(LONG), fresh=True) as running:
             running.wait_until("ready")
             client = Client(f"http://127.0.0.1:{running.port}/", download_files=False, verbose=False)
             job = client.submit("A fox", width=384, height=384, num_inference_steps=50, api_name="/generate")
