@@ -15,7 +15,7 @@ from uso.weights import loading
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+def seen(demo_pipeline: USOPipeline, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     """Whether TF32 was allowed, at every convolution: with `encode` or `decode`."""
     found: list[tuple[str, bool]] = []
     convolve, stage = torch.nn.Conv2d.forward, ["encode"]
@@ -24,7 +24,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
         found.append((stage[0], torch.backends.cudnn.allow_tf32))
         return convolve(layer, values)
 
-    decode = USOPipeline.decode
+    decode = demo_pipeline.decode
 
     def decoding(*args: Any, **options: Any) -> torch.Tensor:
         stage[0] = "decode"
@@ -34,7 +34,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
             stage[0] = "encode"
 
     monkeypatch.setattr(torch.nn.Conv2d, "forward", watched)
-    monkeypatch.setattr(USOPipeline, "decode", decoding)
+    monkeypatch.setattr(demo_pipeline, "decode", decoding)
     return found
 
 
