@@ -1,6 +1,6 @@
 """How fast each kind of weights file loads, and how much host memory that takes: `python -m tools.loading FOLDER`.
 
-FLUX's transformer at full width with one double and two single blocks, random numbers, written once into FOLDER (4 GB).
+FLUX's transformer at full width with a few blocks, random numbers, written once into FOLDER (4 GB with `--blocks 1 2`).
 `bf16+lora` is the bf16 file with a LoRA of USO's layout folded in. Each load runs in a fresh process, the kinds in
 turn, twice; the faster one counts. `--against CHECKOUT` loads with another checkout of this program as well, in turns.
 Memory is anonymous memory at its peak beside what stays in the end: mapped files are not counted.
@@ -18,7 +18,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
 
-CHANGES = {"num_layers": 1, "num_single_layers": 2}
+BLOCKS = {"num_layers": 1, "num_single_layers": 2}
+"""Double and single ones; `--blocks` changes them."""
 
 LORA = "bf16+lora"
 
@@ -31,12 +32,14 @@ RANK = 128
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--blocks", nargs=2, type=int, default=(1, 2), help="of the model, for a new FOLDER (1 2)")
     parser.add_argument("--only", choices=KINDS, help="one kind of file")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another checkout of this program")
     parser.add_argument("--rounds", type=int, default=2, metavar="N", help="loads of each (2)")
     parser.add_argument("--device", default="cpu", help="where numbers are dequantised, folded and kept (cpu)")
     parser.add_argument("--kind", choices=KINDS, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    BLOCKS.update(zip(BLOCKS, args.blocks, strict=True))
     if args.kind:
         print(json.dumps(measure(args.folder, args.kind, args.device)))
         return 0
@@ -48,7 +51,7 @@ def main() -> int:
     for _ in range(args.rounds):
         for kind in kinds:
             for checkout in checkouts:
-                found = _loaded(checkout, args.folder, kind, args.device)
+                found = _loaded(checkout, args, kind)
                 best[checkout, kind] = min(best.get((checkout, kind), found), found, key=lambda each: each["seconds"])
     for (checkout, kind), values in best.items():
         where = f"  {checkout}" if args.against else ""
@@ -60,10 +63,11 @@ def main() -> int:
     return 0
 
 
-def _loaded(checkout: Path, folder: Path, kind: str, device: str) -> dict[str, float]:
+def _loaded(checkout: Path, args: argparse.Namespace, kind: str) -> dict[str, float]:
     """What a fresh process measures, with the program of a checkout. Waiting threads sleep, as the program has it."""
     script = str(Path(__file__).resolve())
-    command = [sys.executable, script, str(folder.resolve()), "--kind", kind, "--device", device]
+    blocks = ["--blocks", *map(str, args.blocks)]
+    command = [sys.executable, script, str(args.folder.resolve()), "--kind", kind, "--device", args.device, *blocks]
     environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ | {"PYTHONPATH": str(checkout.resolve())}
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=checkout, env=environment)
     measured: dict[str, float] = json.loads(done.stdout)
@@ -82,7 +86,7 @@ def lora_of(folder: Path) -> Path:
 def architecture() -> dict[str, object]:
     from uso.config import architecture_file, load_model_config, read_component_config
 
-    return read_component_config(architecture_file(load_model_config("flux-dev"), "transformer")) | CHANGES
+    return read_component_config(architecture_file(load_model_config("flux-dev"), "transformer")) | BLOCKS
 
 
 def write(folder: Path) -> None:
@@ -137,7 +141,7 @@ def _lora_shapes(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...
     from uso.weights.formats.layouts import lora_modules, lora_target
 
     found: dict[str, tuple[int, ...]] = {}
-    for module in lora_modules(CHANGES["num_layers"], CHANGES["num_single_layers"]):
+    for module in lora_modules(*BLOCKS.values()):
         rows, columns = shapes[target := lora_target(module)]
         rows = 3 * columns if target.endswith("linear1.weight") else rows
         found |= {f"{module}.down.weight": (RANK, columns), f"{module}.up.weight": (rows, RANK)}

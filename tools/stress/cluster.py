@@ -7,7 +7,6 @@ fault if there is any.
 """
 
 import argparse
-import json
 import os
 import random
 import shutil
@@ -29,6 +28,7 @@ from PIL import Image
 from tests.support.running import LONG, Program, ask, free_port
 from tests.support.scripted import until
 from tools.stress import verify
+from tools.stress.report import report
 from tools.stress.sender import Sent
 from uso import output
 from uso.cluster.head import ALONE, LOOPBACK, STORE_BYTES, TEMPORARY
@@ -273,17 +273,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--callers", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--folder", type=Path, help="keep what the run leaves in this new folder")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="uso-cluster-") as temporary:
-        folder = args.folder or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        figures, wrong = play(Wanted(args.jobs, args.callers, args.seed), folder)
-    print(json.dumps({"seed": args.seed, **figures, "faults": len(wrong)}))
-    for sentence in wrong[:50]:
-        print(sentence, file=sys.stderr)
-    return 1 if wrong else 0
+    return report(parser, lambda args, folder: play(Wanted(args.jobs, args.callers, args.seed), folder))
 
 
 if __name__ == "__main__":

@@ -8,11 +8,9 @@ fault if there is any.
 """
 
 import argparse
-import json
 import re
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -28,6 +26,7 @@ from PIL import Image
 from tests.support.running import Program
 from tools.stress import verify, wire
 from tools.stress.calls import Call, World, calls
+from tools.stress.report import report
 from tools.stress.scene import Scene, Watcher
 from tools.stress.schema import by_schema
 from tools.stress.sender import Sent
@@ -190,19 +189,7 @@ def hostile(examples: int, seed: int, folder: Path) -> tuple[dict[str, Any], lis
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--examples", type=int, default=5000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--folder", type=Path, help="keep what the run leaves in this new folder")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="uso-hostile-") as temporary:
-        began = time.monotonic()
-        figures, wrong = hostile(args.examples, args.seed, args.folder or Path(temporary))
-        seconds = round(time.monotonic() - began)
-    print(
-        json.dumps({"examples": args.examples, "seed": args.seed, "seconds": seconds, **figures, "faults": len(wrong)})
-    )
-    for sentence in wrong[:50]:
-        print(sentence, file=sys.stderr)
-    return 1 if wrong else 0
+    return report(parser, lambda args, folder: hostile(args.examples, args.seed, folder))
 
 
 if __name__ == "__main__":

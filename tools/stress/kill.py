@@ -7,13 +7,11 @@ microseconds. Prints one JSON line; exit status 1 and a sentence for each fault 
 """
 
 import argparse
-import json
 import multiprocessing
 import random
 import signal
 import sqlite3
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -23,6 +21,7 @@ from typing import Any
 
 from tests.support.running import LONG, Program, listens
 from tools.stress import verify, writer
+from tools.stress.report import report
 from tools.stress.sender import Sent
 from uso.web.jobs.queue import SHUTTING_DOWN
 from uso.web.store.ledger import FOLDER
@@ -227,21 +226,14 @@ def kill_writers(runs: int, seed: int, folder: Path) -> tuple[dict[str, Any], li
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--folder", type=Path, help="keep what the runs leave in this new folder")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="uso-kill-") as temporary:
-        folder = args.folder or Path(temporary)
-        began = time.monotonic()
-        writers, wrong = kill_writers(args.runs, args.seed, folder)
-        servers, more = kill_servers(args.runs, args.seed, folder)
-    wrong += more
-    seconds = round(time.monotonic() - began)
-    figures = {"runs": args.runs, "seed": args.seed, "seconds": seconds, "servers": servers, "writers": writers}
-    print(json.dumps({**figures, "faults": len(wrong)}))
-    for sentence in wrong[:50]:
-        print(sentence, file=sys.stderr)
-    return 1 if wrong else 0
+    return report(parser, lambda args, folder: kill(args.runs, args.seed, folder))
+
+
+def kill(runs: int, seed: int, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """Processes that write, then servers: (figures, a sentence for each fault)."""
+    writers, wrong = kill_writers(runs, seed, folder)
+    servers, more = kill_servers(runs, seed, folder)
+    return {"servers": servers, "writers": writers}, wrong + more
 
 
 if __name__ == "__main__":

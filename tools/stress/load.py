@@ -6,11 +6,9 @@ for each fault if there is any.
 """
 
 import argparse
-import json
 import multiprocessing
 import random
 import sys
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -24,6 +22,7 @@ from tests.support.running import Program
 from tests.support.scripted import until
 from tools.stress import callers, verify
 from tools.stress.browsers import Browsers
+from tools.stress.report import report
 from tools.stress.sender import call, hear
 from tools.stress.watch import Watch, by_sentence, too_much
 from uso.web.jobs.job import NAME_LETTERS
@@ -202,20 +201,9 @@ def _figures(program: Program, notes: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--callers", type=int, default=30)
     parser.add_argument("--browsers", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="keep what the run leaves in this new folder")
-    args = parser.parse_args()
-    wanted = Wanted(args.minutes, args.seed, args.callers, args.browsers)
-    with tempfile.TemporaryDirectory(prefix="uso-load-") as temporary:
-        folder = args.folder or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        figures, wrong = load(wanted, folder)
-    print(json.dumps({"minutes": args.minutes, "seed": args.seed, **figures, "faults": len(wrong)}))
-    for sentence in wrong[:50]:
-        print(sentence, file=sys.stderr)
-    return 1 if wrong else 0
+    return report(parser, lambda args, to: load(Wanted(args.minutes, args.seed, args.callers, args.browsers), to))
 
 
 if __name__ == "__main__":

@@ -3,16 +3,19 @@
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from gradio_client import Client
 
-from tests.support.running import LONG, PERSON, Started, Stream, free_port, listens, program
+from tests.support.running import LONG, PERSON, Started, Stream, ask, free_port, listens, program
 from tests.support.scripted import PATIENCE, until
 from uso.config import ROOT
 from uso.errors import ConfigError
 from uso.web.server.port import reserve
+from uso.web.server.process import QUIET_SECONDS
 
 # How a process ends, with a small application in the place of the page
 
@@ -23,6 +26,7 @@ from uso.web.server.port import listen
 from uso.web.server.process import Server
 
 stopped = asyncio.Event()
+jobs = {"running"} & set(sys.argv)
 
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
@@ -32,19 +36,24 @@ async def app(scope, receive, send):
             if what.endswith("shutdown"):
                 return
     await send({"type": "http.response.start", "status": 200, "headers": []})
+    if scope["path"] in ("/finish", "/fetch"):
+        if scope["path"] == "/finish":
+            jobs.clear()
+        await send({"type": "http.response.body", "body": b"here"})
+        return
     await send({"type": "http.response.body", "body": b"first\\n", "more_body": True})
     await stopped.wait()
     await asyncio.sleep(1 if scope["path"] == "/short" else 10**6)
     await send({"type": "http.response.body", "body": b"last\\n"})
 
-front = StartingApp(lambda: BuiltApp(app=app, end=stopped.set))
+front = StartingApp(lambda: BuiltApp(app=app, end=stopped.set, busy=lambda: bool(jobs)))
 Server(front, grace=45.0).run(sockets=[listen("127.0.0.1", int(sys.argv[1]))])
 """
 
 
-def small_process() -> tuple[Started, int]:
+def small_process(*jobs: str) -> tuple[Started, int]:
     port = free_port()
-    started = Started([sys.executable, "-c", SCRIPT, str(port)], cwd=ROOT)
+    started = Started([sys.executable, "-c", SCRIPT, str(port), *jobs], cwd=ROOT)
     until(lambda: listens(port) or started.poll() is not None)
     return started, port
 
@@ -59,6 +68,26 @@ def test_a_stop_that_arrives_twice_at_once_is_one_stop() -> None:
         started.send_signal(signal.SIGTERM)
         assert started.wait(LONG) == -signal.SIGTERM
         assert stream.ended.wait(PATIENCE) and stream.lines == ["first\n", "last\n"]
+    finally:
+        started.end()
+
+
+@pytest.mark.parametrize("path", ["/fetch", "/healthz"])
+def test_after_the_last_picture_it_serves_those_who_fetch_it(path: str) -> None:
+    """Catches a page on a busy machine that hears "Done." and comes too late for the picture, a monitor that holds the
+    process up like a person, and a person who holds it up for ever."""
+    started, port = small_process("running")
+    try:
+        started.send_signal(signal.SIGTERM)
+        assert ask(port, "/finish").body == b"here"
+        finished, served = time.monotonic(), 0.0
+        with suppress(OSError):
+            while time.monotonic() - finished < PATIENCE:
+                ask(port, path)
+                served = time.monotonic() - finished
+                time.sleep(0.1)
+        assert started.wait(PATIENCE) == -signal.SIGTERM
+        assert served < PATIENCE and (served > 2 * QUIET_SECONDS) == (path == "/fetch"), served
     finally:
         started.end()
 

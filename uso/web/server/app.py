@@ -28,13 +28,10 @@ from uso.web.page.html import EXAMPLES_ROUTE
 from uso.web.page.texts import EXAMPLES_FOLDER
 from uso.web.page.theme import CSS, HEAD, STATIC, STATIC_ROUTE, page_theme
 from uso.web.server.metrics import CONTENT_TYPE, Metrics
-from uso.web.server.starting import RETRY_SECONDS, BuiltApp
+from uso.web.server.starting import OPEN_PATHS, RETRY_SECONDS, BuiltApp
 from uso.web.store import uploads
 from uso.web.store.ledger import Ledger, keep_checking
 from uso.web.store.prune import keep_pruning
-
-OPEN_PATHS = ("/healthz", "/readyz", "/metrics")
-"""They need no login: probes cannot log in. A proxy keeps the last one to itself (deploy/nginx.conf)."""
 
 
 class Health(BaseModel):

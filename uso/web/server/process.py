@@ -30,8 +30,12 @@ LAST_SECONDS = 15
 CLOSING_SECONDS = 5
 """For connections to end when nothing runs any more: a slow upload must not delay the end."""
 
-FETCH_SECONDS = 2.0
-"""After the last picture: for its page to learn of it, and to fetch the file."""
+QUIET_SECONDS = 3.0
+"""After the last picture, and after each request that follows it: its page learns of it, asks where it is, and fetches
+the file."""
+
+FETCH_SECONDS = 10.0
+"""After the last picture, whatever is asked for."""
 
 TWICE_SECONDS = 0.5
 """One stop can arrive as two signals: `timeout` sends them to a process and to its group. A person's second signal
@@ -69,8 +73,8 @@ class Server(uvicorn.Server):
         self._grace = grace
         self._stopped_at: float | None = None
         self._signal = 0
-        self._busy_at = 0.0
-        """When a job was last seen to run, after the first signal."""
+        self._busy_at = float("-inf")
+        """When a job was last seen to run."""
         self._announcing: asyncio.Task[None] | None = None
 
     @contextmanager
@@ -92,7 +96,7 @@ class Server(uvicorn.Server):
         if self._stopped_at is None:
             self._stopped_at, self._signal = time.monotonic(), sig
             self._app.close()
-            if not self._app.busy():
+            if self._is_finished(self._stopped_at):
                 super().handle_exit(sig, frame)
         elif time.monotonic() - self._stopped_at > TWICE_SECONDS:
             self._remove_uploads()
@@ -101,6 +105,8 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: serve on until the running job is finished and its page has fetched the picture."""
+        if self._app.busy():
+            self._busy_at = time.monotonic()
         if self._stopped_at is not None and not self.should_exit and self._is_finished(self._stopped_at):
             super().handle_exit(self._signal, None)
         if counter % 10 == 0:
@@ -108,10 +114,13 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def _is_finished(self, stopped_at: float) -> bool:
+        """Whether nothing runs, and nobody fetches what has just been made."""
         now = time.monotonic()
+        if now - stopped_at > self._grace + LAST_SECONDS:
+            return True
         if self._app.busy():
-            self._busy_at = now
-        return now - self._busy_at > FETCH_SECONDS or now - stopped_at > self._grace + LAST_SECONDS
+            return False
+        return now - max(self._busy_at, self._app.asked_at) > QUIET_SECONDS or now - self._busy_at > FETCH_SECONDS
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().set_exception_handler(self._limits.on_loop_error)

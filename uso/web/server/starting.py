@@ -36,6 +36,9 @@ CLOSING = Text("The server is shutting down. Send it again in a moment.")
 RETRY_SECONDS = 5
 SETTLE_POLL_SECONDS = 0.1
 
+OPEN_PATHS = ("/healthz", "/readyz", "/metrics")
+"""They need no login: probes cannot log in. A proxy keeps the last one to itself (deploy/nginx.conf)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltApp:
@@ -73,11 +76,22 @@ class StartingApp:
         self._error = ""
         self._closing = threading.Event()
         self._ended = False
+        self.asked_at = float("-inf")
+        """When somebody's last request began or was answered, by `time.monotonic()`. Probes do not count."""
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._live(scope, receive, send)
-            return
+        elif scope.get("path") in OPEN_PATHS:
+            await self._answer(scope, receive, send)
+        else:
+            self.asked_at = time.monotonic()
+            try:
+                await self._answer(scope, receive, send)
+            finally:
+                self.asked_at = time.monotonic()
+
+    async def _answer(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         speak(asked_for(_header(scope, b"accept-language")))
         if self._built is None:
             reply = self._own_reply(scope)
