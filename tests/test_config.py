@@ -68,7 +68,7 @@ def test_the_demo_needs_no_network() -> None:
 
 def test_unknown_model_and_plan_are_refused_with_the_choice() -> None:
     choice = "demo, flux-dev, flux-krea-dev, flux-schnell"
-    with pytest.raises(ConfigError, match=f"^There is no model 'flux'. Choose one of: {choice}.$"):
+    with pytest.raises(ConfigError, match=f"^There is no model 'flux'. Choose one of: {choice}, or name a YAML file.$"):
         load_model_config("flux")
     with pytest.raises(ConfigError, match=r"^There is no memory plan 'tiny'\. Choose one of: auto, 12gb, .*full"):
         load_memory_plan("tiny")

@@ -181,16 +181,16 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _names(kind: str) -> list[str]:
-    return sorted(path.stem for path in (CONFIGS / kind).glob("*.yaml"))
+def _names(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
 def model_names() -> list[str]:
-    return _names("models")
+    return _names(CONFIGS / "models")
 
 
 def memory_names() -> list[str]:
-    return _names("memory")
+    return _names(CONFIGS / "memory")
 
 
 def validated(cls: type[T], values: Any, path: Path) -> T:
@@ -244,11 +244,16 @@ def load_named(cls: type[T], name: str, folder: Path, what: str) -> T:
     Raises:
         ConfigError: there is no `what` of that name, or a key or value is invalid.
     """
+    path = _named_file(name, folder, what)
+    return validated(cls, read_yaml_with_parents(path), path)
+
+
+def _named_file(name: str, folder: Path, what: str) -> Path:
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+        known = ", ".join(_names(folder))
         raise ConfigError(f"There is no {what} '{name}'. Choose one of: {known}, or name a YAML file.")
-    return validated(cls, read_yaml_with_parents(path), path)
+    return path
 
 
 def load_model_config(name: str) -> ModelConfig:
@@ -257,9 +262,7 @@ def load_model_config(name: str) -> ModelConfig:
     Raises:
         ConfigError: there is no such model, or a key or value is invalid.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / "models" / f"{name}.yaml"
-    if not path.is_file():
-        raise ConfigError(f"There is no model '{name}'. Choose one of: {', '.join(model_names())}.")
+    path = _named_file(name, CONFIGS / "models", "model")
     config = validated(ModelConfig, {"name": path.stem, **read_yaml_with_parents(path)}, path)
     absent = [component for component in COMPONENT_NAMES if component not in config.components]
     if absent:

@@ -44,7 +44,7 @@ def test_the_history_is_searched_marked_and_kept_over_a_restart(visit: Any, tmp_
         make(page, server, "a red fox", "an owl in the snow", "a red rose")
         page.locator("#gallery [data-star]").nth(1).click()
         page.click("#favourite")  # of the rose, which is shown
-        expect(page.locator("#favourite")).to_have_text("Remove from favourites", timeout=PATIENCE_MS)
+        expect(page.locator("#favourite")).to_have_text("Unfavourite", timeout=PATIENCE_MS)
         expect(page.locator("#gallery [data-star]").first).to_have_attribute("aria-pressed", "true")
         (cookie,) = [one for one in page.context.cookies() if one["name"] == "uso-browser"]
         page.close()

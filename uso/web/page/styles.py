@@ -21,7 +21,7 @@ from uso.web.api.files import uploaded
 from uso.web.api.handlers import AT_ONCE, plain_errors
 from uso.web.page import html, scripts
 from uso.web.page.inputs import KEEP
-from uso.web.page.kept.shelf import PICK_STYLE, key_of, shelf
+from uso.web.page.kept.shelf import PICK_STYLE, is_style_file, key_of, shelf
 from uso.web.page.restore import put
 from uso.web.store.styles import OWN, OnShelf
 
@@ -190,7 +190,7 @@ class StyleEvents:
 
     def _held(self, asker: Asker, *fields: Any) -> list[str]:
         """Key of the style that each field holds; empty where it holds none of the shelf's."""
-        styles = self.shelves.styles(asker.owner)
+        styles = self.shelves.styles(asker.owner) if any(map(is_style_file, fields)) else ()
         return [key_of(value, styles) for value in fields]
 
     async def save(

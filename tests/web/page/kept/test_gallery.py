@@ -158,9 +158,9 @@ def test_favourites_are_marked_on_the_tile_and_under_the_picture(gallery: Galler
     button, mark = asyncio.run(gallery.star(told(picture=one.id, on=True), two.id, visitor()))
     assert button == KEEP and f'data-id="{one.id}" data-on="true"' in mark
     assert first(gallery, only=True).tiles.count("data-picture") == 1
-    assert asyncio.run(gallery.look(one.id, visitor()))["value"] == "Remove from favourites"
+    assert asyncio.run(gallery.look(one.id, visitor()))["value"] == "Unfavourite"
     button, mark = asyncio.run(gallery.favourite(one.id, visitor()))
-    assert button["value"] == "Add to favourites" and 'data-on="false"' in mark
+    assert button["value"] == "Favourite" and 'data-on="false"' in mark
     assert first(gallery, only=True).matches == tiles.matches(0, False)
 
 

@@ -207,7 +207,7 @@ class GalleryEvents:
 
 
 def _button(on: bool) -> Any:
-    return gr.update(value=tr("Remove from favourites") if on else tr("Add to favourites"))
+    return gr.update(value=tr("Unfavourite") if on else tr("Favourite"))
 
 
 def _data(chosen: gr.EventData) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def gallery_parts() -> Gallery:
 
 def picture_buttons() -> Picked:
     return Picked(
-        gr.Button(Text("Add to favourites"), min_width=100, elem_id="favourite"),
+        gr.Button(Text("Favourite"), min_width=100, elem_id="favourite"),
         gr.Button(Text("Delete"), min_width=100, elem_id="delete-picture"),
     )
 

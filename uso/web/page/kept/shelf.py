@@ -52,6 +52,12 @@ def _tile(style: OnShelf) -> str:
     )
 
 
+def is_style_file(value: Any) -> bool:
+    """Whether a field's raw value is a saved style by its name, and no picture."""
+    path = upload_path(value)
+    return path is not None and path.suffix == STYLE_SUFFIX
+
+
 def key_of(value: Any, styles: Sequence[OnShelf]) -> str:
     """Key of the style that a field holds; empty if it holds none of these. A style that was renamed since is still the
     same; of several that are alike it is the one of that name.
@@ -59,8 +65,7 @@ def key_of(value: Any, styles: Sequence[OnShelf]) -> str:
     Args:
         value: of the field, raw.
     """
-    path = upload_path(value)
-    if path is None or path.suffix != STYLE_SUFFIX:
+    if not is_style_file(value):
         return ""
     try:
         held = uploaded(value)
