@@ -20,6 +20,7 @@ from uso.config import ModelConfig
 from uso.errors import ConfigError, USOError
 from uso.language import Text
 from uso.output import check_folder
+from uso.system.garbage import keep_what_is_there, uncollected
 from uso.system.threads import share_processors
 from uso.terminal import run_program
 from uso.translation import load_translator
@@ -135,7 +136,7 @@ def build(
     if args.lora_scale is not None:
         config = config.model_copy(update={"lora_scale": args.lora_scale})  # the page tells it
 
-    with importing_gradio():
+    with uncollected(), importing_gradio():
         from uso.web.api.calls import Calls
         from uso.web.jobs.queue import JobQueue
         from uso.web.page.layout import build_page
@@ -154,8 +155,9 @@ def build(
     ledger = open_ledger(settings.output)
     queue = JobQueue(loads, settings, ledger, **hooks, on_over=metrics.job_over, workers_change=workers is not None)
     metrics.watch(lambda: queue.status)
-    page = build_page(Calls(config, queue, ledger, metrics.refused), reason)
-    return built_app(queue, ledger, page, metrics, own_url=lambda: address(listener))
+    with uncollected():
+        page = build_page(Calls(config, queue, ledger, metrics.refused), reason)
+        return built_app(queue, ledger, page, metrics, own_url=lambda: address(listener))
 
 
 def load(
@@ -172,12 +174,14 @@ def load(
         why: why `auto` chose this model; recorded in every picture.
         alone: it is the only worker.
     """
-    from uso.weights.loading import load_pipeline
+    with uncollected():
+        from uso.weights.loading import load_pipeline
 
     options = load_options(args) | {"device": device, "alone": alone, "behind": True, "why": why}
     pipeline = load_pipeline(config, **options, on_progress=on_progress)
     on_progress("Fitting the preview", 1.0)
     pipeline.fit_preview()
+    keep_what_is_there()
     return pipeline
 
 

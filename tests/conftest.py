@@ -1,5 +1,6 @@
 """Fixtures shared by the tests: pictures to give, the golden case, and the demo model loaded once."""
 
+import gc
 import os
 import secrets
 import signal
@@ -33,12 +34,21 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup
 
 skip_type_stubs()  # as the server does, and without a race of the workers of a test run
 
+gc.disable()  # until everything is imported: half a million objects that stay
+
 TESTS = Path(__file__).resolve().parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests first, so that no worker begins one when the others have finished."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    """The garbage collector goes through what tests make, and not through what has been imported; less often, too."""
+    gc.freeze()
+    gc.set_threshold(20_000)
+    gc.enable()
 
 
 def draw_picture(width: int, height: int, seed: int = 0) -> Image.Image:

@@ -85,9 +85,7 @@ class Started(Ends, subprocess.Popen[bytes]):
 
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["torch", "uso.weights.loading"])
-"""Half of what a start computes is the import of these. They start no threads, which no fork survives, and read nothing
-that the program sets before."""
+FORKS.set_forkserver_preload(["tests.support.preloaded"])
 
 
 def _run(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:

@@ -4,7 +4,6 @@ They generate, stop, delete, reload, close their tab and come back, drawn from a
 every request that leaves the server, is noted.
 """
 
-import os
 import random
 import shutil
 import threading
@@ -15,7 +14,7 @@ from typing import Any
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from playwright.sync_api import Error as BrowserError
 
-from tools.stress.callers import NICE
+from tools.stress.elsewhere import children_give_way
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
@@ -131,10 +130,10 @@ class Browsers:
 
     def _live(self) -> None:
         draw = random.Random(self._seed)
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)  # what it starts, the Chromium, inherits that
         try:
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+                children_give_way()
                 people = [Person(browser, self._url, address, draw) for address in self._addresses]
                 while time.time() < self._until:
                     draw.choice(people).act()

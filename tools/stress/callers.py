@@ -16,11 +16,10 @@ from typing import Any
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
+from tools.stress.elsewhere import give_way
+
 PATIENCE = 600.0
 """Seconds after which a job that has not ended is a fault: some of 35 people wait for four minutes."""
-
-NICE = 10
-"""People do not work on the server's processors, so what stands for them gives way to it."""
 
 PROMPTS = 20
 """Different ones: the model remembers what it has encoded, and is to have seen them all soon."""
@@ -128,7 +127,7 @@ def _id(job: Any) -> str | None:
 def run(habits: Habits) -> None:
     """The process; ends at once when its time is over, whatever its client's threads still wait for."""
     status = 1
-    os.nice(NICE)
+    give_way()
     try:
         Caller(habits).live()
         status = 0

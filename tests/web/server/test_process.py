@@ -36,7 +36,7 @@ async def app(scope, receive, send):
             if what.endswith("shutdown"):
                 return
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    if scope["path"] in ("/finish", "/fetch"):
+    if scope["path"] in ("/finish", "/fetch", "/healthz"):
         if scope["path"] == "/finish":
             jobs.clear()
         await send({"type": "http.response.body", "body": b"here"})
@@ -78,6 +78,7 @@ def test_after_the_last_picture_it_serves_those_who_fetch_it(path: str) -> None:
     process up like a person, and a person who holds it up for ever."""
     started, port = small_process("running")
     try:
+        assert ask(port, "/fetch").body == b"here"
         started.send_signal(signal.SIGTERM)
         assert ask(port, "/finish").body == b"here"
         finished, served = time.monotonic(), 0.0

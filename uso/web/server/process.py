@@ -105,8 +105,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: serve on until the running job is finished and its page has fetched the picture."""
-        if self._app.busy():
-            self._busy_at = time.monotonic()
+        self._look()
         if self._stopped_at is not None and not self.should_exit and self._is_finished(self._stopped_at):
             super().handle_exit(self._signal, None)
         if counter % 10 == 0:
@@ -118,9 +117,15 @@ class Server(uvicorn.Server):
         now = time.monotonic()
         if now - stopped_at > self._grace + LAST_SECONDS:
             return True
-        if self._app.busy():
+        if self._look():
             return False
         return now - max(self._busy_at, self._app.asked_at) > QUIET_SECONDS or now - self._busy_at > FETCH_SECONDS
+
+    def _look(self) -> bool:
+        """Whether a job runs."""
+        if running := self._app.busy():
+            self._busy_at = time.monotonic()
+        return running
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().set_exception_handler(self._limits.on_loop_error)

@@ -1,0 +1,13 @@
+"""What a program that tests start is forked from: half of what a start computes is the import of these.
+
+They start no threads, which no fork survives, and read nothing that the program sets before.
+"""
+
+# ruff: noqa: F401
+
+from uso.system.garbage import uncollected
+
+with uncollected():
+    import torch
+
+    import uso.weights.loading
