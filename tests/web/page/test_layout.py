@@ -1,6 +1,7 @@
 """The page as it is built: its fields, their ranges and labels, its examples, and what it offers over HTTP."""
 
 import asyncio
+from collections import Counter
 from html import escape
 from itertools import chain
 from pathlib import Path
@@ -142,6 +143,16 @@ def test_programs_are_offered_nothing_of_the_page(queue: JobQueue, demo_config: 
     with served(demo_config, queue) as client:
         assert set(client.get("/gradio_api/info").json()["named_endpoints"]) == {"/generate", "/status", "/cancel"}
         assert len(dependencies(client)) > 20  # the page's own are there
+
+
+@pytest.mark.parametrize("name", ["demo", "flux-dev"])
+def test_no_two_calls_put_each_other_off(name: str, queue: JobQueue) -> None:
+    """Catches calls without end. Gradio repeats the whole event when a call of the mode "always_last" was put off, and
+    so two of them that hear the same one put each other off for ever."""
+    page = built(load_model_config(name), queue)
+    last = [call for call in page.fns.values() if call.fn and call.trigger_mode == "always_last"]
+    heard = Counter(event for call in last for event in call.targets if event[0] is not None)
+    assert len(heard) > 3 and {*heard.values()} == {1}, heard
 
 
 def test_no_file_of_the_server_can_be_named(

@@ -98,7 +98,7 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
             form=fields,
         )
         _wire_jobs(page, JobEvents(calls), inputs, live, shown, controls)
-        _wire_inputs(page, InputEvents(calls), inputs, foot.message, controls)
+        images_changed = _wire_inputs(page, InputEvents(calls), inputs, foot.message, controls)
         examples.wire(page, examples.ExampleEvents(config), offered, inputs, shown.picture)
         wire_compare(CompareEvents(calls), actions.compare, shown.picture_id, shown.message)
         _wire_pictures(page, PictureEvents(calls), inputs, live, shown, controls, actions, gallery)
@@ -106,7 +106,7 @@ def build_page(calls: Calls, reason: str) -> gr.Blocks:
         wire_prompts(GalleryEvents(calls), *fields.earlier, inputs.prompt)
         wire_presets(PresetEvents(calls), fields.presets, inputs)
         wire(FormEvents(calls), fields, foot)
-        styles.wire(page, calls, fields.styles, inputs)
+        styles.wire(page, calls, fields.styles, inputs, images_changed)
         offer(calls, inputs)
         translate(page)
     refuse_malformed(page)
@@ -201,12 +201,17 @@ def _wire_jobs(
     )
 
 
-def _wire_inputs(page: gr.Blocks, events: InputEvents, inputs: Inputs, message: gr.HTML, controls: Controls) -> None:
-    """What fills the fields in, checks them, and keeps them over a reload."""
+def _wire_inputs(page: gr.Blocks, events: InputEvents, inputs: Inputs, message: gr.HTML, controls: Controls) -> Any:
+    """What fills the fields in, checks them, and keeps them over a reload; returns the call that follows a change of
+    images.
+
+    All other calls that such a change needs follow that one: where two of the mode "always_last" hear the same event,
+    Gradio repeats the event for each that was put off, so both go on for ever.
+    """
     form = controls.form
     references = [inputs.content_image, inputs.style_image, inputs.extra_style_image]
     checked = [*references, inputs.keep_input_size]
-    gr.on(
+    images_changed = gr.on(
         [field.change for field in checked],
         plain_errors(events.check_images),
         checked,
@@ -216,8 +221,7 @@ def _wire_inputs(page: gr.Blocks, events: InputEvents, inputs: Inputs, message: 
         **AT_ONCE,
     )
     renditions = gr.Textbox(label="renditions", visible="hidden", elem_id="renditions")
-    gr.on(
-        [field.change for field in references],
+    images_changed.then(
         plain_errors(events.renditions),
         references,
         renditions,
@@ -254,6 +258,7 @@ def _wire_inputs(page: gr.Blocks, events: InputEvents, inputs: Inputs, message: 
         **AT_ONCE,
     ).then(None, checked, None, js=scripts.begin_images(key))
     gr.on([field.change for field in checked], None, checked, None, js=scripts.keep_images(key))
+    return images_changed
 
 
 def _wire_pictures(

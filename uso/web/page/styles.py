@@ -99,8 +99,12 @@ def panel() -> Panel:
 CONFIRM = "async (key, ...fields) => [(await window.uso.styles.confirmed(key)) ? key : '', ...fields]"
 
 
-def wire(page: gr.Blocks, calls: Calls, panel: Panel, inputs: Inputs) -> None:
-    """Which event each control triggers."""
+def wire(page: gr.Blocks, calls: Calls, panel: Panel, inputs: Inputs, images_changed: Any) -> None:
+    """Which event each control triggers.
+
+    Args:
+        images_changed: the call that follows a change of images.
+    """
     events = StyleEvents(calls)
     changed = [getattr(panel, name) for name in Changes._fields]
     styles = [inputs.style_image, inputs.extra_style_image]
@@ -110,8 +114,7 @@ def wire(page: gr.Blocks, calls: Calls, panel: Panel, inputs: Inputs) -> None:
     panel.shelf.edit(plain_errors(events.manage), None, changed, **AT_ONCE).then(
         None, None, None, js="() => window.uso.styles.reveal()"
     )
-    gr.on(
-        [field.change for field in styles],
+    images_changed.then(
         plain_errors(events.held),
         styles,
         panel.held,
