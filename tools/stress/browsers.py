@@ -14,7 +14,7 @@ from typing import Any
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from playwright.sync_api import Error as BrowserError
 
-from tools.stress.elsewhere import children_give_way
+from tools.stress.elsewhere import giving_way
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
@@ -132,8 +132,8 @@ class Browsers:
         draw = random.Random(self._seed)
         try:
             with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-                children_give_way()
+                with giving_way():
+                    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
                 people = [Person(browser, self._url, address, draw) for address in self._addresses]
                 while time.time() < self._until:
                     draw.choice(people).act()

@@ -1,7 +1,8 @@
 """People do not work on the server's processors: what stands for them here gives way to it."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -17,12 +18,19 @@ def give_way() -> None:
     _group_gives_way(os.getpid())
 
 
-def children_give_way() -> None:
-    """Those that have left the group of this process, as a Chromium does."""
-    for child in psutil.Process().children(recursive=True):
+@contextmanager
+def giving_way() -> Iterator[None]:
+    """What is started inside and leaves the session of this process, as a Chromium does, gives way."""
+    before = _children()
+    yield
+    for child in _children() - before:
         with suppress(ProcessLookupError):
-            if os.getsid(child.pid) != os.getsid(0):
-                _group_gives_way(child.pid)
+            if os.getsid(child) != os.getsid(0):
+                _group_gives_way(child)
+
+
+def _children() -> set[int]:
+    return {child.pid for child in psutil.Process().children(recursive=True)}
 
 
 def _group_gives_way(pid: int) -> None:

@@ -187,7 +187,7 @@ def kill_servers(runs: int, seed: int, folder: Path) -> tuple[dict[str, Any], li
 def kill_writers(runs: int, seed: int, folder: Path) -> tuple[dict[str, Any], list[str]]:
     """(figures, faults) of processes that are killed while they save; no server around them."""
     draw, context, wrong = random.Random(seed), multiprocessing.get_context("forkserver"), []
-    context.set_forkserver_preload(["tools.stress.writer"])
+    context.set_forkserver_preload(["tools.stress.writer", "tools.stress.sender"])
     figures: Counter[str] = Counter()
     for number in range(runs):
         pictures = folder / f"writer-{number // RUNS_A_FOLDER}"

@@ -38,6 +38,9 @@ KILL_EVERY = 8.0
 LONG_RUN = 300.0
 """Seconds from which on memory is compared."""
 
+PRELOADED = ["tools.stress.callers", "tools.stress.browsers", "uso.web.page.gradio_fit"]
+"""Each caller imports what this module does: seconds of processor time, if it were not there."""
+
 PATIENCE = 600.0
 """Seconds for what is still waiting at the end."""
 
@@ -56,7 +59,7 @@ class Crowd:
     def __init__(self, wanted: Wanted, url: str, folder: Path, until: float) -> None:
         self._draw = random.Random(wanted.seed)
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["tools.stress.callers"])
+        self._context.set_forkserver_preload(PRELOADED)
         reference = folder / "reference.png"
         Image.effect_mandelbrot((96, 80), (-2, -1.5, 1, 1.5), 40).convert("RGB").save(reference)
         self._habits = [
