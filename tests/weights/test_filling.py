@@ -40,6 +40,20 @@ def test_a_change_that_is_not_finite_is_told() -> None:
     assert not fold(torch.zeros(rows, 4), change, torch.empty(rows, 4), Scratch())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_one_number_that_is_not_finite_is_found(dtype: torch.dtype) -> None:
+    """Catches a damaged file that loads, and a good one that is refused because its sum overflows."""
+    large = torch.full((300, 40), torch.finfo(dtype).max / 2, dtype=dtype)
+    assert filling._finite(large) and filling._finite(-large)
+    for number in (torch.nan, torch.inf, -torch.inf):
+        damaged = torch.zeros(300, 40, dtype=dtype)
+        damaged[299, 39] = number
+        assert not filling._finite(damaged)
+    both = torch.zeros(300, 40, dtype=dtype)
+    both[0, 0], both[1, 1] = torch.inf, -torch.inf
+    assert not filling._finite(both)
+
+
 def test_the_memory_is_used_again() -> None:
     """Catches fresh memory for every few rows: it costs as much time as folding."""
     scratch = Scratch()

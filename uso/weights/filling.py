@@ -162,7 +162,8 @@ def fold(stored: torch.Tensor, change: RowsInto, into: torch.Tensor, scratch: Sc
 
 
 def _finite(numbers: torch.Tensor) -> bool:
-    return bool(torch.isfinite(numbers.sum(dtype=torch.float32))) or bool(torch.isfinite(numbers).all())
+    """One sum tells, unless it overflows. Asked for in float32, it would first copy the numbers to float32."""
+    return bool(torch.isfinite(numbers.sum())) or bool(torch.isfinite(numbers).all())
 
 
 def _tied_names(module: nn.Module) -> dict[str, list[str]]:
