@@ -72,7 +72,7 @@ def gallery_parts() -> Gallery:
                 elem_id="gallery-search",
             )
             choose = gr.Button(Text("Select"), scale=1, min_width=90, elem_id="gallery-choose")
-            only = gr.Checkbox(label=Text("Favourites only"), scale=1, min_width=130, elem_id="gallery-favourites")
+            only = gr.Checkbox(label=Text("Favourites only"), scale=1, min_width=160, elem_id="gallery-favourites")
         with gr.Row(visible=False, elem_id="gallery-filter") as found:
             matches = gr.HTML("", elem_id="gallery-matches", js_on_load=scripts.LIVE)
             everything = gr.Button(Text("Show all"), size="sm", min_width=90, scale=0, elem_id="gallery-show-all")
