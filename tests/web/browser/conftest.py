@@ -23,21 +23,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    """The demo model with all the sizes of its limits on the page, as a model has that draws them well: some tests need
-    pictures that take a while."""
+    """The demo model with all the sizes of its limits on the page, as a model has that draws them well; a picture of
+    many steps takes its time."""
     folder = tmp_path_factory.mktemp("server")
     values = yaml.safe_load((CONFIGS / "models" / "demo.yaml").read_text(encoding="utf-8"))
     del values["limits"]["trained_size"]
     (folder / "demo.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    with program(folder, "--model", str(folder / "demo.yaml")) as made:
+    with program(folder, "--model", str(folder / "demo.yaml"), paced=True) as made:
         made.wait_until_built()
         yield made
 
 
 @pytest.fixture(scope="package")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    """The demo model as it is."""
-    with program(tmp_path_factory.mktemp("demo")) as made:
+    """The demo model as it is, but that a picture of many steps takes its time."""
+    with program(tmp_path_factory.mktemp("demo"), paced=True) as made:
         made.wait_until_built()
         yield made
 
