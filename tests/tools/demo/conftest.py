@@ -35,7 +35,7 @@ def judge_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def few_examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Judges of the command line learn from two examples of each style and subject instead of 16, which take longest."""
+    """The judge of a command learns from two examples of each style and subject, not sixteen, which take longest."""
     monkeypatch.setattr("tools.demo.judge.judge.Judge", partial(Judge, examples=2))
 
 
