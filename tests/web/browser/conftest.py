@@ -13,12 +13,16 @@ from tests.support.running import Program, program
 from uso.config import CONFIGS
 
 
+TOGETHER = ("language", "layout", "several", "pictures", "references")
+"""About half of the tests by time: all that need the server `demo`, and some more."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two workers of a test run have them all: each worker starts the servers and the Chromium below for itself."""
-    files = sorted({item.path for item in items if Path(__file__).parent in item.path.parents})
     for item in items:
-        if item.path in files:
-            item.add_marker(pytest.mark.xdist_group(f"browser-{files.index(item.path) % 2}"))
+        if Path(__file__).parent in item.path.parents:
+            half = item.path.stem.removeprefix("test_") in TOGETHER
+            item.add_marker(pytest.mark.xdist_group(f"browser-{int(half)}"))
 
 
 @pytest.fixture(scope="package")
