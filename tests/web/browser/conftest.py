@@ -12,7 +12,6 @@ from tests.support.browsing import chromium, wait_for_life
 from tests.support.running import Program, program
 from uso.config import CONFIGS
 
-
 TOGETHER = ("language", "layout", "several", "pictures", "references")
 """About half of the tests by time: all that need the server `demo`, and some more."""
 
