@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.support.pace import LASTING_STEPS
 from tests.support.running import LONG, Program
 from tests.support.scripted import until
 from tools.stress.browsers import CHROMIUM, FLAGS
@@ -94,14 +95,13 @@ def generate(page: Page, server: Program) -> output.SavedPicture:
     return output.read(server.pictures()[-1])
 
 
-def make_it_last(page: Page, steps: int = 50) -> None:
-    """Fill in what takes seconds, not milliseconds: three pictures, the largest size, many steps."""
-    choose_example(page, len(EXAMPLES) - 1)
-    for field, value in (("width", "384"), ("height", "384"), ("steps", str(steps))):
-        fill_number(page, field, value)
+def make_it_last(page: Page) -> None:
+    """Fill in a picture that takes seconds, of a server that is paced."""
+    page.fill("#prompt textarea", "A fox")
+    fill_number(page, "steps", str(LASTING_STEPS))
 
 
-def wait_for_step(page: Page, steps: int) -> None:
+def wait_for_step(page: Page, steps: int = LASTING_STEPS) -> None:
     """Until the page says that it is at a step; looks at every frame, for a step of the demo takes milliseconds."""
     words = f"document.querySelector('#status').innerText.match(/Step [0-9]+ of {steps}, about [0-9]+ s left/)"
     page.wait_for_function(words, timeout=PATIENCE_MS)

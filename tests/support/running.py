@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.support.pace import keep_pace
 from tests.support.scripted import until
 from uso.config import ROOT
 
@@ -88,9 +89,11 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.support.preloaded"])
 
 
-def _run(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+def _run(arguments: Sequence[str], environment: Mapping[str, str], log: Path, paced: bool) -> None:
     """As `python ARGUMENTS`, in a group of its own, with its output in a file."""
     os.setsid()
+    if paced:
+        keep_pace()
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -107,8 +110,8 @@ class Forked(Ends):
     """The program in a process that is forked from one that has imported the model's libraries: what tests need of
     `subprocess.Popen`."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
-        self._process = FORKS.Process(target=_run, args=(arguments, dict(environment), log), daemon=True)
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path, paced: bool) -> None:
+        self._process = FORKS.Process(target=_run, args=(arguments, dict(environment), log, paced), daemon=True)
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -180,10 +183,17 @@ class Program:
 
     Args:
         forked: start it in half the time, for tests that say nothing of the start.
+        paced: let pictures of many steps take their time in it, if it is forked (`tests.support.pace`).
     """
 
     def __init__(
-        self, folder: Path, *flags: str, port: int | None = None, forked: bool = False, **environment: str
+        self,
+        folder: Path,
+        *flags: str,
+        port: int | None = None,
+        forked: bool = False,
+        paced: bool = False,
+        **environment: str,
     ) -> None:
         self.port = port or free_port()
         self.outputs = folder / "outputs"
@@ -195,7 +205,7 @@ class Program:
         self._log.write_bytes(b"")
         self.process: Started | Forked
         if forked:
-            self.process = Forked(command, settings, self._log)
+            self.process = Forked(command, settings, self._log, paced)
         else:
             with self._log.open("ab") as log:
                 self.process = Started(
@@ -244,14 +254,15 @@ class Program:
 
 @contextmanager
 def program(
-    folder: Path, *flags: str, port: int | None = None, fresh: bool = False, **environment: str
+    folder: Path, *flags: str, port: int | None = None, fresh: bool = False, paced: bool = False, **environment: str
 ) -> Iterator[Program]:
     """The program until the end of the block.
 
     Args:
         fresh: in a new interpreter, for what is said of its start, or of an environment that is read by an import.
+        paced: as of `Program`; not where it is fresh.
     """
-    made = Program(folder, *flags, port=port, forked=not fresh, **environment)
+    made = Program(folder, *flags, port=port, forked=not fresh, paced=paced, **environment)
     try:
         yield made
     finally:

@@ -101,7 +101,7 @@ def measure(size: int, pictures: int, rounds: int, neighbours: int, against: dic
         asked = []
         for variables in ({}, against) if against else ({},):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            asked.append(Asked(stack.enter_context(program(folder, port=None, fresh=True, **variables))))
+            asked.append(Asked(stack.enter_context(program(folder, port=None, fresh=True, paced=False, **variables))))
         for each in asked:
             for _ in range(3):
                 each.picture(size, None)

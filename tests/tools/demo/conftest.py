@@ -1,5 +1,6 @@
 """A small pipeline and a judge that has learned nothing."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,12 @@ def judge_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("judge") / "descriptor.safetensors"
     write_safetensors(path, published_tensors(new_descriptor(sizes, seed=0)))
     return path
+
+
+@pytest.fixture
+def few_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The judge of a command learns from two examples of each style and subject, not sixteen, which take longest."""
+    monkeypatch.setattr("tools.demo.judge.judge.Judge", partial(Judge, examples=2))
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def test_progress_is_shown_and_stop_stops(visit: Any, server: Program) -> None:
     make_it_last(page)
     page.click("#generate")
     page.wait_for_selector("#preview img", timeout=PATIENCE_MS)
-    wait_for_step(page, 50)
+    wait_for_step(page)
     expect(page.locator("#afterwards[inert]")).to_have_count(1)  # its buttons are about the picture before
     page.focus("#stop")
     page.keyboard.press("Enter")
@@ -65,7 +65,7 @@ def test_progress_is_shown_and_stop_stops(visit: Any, server: Program) -> None:
 def test_the_preview_lies_where_the_picture_will(visit: Any, server: Program) -> None:
     """Catches a preview that is hidden, looks like the picture, has another place, or stays."""
     page = visit(server)
-    make_it_last(page, steps=20)
+    make_it_last(page)
     fill_number(page, "height", "256")
     page.click("#generate")
     page.wait_for_selector("#preview img", timeout=PATIENCE_MS)
@@ -88,7 +88,7 @@ def test_who_waits_sees_how_long_and_can_stop(visit: Any, server: Program) -> No
     second = visit(server, context=first.context)
     make_it_last(second)
     first.click("#generate")
-    wait_for_step(first, 50)  # a step has been measured: there is a forecast
+    wait_for_step(first)  # a step has been measured: there is a forecast
     second.click("#generate")
     waiting = re.compile(r"One picture is ahead of yours, about [0-9]+ s\.")
     expect(second.locator("#status")).to_contain_text(waiting, timeout=PATIENCE_MS)
@@ -107,7 +107,7 @@ def test_a_reload_comes_back_to_the_job(visit: Any, server: Program) -> None:
     page.fill("#prompt textarea", "Still here")
     before = len(server.pictures())
     other.click("#generate")
-    wait_for_step(other, 50)
+    wait_for_step(other)
     page.click("#generate")
     expect(page.locator("#stop")).to_be_enabled(timeout=PATIENCE_MS)
     expect(page.locator("#status")).to_contain_text("ahead of yours", timeout=PATIENCE_MS)
@@ -117,7 +117,7 @@ def test_a_reload_comes_back_to_the_job(visit: Any, server: Program) -> None:
     expect(page.locator("#generate")).to_be_enabled()
     expect(page.locator("#prompt textarea")).to_have_value("Still here")
     shoot(page, "reattached")
-    wait_for_step(page, 50)
+    wait_for_step(page)
     expect(page.locator("#status")).to_contain_text("Done.", timeout=PATIENCE_MS)
     expect(page.locator("#picture img")).to_be_visible()
     assert len(server.pictures()) == before + 2

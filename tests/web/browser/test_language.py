@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.support.axe import faults_in_both_themes
 from tests.support.browsing import EXAMPLES, FAST, PATIENCE_MS, fill_number, needs_chromium, shoot
 from tests.support.running import Program
-from tests.web.browser.test_layout import faults
 from uso.web.page.texts import PROMPTS, TIPS
 
 pytestmark = [pytest.mark.slow, needs_chromium]
@@ -48,21 +48,20 @@ def left_in_english(page: Page) -> set[str]:
     return {text for text in foreign if not GRADIO.fullmatch(text)}
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("width", "height"), [(1440, 789), (1366, 657), (390, 844)])
-def test_the_loop_in_chinese(visit: Any, demo: Program, tmp_path: Path, scheme: str, width: int, height: int) -> None:
+def test_the_loop_in_chinese(visit: Any, demo: Program, tmp_path: Path, width: int, height: int) -> None:
     """Catches a label, a status or a refusal that nobody translated, a width that Chinese does not fit into, and a page
     that tells screen readers and fonts another language than it speaks."""
-    page = visit(demo, width, height, locale="zh-CN", color_scheme=scheme)
+    page = visit(demo, width, height, locale="zh-CN")
     assert page.evaluate("document.documentElement.lang") == "zh-CN"
     expect(page.locator("#generate")).to_have_text("生成", timeout=PATIENCE_MS)
-    shoot(page, f"chinese-{width}-{scheme}")
+    shoot(page, f"chinese-{width}")
     assert left_in_english(page) == set()
     page.fill("#prompt textarea", "雪地里的狐狸")
     expect(page.locator("#tokens")).to_contain_text("读的是英文", timeout=PATIENCE_MS)
     page.click("#generate")
     expect(page.locator("#message [role=alert]")).to_contain_text("请用英文书写", timeout=PATIENCE_MS)
-    shoot(page, f"chinese-refused-{width}-{scheme}")
+    shoot(page, f"chinese-refused-{width}")
     (tmp_path / "笔记.png").write_bytes(b"%PDF-1.4")
     page.set_input_files("#style input[type=file]", tmp_path / "笔记.png")
     expect(page.locator("#refusal")).to_contain_text("这是PDF 文档。", timeout=PATIENCE_MS)
@@ -75,5 +74,4 @@ def test_the_loop_in_chinese(visit: Any, demo: Program, tmp_path: Path, scheme: 
     expect(page.locator("#settings")).to_contain_text("提示词")
     assert left_in_english(page) == set()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert faults(page) == []
-    shoot(page, f"chinese-done-{width}-{scheme}")
+    assert faults_in_both_themes(page, f"chinese-done-{width}") == []

@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from gradio_client import Client
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
+from tests.support.axe import faults_in_both_themes
 from tests.support.browsing import (
     EXAMPLES,
     FAST,
@@ -45,7 +45,7 @@ def test_in_fullscreen_there_is_the_picture_alone(visit: Any, server: Program, w
 def test_a_phone_shows_the_result_and_keeps_the_buttons(visit: Any, server: Program) -> None:
     """Catches a result that has to be scrolled for, and a Stop button that is out of reach while it is looked at."""
     page = visit(server, 390, 844)
-    make_it_last(page, steps=20)
+    make_it_last(page)
     page.evaluate("scrollTo(0, 0)")
     page.click("#generate")
     page.wait_for_selector("#preview img", timeout=PATIENCE_MS)
@@ -54,63 +54,43 @@ def test_a_phone_shows_the_result_and_keeps_the_buttons(visit: Any, server: Prog
     shoot(page, "phone")
 
 
-GRADIO_FAULTS = {
-    ("aria-prohibited-attr", ".empty"): "the empty frame of an Image is a div with a label",
-}
-"""What axe finds in Gradio's own parts, which cannot be changed from here."""
-
-
-def faults(page: Page) -> list[str]:
-    """What axe finds in the page but for the above."""
-    found = Axe().run(page).response["violations"]
-    return [
-        f"{violation['id']} at {node['target']}: {node['html'][:200]}"
-        for violation in found
-        for node in violation["nodes"]
-        if (violation["id"], *node["target"]) not in GRADIO_FAULTS
-    ]
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("width", "height"), [(1440, 1000), (390, 844)])
-def test_axe_finds_nothing_of_ours(visit: Any, server: Program, scheme: str, width: int, height: int) -> None:
+def test_axe_finds_nothing_of_ours(visit: Any, server: Program, width: int, height: int) -> None:
     """Catches a field without a name, words too pale to read, roles that are not allowed; in every state."""
-    page = visit(server, width, height, color_scheme=scheme)
-    assert faults(page) == []
-    shoot(page, f"idle-{width}-{scheme}")
+    page = visit(server, width, height)
+    assert faults_in_both_themes(page, f"idle-{width}") == []
     page.fill("#prompt textarea", "A fox")
     fill_number(page, "steps", FAST)
     generate(page, server)  # what is said of it stands below the next one's preview
-    make_it_last(page, steps=20)
+    choose_example(page, len(EXAMPLES) - 1)
+    fill_number(page, "steps", "50")  # for as long as axe takes
     page.click("#generate")
     page.wait_for_selector("#preview img", timeout=PATIENCE_MS)
-    assert faults(page) == []
-    expect(page.locator("#status")).to_contain_text("Done.", timeout=PATIENCE_MS)
+    assert faults_in_both_themes(page, f"preview-{width}") == []
+    expect(page.locator("#stop")).to_be_enabled()
+    page.click("#stop")
+    expect(page.locator("#status")).to_contain_text("Stopped.", timeout=PATIENCE_MS)
+    fill_number(page, "steps", FAST)
+    generate(page, server)
     for frame in ("restore-frame", "settings-frame"):
         page.click(f"#{frame} button >> nth=0")
     page.check("#keep input[type=checkbox]")
     expect(page.locator("#note")).to_contain_text("The picture will be", timeout=PATIENCE_MS)
-    assert faults(page) == []
-    shoot(page, f"done-{width}-{scheme}")
+    assert faults_in_both_themes(page, f"done-{width}") == []
     fill_number(page, "seed", "-7")
     page.click("#generate")
     expect(page.locator("#message [role=alert]")).to_be_visible(timeout=PATIENCE_MS)
-    assert faults(page) == []
-    shoot(page, f"refused-{width}-{scheme}")
+    assert faults_in_both_themes(page, f"refused-{width}") == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("width", "height"), [(1440, 789), (390, 844)])
-def test_the_demo_offers_the_size_that_it_draws_well(
-    visit: Any, demo: Program, scheme: str, width: int, height: int
-) -> None:
+def test_the_demo_offers_the_size_that_it_draws_well(visit: Any, demo: Program, width: int, height: int) -> None:
     """Catches sliders for sizes that come out badly, and a size from elsewhere that cannot be seen or changed."""
-    page = visit(demo, width, height, color_scheme=scheme)
+    page = visit(demo, width, height)
     expect(page.locator("#only-size")).to_contain_text("128 × 128 pixels")
     for field in ("width", "height"):
         expect(page.locator(f"#{field} input").first).not_to_be_visible()
-    shoot(page, f"demo-{width}-{scheme}")
-    assert faults(page) == []
+    assert faults_in_both_themes(page, f"demo-{width}") == []
     fill_number(page, "steps", FAST)
     record = generate(page, demo)
     assert (record.values()["width"], record.values()["height"]) == (128, 128)
@@ -123,8 +103,7 @@ def test_the_demo_offers_the_size_that_it_draws_well(
     page.set_input_files("#restore input[type=file]", other)
     expect(page.locator("#width input").first).to_have_value("160", timeout=PATIENCE_MS)
     expect(page.locator("#width input").first).to_be_visible(timeout=PATIENCE_MS)
-    shoot(page, f"demo-other-size-{width}-{scheme}")
-    assert faults(page) == []
+    assert faults_in_both_themes(page, f"demo-other-size-{width}") == []
     assert generate(page, demo).values()["width"] == 160
     fill_number(page, "width", "128")
     expect(page.locator("#width input").first).not_to_be_visible(timeout=PATIENCE_MS)

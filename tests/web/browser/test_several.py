@@ -19,6 +19,7 @@ from tests.support.browsing import (
     upload,
     wait_for_life,
 )
+from tests.support.pace import LASTING_STEPS
 from tests.support.running import Program, free_port, program
 from tests.support.scripted import until
 
@@ -106,7 +107,7 @@ def test_requests_queue_each_with_its_own_stop(visit: Any, demo: Program) -> Non
     """Catches a Generate that locks, a Stop that stops another request, and a picture that is covered, while it is
     looked at, by what is being made."""
     page = visit(demo)
-    fill_number(page, "steps", "50")
+    fill_number(page, "steps", str(LASTING_STEPS))
     fill_number(page, "num-images", "8")
     for prompt in ("The first", "The second", "The third"):
         page.fill("#prompt textarea", prompt)

@@ -44,7 +44,7 @@ def done(running: Program) -> float:
 @pytest.fixture(scope="module")
 def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     flags = ("--devices", "cpu,cpu", "--device", "auto", "--rate", "0", "--orphan-grace", "0.3")
-    with program(tmp_path_factory.mktemp("workers"), *flags) as running:
+    with program(tmp_path_factory.mktemp("workers"), *flags, paced=True) as running:
         running.wait_until("ready")
         until(lambda: b"uso_workers_ready 2.0" in running.ask("/metrics").body)
         yield running
@@ -171,12 +171,12 @@ def test_a_program_that_has_gone_has_its_job_stopped(two_workers: Program, tmp_p
     code = (
         "import sys, time; from gradio_client import Client\n"
         f"client = Client('http://127.0.0.1:{running.port}', verbose=False, analytics_enabled=False)\n"
-        "job = client.submit(width=384, height=384, num_inference_steps=50, api_name='/generate')\n"
+        "job = client.submit(prompt='a fox', num_inference_steps=20, api_name='/generate')\n"
         "while not job.outputs(): time.sleep(0.05)\n"
         "print(job.outputs()[0][1]['job'], flush=True); time.sleep(600)\n"
     )
     others = [client(running, tmp_path, headers={"X-Forwarded-For": f"198.51.100.{n}"}) for n in range(2)]
-    before = [other.submit(width=384, height=384, num_inference_steps=50, api_name="/generate") for other in others]
+    before = [other.submit(prompt="a fox", num_inference_steps=20, api_name="/generate") for other in others]
     until(lambda: all(job.outputs() for job in before))
     gone = Started([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT)
     assert gone.stdout is not None

@@ -121,7 +121,7 @@ def test_the_hook_sees_a_connection(tmp_path: Path) -> None:
 def test_nothing_asks_outside(tmp_path: Path, picture_file: Callable[..., Path]) -> None:
     """Catches statistics, fonts, look-ups of models and every other call home, of the server and of the page."""
     content, style = picture_file("content.png", 160, 128, 1), picture_file("style.png", 96, 96, 2)
-    with program(tmp_path, port=None, fresh=True, **hooked(tmp_path)) as running:
+    with program(tmp_path, port=None, fresh=True, paced=False, **hooked(tmp_path)) as running:
         sockets = Sockets(running)
         running.wait_until("ready")
         url = f"http://127.0.0.1:{running.port}"

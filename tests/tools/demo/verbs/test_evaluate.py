@@ -41,6 +41,7 @@ def test_command_refuses_what_the_model_does_not_take(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_examples")
 def test_command_measures_the_demo_model(tmp_path: Path, judge_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches flags that do not arrive; the demo model beside itself must score as itself."""
     flags = {

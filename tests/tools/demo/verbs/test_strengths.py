@@ -37,6 +37,7 @@ def test_command_refuses(flags: list[str], reason: str, capsys: pytest.CaptureFi
 
 @pytest.mark.slow
 @needs_font
+@pytest.mark.usefixtures("few_examples")
 def test_command_measures(tmp_path: Path, judge_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches a strength that does not arrive: without a style its likeness must be another one."""
     flags = ["--judge", str(judge_file), "--count", "2", "--batch", "2", "--json", str(tmp_path / "all.json")]
