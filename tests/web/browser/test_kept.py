@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.support.axe import faults, faults_in_both_themes
 from tests.support.browsing import FAST, PATIENCE_MS, fill_number, generate, needs_chromium, shoot, upload
@@ -79,6 +79,38 @@ def test_the_history_is_searched_marked_and_kept_over_a_restart(visit: Any, tmp_
         page.uncheck("#gallery-favourites input")
         expect(tiles).to_have_count(history.MOST, timeout=PATIENCE_MS)
         assert make_one == 2
+
+
+def test_an_answer_that_comes_late_brings_nothing_back(visit: Any, server: Program) -> None:
+    """Catches a deleted picture that returns with a list made before, and a button that is pressed for the picture that
+    was clicked and works on the one before."""
+    page, late = visit(server), []
+    fill_number(page, "num-images", "3")
+    page.fill("#prompt textarea", "three")
+    page.click("#generate")
+    expect(page.locator("#status")).to_contain_text("Done. 3 pictures.", timeout=PATIENCE_MS)
+    grid, other = page.locator("#grid [data-picture]"), page.locator(TILES).first.get_attribute("data-picture")
+
+    def hold(route: Route) -> None:
+        if late:
+            route.continue_()
+        else:
+            late.append((route, route.fetch()))
+
+    page.route("**/gradio_api/run/**", hold)
+    grid.first.click()
+    expect(page.locator("#afterwards[inert]")).to_have_count(1)
+    page.focus(f'#gallery [data-picture="{other}"]')
+    page.keyboard.press("Delete")
+    page.click("#confirm button[value=yes]")
+    expect(grid).to_have_count(2, timeout=PATIENCE_MS)
+    ((route, answer),) = late
+    route.fulfill(response=answer)
+    expect(page.locator("[inert]")).to_have_count(0, timeout=PATIENCE_MS)
+    expect(grid).to_have_count(2)
+    page.click("#delete-picture")
+    page.click("#confirm button[value=yes]")
+    expect(grid).to_have_count(0, timeout=PATIENCE_MS)
 
 
 def test_the_keyboard_alone_deletes_and_only_what_was_chosen(visit: Any, server: Program) -> None:

@@ -26,7 +26,7 @@ PICK = """
 element.addEventListener('click', event => {
   const one = event.target.closest('[data-picture]')
   if (!one) return
-  document.body.classList.add('uso-pinned')
+  document.body.classList.add('uso-pinned', 'uso-opening')
   trigger('select', { picture: one.dataset.picture })
 })
 """

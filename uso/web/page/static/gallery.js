@@ -125,15 +125,22 @@ const recount = () => {
   link.parentElement.hidden = left.length < 2
 }
 
-/** Take deleted pictures out of every list, and keep the focus near. */
+const buried = new Set() // ids of what was deleted
+/** Take deleted pictures out of every list, one too that was asked for before a deletion and came after it. */
+const bury = () => {
+  const deleted = every('[data-picture]').filter((one) => buried.has(one.dataset.picture))
+  for (const one of deleted) (one.closest('li') ?? one).remove()
+  if (deleted.length) recount()
+}
+
+/** Pictures were deleted; the focus stays near. */
 export const gone = (element) => {
   const deleted = element.querySelector('[data-ids]')?.dataset.ids.split(' ') ?? []
   const order = ids()
   const from = order.findIndex((id) => deleted.includes(id))
   const next = order.slice(from).find((id) => !deleted.includes(id))
-  for (const id of deleted)
-    for (const one of every(`[data-picture="${CSS.escape(id)}"]`)) (one.closest('li') ?? one).remove()
-  recount()
+  for (const id of deleted) buried.add(id)
+  bury()
   rove()
   setTimeout(() => refocus(next), 100) // the dialog has given the focus back, and buttons of the picture are gone
   const left = list()?.querySelector('[data-picture]')
@@ -183,6 +190,7 @@ export const extra = (element) => {
 let byKey = false
 /** The picture that was chosen is there. Whoever chose it by keyboard goes on from it. */
 export const opened = () => {
+  document.body.classList.remove('uso-opening')
   const picture = document.querySelector('#picture img')
   if (!byKey || !picture) return
   byKey = false
@@ -194,7 +202,7 @@ let latest = null
 const pick = (tile, event) => {
   const box = tile.closest('li').querySelector('input')
   if (!choosing()) {
-    document.body.classList.add('uso-pinned') // what is being made meanwhile does not cover it
+    document.body.classList.add('uso-pinned', 'uso-opening') // what is being made meanwhile does not cover it
     mark(tile.dataset.picture)
     byKey = !event.detail // a click has counted its presses
     return tell('select', { picture: tile.dataset.picture })
@@ -211,6 +219,8 @@ const stretch = (box, event) => {
   latest = box
   count()
 }
+
+new MutationObserver(() => buried.size && bury()).observe(document.body, { childList: true, subtree: true })
 
 document.addEventListener('click', (event) => {
   const target = event.target.closest?.('#gallery [data-picture], #gallery [data-star], #gallery input')

@@ -1,5 +1,6 @@
-// What stands below the picture is about the one that is shown: while a preview is in its place, its buttons rest. Whoever
-// pressed Stop, or was at one of those buttons, goes on from a button that can be pressed.
+// What stands below the picture is about the one that is shown: while a preview is in its place, or another one has been
+// clicked and is on its way, its buttons rest. Whoever pressed Stop, or was at one of those buttons, goes on from a button
+// that can be pressed.
 
 const BELOW = '#afterwards, #settings-frame'
 let last = null // that had the focus
@@ -8,7 +9,8 @@ const lost = () => [document.body, null].includes(document.activeElement)
 const focus = (selector) => document.querySelector(selector)?.focus({ preventScroll: true })
 
 const look = () => {
-  const covered = Boolean(document.querySelector('#preview figure')) && !document.body.classList.contains('uso-pinned')
+  const is = (state) => document.body.classList.contains(state)
+  const covered = is('uso-opening') || (Boolean(document.querySelector('#preview figure')) && !is('uso-pinned'))
   for (const part of document.querySelectorAll(BELOW)) {
     if (part.inert === covered) continue
     const within = part.contains(document.activeElement)
