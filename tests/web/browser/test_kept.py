@@ -84,7 +84,8 @@ def test_the_history_is_searched_marked_and_kept_over_a_restart(visit: Any, tmp_
 def test_an_answer_that_comes_late_brings_nothing_back(visit: Any, server: Program) -> None:
     """Catches a deleted picture that returns with a list made before, and a button that is pressed for the picture that
     was clicked and works on the one before."""
-    page, late = visit(server), []
+    page = visit(server)
+    late: list[tuple[Route, Any]] = []
     fill_number(page, "num-images", "3")
     page.fill("#prompt textarea", "three")
     page.click("#generate")
