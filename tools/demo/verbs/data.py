@@ -106,9 +106,8 @@ def run(args: argparse.Namespace) -> int:
     if args.form == "files":
         if parts > 1:
             raise ConfigError("--part is for shards: choose --form triplets or --form samples.")
-        work = make_files(
-            args.folder, data, args.count, args.first, sizes=parse_sizes(args.sizes, "--sizes"), every_way=args.every_way
-        )
+        sizes = parse_sizes(args.sizes, "--sizes")
+        work = make_files(args.folder, data, args.count, args.first, sizes=sizes, every_way=args.every_way)
     else:
         if args.sizes or args.every_way:
             raise ConfigError("--sizes and --every-way are for files: choose --form files.")

@@ -16,7 +16,7 @@ from uso.errors import ConfigError
 from uso.training.data.rows import read_rows
 from uso.training.data.source import RowSource
 
-SIZES = [(128, 128), (192, 128), (128, 192), (160, 160), (256, 256)]
+SIZES = [(128, 128), (192, 128), (128, 192), (160, 160), (192, 192)]
 
 pytestmark = needs_font
 
