@@ -1,5 +1,6 @@
 """From pictures to scores of every condition."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -112,7 +113,7 @@ def test_a_picture_in_two_styles_must_be_nearest_to_both(
                 for pair in combinations(self.styles, 2)
             }
 
-        def vectors(self, pictures: Pixels) -> Vectors:
+        def vectors(self, pictures: Iterable[Pixels]) -> Vectors:
             return Vectors(torch.stack([self.of(task) for task in tasks]), judge.vectors(pictures).subject)
 
         def of(self, task: Task) -> torch.Tensor:
