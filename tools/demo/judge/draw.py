@@ -3,6 +3,9 @@
 What a task brings is encoded picture by picture, as in use; denoising and decoding are batched.
 """
 
+from collections import defaultdict
+
+import numpy as np
 import torch
 from PIL import Image
 
@@ -15,9 +18,8 @@ from uso.pipeline.pipeline import USOPipeline
 from uso.request import GenerationRequest
 
 
-@torch.inference_mode()
 def draw(pipeline: USOPipeline, tasks: list[Task], request: GenerationRequest, strength: float = 1.0) -> Pixels:
-    """The pictures of tasks of one condition: [B, H, W, 3].
+    """The pictures of tasks of one condition: [B, H, W, 3]; those with content images of one size are drawn at once.
 
     Args:
         request: sizes, steps, guidance and schedule of all of them.
@@ -26,6 +28,17 @@ def draw(pipeline: USOPipeline, tasks: list[Task], request: GenerationRequest, s
     Raises:
         RequestError: a prompt is longer than the model reads.
     """
+    alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for place, task in enumerate(tasks):
+        alike[() if task.content is None else task.content.shape].append(place)
+    pictures = np.zeros((len(tasks), request.height, request.width, 3), np.uint8)
+    for places in alike.values():
+        pictures[places] = _draw(pipeline, [tasks[place] for place in places], request, strength)
+    return pictures
+
+
+@torch.inference_mode()
+def _draw(pipeline: USOPipeline, tasks: list[Task], request: GenerationRequest, strength: float) -> Pixels:
     pipeline.residency.begin(request)
     encoded = {prompt: pipeline.encode_prompt(prompt) for prompt in dict.fromkeys(task.prompt for task in tasks)}
     styles = [

@@ -5,7 +5,7 @@ normalised mean of the vectors of drawn examples. `structure.py` measures the la
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, islice
@@ -87,11 +87,12 @@ class Judge:
         return found
 
     @torch.inference_mode()
-    def vectors(self, pictures: Pixels) -> Vectors:
-        """Vectors of pictures [B, H, W, 3]."""
+    def vectors(self, pictures: Iterable[Pixels]) -> Vectors:
+        """Vectors of pictures [H, W, 3], of which the middle is seen where they are not square."""
         descriptor = self.descriptor
-        pixels = torch.cat([image_to_tensor(Image.fromarray(picture)) for picture in pictures])
-        features = torch.cat([descriptor.features(part) for part in descriptor.prepare(pixels).split(_AT_ONCE)])
+        tensors = [image_to_tensor(Image.fromarray(picture)) for picture in pictures]
+        pixels = torch.cat([descriptor.prepare(tensor) for tensor in tensors])
+        features = torch.cat([descriptor.features(part) for part in pixels.split(_AT_ONCE)])
         return Vectors(descriptor.style(features), descriptor.content(features))
 
 

@@ -74,8 +74,12 @@ class Task:
     """The style's numbers."""
 
 
-def draw_task(condition: Condition, number: int, size: int = SIZE) -> Task:
+def draw_task(condition: Condition, number: int, size: int = SIZE, ratio: float = 1.0) -> Task:
     """Task `number` of a condition, counted from 0; with a content image the even ones keep its layout.
+
+    Args:
+        size: short side of the picture, in pixels.
+        ratio: its width over its height.
 
     Raises:
         ConfigError: the emoji font is missing, or no picture can have this size.
@@ -84,6 +88,7 @@ def draw_task(condition: Condition, number: int, size: int = SIZE) -> Task:
     two = 1.0 if condition.two_styles else 0.0
     data = Miniature(
         size=size,
+        ratio=ratio,
         split=condition.split,
         moved=0.0 if stays else 1.0,
         two_styles=two,

@@ -73,7 +73,7 @@ class Choice:
         scenes = []
         for _ in range(SCENES):
             subject = SUBJECTS[int(random.integers(len(SUBJECTS)))]
-            scenes.append(draw_scene(compose(draw_look(subject, random), random), task.truth.shape[1]))
+            scenes.append(draw_scene(compose(draw_look(subject, random), random), min(task.truth.shape[:2])))
 
         def looks(params: Params, count: int) -> Array:
             return np.stack([look(paint(scene, style, params, random)) for scene in scenes[:count]])

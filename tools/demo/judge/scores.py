@@ -76,15 +76,16 @@ def evaluate(
 
     Args:
         models: by their names in the report; the last one's autoencoder shows what truth loses in it.
-        request: sizes (square), steps, guidance and schedule.
+        request: sizes, steps, guidance and schedule.
         count: tasks per condition.
         batch: tasks that are drawn at once.
     """
+    short, ratio = min(request.width, request.height), request.width / request.height
     for condition in conditions:
         tally = Tally(condition, judge)
         for start in range(0, count, batch):
             numbers = range(start, min(start + batch, count))
-            tasks = [draw_task(condition, number, request.width) for number in numbers]
+            tasks = [draw_task(condition, number, short, ratio) for number in numbers]
             results = {name: draw(pipeline, tasks, request) for name, pipeline in models.items()}
             truth = np.stack([task.truth for task in tasks])
             decoded = through_autoencoder(list(models.values())[-1], truth)
@@ -131,7 +132,7 @@ class Tally:
         self._content_edges += [edge_map(task.content) for task in tasks if task.kept and task.content is not None]
         contents = [task.content for task in tasks if task.content is not None]
         if contents:
-            self._add_subjects(REFERENCE, tasks, self.judge.vectors(np.stack(contents)).subject)
+            self._add_subjects(REFERENCE, tasks, self.judge.vectors(contents).subject)
         styles = [task.style for task in tasks if task.style is not None]
         if styles:
             self._add_styles(REFERENCE, tasks, self.judge.vectors(np.stack(styles)).style)

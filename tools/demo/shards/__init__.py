@@ -1,7 +1,7 @@
 """Drawn triplets on disk, and a run's samples from them.
 
 shards.py    raw bytes in .npy files
-files.py     PNG and rows.jsonl, for people
+files.py     PNG and rows.jsonl, of any size, for people and for sizes-mini
 arrays.py    encoded features as arrays
 samples.py   the samples that a run reads
 source.py    shards as a run's data, and their features

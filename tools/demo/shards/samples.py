@@ -3,6 +3,7 @@
 `uso.training.data.samples` makes them from files. Pictures are square and of one size, and are not cropped.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -126,21 +127,26 @@ def shard_samples(shards: Shards, config: TrainingConfig) -> list[ShardSample]:
         raise ConfigError(f"{shards.folder} shows two styles throughout, and the run reads one. Set data.max_styles=2.")
     if "content" not in config.reads:
         return [sample(index, "sentence", False, reads_style) for index in read]
-    samples = []
-    for index in read:
-        words = shards.words[index]
-        plain, two, nameless = "style" not in words["labels"], has_two_styles(words), is_nameless(words)
-        alone = plain and index % 2 == 0
-        moved, known = words["labels"]["layout"] == "moved", not _is_stranger(words)
-        text: Text = "unnamed" if moved and index // 2 % UNNAMED == 0 else "prompt"
-        samples.append(sample(index, text, True, reads_style and not alone))
-        if index % STYLE_ONLY == 0 and reads_style and known:
-            samples.append(sample(index, "sentence", False, True))
-        if index % TEXT_ONLY == 1 and known and not nameless:
-            samples.append(sample(index, "caption", False, False))
-        if index % INSTRUCTED == 0 and not plain and not two and not moved and not nameless:
-            samples.append(sample(index, "instruction", True, False))
-    return samples
+    return [
+        sample(index, text, content, style and reads_style)
+        for index in read
+        for text, content, style in ways(shards.words[index], index)
+        if content or reads_style or not style
+    ]
+
+
+def ways(words: dict[str, Any], index: int) -> Iterator[tuple[Text, bool, bool]]:
+    """(text, content, style): the ways of use in which a triplet is learned where content is read."""
+    plain, two, nameless = "style" not in words["labels"], has_two_styles(words), is_nameless(words)
+    alone = plain and index % 2 == 0
+    moved, known = words["labels"]["layout"] == "moved", not _is_stranger(words)
+    yield "unnamed" if moved and index // 2 % UNNAMED == 0 else "prompt", True, not alone
+    if index % STYLE_ONLY == 0 and known:
+        yield "sentence", False, True
+    if index % TEXT_ONLY == 1 and known and not nameless:
+        yield "caption", False, False
+    if index % INSTRUCTED == 0 and not plain and not two and not moved and not nameless:
+        yield "instruction", True, False
 
 
 def unread_styles(shards: Shards, config: TrainingConfig) -> list[int]:

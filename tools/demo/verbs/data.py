@@ -47,6 +47,12 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         metavar="SHARE",
         help="of moved triplets, with the subject's pose and size kept in the new place (0)",
     )
+    parser.add_argument(
+        "--sizes", metavar="SIZES", help="of files, WIDTHxHEIGHT of the triplets in turn: 128x128,192x128 (--size)"
+    )
+    parser.add_argument(
+        "--every-way", action="store_true", help="of files, rows for every way of use, as runs read shards"
+    )
     parser.add_argument("--part", default="1/1", metavar="K/N", help="of shards, make the K-th of N shares (1/1)")
     add_drawing_flags(parser)
     return parser
@@ -100,14 +106,32 @@ def run(args: argparse.Namespace) -> int:
     if args.form == "files":
         if parts > 1:
             raise ConfigError("--part is for shards: choose --form triplets or --form samples.")
-        work = make_files(args.folder, data, args.count, args.first)
+        sizes = parse_sizes(args.sizes, "--sizes")
+        work = make_files(args.folder, data, args.count, args.first, sizes=sizes, every_way=args.every_way)
     else:
+        if args.sizes or args.every_way:
+            raise ConfigError("--sizes and --every-way are for files: choose --form files.")
         work = make_shards(args.folder, data, args.form, args.count, args.first, part, parts)
     show = meter("drawn")
     for done in work:
         show(done, args.count // parts)
     print(args.folder / ROWS if args.form == "files" else args.folder)
     return 0
+
+
+def parse_sizes(text: str | None, flag: str) -> list[tuple[int, int]]:
+    """(width, height) of each size in "128x128,192x128".
+
+    Raises:
+        ConfigError: one is no size.
+    """
+    found = []
+    for size in text.split(",") if text else []:
+        width, _, height = size.strip().partition("x")
+        if not (width.isdecimal() and height.isdecimal() and int(width) % 16 == 0 == int(height) % 16):
+            raise ConfigError(f"{flag}: '{size}' is no size. Write WIDTHxHEIGHT, multiples of 16, such as 192x128.")
+        found.append((int(width), int(height)))
+    return found
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tools.demo.verbs.data import parse_sizes
 from uso.config import ROOT, ModelConfig, from_home, load_model_config, with_local_files
 from uso.errors import ConfigError
 from uso.request import GenerationRequest
@@ -42,6 +43,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         help="projector.safetensors and dit_lora.safetensors of before, measured beside the model's, with its image "
         "encoder unless the folder holds a siglip of its own",
     )
+    parser.add_argument("--size", metavar="SIZE", help="WIDTHxHEIGHT of the pictures, such as 192x128 (128x128)")
     parser.add_argument("--only", metavar="NAMES", help="some conditions, separated by commas (all eight)")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="write every picture, and contact sheets")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers and settings")
@@ -80,13 +82,16 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         USOError: with the remedy.
     """
+    from tools.demo.judge.material import SIZE
+
     judge_file = check_judged(args)
     configs = _models(args)
     conditions = _conditions(args.only)
     for folder in (args.pictures, args.json and args.json.parent):
         if folder is not None:
             _make(folder)
-    _evaluate(args, configs, judge_file, conditions)
+    sizes = parse_sizes(args.size, "--size") or [(SIZE, SIZE)]
+    _evaluate(args, configs, judge_file, conditions, sizes[0])
     return 0
 
 
@@ -139,7 +144,11 @@ def _load(config: ModelConfig) -> "USOPipeline":
 
 
 def _evaluate(
-    args: argparse.Namespace, configs: dict[str, ModelConfig], judge_file: Path, conditions: "tuple[Condition, ...]"
+    args: argparse.Namespace,
+    configs: dict[str, ModelConfig],
+    judge_file: Path,
+    conditions: "tuple[Condition, ...]",
+    size: tuple[int, int],
 ) -> None:
     import cv2
 
@@ -161,8 +170,8 @@ def _evaluate(
     model = list(configs.values())[-1]
     request = GenerationRequest.create(
         model,
-        width=SIZE,
-        height=SIZE,
+        width=size[0],
+        height=size[1],
         content_size=SIZE,
         num_inference_steps=args.steps,
         guidance_scale=args.guidance,
@@ -192,7 +201,7 @@ def _evaluate(
         "judge": {"file": str(args.judge), "sha256": file_sha256(judge_file), "examples": EXAMPLES},
         "count": args.count,
         "batch": args.batch,
-        "size": SIZE,
+        "size": "{} x {}".format(*size),
         "steps": request.num_inference_steps,
         "guidance": request.guidance_scale,
         "schedule": request.schedule,
@@ -209,7 +218,7 @@ def _evaluate(
 def _heading(model: ModelConfig, settings: dict[str, Any]) -> str:
     guided = "" if settings["guidance"] is None else f", guidance {settings['guidance']:g}"
     return (
-        f"{model.title}: {settings['count']} pictures per condition, {settings['size']} x {settings['size']}, "
+        f"{model.title}: {settings['count']} pictures per condition, {settings['size']}, "
         f"{settings['steps']} steps{guided}, {settings['seconds']:.0f} s; "
         f"autoencoder {settings['autoencoder_psnr']:.1f} dB, and {settings['autoencoder_psnr_of_all_kinds']:.1f} dB on "
         "pictures of all kinds, plain ones too"

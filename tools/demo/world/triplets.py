@@ -25,6 +25,7 @@ from tools.demo.world.scenes import (
     sentence,
     styled_sentence,
 )
+from tools.demo.world.shapes import Shape
 from tools.demo.world.styles import STYLES, Style, blended, draw_plain, draw_styled, paint
 from tools.demo.world.styles.grammar import GRAMMAR, NEW_GRAMMAR
 from tools.demo.world.subjects import SUBJECTS, Subject
@@ -97,7 +98,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Triplet:
-    """`content`, `style`, `target`: [size, size, 3] bytes.
+    """`content`, `style`, `target`: [size, size, 3] bytes, unless the data have another shape.
 
     `prompt` is what the network reads: nothing where the layout is kept, else the target in words. `sentence` always
     describes the target, and `caption` names its styles too.
@@ -140,6 +141,8 @@ class Miniature:
             target is a blend. Those with one are the same ones as without this share.
         grammar: share of triplets whose style is of the grammar and has no name. In the splits with new styles it is
             of the region that training does not see.
+        ratio: width over height of the triplets' targets, whose short side is `size`, and of content images whose
+            layout they keep. Everything else is square.
 
     Raises:
         ConfigError: an unknown split, a size or share out of range, or strangers in another split than `train`.
@@ -155,6 +158,7 @@ class Miniature:
     same_pose: float = 0.0
     two_styles: float = 0.0
     grammar: float = 0.0
+    ratio: float = 1.0
 
     def __post_init__(self) -> None:
         split(self.split)
@@ -171,6 +175,8 @@ class Miniature:
         ):
             if not 0 <= share <= 1:
                 raise ConfigError(f"The share '{name}' is {share}; it must lie between 0 and 1.")
+        if not 0.5 <= self.ratio <= 2:
+            raise ConfigError(f"The ratio of width to height is {self.ratio}; it must lie between 0.5 and 2.")
         if self.strangers and self.split != "train":
             raise ConfigError(f"Strangers are for training; there are none in the split '{self.split}'. Set 0.")
         if self.seed < 0:
@@ -191,26 +197,28 @@ class Miniature:
         target = moved(content, random, same_pose=posed) if layout == "moved" else content
         other = compose(draw_look(second, random), random)
         grain = [np.random.default_rng(int(number)) for number in random.integers(2**62, size=2)]
-        plain = draw_scene(content, self.size)
-        seen = plain if target is content else draw_scene(target, self.size)
+        shape = Shape(self.size, self.ratio)
+        same, target = target is content, shape.fitted(target)
+        seen = draw_scene(target, shape.side)
+        plain = shape.cut(finished(seen.rgb), target) if same else draw_plain(content, self.size)
         words = sentence(target)
         labels = self._labels(index, target, style, params)
         labels = replace(labels, layout=layout, style_subject=second.name)
         labels = replace(labels, stranger=stranger or None, same_pose=posed or None)
         if random.random() < self.plain_triplets:
             return Triplet(
-                content=finished(plain.rgb),
+                content=plain,
                 style=draw_plain(other, self.size),
-                target=finished(seen.rgb),
+                target=shape.cut(finished(seen.rgb), target),
                 prompt=words if layout == "moved" else "",
                 sentence=words,
                 caption=words,
                 labels=replace(labels, style=None, params={}),
             )
         triplet = Triplet(
-            content=finished(plain.rgb),
+            content=plain,
             style=draw_styled(other, style, params, self.size, grain[0]),
-            target=paint(seen, style, params, grain[1]),
+            target=shape.cut(paint(seen, style, params, grain[1]), target),
             prompt=words if layout == "moved" else "",
             sentence=words,
             caption=styled_sentence(target, style.phrase) if style.phrase else words,
@@ -218,7 +226,7 @@ class Miniature:
         )
         if style.phrase and self.two_styles > 0 and random.random() < self.two_styles:
             left = [subject for subject in subjects if subject not in (first, second)]
-            return self._with_second(triplet, style, target, seen, left, random)
+            return self._with_second(triplet, style, shape, target, seen, left, random)
         return triplet
 
     def _style(self, part: Split, random: Random) -> Style:
@@ -227,7 +235,14 @@ class Miniature:
         return part.styles[int(random.integers(len(part.styles)))]
 
     def _with_second(
-        self, triplet: Triplet, style: Style, target: Scene, seen: Picture, subjects: list[Subject], random: Random
+        self,
+        triplet: Triplet,
+        style: Style,
+        shape: Shape,
+        target: Scene,
+        seen: Picture,
+        subjects: list[Subject],
+        random: Random,
     ) -> Triplet:
         """A triplet in `style` with one style more, shown by one of the subjects; `seen` is the plain target."""
         styles = [other for other in split(self.split).styles if other != style]
@@ -239,7 +254,7 @@ class Miniature:
         return replace(
             triplet,
             style_2=draw_styled(scene, second, params, self.size, grain[0]),
-            target=blended(triplet.target, paint(seen, second, params, grain[1])),
+            target=blended(triplet.target, shape.cut(paint(seen, second, params, grain[1]), target)),
             caption=styled_sentence(target, both(style.phrase, second.phrase)),
             labels=replace(triplet.labels, style_2=second.name, style_subject_2=subject.name, params_2=params),
         )

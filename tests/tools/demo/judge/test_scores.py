@@ -1,5 +1,6 @@
 """From pictures to scores of every condition."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -112,7 +113,7 @@ def test_a_picture_in_two_styles_must_be_nearest_to_both(
                 for pair in combinations(self.styles, 2)
             }
 
-        def vectors(self, pictures: Pixels) -> Vectors:
+        def vectors(self, pictures: Iterable[Pixels]) -> Vectors:
             return Vectors(torch.stack([self.of(task) for task in tasks]), judge.vectors(pictures).subject)
 
         def of(self, task: Task) -> torch.Tensor:
@@ -170,9 +171,11 @@ def test_every_condition_is_scored(pipeline: USOPipeline, judge: Judge) -> None:
         assert sum(figure.n for figure in score.each.values()) == (0 if score.measure == "layout" else score.truth.n)
 
 
-def test_batch_size_changes_nothing(pipeline: USOPipeline, judge: Judge) -> None:
-    """Catches tasks, noise or rivals that are numbered from the batch's start."""
-    request = small_request(pipeline, num_inference_steps=1)
+@pytest.mark.parametrize("width", [SIZE, 3 * SIZE // 2])
+def test_batch_size_changes_nothing(pipeline: USOPipeline, judge: Judge, width: int) -> None:
+    """Catches tasks, noise or rivals that are numbered from the batch's start, and pictures under each other's tasks
+    where contents have two shapes."""
+    request = small_request(pipeline, num_inference_steps=1, width=width)
     runs = [
         list(evaluate({"result": pipeline}, judge, request, count=4, batch=batch, conditions=CONDITIONS[:1]))
         for batch in (1, 4)
@@ -180,6 +183,7 @@ def test_batch_size_changes_nothing(pipeline: USOPipeline, judge: Judge) -> None
     single_batches, whole = ([event for event in run if isinstance(event, Batch)] for run in runs)
     pictures = np.concatenate([batch.results["result"] for batch in single_batches])
     assert differing(pictures, whole[0].results["result"]) < SAME
+    assert pictures.shape[1:] == whole[0].tasks[0].truth.shape == (SIZE, width, 3)
     ones, all_at_once = ([event for event in run if isinstance(event, Score)] for run in runs)
     for one, other in zip(ones, all_at_once, strict=True):
         assert one.truth.value == pytest.approx(other.truth.value, abs=1e-6)

@@ -34,6 +34,10 @@ def test_the_command_draws_checks_and_shows(tmp_path: Path, capsys: pytest.Captu
     assert all(len(row.styles) == 2 and row.labels["params_2"] for row in read_rows(rows))
     assert main(["sheet", str(sheet), "--of", "triplets", "--count", "2", "--size", "32", *two]) == 0
     assert open_image(sheet.read_bytes()).width == 4 * (32 + 4) + 220
+    shaped = ["--sizes", "64x64,96x64", "--every-way"]
+    assert main(["data", str(folder), "--count", "2", *shaped]) == 0
+    assert uso(["train.data", "check", str(rows)]) == 0
+    assert [open_image((folder / row.target).read_bytes()).width for row in read_rows(rows)][-1] == 96
     form = ["--form", "samples", "--part", "1/1"]
     assert main(["data", str(tmp_path / "shards"), "--count", "3", "--size", "32", *form]) == 0
     assert len(Shards.open(tmp_path / "shards")) == 3
@@ -46,6 +50,8 @@ def test_the_command_draws_checks_and_shows(tmp_path: Path, capsys: pytest.Captu
         (["data", "x", "--count", "1", "--split", "all"], "There is no split 'all'"),
         (["data", "x", "--count", "9", "--form", "samples", "--part", "3/2"], "--part is '3/2'"),
         (["data", "x", "--count", "9", "--part", "1/2"], "--part is for shards"),
+        (["data", "x", "--count", "9", "--sizes", "100x64"], "--sizes: '100x64' is no size"),
+        (["data", "x", "--count", "9", "--form", "samples", "--every-way"], "--sizes and --every-way are for files"),
         (["sheet", "x.jpg"], "must end in .png"),
     ],
 )
