@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hypothesis
+import hypothesis.configuration
 import psutil
 from hypothesis import HealthCheck, Phase, given, settings
 from PIL import Image
@@ -181,6 +181,7 @@ Part = Callable[[Path, int, int], tuple[dict[str, Any], list[str]]]
 def hostile(examples: int, seed: int, folder: Path) -> tuple[dict[str, Any], list[str]]:
     """(figures, faults) of so many calls."""
     strangers = round(examples * LOGIN_SHARE)
+    hypothesis.configuration.set_hypothesis_home_dir(folder / "hypothesis")  # else it is new beside the program
     open_figures, wrong = in_the_open(folder / "open", examples - strangers, seed)
     login_figures, more = behind_a_login(folder / "login", strangers, seed + 1)
     return {"open": open_figures, "login": login_figures}, wrong + more
