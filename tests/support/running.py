@@ -240,8 +240,12 @@ class Program:
         until(lambda: self.state() in states, LONG)
 
     def pictures(self) -> list[Path]:
-        """In the order in which they were made."""
-        return sorted(self.outputs.glob("*.png"), key=lambda path: path.stat().st_mtime_ns)
+        """In the order in which they were made. One may be deleted meanwhile."""
+        made: dict[Path, int] = {}
+        for path in self.outputs.glob("*.png"):
+            with suppress(FileNotFoundError):
+                made[path] = path.stat().st_mtime_ns
+        return sorted(made, key=lambda path: made[path])
 
     def signal(self, number: int = signal.SIGTERM) -> int:
         """Send it, and wait for the end; the exit status."""

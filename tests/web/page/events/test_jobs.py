@@ -94,12 +94,13 @@ def test_generate_answers_at_once_and_the_stream_shows_the_picture(events: Event
 
 
 def test_a_job_that_is_over_before_the_stream_begins_is_told(events: Events, queue: JobQueue) -> None:
-    """Catches a fast model whose picture is never shown; and the picture of an earlier job that is shown again."""
+    """Catches a fast model whose picture is never shown, or stays behind the preview of a job that was stopped before;
+    and the picture of an earlier job that is shown again."""
     queue.start()
     made(events, tab=TAB)
     job, picture = made(events, tab=TAB)
     (live,) = watched(events, job.id)
-    assert live.arrived == picture.id and "Done." in live.status
+    assert live.arrived == picture.id and "Done." in live.status and live.preview == ""
     assert watched(events, "0" * 32) == []
 
 
@@ -163,6 +164,7 @@ def test_previews_are_sent_once_each_and_go_with_the_picture(slow: Events, scrip
     _, job_id = generate(slow, Inputs("a fox", num_inference_steps=16))
     sent = watched(slow, job_id, each=lambda live: script.steps.release())
     previews = [live.preview for live in sent if live.preview is not KEEP]
+    assert previews.pop(0) == ""  # of a job that was stopped before
     assert previews[-1] == "" and 1 < len(previews) <= 9 and len(set(previews)) == len(previews)
     assert all(first != second for first, second in pairwise(words(sent)))
 
@@ -202,7 +204,7 @@ def test_stop_reaches_the_job_and_keeps_its_preview(slow: Events, script: Script
     assert not list(slow.queue.settings.output.glob("*.png")) and script.closed_early == (["mine"] if at_work else [])
     slow.jobs.stop(TAB, visitor())  # nothing is left to stop
     last = [live.preview for live in sent if live.preview is not KEEP]
-    assert ("not finished" in last[-1]) if at_work else not last
+    assert ("not finished" in last[-1]) if at_work else last == [""]
     (again,) = watched(slow)
     assert again.preview == (last[-1] if at_work else "") and "Stopped." in again.status
 

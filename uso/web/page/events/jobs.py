@@ -140,7 +140,7 @@ class _Following:
     """What one page was told last of its jobs."""
 
     def __init__(self) -> None:
-        self._sent = Live(preview="")
+        self._sent = Live()  # the page may still show the preview of a job that was stopped
         self._preview: bytes | None = None
         """That `self._sent.preview` shows."""
         self._ahead = -1
