@@ -109,6 +109,7 @@ def test_an_answer_that_comes_late_brings_nothing_back(visit: Any, server: Progr
     route.fulfill(response=answer)
     expect(page.locator("[inert]")).to_have_count(0, timeout=PATIENCE_MS)
     expect(grid).to_have_count(2)
+    page.unroute_all(behavior="wait")
     page.click("#delete-picture")
     page.click("#confirm button[value=yes]")
     expect(grid).to_have_count(0, timeout=PATIENCE_MS)
