@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     if args.form == "files":
         if parts > 1:
             raise ConfigError("--part is for shards: choose --form triplets or --form samples.")
-        sizes = parse_sizes(args.sizes, "--sizes")
+        sizes = [parse_size(size, "--sizes") for size in args.sizes.split(",")] if args.sizes else []
         work = make_files(args.folder, data, args.count, args.first, sizes=sizes, every_way=args.every_way)
     else:
         if args.sizes or args.every_way:
@@ -119,19 +119,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def parse_sizes(text: str | None, flag: str) -> list[tuple[int, int]]:
-    """(width, height) of each size in "128x128,192x128".
+def parse_size(text: str, flag: str) -> tuple[int, int]:
+    """(width, height) from "192x128".
 
     Raises:
-        ConfigError: one is no size.
+        ConfigError: it is no size.
     """
-    found = []
-    for size in text.split(",") if text else []:
-        width, _, height = size.strip().partition("x")
-        if not (width.isdecimal() and height.isdecimal() and int(width) % 16 == 0 == int(height) % 16):
-            raise ConfigError(f"{flag}: '{size}' is no size. Write WIDTHxHEIGHT, multiples of 16, such as 192x128.")
-        found.append((int(width), int(height)))
-    return found
+    width, _, height = text.strip().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) % 16 == 0 == int(height) % 16):
+        raise ConfigError(f"{flag}: '{text}' is no size. Write WIDTHxHEIGHT, multiples of 16, such as 192x128.")
+    return int(width), int(height)
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tools.demo.verbs.data import parse_sizes
+from tools.demo.verbs.data import parse_size
 from uso.config import ROOT, ModelConfig, from_home, load_model_config, with_local_files
 from uso.errors import ConfigError
 from uso.request import GenerationRequest
@@ -87,11 +87,11 @@ def run(args: argparse.Namespace) -> int:
     judge_file = check_judged(args)
     configs = _models(args)
     conditions = _conditions(args.only)
+    size = parse_size(args.size, "--size") if args.size else (SIZE, SIZE)
     for folder in (args.pictures, args.json and args.json.parent):
         if folder is not None:
             _make(folder)
-    sizes = parse_sizes(args.size, "--size") or [(SIZE, SIZE)]
-    _evaluate(args, configs, judge_file, conditions, sizes[0])
+    _evaluate(args, configs, judge_file, conditions, size)
     return 0
 
 

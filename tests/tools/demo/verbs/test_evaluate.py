@@ -22,8 +22,9 @@ pytestmark = needs_font
         (["--judge", "no/such/judge.safetensors"], "There is no judge"),
         (["--before", "no/such/folder"], "holds no projector.safetensors"),
         (["--only", "seen,old-styles"], "there is no condition 'old-styles'"),
+        (["--size", "128x128,192x128"], "'128x128,192x128' is no size"),
     ],
-    ids=["count", "batch", "model", "judge", "before", "only"],
+    ids=["count", "batch", "model", "judge", "before", "only", "size"],
 )
 def test_command_refuses(flags: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Before anything is loaded, in a sentence."""
