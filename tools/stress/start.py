@@ -7,15 +7,14 @@ it uses when idle, without and with an open tab (a real Chromium).
 
 import argparse
 import json
-import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import psutil
-from playwright.sync_api import sync_playwright
 
+from tests.support.browsing import chromium
 from tests.support.running import PERSON, Program, listens
 from tests.support.scripted import until
 
@@ -35,13 +34,11 @@ def measure(folder: Path, idle: float) -> dict[str, float]:
         until(lambda: program.state() == "ready", PATIENCE)
         figures["ready_s"] = time.monotonic() - began
         figures["idle_percent"] = _idle(program, idle)
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        with chromium() as browser:
             page = browser.new_page()
             page.goto(f"http://127.0.0.1:{program.port}")
             page.wait_for_selector("#generate:not([disabled])")
             figures["idle_with_a_tab_percent"] = _idle(program, idle)
-            browser.close()
     finally:
         program.end()
     return {name: round(value, 2) for name, value in figures.items()}
