@@ -17,6 +17,15 @@ from uso.config import CONFIGS
 TOGETHER = ("language", "layout", "several", "pictures", "references")
 """About half of the tests by time: all that need the server `demo`, and some more."""
 
+COUNT_FRAMES = """
+{
+  const frame = requestAnimationFrame
+  window.usoFrames = 0
+  window.requestAnimationFrame = draw => (window.usoFrames++, frame(draw))
+}
+"""
+"""In every page: how often it has asked for a frame to draw in."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two workers of a test run have them all: each worker starts the servers and the Chromium below for itself."""
@@ -87,6 +96,7 @@ def visit(
             (page,) = wiped[key].pop().pages
         else:
             page = browser.new_context(locale=locale).new_page()
+            page.context.add_init_script(COUNT_FRAMES)
         used.setdefault(page.context, key)
         page.set_viewport_size({"width": width, "height": height})
         page.emulate_media(color_scheme=color_scheme, reduced_motion=reduced_motion)
