@@ -207,7 +207,7 @@ def test_the_examples_run(tmp_path: Path) -> None:
     """Catches an example that people copy and that fails."""
     (example,) = re.findall(r"## gradio_client\n.*?```python\n(.*?)```", text_of("docs/api.md"), re.DOTALL)
     here, client = blocks(README.read_text(encoding="utf-8"), "python")
-    with program(tmp_path, fresh=True) as running:
+    with program(tmp_path) as running:
         running.wait_until("ready")
 
         def run(code: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import draw_picture
 from tests.golden import relative_error
+from tests.support.running import free_port
 from tests.support.tiny_training import cut_down, tiny_batches, tiny_config, write_rows
 from tools.demo.training.config import STAGES_FOLDER
 from uso.cli.main import REFUSED, main
@@ -143,15 +145,19 @@ def test_blocks_that_are_shared_out_learn_the_same(tmp_path: Path) -> None:
     The example of a sharded run, on two CPU processes."""
     pictures = captioned(tmp_path / "pictures", 4)
     found = []
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     for processes in (1, 2):
         run = tmp_path / str(processes)
         overrides = [f"data.rows={pictures}", f"output={run}", f"data.cache={tmp_path / 'cache'}", "shard=true"]
         overrides += ["steps=3", "batch=2", "micro_batch=1", "validation.every=2", "validation.steps=1", "ema=null"]
         overrides += ["gradient_checkpointing=true", "export_dtype=float32", "optimizer.lr=1e-3"]
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        launch, alone = [sys.executable], {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "OMP_NUM_THREADS": "1"}
+        if processes > 1:
+            launch += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
         done = subprocess.run(
             [*launch, "-m", "uso", "train", "finetune-demo", *overrides],
             cwd=ROOT,
+            env=os.environ | ({} if processes > 1 else alone | meeting),
             capture_output=True,
             text=True,
             check=False,

@@ -27,6 +27,7 @@ COUNT_FRAMES = """
 """In every page: how often it has asked for a frame to draw in."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups, also where this folder alone is tested
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two workers of a test run have them all: each worker starts the servers and the Chromium below for itself."""
     for item in items:
