@@ -86,6 +86,7 @@ def test_seeds_do_not_depend_on_the_place_in_the_file(run: Callable[..., Ran]) -
     assert seeds[0] == seeds[1]
 
 
+@pytest.mark.slow
 def test_other_images_or_another_model_are_other_pictures(run: Callable[..., Ran], draw: Callable[..., str]) -> None:
     """A name that did not depend on them would let yesterday's pictures pass for today's."""
     jobs = [{"prompt": "a", "image_paths": [draw("a.png", seed=1)], "seed": 1}]

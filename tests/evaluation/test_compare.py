@@ -26,6 +26,7 @@ def arguments(folder: Path, **changed: Any) -> argparse.Namespace:
     return argparse.Namespace(**values | changed)
 
 
+@pytest.mark.slow
 def test_fewer_steps_are_told_beside_the_released_model_with_as_few(tmp_path: Path) -> None:
     """Catches pictures of other seeds, a LoRA that is folded into the released model too, and columns that are
     swapped: a LoRA of strength 0 leaves as much as fewer steps do, one of strength 1 does not."""

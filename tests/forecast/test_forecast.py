@@ -289,6 +289,7 @@ def test_few_sizes_are_traced_for_a_refusal(
     assert not forecast(model, config, plan, sizes_above[0]).fits
 
 
+@pytest.mark.slow
 def test_stages_that_were_run_before_take_what_they_took(demo: tuple[MetaModel, ModelConfig]) -> None:
     """Catches a stage that is remembered although it depends on something else as well."""
     config = demo[1]

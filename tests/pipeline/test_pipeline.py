@@ -49,6 +49,7 @@ def test_every_mode_makes_a_picture_of_its_own(demo_pipeline: USOPipeline, promp
     assert len({picture.tobytes() for picture in pictures.values()}) == len(MODES)
 
 
+@pytest.mark.slow
 def test_one_request_one_picture_after_any_other(demo_pipeline: USOPipeline) -> None:
     """State left behind by another request (global generator, caches, tiling, sizes) would change the repeat."""
     for mode in MODES:
@@ -302,6 +303,7 @@ def _relative(one: Image.Image, other: Image.Image) -> float:
     return float((ours - theirs).norm() / theirs.norm())
 
 
+@pytest.mark.slow
 def test_a_tiled_decode_is_close_and_recorded(demo_pipeline: USOPipeline) -> None:
     latents = torch.randn(1, 16, 40, 80, generator=torch.Generator().manual_seed(0)) * 0.2
     whole, tiled = demo_pipeline.decode(latents), demo_pipeline.decode(latents, tiled=True)

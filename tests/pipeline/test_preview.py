@@ -117,6 +117,7 @@ def test_size_of_a_preview(height: int, width: int, size: tuple[int, int]) -> No
     assert shown.size == size and shown.mode == "RGB"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["golden", "demo"])
 def test_the_map_holds_on_pictures_it_has_not_seen(name: str, request: pytest.FixtureRequest) -> None:
     """Against what the autoencoder decodes: catches a map fitted on pixels that are not the latents' own, or in another
@@ -204,6 +205,7 @@ def test_every_autoencoder_has_its_own(golden: Case, demo_pipeline: USOPipeline)
     assert digest(golden.load().vae, [b"picture"]) == before
 
 
+@pytest.mark.slow
 def test_an_import_touches_no_cache(tmp_path: Path) -> None:
     """Catches a folder that is made, or a home that is asked for, before anything is wanted."""
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
@@ -227,6 +229,7 @@ def test_without_pictures_there_are_no_previews(
 # In a pipeline.
 
 
+@pytest.mark.slow
 def test_previews_of_a_request() -> None:
     """Catches previews of the noisy latents instead of the predicted picture, of another size, and at other stages."""
     pipeline = load_pipeline("demo", device="cpu", memory="full")
@@ -251,6 +254,7 @@ def test_previews_of_a_request() -> None:
     assert len({picture.tobytes() for picture in shown}) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", ["full", "12gb", "8gb"])
 def test_previews_change_no_picture(plan: str) -> None:
     """Bitwise, fitted before and between requests and shown at every step, under plans that stream too: catches blocks

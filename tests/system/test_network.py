@@ -100,6 +100,7 @@ def test_download_names_the_variable(tmp_path: Path) -> None:
     assert ran.stderr.startswith("ALL_PROXY=socks://127.0.0.1:7897/ is no proxy that can be used.")
 
 
+@pytest.mark.slow
 def test_the_page_is_built_whatever_they_say() -> None:
     """Gradio makes clients when it is imported, and dies of a value that they cannot read."""
     script = """

@@ -44,6 +44,7 @@ def made(config: str, *overrides: str) -> Trainer:
     return bench.make_trainer(values, device, process, changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "overrides", "tokens"),
     [

@@ -235,6 +235,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, capfd: pytest.Capture
             assert one[key] == pytest.approx(two[key], rel=1e-3), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["nf4", "int8", "bfloat16"])
 def test_a_base_in_fewer_bits_trains_with_reward_and_pictures(tmp_path: Path, base: str) -> None:
     """Catches dtypes that do not meet: in a product, in the roll-out, in validation or on the way back."""

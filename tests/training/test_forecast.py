@@ -29,6 +29,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", training_names())
 def test_every_shipped_config_has_a_forecast(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches a config of full size that does not build, or whose figures are of another model."""

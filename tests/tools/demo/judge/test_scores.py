@@ -49,6 +49,7 @@ def test_a_copy_of_the_content_keeps_its_layout(judge: Judge) -> None:
     assert scored(judge, tasks[:1], contents[:1])["layout"].chance is None  # there is no other
 
 
+@pytest.mark.slow
 def test_pictures_are_held_against_their_own_names(judge_file: Path) -> None:
     """Catches style vectors held against subjects, and rows against their neighbours' names.
 
@@ -131,6 +132,7 @@ def test_a_picture_in_two_styles_must_be_nearest_to_both(
     assert "style" not in values
 
 
+@pytest.mark.slow
 def test_every_condition_is_scored(pipeline: USOPipeline, judge: Judge) -> None:
     """Two models that are one must score alike, and each condition has its measures and its numbers of pictures."""
     models = {"before": pipeline, "after": pipeline}

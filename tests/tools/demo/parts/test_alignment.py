@@ -49,6 +49,7 @@ def test_each_token_foretells_its_own_place_of_its_own_picture(tmp_path: Path) -
         assert float(alignment(alignment.wanted(places))) > 1e-3
 
 
+@pytest.mark.slow
 def test_the_base_learns_from_it(tmp_path: Path) -> None:
     """Catches a weight that is not used, and a head whose gradient does not reach the transformer."""
     triplets, samples = shards(tmp_path / "triplets", "triplets"), shards(tmp_path / "samples", "samples")

@@ -51,6 +51,7 @@ def test_a_run_in_two_pieces_is_the_run_in_one(tmp_path: Path, samples: Path) ->
     assert not torch.equal(whole["last_layer_style"], earlier["last_layer_style"])
 
 
+@pytest.mark.slow
 def test_an_image_encoder_in_two_pieces_is_the_one_in_one(tmp_path: Path, samples: Path) -> None:
     """Catches a tower that learns on in the numbers of its file, bfloat16."""
 
@@ -157,6 +158,7 @@ def test_autoencoder_measures() -> None:
     assert psnr(vae, white, batch=2) == pytest.approx(6.055, abs=0.01) and psnr(vae, grey) == pytest.approx(100)
 
 
+@pytest.mark.slow
 def test_the_decoder_alone_leaves_latents_as_they_are(tmp_path: Path, samples: Path) -> None:
     """Catches an encoder that moves a little, or a scale that is measured again: every cached latent would be wrong."""
     folder = tmp_path / "model"

@@ -66,6 +66,7 @@ def features(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     )
 
 
+@pytest.mark.slow
 def test_styles_can_be_told_apart_on_new_subjects() -> None:
     """Catches two styles that came to look alike. By the nearest of 36 mean feature vectors; chance is 2.8 %, and 88 %
     are right with 24 pictures of each style; here with ten."""

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from tests.support.drawn import needs_font
 from tools.demo.world.scenes import caption_words
 from tools.demo.world.styles import STYLES
@@ -27,6 +29,7 @@ def test_captions_say_what_is_there() -> None:
     assert layouts == {"kept", "moved"}
 
 
+@pytest.mark.slow
 def test_every_word_is_in_the_vocabulary() -> None:
     """Catches a caption with a word that a tokenizer trained on the vocabulary has never seen."""
     known = caption_words(style.phrase for style in STYLES)
