@@ -20,7 +20,7 @@ from uso.config import ModelConfig
 from uso.errors import ConfigError, USOError
 from uso.language import Text
 from uso.output import check_folder
-from uso.system.garbage import keep_what_is_there, uncollected
+from uso.system.garbage import collect_seldom, keep_what_is_there
 from uso.system.threads import share_processors
 from uso.terminal import run_program
 from uso.translation import load_translator
@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
+    collect_seldom()
     share_processors()
     args = parser().parse_args()
     try:
@@ -136,7 +137,7 @@ def build(
     if args.lora_scale is not None:
         config = config.model_copy(update={"lora_scale": args.lora_scale})  # the page tells it
 
-    with uncollected(), importing_gradio():
+    with importing_gradio():
         from uso.web.api.calls import Calls
         from uso.web.jobs.queue import JobQueue
         from uso.web.page.layout import build_page
@@ -155,9 +156,8 @@ def build(
     ledger = open_ledger(settings.output)
     queue = JobQueue(loads, settings, ledger, **hooks, on_over=metrics.job_over, workers_change=workers is not None)
     metrics.watch(lambda: queue.status)
-    with uncollected():
-        page = build_page(Calls(config, queue, ledger, metrics.refused), reason)
-        return built_app(queue, ledger, page, metrics, own_url=lambda: address(listener))
+    page = build_page(Calls(config, queue, ledger, metrics.refused), reason)
+    return built_app(queue, ledger, page, metrics, own_url=lambda: address(listener))
 
 
 def load(
@@ -174,8 +174,7 @@ def load(
         why: why `auto` chose this model; recorded in every picture.
         alone: it is the only worker.
     """
-    with uncollected():
-        from uso.weights.loading import load_pipeline
+    from uso.weights.loading import load_pipeline
 
     options = load_options(args) | {"device": device, "alone": alone, "behind": True, "why": why}
     pipeline = load_pipeline(config, **options, on_progress=on_progress)

@@ -3,11 +3,11 @@
 They start no threads, which no fork survives, and read nothing that the program sets before.
 """
 
-# ruff: noqa: F401
+# ruff: noqa: E402, F401
 
-from uso.system.garbage import uncollected
+from uso.system.garbage import collect_seldom
 
-with uncollected():
-    import torch
+collect_seldom()
+import torch
 
-    import uso.weights.loading
+import uso.weights.loading

@@ -145,12 +145,12 @@ def test_slices_and_whole_tensors_are_one_shape() -> None:
 SECOND_PROCESS = """
 import sys
 from pathlib import Path
-from uso.system.garbage import uncollected
-with uncollected():
-    import torch
-    from torch._dynamo.utils import counters
-    from tests.support.tiny_flux import tiny_steps, tiny_transformer
-    from uso.transformer.compile import compile_blocks
+from uso.system.garbage import collect_seldom
+collect_seldom()
+import torch
+from torch._dynamo.utils import counters
+from tests.support.tiny_flux import tiny_steps, tiny_transformer
+from uso.transformer.compile import compile_blocks
 transformer = tiny_transformer()
 eager = tiny_steps(transformer)
 compile_blocks(transformer, Path(sys.argv[1]))

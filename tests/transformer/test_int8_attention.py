@@ -93,12 +93,12 @@ def test_one_scale_for_all_tokens_is_seen(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 INTERPRETED = """
-from uso.system.garbage import uncollected
-with uncollected():
-    import torch
-    from tests.transformer.test_int8_attention import CASES, error_of, numbers
-    from uso.transformer import kernels
-    from uso.transformer.operators import int8_attention
+from uso.system.garbage import collect_seldom
+collect_seldom()
+import torch
+from tests.transformer.test_int8_attention import CASES, error_of, numbers
+from uso.transformer import kernels
+from uso.transformer.operators import int8_attention
 
 kernels._PRODUCTS = torch.float16  # the interpreter cannot multiply bfloat16
 in_blocks, plant = kernels._in_blocks, ""

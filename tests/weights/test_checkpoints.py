@@ -264,10 +264,10 @@ def assert_same(one: torch.nn.Module, other: torch.nn.Module) -> None:
 MEASURE = """
 import json, sys, threading, time
 from pathlib import Path
-from uso.system.garbage import uncollected
-with uncollected():
-    import torch
-    from uso.weights.checkpoints import load_transformer
+from uso.system.garbage import collect_seldom
+collect_seldom()
+import torch
+from uso.weights.checkpoints import load_transformer
 
 def anonymous():
     line = next(line for line in open('/proc/self/status') if line.startswith('RssAnon'))

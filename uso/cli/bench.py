@@ -8,7 +8,6 @@ from typing import Any
 from uso.bench.modes import check_mode
 from uso.cli.pictures.generate import schedule_rule
 from uso.config import load_model_config, model_names
-from uso.system.garbage import uncollected
 from uso.weights.flags import add_machine_flags, add_weights_flag
 
 
@@ -75,16 +74,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _lines(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if args.compare:
-        with uncollected():
-            from uso.evaluation.compare import compare
+        from uso.evaluation.compare import compare
 
         return compare(args)
     if args.first_pictures:
-        with uncollected():
-            from uso.bench.first import first_pictures
+        from uso.bench.first import first_pictures
 
         return first_pictures(args)
-    with uncollected():
-        from uso.bench.measure import measure
+    from uso.bench.measure import measure
 
     return measure(args)

@@ -16,7 +16,6 @@ from uso.evaluation.bench.config import bench_names, load_bench_config
 from uso.evaluation.bench.entries import Bench, read_bench
 from uso.evaluation.pictures import NAMINGS, RUN, claim, read_run, results
 from uso.request import GenerationResult
-from uso.system.garbage import uncollected
 from uso.system.launcher import Process, this_process
 from uso.terminal import on_terminal, say
 from uso.weights.flags import AUTO, DEVICE, add_model_flags, with_auto
@@ -161,8 +160,7 @@ def _generate(args: argparse.Namespace) -> int:
     process = this_process()
     bench = _bench(args.bench, _reading(args))
     values = {REQUEST_FLAGS[name]: value for name in _REQUEST if (value := getattr(args, name)) is not None}
-    with uncollected():
-        from uso.evaluation.making import Maker
+    from uso.evaluation.making import Maker
 
     def checked(model: ModelConfig) -> Maker:
         maker = Maker(bench, model, values, args.output)
@@ -239,9 +237,8 @@ def _score(args: argparse.Namespace) -> int:
         )
     folder = args.output or args.pictures
     output.check_folder(folder)
-    with uncollected():
-        from uso.evaluation.measure import ENCODERS, Settings, measure
-        from uso.weights.choices import choose_device
+    from uso.evaluation.measure import ENCODERS, Settings, measure
+    from uso.weights.choices import choose_device
 
     settings = Settings(
         encoders={name: getattr(args, name) for name in ENCODERS},

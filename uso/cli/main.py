@@ -27,6 +27,7 @@ from uso.cli import (
 )
 from uso.cli.pictures import generate
 from uso.errors import USOError
+from uso.system.garbage import collect_seldom
 from uso.system.packages import import_problem
 from uso.system.threads import share_processors
 from uso.terminal import log_to_terminal, on_terminal, say
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None, parser: argparse.ArgumentParser | No
         parser: of another list of verbs than this program's; each sets `run` and has `--debug`.
     """
     args = (parser or _parser()).parse_args(argv)
+    collect_seldom()
     share_processors()
     log_to_terminal(logging.DEBUG if args.debug else logging.INFO if on_terminal() else logging.WARNING)
     try:

@@ -10,7 +10,6 @@ from uso.config import MemoryPlan, ModelConfig, load_memory_plan, load_model_con
 from uso.errors import ConfigError
 from uso.memory.plan import GIB
 from uso.request import GenerationRequest, ReferenceImage
-from uso.system.garbage import uncollected
 from uso.weights.flags import AUTO, DTYPES
 
 if TYPE_CHECKING:
@@ -59,12 +58,11 @@ def run(args: argparse.Namespace) -> int:
     plan = None if args.memory == AUTO else load_memory_plan(args.memory)
     request = request_of(args, config)
 
-    with uncollected():
-        import torch
+    import torch
 
-        from uso.forecast.forecast import forecast, largest_size_that_fits
-        from uso.forecast.meta_model import MetaModel, RequestShape
-        from uso.weights.choices import choose_device, choose_plan
+    from uso.forecast.forecast import forecast, largest_size_that_fits
+    from uso.forecast.meta_model import MetaModel, RequestShape
+    from uso.weights.choices import choose_device, choose_plan
 
     if plan is None and not torch.cuda.is_available():
         raise ConfigError(

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from uso.errors import ConfigError
-from uso.system.garbage import uncollected
 
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
@@ -34,9 +33,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.config == "export":
         return _export(args.overrides)
-    with uncollected():
-        from uso.training.command import run_train
-        from uso.training.config import load_training_config
+    from uso.training.command import run_train
+    from uso.training.config import load_training_config
 
     return run_train(load_training_config(args.config, args.overrides), args, print)
 

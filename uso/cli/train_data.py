@@ -8,7 +8,6 @@ from typing import Any
 
 from uso.cli import FAILED
 from uso.errors import ConfigError
-from uso.system.garbage import uncollected
 from uso.terminal import on_terminal, say
 
 
@@ -91,10 +90,9 @@ def _make(args: argparse.Namespace) -> int:
         raise ConfigError(f"There is no folder {args.pictures}. Name the one that holds the pictures.")
     if not args.csd.is_file():
         raise ConfigError(f"{args.csd} is not there. CSD's weights: {CSD_HOME}.")
-    with uncollected():
-        from uso.training.make.experts import REPORT_TEXT, ROWS, make_references, make_triplets
-        from uso.training.make.models import experts_from
-        from uso.weights.choices import choose_device
+    from uso.training.make.experts import REPORT_TEXT, ROWS, make_references, make_triplets
+    from uso.training.make.models import experts_from
+    from uso.weights.choices import choose_device
 
     experts = experts_from(config, args.csd, str(choose_device(args.device)))
     meters: dict[str, Callable[[int, int], None]] = {}

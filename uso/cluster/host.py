@@ -15,7 +15,7 @@ from uso.cluster.address import FILE_FLAGS
 from uso.cluster.wire import Value
 from uso.config import ModelConfig
 from uso.request import GenerationRequest, GenerationResult, Progress
-from uso.system.garbage import uncollected
+from uso.system.garbage import collect_seldom
 from uso.system.threads import WAITING, WAITING_BY_USER, processors
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ class Host:
             provenance, fingerprint of the projector, whether it counts tokens.
         """
         _set_threads(self._spec["threads"], self._spec["share"])
-        with uncollected():
-            from uso.weights.flags import own_files
-            from uso.weights.loading import load_pipeline
+        collect_seldom()
+        from uso.weights.flags import own_files
+        from uso.weights.loading import load_pipeline
 
         config = ModelConfig.model_validate(self._spec["config"])
         if self._spec["files"] is not None:

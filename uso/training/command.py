@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uso.errors import ConfigError, USOError
-from uso.system.garbage import uncollected
 from uso.system.launcher import this_process
 from uso.terminal import loading_bar, say
 from uso.training.config import TrainingConfig
@@ -30,14 +29,12 @@ def run_train(config: TrainingConfig, args: argparse.Namespace, out: Callable[[s
             raise ConfigError(
                 "--bench takes 1 or more steps of a new run: it goes with neither --dry-run nor --resume."
             )
-        with uncollected():
-            from uso.training.bench import run_bench
+        from uso.training.bench import run_bench
 
         run_bench(config, args.bench, out)
         return 0
     if args.dry_run:
-        with uncollected():
-            from uso.training.forecast import as_text, dry_run
+        from uso.training.forecast import as_text, dry_run
 
         out(as_text(config, dry_run(config)))
         return 0
@@ -67,12 +64,11 @@ def train(config: TrainingConfig, *, resume: bool = False, offline: bool = False
         USOError: with the remedy.
     """
     this_process(meets=True)
-    with uncollected():
-        from uso.training import prepare
-        from uso.training.loop.checkpoint import check_samples
-        from uso.training.loop.run import stopped_by_signals
-        from uso.training.model.load import load_for_training
-        from uso.transformer.compile import cache_folder, compile_blocks
+    from uso.training import prepare
+    from uso.training.loop.checkpoint import check_samples
+    from uso.training.loop.run import stopped_by_signals
+    from uso.training.model.load import load_for_training
+    from uso.transformer.compile import cache_folder, compile_blocks
 
     device, checkpoint = prepare.check(config, resume)
     device, process = prepare.processes_on(device)

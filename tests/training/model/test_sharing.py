@@ -19,15 +19,15 @@ import os
 import sys
 from pathlib import Path
 
-from uso.system.garbage import uncollected
+from uso.system.garbage import collect_seldom
 
-with uncollected():
-    import torch
-    from accelerate import PartialState
+collect_seldom()
+import torch
+from accelerate import PartialState
 
-    from uso import load_pipeline
-    from uso.errors import ConfigError
-    from uso.training.model.sharing import load_once
+from uso import load_pipeline
+from uso.errors import ConfigError
+from uso.training.model.sharing import load_once
 
 process = PartialState(cpu=True)
 loads = Path(sys.argv[1])

@@ -16,7 +16,6 @@ from uso.cluster.address import Workers, named_model
 from uso.config import SPEEDS, ModelConfig, from_home, model_names
 from uso.errors import ConfigError, OutputError, RequestError
 from uso.request import GenerationRequest, GenerationResult, ReferenceImage
-from uso.system.garbage import uncollected
 from uso.terminal import loading_bar, print_path, say, step_bar
 from uso.translation import load_translator
 from uso.weights.automatic import automatic_model
@@ -89,8 +88,7 @@ def chosen_config(
 
 def load(config: ModelConfig, args: argparse.Namespace, why: str | None = None) -> "USOPipeline":
     """Load the pipeline as the model flags say. A named model is fetched if necessary; `auto` never fetches."""
-    with uncollected():
-        from uso.weights.loading import load_pipeline
+    from uso.weights.loading import load_pipeline
 
     with loading_bar() as show:
         return load_pipeline(config, **load_options(args), why=why, on_progress=show)
