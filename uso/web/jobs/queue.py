@@ -9,7 +9,6 @@ import logging
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -21,9 +20,10 @@ from uso.request import GenerationRequest
 from uso.translation import Translator
 from uso.web.access.identity import Asker
 from uso.web.jobs.admission import Admission, Place
+from uso.web.jobs.errands import Errand, Errands
 from uso.web.jobs.fair_queue import FairQueue
 from uso.web.jobs.followers import Followers
-from uso.web.jobs.job import Errand, Job, Load, Pipeline, Records, ServerStatus, State, Turn
+from uso.web.jobs.job import Job, Load, Pipeline, Records, ServerStatus, State, Turn
 from uso.web.jobs.job_index import JobIndex
 from uso.web.jobs.safety import Safety
 from uso.web.jobs.time_estimate import TimeEstimate
@@ -40,9 +40,6 @@ LAST_STEP_SECONDS = 10.0
 
 FORECAST_SECONDS = 1.0
 """How often queued jobs learn how far the running jobs are."""
-
-MAX_ERRANDS = 16
-"""That wait."""
 
 MAX_LOST = 1
 """How many workers a job may lose before it fails: it might be the job that ends them."""
@@ -81,8 +78,7 @@ class JobQueue:
         self._on_over = on_over
         self._changed = threading.Condition()
         self._queued: FairQueue[Job] = FairQueue()
-        self._errands: deque[Errand] = deque()
-        self._after_errand = False
+        self._errands = Errands()
         self._places: set[Place] = set()
         """Held for requests that are admitted and not queued yet."""
         self._running: list[Job] = []
@@ -178,15 +174,9 @@ class JobQueue:
         with self._changed:
             if self._closing or self.status.state == "failed":
                 raise USOError(self._closing or self.status.error)
-            if any(one.person == asker.person for one in self._errands) or len(self._errands) >= MAX_ERRANDS:
-                raise USOError(Text("A style is being saved. Try again in a moment."))
-            self._errands.append(errand)
+            self._errands.add(errand)
             self._changed.notify()
         return errand.result
-
-    def _refuse_errands(self, reason: str) -> None:
-        while self._errands:
-            self._errands.popleft().result.set_exception(USOError(reason))
 
     @property
     def projector(self) -> str:
@@ -269,7 +259,7 @@ class JobQueue:
             for job in self._running:  # the reason if they are stopped, by `join` or by people
                 job.stop_reason = job.stop_reason or self._closing
             cancelled = self._clear("cancelled", self._closing)
-            self._refuse_errands(self._closing)
+            self._errands.refuse(self._closing)
             self._changed.notify_all()
         for job in cancelled:
             self._finish(job)
@@ -307,10 +297,9 @@ class JobQueue:
             if gone() and not self._closing:
                 self._changed.notify()  # whoever can take what waits
                 raise WorkerLost()
-            if self._errands and not (self._after_errand and len(self._queued)):
-                self._after_errand = True
-                return self._errands.popleft()
-            self._after_errand = False
+            errand = self._errands.take(jobs_wait=len(self._queued) > 0)
+            if errand is not None:
+                return errand
             job = self._queued.take()
             if job is None:
                 return None
@@ -381,7 +370,7 @@ class JobQueue:
                 logger.warning("%s", self.status.notice)
             if self.status.state == "failed":
                 failed = self._clear("failed", self.status.error)
-                self._refuse_errands(self.status.error)
+                self._errands.refuse(self.status.error)
             elif len(self._queued) and time.monotonic() - self._forecast_at >= FORECAST_SECONDS:
                 self._forecast()
         for job in failed:
