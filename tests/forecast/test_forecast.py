@@ -1,7 +1,6 @@
-"""The forecast: the figures that the plans promise, through the real verb, and a forecast against a real request."""
+"""The forecast: the design's figures, a forecast against a real request, and the largest size that fits."""
 
-import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from uso.cli.main import main
+from tests.forecast.conftest import BUILD, FLUX_BLOCKS, MODELS
 from uso.config import MemoryPlan, ModelConfig, load_memory_plan, load_model_config
 from uso.forecast import meta_model
 from uso.forecast.forecast import (
@@ -22,31 +21,11 @@ from uso.forecast.forecast import (
 )
 from uso.forecast.live_memory import LiveMemory
 from uso.images import fit_reference
-from uso.memory.plan import GIB, RESERVE, STAGES, Activations
+from uso.memory.plan import GIB, RESERVE, Activations
 from uso.memory.sizes import weights_of
 from uso.request import GenerationRequest
 
-FLUX_BLOCKS = 57
-
-
-MODELS: dict[tuple[str, torch.dtype], MetaModel] = {}
-BUILD = MetaModel.from_config
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_model_of_a_kind() -> Generator[None, None, None]:
-    """Traces are remembered by the model, which the verb would build anew for each call."""
-
-    def kept(config: ModelConfig, dtype: torch.dtype) -> MetaModel:
-        key = (config.name, dtype)
-        if key not in MODELS:
-            MODELS[key] = BUILD(config, dtype)
-        return MODELS[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MetaModel, "from_config", kept)
-        yield
-    MODELS.clear()
+pytestmark = pytest.mark.usefixtures("one_model_of_a_kind")
 
 
 @pytest.fixture(scope="module")
@@ -69,42 +48,6 @@ def shape_of(side: int, **values: Any) -> RequestShape:
         "num_inference_steps": 25,
     }
     return RequestShape(**(given | values))
-
-
-def verb(capsys: pytest.CaptureFixture[str], *flags: str) -> str:
-    assert main(["memory", *flags]) == 0
-    return capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("plan", "size", "device", "host"),
-    [
-        ("24gb", 1024, 20.5, 30),
-        ("24gb", 1536, 22.5, 30),
-        ("16gb", 1024, 15.0, 64),
-        ("12gb", 1024, 11.0, 64),
-        ("8gb", 1024, 7.5, 64),
-    ],
-)
-def test_plans_keep_their_promises(
-    plan: str, size: int, device: float, host: float, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With content and two styles, as the command line tells it: catches a change that no longer fits the card."""
-    request = ["--width", str(size), "--height", str(size), "--content", "1", "--styles", "2", "--steps", "25"]
-    told = json.loads(verb(capsys, "--model", "flux-dev", "--memory", plan, *request, "--json"))
-    assert told["fits"]
-    assert told["device_peak_gib"] <= device
-    assert told["device_peak_gib"] == max(stage["peak_gib"] for stage in told["stages"])
-    assert told["device_peak_gib"] <= load_memory_plan(plan).device_gib - RESERVE / GIB  # type: ignore[operator]
-    assert told["host_pinned_gib"] <= host
-    stages = {stage["name"]: stage for stage in told["stages"]}
-    assert tuple(stages) == STAGES
-    for stage in stages.values():
-        assert stage["peak_gib"] == pytest.approx(stage["weights_gib"] + stage["activations_gib"], abs=0.002)
-    if plan == "24gb":  # all of the transformer is there while it runs
-        assert stages["denoise"]["resident_blocks"] == told["blocks"] == FLUX_BLOCKS
-    else:
-        assert 0 < stages["denoise"]["resident_blocks"] < FLUX_BLOCKS
 
 
 def test_weights_are_those_of_the_released_model(flux: tuple[MetaModel, ModelConfig]) -> None:
@@ -327,47 +270,3 @@ def test_forecaster_answers_for_requests(
     assert forecaster.activations(request) == model.activations(RequestShape.of(request))
     assert forecaster.activations(None) == model.activations(RequestShape.worst(config))
     assert forecaster.largest_size(request, STREAMING, GIB) == (384, 128)
-
-
-def test_table_for_a_person(capsys: pytest.CaptureFixture[str]) -> None:
-    """Catches a table without its figures."""
-    told = verb(capsys, "--model", "demo", "--memory", "24gb", "--content", "1")
-    for part in ("128 x 128", "content images: 1", "decode", "8 of 8", "of 22.5 that the plan allows", "Page-locked"):
-        assert part in told
-    assert "style  " not in told
-
-
-def test_what_does_not_fit_names_the_size_that_does(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Catches a refusal without a remedy, and a verb that stays silent about it."""
-    flags = ["--model", "demo", "--memory", "8gb"]
-    tight = load_memory_plan("8gb").model_copy(update={"device_gib": 0.31})
-    monkeypatch.setattr("uso.cli.memory.load_memory_plan", lambda _: tight)
-    large = ["--width", "384", "--height", "384"]
-    told = json.loads(verb(capsys, *flags, *large, "--json"))
-    assert not told["fits"]
-    width, height = told["largest_size_that_fits"]
-    assert 128 <= width == height < 384
-    assert f"It does not fit; {width} x {height} does." in verb(capsys, *flags, *large)
-    assert json.loads(verb(capsys, *flags, "--width", str(width), "--height", str(height), "--json"))["fits"]
-
-
-@pytest.mark.parametrize(
-    ("flags", "says"),
-    [
-        (["--memory", "24gb", "--width", "1000"], "Width is 1000; it must be a multiple of 16 from 512 to 1536"),
-        (["--memory", "24gb", "--content", "1", "--content-size", "9999999"], "Content reference size is 9999999"),
-        (["--memory", "24gb", "--model", "nonsense"], "There is no model 'nonsense'"),
-        (["--memory", "huge"], "There is no memory plan 'huge'"),
-        (["--memory", "auto"], "there is none here. Name a plan"),
-    ],
-)
-def test_verb_refuses_in_a_sentence(
-    flags: list[str], says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Catches a traceback, a size that no request may have, and `auto` guessed where there is no GPU to ask."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert main(["memory", *flags]) == 2
-    captured = capsys.readouterr()
-    assert says in captured.err and captured.out == ""

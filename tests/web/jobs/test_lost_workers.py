@@ -156,7 +156,7 @@ def test_jobs_wait_while_all_workers_are_gone(
     run: Any, request_for: Any, elsewhere: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Catches a server that fails for good because its cluster was away for a minute."""
-    caplog.set_level(logging.INFO, logger="uso.web.jobs.queue")
+    caplog.set_level(logging.INFO, logger="uso.web.jobs.dispatcher")
     first = elsewhere()
     queue = run(first)
     until(lambda: queue.status.state == "ready")

@@ -14,8 +14,8 @@ from uso.config import ModelConfig
 from uso.errors import DeviceError, MissingWeightsError, USOError
 from uso.request import GenerationRequest
 from uso.web.jobs import worker as worker_module
+from uso.web.jobs.dispatcher import Dispatcher
 from uso.web.jobs.job import Job, OnProgress
-from uso.web.jobs.queue import JobQueue
 from uso.web.jobs.safety import Blocked, Safety
 
 
@@ -194,15 +194,15 @@ def test_a_worker_outlives_what_nobody_expected(
     """Catches a thread that dies between two jobs, the worker's or the one that saves, while the server says that it is
     ready; and a job that never ends."""
     monkeypatch.setattr(worker_module.time, "sleep", lambda seconds: None)
-    whole, calls = getattr(JobQueue, step), []
+    whole, calls = getattr(Dispatcher, step), []
 
-    def fails_once(queue: JobQueue, job: Job) -> None:
+    def fails_once(dispatcher: Dispatcher, job: Job) -> None:
         calls.append(job)
-        whole(queue, job)
+        whole(dispatcher, job)
         if len(calls) == 1:
             raise RuntimeError("planted")
 
-    monkeypatch.setattr(JobQueue, step, fails_once)
+    monkeypatch.setattr(Dispatcher, step, fails_once)
     queue = run(Script())
     jobs = [submit(queue, request_for(name), ANN) for name in "ab"]
     until(lambda: all(job.status.over for job in jobs))
@@ -229,13 +229,13 @@ def test_a_worker_that_dies_is_a_fault_that_is_told(
     run: Any, request_for: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Catches a server without a living worker that says it is ready, and jobs that wait for it for ever."""
-    job_made = JobQueue._job_made
+    job_made = Dispatcher._job_made
 
-    def dies(queue: JobQueue, job: Job) -> None:
-        job_made(queue, job)
+    def dies(dispatcher: Dispatcher, job: Job) -> None:
+        job_made(dispatcher, job)
         raise SystemExit(3)
 
-    monkeypatch.setattr(JobQueue, "_job_made", dies)
+    monkeypatch.setattr(Dispatcher, "_job_made", dies)
     script = Script(free=False)
     queue = run(script)
     first = submit(queue, request_for("a"), ANN)

@@ -1,97 +1,20 @@
-"""LoRAs of other programs: every format changes the same weights by the same numbers, and nothing is left out."""
+"""LoRAs of other programs: every format changes the same weights by the same numbers."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from accelerate import init_empty_weights
-from diffusers import FluxPipeline, FluxTransformer2DModel
-from safetensors.torch import load_file, save_file
-from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+from diffusers import FluxPipeline
+from safetensors.torch import load_file
 
 from tests.golden import Case
+from tests.support.lora_files import ALPHA, FORMATS, OUT, RANK, SOURCES, Tensors, kohya, opened, pair, pairs
 from tests.support.weight_files import FLUX
-from uso.errors import CheckpointError
 from uso.weights.checkpoints import load_transformer
-from uso.weights.formats.loras import AddedLora, Targets, added_lora
-from uso.weights.formats.patches import Patches, parameter_shapes, total_change
-from uso.weights.formats.tensor_files import TensorFiles
-
-Tensors = dict[str, torch.Tensor]
-
-RANK, ALPHA = 4, 2.0
-CLIP = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 64}
-T5 = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2, "vocab_size": 64}
-
-
-@pytest.fixture(scope="module")
-def targets(golden: Case) -> Targets:
-    with init_empty_weights():
-        modules: tuple[Any, ...] = (
-            FluxTransformer2DModel.from_config(golden.transformer_config()),
-            CLIPTextModel(CLIPTextConfig(**CLIP)),
-            T5EncoderModel(T5Config(**T5, feed_forward_proj="gated-gelu")),
-        )
-    return Targets(*map(parameter_shapes, modules))
-
-
-def pair(shape: tuple[int, ...], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(down, up) for a matrix."""
-    draw = torch.Generator().manual_seed(seed)
-    return torch.randn(RANK, shape[1], generator=draw), torch.randn(shape[0], RANK, generator=draw)
-
-
-SOURCES = (
-    "double_blocks.0.img_attn.qkv",
-    "double_blocks.1.txt_mlp.0",
-    "double_blocks.0.img_mod.lin",
-    "single_blocks.0.linear1",
-    "single_blocks.1.linear2",
-    "final_layer.adaLN_modulation.1",
-)
-
-
-def pairs(targets: Targets) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    return {name: pair(targets.sources[f"{name}.weight"], number) for number, name in enumerate(SOURCES)}
-
-
-def opened(
-    tensors: Tensors, path: Path, targets: Targets, strength: float = 1.0, metadata: dict[str, str] | None = None
-) -> AddedLora:
-    save_file({name: value.contiguous() for name, value in tensors.items()}, path, metadata)
-    files = TensorFiles([path]).__enter__()
-    return added_lora(files, targets, strength)
-
-
-def kohya(targets: Targets) -> Tensors:
-    found: Tensors = {}
-    for name, (down, up) in pairs(targets).items():
-        base = f"lora_unet_{name.replace('.', '_')}"
-        found |= {f"{base}.lora_down.weight": down, f"{base}.lora_up.weight": up, f"{base}.alpha": torch.tensor(ALPHA)}
-    return found
-
-
-def dotted(prefix: str, leaves: tuple[str, str]) -> Callable[[Targets], Tensors]:
-    def make(targets: Targets) -> Tensors:
-        found: Tensors = {}
-        for name, (down, up) in pairs(targets).items():
-            found |= {f"{prefix}{name}.{leaves[0]}.weight": down, f"{prefix}{name}.{leaves[1]}.weight": up}
-            found[f"{prefix}{name}.alpha"] = torch.tensor(ALPHA)
-        return found
-
-    return make
-
-
-FORMATS: dict[str, Callable[[Targets], Tensors]] = {
-    "kohya": kohya,
-    "ai-toolkit": dotted("diffusion_model.", ("lora_A", "lora_B")),
-    "peft": dotted("base_model.model.", ("lora_A", "lora_B")),
-    "peft, with its adapter's name": dotted("transformer.", ("lora_A.default", "lora_B.default")),
-    "bare": dotted("", ("lora_down", "lora_up")),
-}
+from uso.weights.formats.loras import Targets
+from uso.weights.formats.patches import Patches, total_change
 
 
 def expected_changes(targets: Targets, scale: float) -> Tensors:
@@ -246,36 +169,6 @@ def test_several_loras_are_summed_before_one_rounding(golden: Case, targets: Tar
     assert total_change([lora.transformer for lora in loras if lora.transformer], "x_embedder.weight") is None
 
 
-@pytest.mark.parametrize(
-    ("entry", "says"),
-    [
-        ("lora_unet_double_blocks_0_img_attn_qkv.dora_scale", "is a DoRA"),
-        ("lora_unet_double_blocks_0_img_attn_qkv.hada_w1_a", "is a LoHa"),
-        ("diffusion_model.img_in.lora_B.bias", "is a control LoRA"),
-        ("diffusion_model.double_blocks.0.img_attn.qkv.diff_b", "is a file of whole differences"),
-        ("lora_unet_double_blocks_77_img_attn_qkv.lora_down.weight", r"1 of its 19 tensors have no use here"),
-        ("something.else", r"1 of its 19 tensors have no use here \(something.else\)"),
-    ],
-)
-def test_nothing_is_left_out_in_silence(targets: Targets, tmp_path: Path, entry: str, says: str) -> None:
-    with pytest.raises(CheckpointError, match=says):
-        opened({**kohya(targets), entry: torch.ones(4, 4)}, tmp_path / "lora.safetensors", targets)
-
-
-def test_a_lora_of_another_width_is_refused(targets: Targets, tmp_path: Path) -> None:
-    down, up = torch.ones(RANK, 8), torch.ones(24, RANK)
-    base = "diffusion_model.double_blocks.0.img_attn.qkv"
-    with pytest.raises(CheckpointError, match=r"does not fit this model: .*qkv changes a matrix of shape \[24, 8\]"):
-        opened({f"{base}.lora_A.weight": down, f"{base}.lora_B.weight": up}, tmp_path / "lora.safetensors", targets)
-
-
-def test_unos_lora_is_refused_by_name(golden: Case, targets: Targets, tmp_path: Path) -> None:
-    tensors = load_file(golden.folder / "dit_lora.safetensors")
-    with pytest.raises(CheckpointError, match="is UNO's LoRA"):
-        opened(tensors, tmp_path / "uno-dit_lora.safetensors", targets)
-
-
-OUT = "transformer_blocks.0.attn.to_out.0"
 PEFT: dict[str, tuple[dict[str, Any], float]] = {
     "pattern for the end of a name": ({"lora_alpha": 8, "r": 4, "alpha_pattern": {"attn.to_out.0": 2}}, 0.5),
     "expression": ({"lora_alpha": 8, "r": 16, "alpha_pattern": {r"transformer_blocks\.\d+\..*": 1}}, 0.25),
@@ -326,37 +219,3 @@ def test_rarer_names_of_modules(
     parameter = "x_embedder.weight" if "img_in" in module else name
     assert patches is not None
     torch.testing.assert_close(changed(patches, parameter, up @ down), up @ down, rtol=1e-5, atol=1e-5)
-
-
-ONE = "diffusion_model.double_blocks.0.img_attn.proj"
-
-
-@pytest.mark.parametrize(
-    ("tensors", "says"),
-    [
-        ({"img_in.lora_A.weight": (4, 128), "img_in.lora_B.weight": (64, 4)}, "is a control LoRA"),
-        ({f"{ONE}.lora_A.weight": (0, 64), f"{ONE}.lora_B.weight": (64, 0)}, "is empty"),
-        ({f"{ONE}.lora_A.weight": (4, 64), f"{ONE}.lora_B.weight": (64, 4), f"{ONE}.alpha": (3,)}, "not one finite"),
-        ({f"{ONE}.lora_A.weight": (4, 64)}, "one half of its LoRA alone"),
-        (
-            {
-                "double_blocks.0.img_mod.lin.lora_A.weight": (4, 64),
-                "double_blocks.0.img_mod.lin.lora_B.weight": (192, 4),
-            },
-            "does not fit this model",
-        ),
-    ],
-)
-def test_what_makes_no_sense_is_refused(
-    targets: Targets, tmp_path: Path, tensors: dict[str, tuple[int, ...]], says: str
-) -> None:
-    with pytest.raises(CheckpointError, match=says):
-        opened({name: torch.ones(shape) for name, shape in tensors.items()}, tmp_path / "lora.safetensors", targets)
-
-
-def test_a_lora_of_no_numbers_is_refused(golden: Case, targets: Targets, tmp_path: Path) -> None:
-    down, up = pair(targets.transformer[f"{OUT}.weight"], 0)
-    tensors = {f"transformer.{OUT}.lora_A.weight": down * float("nan"), f"transformer.{OUT}.lora_B.weight": up}
-    lora = opened(tensors, tmp_path / "lora.safetensors", targets)
-    with pytest.raises(CheckpointError, match="The LoRAs make .* NaN or infinite"):
-        load_transformer(golden.transformer_config(), [FLUX], added=[lora])

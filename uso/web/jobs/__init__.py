@@ -2,8 +2,10 @@
 
 job.py              a job, its status, and the protocols of pipeline and ledger
 admission.py        the limits on new requests
-queue.py            the queue, its workers' threads, shutdown
+queue.py            the queue: admits, finds and cancels jobs
+dispatcher.py       what the workers take next, and what becomes of it; shutdown
 job_index.py        jobs by their ids and tabs
+errands.py          what a model is asked to do between two jobs
 fair_queue.py       which job is next, and when each will start
 worker.py           one worker: loads a model and runs one job at a time
 saving.py           a thread beside each worker's, which saves what it has made

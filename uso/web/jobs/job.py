@@ -9,7 +9,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -49,27 +48,6 @@ class Pipeline(Protocol):
     ) -> SavedStyle: ...
 
     def prompt_counter(self) -> Callable[[str], int | None] | None: ...
-
-
-class Errand:
-    """Something short that a model does between two jobs, such as making a style's tokens.
-
-    Args:
-        person: who asked for it.
-    """
-
-    def __init__(self, work: Callable[[Pipeline], Any], person: str) -> None:
-        self.person = person
-        self.result: Future[Any] = Future()
-        self._work = work
-
-    def run(self, pipeline: Pipeline) -> None:
-        if not self.result.set_running_or_notify_cancel():
-            return
-        try:
-            self.result.set_result(self._work(pipeline))
-        except BaseException as error:  # SystemExit of a library too: it is this errand's failure, not the worker's
-            self.result.set_exception(error)
 
 
 Load = Callable[[OnProgress], Pipeline]

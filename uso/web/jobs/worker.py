@@ -23,7 +23,8 @@ from uso.errors import DeviceError, USOError, WorkerLost
 from uso.language import Text, joined, text_of
 from uso.request import GenerationResult, Progress
 from uso.system.packages import import_problem
-from uso.web.jobs.job import Errand, Job, Load, Pipeline, Records, ServerStatus
+from uso.web.jobs.errands import Errand
+from uso.web.jobs.job import Job, Load, Pipeline, Records, ServerStatus
 from uso.web.jobs.safety import Safety
 from uso.web.jobs.saving import OnJob, OnLost, Outcome, Saving, sentence
 from uso.web.jobs.time_estimate import TimeEstimate
