@@ -3,12 +3,12 @@
 import argparse
 import sys
 
-from tools.demo.verbs import data, evaluate, part, reader, sheet, showcase, stage, strengths
+from tools.demo.verbs import data, evaluate, mean, part, reader, sheet, showcase, stage, strengths
 from uso.arguments import Parser
 from uso.cli import main as command_line
 from uso.terminal import run_program
 
-VERBS = (data, sheet, part, stage, reader, evaluate, showcase, strengths)
+VERBS = (data, sheet, part, stage, reader, mean, evaluate, showcase, strengths)
 
 
 def parser() -> argparse.ArgumentParser:
