@@ -26,7 +26,7 @@ from uso.transformer import compile
 from uso.transformer.attention import biased_attention, rotate_in_one_pass, strength_bias
 from uso.transformer.int8 import quantize_blocks
 
-EQUAL = 1e-6
+EQUAL = 3e-6
 """Largest difference between two ways of computing one velocity, relative to its largest value."""
 
 SEEN = 1e-4
