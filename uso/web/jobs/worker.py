@@ -158,9 +158,10 @@ class Worker:
 
     def _loaded(self) -> Pipeline:
         def on_progress(stage: str, share: float) -> None:
+            self.count_tokens = None  # first: a lost model is told from another thread, while this one waits for a job
             self._report(state="loading", stage=stage, share=share)
 
-        self.loading, self.count_tokens = True, None
+        self.loading = True
         on_progress(Text("importing the program"), 0.0)
         pipeline = self._load(on_progress)
         self.provenance = dict(pipeline.provenance)
