@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from uso.system.garbage import collect_seldom
 from uso.web.gradio_import import skip_type_stubs
 
 # Read when huggingface_hub is imported: the tests neither reach a hub nor find anyone's downloaded weights.
@@ -34,7 +35,7 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup
 
 skip_type_stubs()  # as the server does, and without a race of the workers of a test run
 
-gc.disable()  # until everything is imported: half a million objects that stay
+collect_seldom()  # as the program does, before everything is imported
 
 TESTS = Path(__file__).resolve().parent
 
@@ -45,10 +46,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """The garbage collector goes through what tests make, and not through what has been imported; less often, too."""
+    """The garbage collector goes through what tests make, and not through what has been imported."""
     gc.freeze()
-    gc.set_threshold(20_000)
-    gc.enable()
 
 
 def draw_picture(width: int, height: int, seed: int = 0) -> Image.Image:
