@@ -60,7 +60,9 @@ def test_sees_ids_off_by_one(golden: Case, monkeypatch: pytest.MonkeyPatch) -> N
     pipeline = golden.load()  # a fresh one: it remembers positions
     right = latents_module.grid_ids
     monkeypatch.setattr(
-        latents_module, "grid_ids", lambda rows, columns, row=0, column=0: right(rows, columns, row + bool(row), column)
+        latents_module,
+        "grid_ids",
+        lambda rows, columns, row=0, column=0, **kw: right(rows, columns, row + bool(row), column, **kw),
     )
     assert "reference ids" in failed(list(check_encoders(golden, pipeline)))
     assert "subject: velocity" in failed(list(check_mode(golden, pipeline, "subject")))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from uso.errors import ConfigError
 from uso.files import read_text
@@ -143,6 +143,9 @@ class ModelConfig(Strict):
     """Whether the transformer takes a guidance scale (schnell does not)."""
     max_sequence_length: int
     """Length to which T5 prompts are padded, in tokens."""
+    position_grid: int | None = Field(None, ge=1)
+    """Positions along each side of every image, over which its tokens are spread: a model trained at few sizes then
+    composes pictures of others alike. None: one position per token, as in FLUX."""
     lora_scale: float = 1.0
     weights: tuple[str, ...] = ()
     """Folders in which components are looked for by content; see `uso.weights.finder`."""

@@ -39,6 +39,18 @@ def test_ids_run_row_by_row() -> None:
     assert grid_ids(2, 3)[:4, 1:].tolist() == [[0, 0], [0, 1], [0, 2], [1, 0]]
 
 
+def test_a_grid_spreads_every_image_over_the_same_positions() -> None:
+    """At the grid's own size nothing changes; others have its centre and, half a token inside, its edges."""
+    square, (reference,) = picture_ids(128, 128, [(128, 128)], grid=8)
+    assert torch.equal(square, picture_ids(128, 128, [])[0])
+    assert torch.equal(reference, grid_ids(8, 8, 8, 8))
+    wide, (small, next_to_it) = picture_ids(128, 192, [(64, 128), (128, 128)], grid=8)
+    assert wide[0].tolist() == pytest.approx([0, 0, 8 / 24 - 0.5]) and len(wide) == 8 * 12
+    assert wide[:, 1:].mean(0).tolist() == pytest.approx([3.5, 3.5])
+    assert small[0].tolist() == [0, 8.5, 8] and small[-1].tolist() == [0, 14.5, 15]  # half as many rows, twice apart
+    assert next_to_it[0].tolist() == [0, 16, 16]
+
+
 def test_noise_is_the_same_everywhere() -> None:
     """A change of generator, dtype or shape order would silently give every seed another picture."""
     noise = draw_noise(42, 64, 96)

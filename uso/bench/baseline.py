@@ -74,7 +74,7 @@ def run_baseline(pipeline: USOPipeline, request: Request, inputs: Inputs, rank: 
         latents = [pipeline.encode_reference(inputs.content)] * request.contents
     references = [pack(latent).to(device, dtype) for latent in latents]
     sizes = [(8 * latent.shape[-2], 8 * latent.shape[-1]) for latent in latents]
-    ids, reference_ids = picture_ids(request.height, request.width, sizes)
+    ids, reference_ids = picture_ids(request.height, request.width, sizes, pipeline.model_config.position_grid)
     image_ids = torch.cat([ids, *reference_ids]).to(device)
     tokens = pack(draw_noise(0, request.height, request.width)).to(device)
     sigmas = [*schedule_sigmas("uso", request.steps, request.height, request.width), 0.0]

@@ -145,7 +145,7 @@ class Conditions(Encoders):
         """Rotary tables of context (ids 0), picture and references, cached."""
 
         def compute() -> tuple[torch.Tensor, ...]:
-            picture, references = picture_ids(height, width, reference_sizes)
+            picture, references = picture_ids(height, width, reference_sizes, self.model_config.position_grid)
             ids = torch.cat([torch.zeros(context_tokens, 3), picture, *references])
             return tuple(self.exchanged.position_embedding(ids.to(self.work_device)))
 

@@ -47,33 +47,41 @@ def unpack(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return cells.permute(0, 3, 1, 4, 2, 5).reshape(batch, -1, rows * PATCH, columns * PATCH)
 
 
-def grid_ids(rows: int, columns: int, first_row: int = 0, first_column: int = 0) -> torch.Tensor:
-    """Position ids of a picture of rows x columns tokens: [rows * columns, 3], float32, row by row."""
-    row_ids = torch.arange(first_row, first_row + rows, dtype=torch.float32)
-    column_ids = torch.arange(first_column, first_column + columns, dtype=torch.float32)
-    grid = torch.stack(torch.meshgrid(row_ids, column_ids, indexing="ij"), dim=-1).reshape(-1, 2)
-    return torch.nn.functional.pad(grid, (1, 0))
+def grid_ids(
+    rows: int, columns: int, first_row: int = 0, first_column: int = 0, *, grid: int | None = None
+) -> torch.Tensor:
+    """Position ids of a picture of rows x columns tokens: [rows * columns, 3], float32, row by row.
+
+    Args:
+        grid: ids of each side are spread over this many positions, whatever the number of tokens (position
+            interpolation, arXiv 2306.15595). None: an id counts tokens, as in FLUX.
+    """
+
+    def side(count: int, first: int) -> torch.Tensor:
+        tokens = torch.arange(count, dtype=torch.float32)
+        return first + (tokens if grid is None else (tokens + 0.5) * (grid / count) - 0.5)
+
+    ids = torch.stack(torch.meshgrid(side(rows, first_row), side(columns, first_column), indexing="ij"), dim=-1)
+    return torch.nn.functional.pad(ids.reshape(-1, 2), (1, 0))
 
 
 def picture_ids(
-    height: int, width: int, reference_sizes: Sequence[tuple[int, int]]
+    height: int, width: int, reference_sizes: Sequence[tuple[int, int]], grid: int | None = None
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Position ids of the picture and of each content reference; sizes are (H, W) in pixels.
 
     References continue diagonally: the first starts at the picture's bottom right corner, each next one at that of the
-    reference before it.
+    reference before it. `grid` is as in `grid_ids`.
 
     Returns:
         ids of the picture, [H/16 * W/16, 3], and one such tensor per reference.
     """
-    side = CELL * PATCH
-    row, column = height // side, width // side
-    references = []
-    for reference_height, reference_width in reference_sizes:
-        rows, columns = reference_height // side, reference_width // side
-        references.append(grid_ids(rows, columns, row, column))
-        row, column = row + rows, column + columns
-    return grid_ids(height // side, width // side), references
+    row, column, ids = 0, 0, []
+    for image_height, image_width in [(height, width), *reference_sizes]:
+        rows, columns = image_height // (CELL * PATCH), image_width // (CELL * PATCH)
+        ids.append(grid_ids(rows, columns, row, column, grid=grid))
+        row, column = row + (grid or rows), column + (grid or columns)
+    return ids[0], ids[1:]
 
 
 def image_to_tensor(image: Image.Image) -> torch.Tensor:

@@ -186,12 +186,12 @@ _PHOTOGRAPHS = (
 # Sentences like those the demo model was trained on, with words and scenes that occur in them. They begin with "The",
 # except one that names a style, which is no sentence and begins in lower case.
 _DRAWN = (
-    Example(Text("Text only"), "a watercolour of a cactus in a desert", seed=1, result="drawn/result-cactus.webp"),
+    Example(Text("Text only"), "a watercolour of a cactus in a desert", seed=5, result="drawn/result-cactus.webp"),
     Example(
         Text("Subject in a new scene"),
         "The owl stands in the snow at night.",
         content="drawn/owl.png",
-        seed=1,
+        seed=5,
         result="drawn/result-owl.webp",
     ),
     Example(
@@ -214,7 +214,7 @@ _DRAWN = (
         "The tulip grows in a meadow at sunset.",
         style="drawn/watercolour.png",
         extra_style="drawn/woodcut.png",
-        seed=2,
+        seed=9,
         result="drawn/result-tulip.webp",
     ),
     Example(
