@@ -65,7 +65,7 @@ def training_pipeline() -> USOPipeline:
         max_guidance=5.0,
     )
     pipeline.model_config = load_model_config("demo").model_copy(
-        update={"limits": limits, "max_sequence_length": T5_LENGTH}
+        update={"limits": limits, "max_sequence_length": T5_LENGTH, "position_grid": None}
     )
     return pipeline
 
