@@ -85,7 +85,8 @@ def test_an_answer_that_comes_late_brings_nothing_back(visit: Any, server: Progr
     """Catches a deleted picture that returns with a list made before, and a button that is pressed for the picture that
     was clicked and works on the one before."""
     page = visit(server)
-    late: list[tuple[Route, Any]] = []
+    late: list[Route] = []
+    answers: list[Any] = []
     fill_number(page, "num-images", "3")
     page.fill("#prompt textarea", "three")
     page.click("#generate")
@@ -96,7 +97,8 @@ def test_an_answer_that_comes_late_brings_nothing_back(visit: Any, server: Progr
         if late:
             route.continue_()
         else:
-            late.append((route, route.fetch()))
+            late.append(route)  # before fetching, for meanwhile the next one may come
+            answers.append(route.fetch())
 
     page.route("**/gradio_api/run/**", hold)
     grid.first.click()
@@ -105,8 +107,8 @@ def test_an_answer_that_comes_late_brings_nothing_back(visit: Any, server: Progr
     page.keyboard.press("Delete")
     page.click("#confirm button[value=yes]")
     expect(grid).to_have_count(2, timeout=PATIENCE_MS)
-    ((route, answer),) = late
-    route.fulfill(response=answer)
+    until(lambda: bool(answers))
+    late[0].fulfill(response=answers[0])
     expect(page.locator("[inert]")).to_have_count(0, timeout=PATIENCE_MS)
     expect(grid).to_have_count(2)
     page.unroute_all(behavior="wait")
