@@ -49,25 +49,6 @@ def test_every_mode_makes_a_picture_of_its_own(demo_pipeline: USOPipeline, promp
     assert len({picture.tobytes() for picture in pictures.values()}) == len(MODES)
 
 
-def test_a_position_grid_is_the_models(demo_pipeline: USOPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches a grid that is read nowhere, or changes pictures of the size that it was made for. The demo's is of 128
-    pixels: there, the tables are those of a model without one."""
-    tables = {}
-    config = demo_pipeline.model_config
-    for grid in (8, None):
-        monkeypatch.setattr(demo_pipeline, "model_config", config.model_copy(update={"position_grid": grid}))
-        demo_pipeline.remembered.clear()
-        for width in (128, 192):
-            conditioning = demo_pipeline.make_conditioning(
-                *demo_pipeline.encode_prompt(""), height=128, width=width, guidance_scale=2.0
-            )
-            tables[grid, width] = torch.cat(conditioning.positions)
-    demo_pipeline.remembered.clear()
-    assert config.position_grid == 8
-    assert torch.equal(tables[8, 128], tables[None, 128])
-    assert tables[8, 192].shape == tables[None, 192].shape and not torch.equal(tables[8, 192], tables[None, 192])
-
-
 @pytest.mark.slow
 def test_one_request_one_picture_after_any_other(demo_pipeline: USOPipeline) -> None:
     """State left behind by another request (global generator, caches, tiling, sizes) would change the repeat."""

@@ -108,7 +108,8 @@ def test_an_answer_that_comes_late_brings_nothing_back(visit: Any, server: Progr
     page.click("#confirm button[value=yes]")
     expect(grid).to_have_count(2, timeout=PATIENCE_MS)
     until(lambda: bool(answers))
-    late[0].fulfill(response=answers[0])
+    (route,), (answer,) = late, answers
+    route.fulfill(response=answer)
     expect(page.locator("[inert]")).to_have_count(0, timeout=PATIENCE_MS)
     expect(grid).to_have_count(2)
     page.unroute_all(behavior="wait")
