@@ -2,14 +2,19 @@
 
 import { say } from './words.js'
 
+let answer = () => {}
+
 /** Ask; whether the answer is yes. `question` and `what`, which says what else that means, are names of sentences;
- * `values` is filled in. The browser gives the focus back to where it was. */
+ * `values` is filled in. The browser gives the focus back to where it was, and tells of the end a little later: the next
+ * question may be there by then. */
 export const confirmed = (question, what, values) =>
   new Promise((resolve) => {
     const dialog = document.querySelector('#confirm dialog')
+    answer() // of the question before, if its end is still to be told
+    answer = () => resolve(dialog.returnValue === 'yes')
     dialog.querySelector('#confirm-question').textContent = say(question, values)
     dialog.querySelector('#confirm-what').textContent = say(what)
     dialog.returnValue = ''
-    dialog.onclose = () => resolve(dialog.returnValue === 'yes')
+    dialog.onclose = () => dialog.open || answer()
     dialog.showModal()
   })
