@@ -1,6 +1,7 @@
 """The page as it is built: its fields, their ranges and labels, its examples, and what it offers over HTTP."""
 
 import asyncio
+import re
 from collections import Counter
 from html import escape
 from itertools import chain
@@ -19,6 +20,7 @@ from uso.web.jobs.queue import JobQueue
 from uso.web.page import html
 from uso.web.page.events.inputs import InputEvents
 from uso.web.page.examples import ExampleEvents
+from uso.web.page.gradio_fit import ASSETS, SCRIPTS
 from uso.web.page.labels import Static
 from uso.web.page.layout import build_page
 from uso.web.page.texts import EXAMPLES, TIPS
@@ -173,6 +175,18 @@ def test_no_file_of_the_server_can_be_named(
         assert not list(uploads.rglob("secret.png"))
         assert client.get(f"/gradio_api/file={secret}").status_code == 403
         assert client.get("/examples/../page.css").status_code == 404
+
+
+def test_gradios_scripts_are_changed_where_nobody_sees_it(queue: JobQueue, demo_config: ModelConfig) -> None:
+    """Catches a Gradio whose scripts have changed, and an event whose state is to be shown: it would not be."""
+    with served(demo_config, queue) as client:
+        for pattern, (found, _) in SCRIPTS.items():
+            (file,) = ASSETS.glob(pattern)
+            script = file.read_text(encoding="utf-8")
+            assert len(re.findall(found, script)) == 1, pattern
+            assert client.get(f"/assets/{file.name}").text not in ("", script), pattern
+        heard = [event for event in dependencies(client) if event["targets"] and event["backend_fn"]]
+    assert {event["show_progress"] for event in heard} == {"hidden"}
 
 
 def test_example_pictures_are_served(queue: JobQueue, demo_config: ModelConfig) -> None:

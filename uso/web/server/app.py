@@ -83,7 +83,7 @@ def build_app(queue: JobQueue, ledger: Ledger, page: gr.Blocks, metrics: Metrics
     gradio_fit.fit_queue(page)
     gradio_fit.accept_uploads_only(page)
     gradio_fit.limit_sessions(page)
-    gradio_fit.stop_clocks(app)
+    gradio_fit.fit_scripts(app)
     return gr.mount_gradio_app(
         app,
         page,
