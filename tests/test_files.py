@@ -16,7 +16,7 @@ from tests.support.records import result
 from tests.test_output import names
 from uso import output
 from uso.errors import ConfigError, RequestError
-from uso.files import PRIVATE, own_temporary_folder, private_folder, read_text, write_new, write_over
+from uso.files import PRIVATE, own_temporary_folder, private_folder, read_text, slug, write_new, write_over
 
 
 def test_nothing_is_overwritten(tmp_path: Path, image: Image.Image) -> None:
@@ -246,3 +246,20 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     for path, reason in ((tmp_path, "Is a directory"), (tmp_path / "none", "No such file or directory")):
         with pytest.raises(ConfigError, match=rf"^The file .* could not be read \({reason}\)\.$"):
             read_text(path, "file")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("A red fox, running!", "a-red-fox-running"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("..\\..\\C:\\con", "c-con"),
+        ("Ärger über Öl", "arger-uber-ol"),
+        ("狐狸", "picture"),
+        ("", "picture"),
+        ("\n\t\u202e%00", "00"),
+        ("x" * 300, "x" * 48),
+    ],
+)
+def test_slugs(text: str, expected: str) -> None:
+    assert slug(text) == expected

@@ -80,23 +80,6 @@ def test_a_record_is_read_however_long_it_is_and_without_decoding(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("A red fox, running!", "a-red-fox-running"),
-        ("../../etc/passwd", "etc-passwd"),
-        ("..\\..\\C:\\con", "c-con"),
-        ("Ärger über Öl", "arger-uber-ol"),
-        ("狐狸", "picture"),
-        ("", "picture"),
-        ("\n\t\u202e%00", "00"),
-        ("x" * 300, "x" * 48),
-    ],
-)
-def test_slugs(text: str, expected: str) -> None:
-    assert output.slug(text) == expected
-
-
-@pytest.mark.parametrize(
     "prompt", ["../../../tmp/evil", "/etc/passwd", "con", "a" * 5000, ".hidden", "-rf", "~", "$(id)"]
 )
 def test_hostile_prompts_stay_in_the_folder_under_a_plain_name(tmp_path: Path, image: Image.Image, prompt: str) -> None:

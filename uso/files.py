@@ -1,14 +1,16 @@
 """Files that appear complete or not at all (written under a hidden name, then renamed), folders that are private from
-the start, and text that people wrote."""
+the start, text that people wrote, and names made of it."""
 
 import errno
 import functools
 import logging
 import os
+import re
 import secrets
 import stat
 import tempfile
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +27,8 @@ PRIVATE = 0o600
 
 PART_SECONDS = 3600.0
 """Age in seconds from which an unfinished file counts as abandoned."""
+
+_MAX_SLUG = 48
 
 _UNSUPPORTED = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 
@@ -47,6 +51,13 @@ def read_text(path: Path, what: str, error: type[USOError] = ConfigError) -> str
     if "\0" in text:  # UTF-16 without a mark decodes as UTF-8 with a zero beside each letter
         raise error(f"The {what} {path} is not UTF-8 text. Save it as UTF-8.")
     return text
+
+
+def slug(text: str) -> str:
+    """The first words of `text`, safe in any file name: lower-case ASCII letters, digits and hyphens."""
+    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    words = re.sub(r"[^a-z0-9]+", "-", ascii_text.lower()).strip("-")
+    return words[:_MAX_SLUG].strip("-") or "picture"
 
 
 @contextmanager

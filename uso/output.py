@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import tempfile
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,22 +38,14 @@ REFERENCES = "references"
 TEMPORARY = "uso-outputs"
 """Beside the system's temporary files: where pictures go if their own folder fails."""
 KINDS = ("content_images", "style_images")
-_MAX_SLUG = 48
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-def slug(text: str) -> str:
-    """The first words of `text`, safe in any file name: lower-case ASCII letters, digits and hyphens."""
-    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    words = re.sub(r"[^a-z0-9]+", "-", ascii_text.lower()).strip("-")
-    return words[:_MAX_SLUG].strip("-") or "picture"
 
 
 def file_stem(request: GenerationRequest) -> str:
     """`20260131-235959_seed42_a-red-fox`: time, seed, and a slug of the prompt."""
     moment = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return f"{moment}_seed{request.seed}_{slug(request.prompt)}"
+    return f"{moment}_seed{request.seed}_{files.slug(request.prompt)}"
 
 
 def metadata(result: GenerationResult, extra: dict[str, Any] | None = None) -> dict[str, Any]:

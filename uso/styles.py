@@ -13,7 +13,6 @@ from pathlib import Path
 from uso import files
 from uso.errors import ConfigError, ImageError, RequestError
 from uso.language import Text
-from uso.output import slug
 from uso.references import (
     MAX_STYLE_BYTES,
     STYLE_SUFFIX,
@@ -106,7 +105,7 @@ class StyleFolder:
         try:
             files.private_folder(self.path)
             path = files.write_new(
-                self.path, f"{slug(style.head.title)}{STYLE_SUFFIX}", lambda file: file.write(style.data)
+                self.path, f"{files.slug(style.head.title)}{STYLE_SUFFIX}", lambda file: file.write(style.data)
             )
         except OSError as error:
             raise RequestError(Text("The style could not be saved ({}).", error.strerror or error)) from error

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from gradio.utils import get_upload_folder
 
-from uso import output
+from uso import files, output
 from uso.checks import check_style_strength, check_style_strengths
 from uso.config import ModelConfig
 from uso.errors import ImageError, RequestError
@@ -236,7 +236,7 @@ def put(image: ReferenceImage, name: str) -> str | None:
     try:
         folder = Path(get_upload_folder()) / uuid.uuid4().hex
         folder.mkdir(parents=True)
-        path = folder / f"{output.slug(Path(name).stem)}.{kind.lower()}"
+        path = folder / f"{files.slug(Path(name).stem)}.{kind.lower()}"
         path.write_bytes(image.data)
     except OSError:  # a full disk
         return None
