@@ -20,10 +20,10 @@ from uso.config import ModelConfig
 from uso.errors import ConfigError, USOError
 from uso.language import Text
 from uso.output import check_folder
+from uso.request.translation import load_translator
 from uso.system.garbage import collect_seldom, keep_what_is_there
 from uso.system.threads import share_processors
 from uso.terminal import run_program
-from uso.translation import load_translator
 from uso.web.gradio_import import importing_gradio
 from uso.web.jobs.safety import load_safety
 from uso.web.server.port import address, listen, reserve

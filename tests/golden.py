@@ -23,7 +23,7 @@ from transformers import SiglipImageProcessorPil
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from uso.config import load_memory_plan
-from uso.images import fit_reference, fitted_size, open_image
+from uso.images.pixels import fit_reference, fitted_size, open_image
 from uso.memory.residency import Residency
 from uso.pipeline.latents import image_to_tensor, pack, picture_ids, unpack
 from uso.pipeline.pipeline import USOPipeline

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.support.records import DEMO, MODEL, result, rewritten
 from uso import output
 from uso.errors import OutputError
-from uso.request import GenerationRequest, ReferenceImage
+from uso.request.request import GenerationRequest, ReferenceImage
 
 
 def names(folder: Path) -> list[str]:

@@ -26,7 +26,7 @@ from uso.memory.residency import Residency
 from uso.pipeline.latents import draw_noise, pack
 from uso.pipeline.pipeline import USOPipeline
 from uso.pipeline.stages import Conditioning
-from uso.request import GenerationRequest, ReferenceImage
+from uso.request.request import GenerationRequest, ReferenceImage
 from uso.transformer.attention import Int8Processor, exact_attention, rotate_in_one_pass, strength_bias
 from uso.transformer.compile import speed_error
 from uso.transformer.int8 import quantize_blocks

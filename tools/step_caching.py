@@ -25,7 +25,7 @@ from diffusers.hooks.mag_cache import FLUX_MAG_RATIOS
 from uso.config import ROOT
 from uso.pipeline.latents import draw_noise, pack, tensor_to_image, unpack
 from uso.pipeline.pipeline import USOPipeline
-from uso.request import GenerationRequest, ReferenceImage
+from uso.request.request import GenerationRequest, ReferenceImage
 from uso.transformer.compile import speed_error
 from uso.weights.loading import load_pipeline
 

@@ -3,13 +3,16 @@
 `from uso import USOPipeline, GenerationRequest, load_pipeline` works. Nothing heavy is imported until one of these
 names is used, so `import uso` and `--help` stay fast.
 
-errors files config images checks readable    plain data, without torch
-request references styles output hooks translation terminal version
+errors files config language hooks output arguments terminal version    plain data, without torch
+images/         images that people send: formats, and pixels as the model takes them
+request/        what is asked for, checked before anything heavy loads
+system/         the machine: network, threads, packages, launchers
 transformer/    FLUX's transformer as USO runs it
 memory/         where weights live while it runs
 pipeline/       a request becomes a picture
 forecast/       what a request will need, from shapes alone
 weights/        files on a disk become a pipeline
+cluster/        workers on other machines
 bench/          how fast it is
 evaluation/     how good it is
 training/       how projector and LoRA are learned
@@ -30,11 +33,11 @@ if sys.platform == "linux" and not any(name.endswith("_ALLOC_CONF") for name in 
     os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
 
 _HOMES = {
-    "GenerationRequest": "uso.request",
-    "GenerationResult": "uso.request",
+    "GenerationRequest": "uso.request.request",
+    "GenerationResult": "uso.request.request",
     "ModelConfig": "uso.config",
-    "Progress": "uso.request",
-    "ReferenceImage": "uso.request",
+    "Progress": "uso.request.request",
+    "ReferenceImage": "uso.request.request",
     "USOError": "uso.errors",
     "USOPipeline": "uso.pipeline.pipeline",
     "load_model_config": "uso.config",
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
     from uso.config import ModelConfig, load_model_config
     from uso.errors import USOError
     from uso.pipeline.pipeline import USOPipeline
-    from uso.request import GenerationRequest, GenerationResult, Progress, ReferenceImage
+    from uso.request.request import GenerationRequest, GenerationResult, Progress, ReferenceImage
     from uso.weights.loading import load_pipeline
 
 

@@ -20,12 +20,12 @@ from PIL import PngImagePlugin
 
 from uso import files
 from uso.errors import OutputError
-from uso.image_formats.contents import Refusal
-from uso.image_formats.kinds import kind_of
-from uso.image_formats.png import text_of
+from uso.images.formats.contents import Refusal
+from uso.images.formats.kinds import kind_of
+from uso.images.formats.png import text_of
 from uso.language import Text
-from uso.references import ReferenceImage, read_reference
-from uso.request import GenerationRequest, GenerationResult
+from uso.request.references import ReferenceImage, read_reference
+from uso.request.request import GenerationRequest, GenerationResult
 from uso.version import __version__
 
 logger = logging.getLogger(__name__)

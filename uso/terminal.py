@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from uso.request import Progress
+from uso.request.request import Progress
 
 FAILED = 1
 """Exit status where something was done, but not all of it."""

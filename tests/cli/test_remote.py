@@ -22,7 +22,7 @@ from tests.support.commands import Ran, request_of
 from tests.support.offered import Offered, offered
 from tests.support.scripted import Script, until
 from uso.config import ROOT
-from uso.request import ReferenceImage
+from uso.request.request import ReferenceImage
 from uso.web.access.accounts import put_account
 
 pytestmark = pytest.mark.usefixtures("nobodys_machine")

@@ -9,12 +9,12 @@ import pytest
 
 from tests.support.commands import SMALL, Ran, pixels, request_of
 from uso.cli import style as style_module
-from uso.references import ReferenceImage
+from uso.request.references import ReferenceImage
 
 
 @pytest.fixture(autouse=True)
 def own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uso.styles.sys.platform", "linux")
+    monkeypatch.setattr("uso.request.styles.sys.platform", "linux")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 
 

@@ -9,7 +9,7 @@ import pytest
 from uso.cluster.address import Workers
 from uso.config import ModelConfig
 from uso.errors import ConfigError, DeviceError, RequestError, WorkerLost
-from uso.request import GenerationRequest
+from uso.request.request import GenerationRequest
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed (requirements-ray.txt)")
 

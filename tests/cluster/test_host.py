@@ -9,7 +9,7 @@ import pytest
 from uso.cluster import host, wire
 from uso.cluster.host import Host
 from uso.config import ModelConfig
-from uso.request import GenerationRequest, GenerationResult, Progress
+from uso.request.request import GenerationRequest, GenerationResult, Progress
 from uso.weights import loading
 
 

@@ -21,7 +21,7 @@ from uso.cluster import loading
 from uso.cluster.address import Workers
 from uso.config import ModelConfig, load_model_config
 from uso.errors import ConfigError, MissingWeightsError, RequestError, WorkerLost
-from uso.request import GenerationRequest, GenerationResult, Progress
+from uso.request.request import GenerationRequest, GenerationResult, Progress
 
 pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed (requirements-ray.txt)"),
@@ -86,7 +86,7 @@ def test_what_a_page_needs_besides_pictures(
     remote: Any, demo_config: ModelConfig, demo_pipeline: Any, image: Any
 ) -> None:
     """Catches a preview, a saved style or a count of tokens that is another one than the pipeline's own."""
-    from uso.references import ReferenceImage
+    from uso.request.references import ReferenceImage
 
     request = GenerationRequest.create(demo_config, "a fox", width=128, height=128, num_inference_steps=3, seed=5)
     with closing(remote.stream(request)) as events:

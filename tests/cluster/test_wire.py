@@ -9,8 +9,8 @@ from uso import errors
 from uso.cluster import wire
 from uso.errors import ImageError, MissingWeightsError, RequestError, USOError
 from uso.language import ENGLISH, Text, speak, told
-from uso.references import ReferenceImage, SavedStyle
-from uso.request import GenerationRequest, GenerationResult, Progress
+from uso.request.references import ReferenceImage, SavedStyle
+from uso.request.request import GenerationRequest, GenerationResult, Progress
 
 PLAIN = (dict, list, tuple, str, bytes, int, float, bool, type(None))
 

@@ -20,10 +20,10 @@ from uso.forecast.forecast import (
     largest_size_that_fits,
 )
 from uso.forecast.live_memory import LiveMemory
-from uso.images import fit_reference
+from uso.images.pixels import fit_reference
 from uso.memory.plan import GIB, RESERVE, Activations
 from uso.memory.sizes import weights_of
-from uso.request import GenerationRequest
+from uso.request.request import GenerationRequest
 
 pytestmark = pytest.mark.usefixtures("one_model_of_a_kind")
 

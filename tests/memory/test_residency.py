@@ -15,7 +15,7 @@ from uso.errors import ConfigError, RequestError
 from uso.memory.plan import GIB, RESERVE, STAGES, Activations, device_bytes
 from uso.memory.residency import NOTHING, Residency
 from uso.memory.sizes import weights_of
-from uso.request import GenerationRequest
+from uso.request.request import GenerationRequest
 from uso.weights.loading import load_pipeline
 
 FLUX_BLOCKS_GIB = 15.9

@@ -10,7 +10,7 @@ import torch
 from tests.pipeline.test_pipeline import SMALL
 from uso import USOPipeline
 from uso.pipeline.pacing import Pacer, Wait, marks_of
-from uso.request import GenerationRequest, GenerationResult, Progress
+from uso.request.request import GenerationRequest, GenerationResult, Progress
 
 
 class Device:

@@ -18,7 +18,7 @@ from uso.errors import ConfigError, DeviceError, RequestError, USOError
 from uso.memory.device import answers
 from uso.pipeline.denoising import needs_tiles
 from uso.pipeline.latents import image_to_tensor
-from uso.request import GenerationRequest, GenerationResult, Progress
+from uso.request.request import GenerationRequest, GenerationResult, Progress
 from uso.weights.loading import load_pipeline
 
 SMALL: dict[str, Any] = {"width": 128, "height": 160, "num_inference_steps": 2, "content_size": 64, "seed": 7}

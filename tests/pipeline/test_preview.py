@@ -23,7 +23,7 @@ from uso.errors import USOError
 from uso.memory.residency import Residency
 from uso.pipeline.latents import pack
 from uso.pipeline.preview import EXAMPLES, PreviewMap, cache_folder, digest, fit, map_of, samples
-from uso.request import GenerationRequest, GenerationResult, Progress
+from uso.request.request import GenerationRequest, GenerationResult, Progress
 from uso.weights.loading import load_pipeline
 
 SHARE_OF_BEST = 0.3

@@ -9,7 +9,7 @@ from transformers import CLIPTokenizer, T5TokenizerFast
 from uso.config import load_model_config
 from uso.errors import RequestError
 from uso.pipeline.prompts import prompt_ids, prompt_length, reading_notes, unread_words
-from uso.readable import MAX_WORDS
+from uso.request.readable import MAX_WORDS
 
 PADDED = {"padding": "max_length", "max_length": 64, "truncation": True}
 

@@ -16,8 +16,8 @@ from tests.conftest import draw_picture
 from uso import USOPipeline
 from uso.errors import ImageError, RequestError
 from uso.pipeline.saved_styles import projector_fingerprint
-from uso.references import MAX_STYLE_IMAGES, ReferenceImage, SavedStyle, read_reference
-from uso.request import GenerationRequest
+from uso.request.references import MAX_STYLE_IMAGES, ReferenceImage, SavedStyle, read_reference
+from uso.request.request import GenerationRequest
 
 SMALL: dict[str, Any] = {"width": 128, "height": 128, "num_inference_steps": 2, "seed": 7}
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from uso import USOPipeline
-from uso.request import GenerationRequest, GenerationResult, Progress
+from uso.request.request import GenerationRequest, GenerationResult, Progress
 
 QUICK: dict[str, Any] = {"width": 128, "height": 128, "num_inference_steps": 2, "content_size": 64, "seed": 7}
 

@@ -21,7 +21,7 @@ from uso.forecast.forecast import RequestForecaster
 from uso.forecast.meta_model import MetaModel, RequestShape
 from uso.pipeline import conditioning as module
 from uso.pipeline.latents import draw_noise, pack
-from uso.request import GenerationRequest
+from uso.request.request import GenerationRequest
 from uso.transformer import compile
 from uso.transformer.attention import biased_attention, rotate_in_one_pass, strength_bias
 from uso.transformer.int8 import quantize_blocks

@@ -7,7 +7,7 @@ import numpy as np
 from tools.demo.judge.material import CONDITIONS, FIRST
 from tools.demo.world.triplets import Pixels
 from uso.pipeline.pipeline import USOPipeline
-from uso.request import GenerationRequest
+from uso.request.request import GenerationRequest
 
 SIZE = 32
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from tests.support.scripted import ANN
 from uso.config import load_model_config
-from uso.request import GenerationRequest, GenerationResult
+from uso.request.request import GenerationRequest, GenerationResult
 from uso.web.access.identity import Asker
 from uso.web.jobs.job import Job, Picture
 from uso.web.jobs.saving import save_picture

@@ -9,7 +9,7 @@ from PIL import Image, PngImagePlugin
 
 from uso import output
 from uso.config import load_model_config
-from uso.request import GenerationRequest, GenerationResult
+from uso.request.request import GenerationRequest, GenerationResult
 
 DEMO = load_model_config("demo")
 MODEL = {"name": "demo", "plan": "full", "device": "cpu (x86_64)", "dtype": "float32", "lora_scale": 1.0}

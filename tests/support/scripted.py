@@ -11,8 +11,8 @@ from typing import Any, cast
 
 from PIL import Image
 
-from uso.references import ReferenceImage, SavedStyle
-from uso.request import GenerationRequest, GenerationResult, Progress
+from uso.request.references import ReferenceImage, SavedStyle
+from uso.request.request import GenerationRequest, GenerationResult, Progress
 from uso.web.access.identity import Asker
 from uso.web.jobs.job import Job, Load
 from uso.web.jobs.queue import JobQueue

@@ -7,7 +7,7 @@ import gradio as gr
 from starlette.requests import Request
 
 from tests.support.scripted import submit, until
-from uso.request import GenerationRequest
+from uso.request.request import GenerationRequest
 from uso.web.access.identity import BROWSER_COOKIE, asker_of, remember
 from uso.web.api.calls import Calls
 from uso.web.jobs.job import Job, Picture

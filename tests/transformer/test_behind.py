@@ -10,7 +10,7 @@ import torch
 
 from tests.support.tiny_flux import tiny_exchanged, tiny_inputs
 from uso.config import ModelConfig
-from uso.request import GenerationRequest, GenerationResult
+from uso.request.request import GenerationRequest, GenerationResult
 from uso.transformer.behind import BlocksCompiledBehind
 from uso.transformer.exchange import ExchangedTransformer
 from uso.weights.loading import load_pipeline

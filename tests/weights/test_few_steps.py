@@ -13,7 +13,7 @@ from uso.cli.main import main
 from uso.config import LoraFile, ModelConfig, load_model_config
 from uso.errors import ConfigError
 from uso.output import read
-from uso.request import GenerationRequest
+from uso.request.request import GenerationRequest
 from uso.web.page.inputs import advanced_fields
 from uso.weights.few_steps import few_steps
 from uso.weights.flags import with_added_loras

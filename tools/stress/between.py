@@ -18,7 +18,7 @@ from PIL import Image
 
 from tests.support.scripted import ANN, Script, ledger_of, queue_of, submit, until
 from uso.config import load_model_config
-from uso.request import GenerationRequest, GenerationResult, Progress
+from uso.request.request import GenerationRequest, GenerationResult, Progress
 from uso.web.settings import ServerSettings
 
 SIDE = 1024

@@ -33,7 +33,7 @@ from tools.stress.sender import Sent
 from uso import output
 from uso.cluster.head import ALONE, LOOPBACK, STORE_BYTES, TEMPORARY
 from uso.config import ROOT, load_model_config
-from uso.request import GenerationRequest, GenerationResult
+from uso.request.request import GenerationRequest, GenerationResult
 from uso.web.jobs.job import NAME_LETTERS
 
 GREEDY_SHARE = 5

@@ -24,7 +24,7 @@ from tests.support.scripted import until
 from tools.stress.cluster import ready_at
 from tools.stress.sender import Sent
 from uso.config import ROOT
-from uso.request import GenerationRequest, GenerationResult, Progress
+from uso.request.request import GenerationRequest, GenerationResult, Progress
 
 STEP_SECONDS = 0.2
 STEPS = 25

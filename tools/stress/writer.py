@@ -12,8 +12,8 @@ from pathlib import Path
 from PIL import Image
 
 from uso.config import load_model_config
-from uso.references import ReferenceImage
-from uso.request import GenerationRequest, GenerationResult
+from uso.request.references import ReferenceImage
+from uso.request.request import GenerationRequest, GenerationResult
 from uso.web.access.identity import Asker
 from uso.web.jobs.job import Job
 from uso.web.jobs.saving import save_picture

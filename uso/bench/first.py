@@ -13,7 +13,7 @@ from uso.bench.request import Request, draw_inputs
 from uso.config import load_memory_plan, load_model_config
 from uso.errors import ConfigError
 from uso.memory.residency import Residency
-from uso.request import GenerationResult
+from uso.request.request import GenerationResult
 from uso.weights.choices import choose_device, choose_dtype
 from uso.weights.loading import tune
 

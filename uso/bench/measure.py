@@ -18,7 +18,7 @@ from uso.config import SPEEDS, MemoryPlan, ModelConfig, load_model_config
 from uso.errors import ConfigError
 from uso.forecast.forecast import RequestForecaster, forecast
 from uso.forecast.meta_model import MetaModel, RequestShape
-from uso.images import TOKEN_SIZE
+from uso.images.pixels import TOKEN_SIZE
 from uso.memory.device import dtype_name
 from uso.memory.plan import GIB, budget_bytes
 from uso.memory.residency import Residency

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from uso.bench.modes import MODES
-from uso.images import fit_reference
+from uso.images.pixels import fit_reference
 from uso.pipeline.pipeline import USOPipeline
-from uso.request import GenerationRequest, ReferenceImage
+from uso.request.request import GenerationRequest, ReferenceImage
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from uso.pipeline.latents import draw_noise, unpack
 from uso.pipeline.pipeline import USOPipeline
 from uso.pipeline.schedule import schedule_sigmas
 from uso.pipeline.stages import Conditioning
-from uso.request import GenerationResult
+from uso.request.request import GenerationResult
 
 _WATCHED_STEPS = 4
 """Steps of a run that is synchronised around every block."""

@@ -15,7 +15,7 @@ from uso.errors import ConfigError
 from uso.evaluation.bench.config import bench_names, load_bench_config
 from uso.evaluation.bench.entries import Bench, read_bench
 from uso.evaluation.pictures import NAMINGS, RUN, claim, read_run, results
-from uso.request import GenerationResult
+from uso.request.request import GenerationResult
 from uso.system.launcher import Process, this_process
 from uso.terminal import on_terminal, say
 from uso.weights.flags import AUTO, DEVICE, add_model_flags, with_auto

@@ -9,7 +9,7 @@ from PIL import Image
 from uso.config import MemoryPlan, ModelConfig, load_memory_plan, load_model_config, memory_names, model_names
 from uso.errors import ConfigError
 from uso.memory.plan import GIB
-from uso.request import GenerationRequest, ReferenceImage
+from uso.request.request import GenerationRequest, ReferenceImage
 from uso.weights.flags import AUTO, DTYPES
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any
 
 from uso.config import from_home
 from uso.errors import OutputError, RequestError
-from uso.references import MAX_STYLE_IMAGES, STYLE_SUFFIX, ReferenceImage, SavedStyle, check_style_name
-from uso.styles import StyleFolder, default_folder
+from uso.request.references import MAX_STYLE_IMAGES, STYLE_SUFFIX, ReferenceImage, SavedStyle, check_style_name
+from uso.request.styles import StyleFolder, default_folder
 from uso.terminal import print_path, printable, say
 from uso.weights.flags import add_model_flags
 

@@ -14,7 +14,7 @@ from uso.cluster import wire
 from uso.cluster.address import FILE_FLAGS
 from uso.cluster.wire import Value
 from uso.config import ModelConfig
-from uso.request import GenerationRequest, GenerationResult, Progress
+from uso.request.request import GenerationRequest, GenerationResult, Progress
 from uso.system.garbage import collect_seldom
 from uso.system.threads import WAITING, WAITING_BY_USER, processors
 

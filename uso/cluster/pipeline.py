@@ -18,8 +18,8 @@ from uso.cluster.cluster import Cluster, OnProgress, kill
 from uso.cluster.reasons import reason
 from uso.errors import DeviceError, WorkerLost
 from uso.language import Text, text_of
-from uso.references import ReferenceImage, SavedStyle
-from uso.request import GenerationRequest, GenerationResult, Progress
+from uso.request.references import ReferenceImage, SavedStyle
+from uso.request.request import GenerationRequest, GenerationResult, Progress
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from PIL import Image
 from uso import errors
 from uso.errors import RequestError, USOError
 from uso.language import Text, text_of
-from uso.references import ReferenceImage, SavedStyle
-from uso.request import GenerationRequest, GenerationResult, Progress
+from uso.request.references import ReferenceImage, SavedStyle
+from uso.request.request import GenerationRequest, GenerationResult, Progress
 
 KINDS = ("content_images", "style_images")
 _PROGRESS = ("stage", "step", "num_steps", "image_index", "num_images", "seconds", "height", "width")

@@ -25,7 +25,7 @@ from uso.evaluation.sheet import ROWS, SheetRow, contact_sheet
 from uso.output import check_folder
 from uso.pipeline.latents import draw_noise, pack
 from uso.pipeline.pipeline import USOPipeline
-from uso.request import GenerationRequest, GenerationResult, ReferenceImage
+from uso.request.request import GenerationRequest, GenerationResult, ReferenceImage
 from uso.transformer.compile import speed_error
 from uso.weights.loading import load_pipeline
 

@@ -20,7 +20,7 @@ from uso.errors import ConfigError
 from uso.evaluation.metrics import Vectors
 from uso.evaluation.metrics.encoders import in_batches
 from uso.files import write_over
-from uso.images import open_image
+from uso.images.pixels import open_image
 from uso.system.launcher import Process
 
 FOLDER = "features"

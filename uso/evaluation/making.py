@@ -11,7 +11,7 @@ from uso.config import ModelConfig
 from uso.errors import RequestError, USOError
 from uso.evaluation.bench.entries import Bench, Entry
 from uso.evaluation.pictures import Result, results
-from uso.request import GenerationRequest, ReferenceImage
+from uso.request.request import GenerationRequest, ReferenceImage
 from uso.system.launcher import Process
 
 _OPENED = 256

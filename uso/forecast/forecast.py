@@ -10,7 +10,7 @@ from typing import Any
 
 from uso.config import MemoryPlan, ModelConfig
 from uso.forecast.meta_model import MetaModel, RequestShape
-from uso.images import TOKEN_SIZE
+from uso.images.pixels import TOKEN_SIZE
 from uso.memory.plan import (
     RESERVE,
     STAGES,
@@ -21,7 +21,7 @@ from uso.memory.plan import (
     pinned_bytes,
     resident_blocks,
 )
-from uso.request import GenerationRequest
+from uso.request.request import GenerationRequest
 
 MAX_GUESSES = 6
 """Guesses in a search before it halves what is left. What a stage takes grows with the area, so a guess by two

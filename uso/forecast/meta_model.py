@@ -19,11 +19,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from uso.checks import MAX_STYLE_STRENGTH
 from uso.config import ModelConfig, load_memory_plan
 from uso.forecast.empty_model import empty_pipeline
 from uso.forecast.live_memory import GPU_KERNELS, LiveMemory
-from uso.images import TOKEN_SIZE, fitted_size
+from uso.images.pixels import TOKEN_SIZE, fitted_size
 from uso.memory.plan import Activations, Weights
 from uso.memory.residency import Residency
 from uso.memory.sizes import weights_of
@@ -32,7 +31,8 @@ from uso.pipeline.encoders import CLIP_LENGTH
 from uso.pipeline.latents import CELL, LATENT_CHANNELS, pack, unpack
 from uso.pipeline.pipeline import USOPipeline
 from uso.pipeline.stages import Conditioning
-from uso.request import GenerationRequest, ReferenceImage
+from uso.request.checks import MAX_STYLE_STRENGTH
+from uso.request.request import GenerationRequest, ReferenceImage
 from uso.transformer.context_embedder import STYLE_LAYERS
 
 META = torch.device("meta")

@@ -26,7 +26,7 @@ from uso.memory.plan import (
 )
 from uso.memory.sizes import weights_of
 from uso.memory.streaming import BlockStream
-from uso.request import GenerationRequest
+from uso.request.request import GenerationRequest
 
 NOTHING = Activations(text=0, style=0, reference=0, modulation=0, denoise=0, decode=0)
 

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import torch
 
-from uso.images import fit_reference
+from uso.images.pixels import fit_reference
 from uso.pipeline.cache import TensorCache
 from uso.pipeline.encoders import Encoders
 from uso.pipeline.latents import picture_ids
 from uso.pipeline.saved_styles import make_style, projector_fingerprint, saved_tokens
 from uso.pipeline.stages import Conditioning
-from uso.references import ReferenceImage, SavedStyle
-from uso.request import GenerationRequest, Images
+from uso.request.references import ReferenceImage, SavedStyle
+from uso.request.request import GenerationRequest, Images
 from uso.transformer.attention import strength_bias
 
 

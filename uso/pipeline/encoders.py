@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from PIL import Image
 
-from uso.checks import check_tokens
 from uso.config import ModelConfig
 from uso.memory.residency import Residency
 from uso.pipeline.latents import image_to_tensor, pack
 from uso.pipeline.prompts import prompt_ids, prompt_length, reading_notes
+from uso.request.checks import check_tokens
 from uso.transformer.context_embedder import STYLE_LAYERS, ContextEmbedder
 from uso.transformer.exchange import ExchangedTransformer
 

@@ -26,7 +26,7 @@ from uso.pipeline.pacing import Pacer, marks_of
 from uso.pipeline.preview import SIDE, PreviewMap, map_of
 from uso.pipeline.signature import takes_values, with_values
 from uso.pipeline.stages import USOPipelineOutput
-from uso.request import GenerationRequest, GenerationResult, Progress
+from uso.request.request import GenerationRequest, GenerationResult, Progress
 from uso.transformer.context_embedder import ContextEmbedder
 from uso.transformer.exchange import ExchangedTransformer
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save
 from uso.config import ROOT
 from uso.errors import USOError
 from uso.files import write_over
-from uso.images import fit_reference, open_image
+from uso.images.pixels import fit_reference, open_image
 from uso.memory.device import is_out_of_memory
 from uso.memory.residency import Residency
 from uso.pipeline.latents import CELL, LATENT_CHANNELS, unpack

@@ -14,7 +14,7 @@ import torch
 from tokenizers import pre_tokenizers
 
 from uso.language import Text
-from uso.readable import check_read, listed
+from uso.request.readable import check_read, listed
 
 _LITERAL: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from PIL import Image
 
-from uso.checks import MAX_STYLE_STRENGTH, check_style_strength, is_number, shown
 from uso.errors import RequestError
 from uso.language import Text
-from uso.references import MAX_STYLE_IMAGES, THUMBNAIL_PIXELS, SavedStyle, check_style_name
-from uso.request import Images, references_of
+from uso.request.checks import MAX_STYLE_STRENGTH, check_style_strength, is_number, shown
+from uso.request.references import MAX_STYLE_IMAGES, THUMBNAIL_PIXELS, SavedStyle, check_style_name
+from uso.request.request import Images, references_of
 from uso.transformer.context_embedder import STYLE_LAYERS, ContextEmbedder
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

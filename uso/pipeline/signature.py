@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from uso.config import ModelConfig
-from uso.request import GenerationRequest
+from uso.request.request import GenerationRequest
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 Values = ParamSpec("Values")

@@ -8,7 +8,7 @@ import torch
 from diffusers.utils import BaseOutput
 from PIL import Image
 
-from uso.request import GenerationResult
+from uso.request.request import GenerationResult
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from PIL import Image
 from tests.conftest import draw_picture
 from tests.support.tiny_training import tiny_config, training_pipeline, write_rows
 from uso.errors import ConfigError
-from uso.images import upright_size
+from uso.images.pixels import upright_size
 from uso.training.data import files
 from uso.training.data.features import FeatureCache, check_sources
 from uso.training.data.files import file_sha256

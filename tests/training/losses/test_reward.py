@@ -16,7 +16,7 @@ from tests.support.tiny_training import (
     write_rows,
 )
 from uso.errors import ConfigError
-from uso.images import open_image
+from uso.images.pixels import open_image
 from uso.pipeline.latents import image_to_tensor, pack, unpack
 from uso.pipeline.schedule import schedule_sigmas
 from uso.training.data.features import FeatureCache

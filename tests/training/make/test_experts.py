@@ -20,7 +20,7 @@ from tests.support.tiny_encoders import csd_checkpoint
 from uso.cli.main import REFUSED
 from uso.config import ROOT
 from uso.errors import ConfigError
-from uso.images import open_image
+from uso.images.pixels import open_image
 from uso.training.data.check import check_rows
 from uso.training.data.rows import read_rows
 from uso.training.make.config import load_experts_config

@@ -15,8 +15,8 @@ from tests.support.visitor import visitor
 from uso import output
 from uso.config import ModelConfig, load_model_config
 from uso.errors import ImageError, RequestError, USOError
-from uso.request import GenerationRequest
-from uso.translation import Translator
+from uso.request.request import GenerationRequest
+from uso.request.translation import Translator
 from uso.web.access.identity import asker_of
 from uso.web.api import calls as calls_module
 from uso.web.api.calls import FILTERED, Calls, Inputs, request_from

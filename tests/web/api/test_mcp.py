@@ -18,7 +18,7 @@ from tests.support.scripted import Script
 from tests.test_project_files import requirements
 from uso import output
 from uso.errors import ConfigError
-from uso.request import ReferenceImage
+from uso.request.request import ReferenceImage
 from uso.web.api import mcp
 from uso.web.api.endpoints import NO_JOB
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.scripted import Script, ledger_of, queue_of
 from uso.config import ModelConfig
-from uso.request import GenerationRequest
+from uso.request.request import GenerationRequest
 from uso.web.jobs.job import OnProgress
 from uso.web.jobs.queue import JobQueue
 from uso.web.jobs.safety import Safety

@@ -11,7 +11,7 @@ from tests.support.scripted import ANN, BEN, PATIENCE, Script, states, submit, u
 from uso import output
 from uso.config import ModelConfig
 from uso.errors import USOError, WorkerLost
-from uso.request import GenerationRequest
+from uso.request.request import GenerationRequest
 from uso.web.jobs.job import Job, OnProgress
 from uso.web.server.metrics import Metrics
 

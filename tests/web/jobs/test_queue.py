@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.support.scripted import ANN, BEN, PATIENCE, Script, ledger_of, states, submit, until
-from uso.request import ReferenceImage
+from uso.request.request import ReferenceImage
 from uso.web.jobs import job_index
 from uso.web.jobs.admission import LimitError
 from uso.web.jobs.job import Job

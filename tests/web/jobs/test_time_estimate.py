@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from uso.config import ModelConfig
-from uso.request import GenerationRequest
+from uso.request.request import GenerationRequest
 from uso.web.jobs.time_estimate import TimeEstimate, shape_of
 
 

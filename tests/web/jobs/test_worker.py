@@ -12,7 +12,7 @@ from tests.support.scripted import ANN, BEN, PATIENCE, Script, states, submit, u
 from uso import output
 from uso.config import ModelConfig
 from uso.errors import DeviceError, MissingWeightsError, USOError
-from uso.request import GenerationRequest
+from uso.request.request import GenerationRequest
 from uso.web.jobs import worker as worker_module
 from uso.web.jobs.dispatcher import Dispatcher
 from uso.web.jobs.job import Job, OnProgress

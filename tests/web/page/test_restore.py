@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from tests.support.visitor import ANN, BEN, Events, made, visitor
 from uso import output
-from uso.request import RANDOM_SEED, ReferenceImage
+from uso.request.request import RANDOM_SEED, ReferenceImage
 from uso.web.api.calls import Inputs
 from uso.web.page.events.pictures import GONE
 from uso.web.page.inputs import KEEP

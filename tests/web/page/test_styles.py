@@ -13,8 +13,8 @@ from PIL import Image
 from tests.support.scripted import Script, until
 from tests.support.visitor import ANN, BEN, Events, visitor
 from uso.errors import RequestError, USOError
-from uso.references import ReferenceImage, SavedStyle, read_reference
-from uso.styles import StyleFolder
+from uso.request.references import ReferenceImage, SavedStyle, read_reference
+from uso.request.styles import StyleFolder
 from uso.web.access.identity import asker_of
 from uso.web.api.calls import Inputs, request_from
 from uso.web.page.inputs import KEEP

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from uso.config import ModelConfig
-from uso.request import GenerationRequest
+from uso.request.request import GenerationRequest
 from uso.web.access.identity import Asker
 from uso.web.jobs.job import Job, ServerStatus
 from uso.web.server.metrics import Metrics

@@ -15,7 +15,7 @@ from tests.support.scripted import ANN, BEN
 from uso import files, output
 from uso.config import ROOT
 from uso.output import REFERENCES
-from uso.request import ReferenceImage
+from uso.request.request import ReferenceImage
 from uso.web.access.identity import Asker
 from uso.web.jobs.job import JobStatus, Picture
 from uso.web.store import deletion

@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.support.kept import kept, new_job
 from tests.support.scripted import BEN
-from uso.references import ReferenceImage
+from uso.request.references import ReferenceImage
 from uso.web.jobs.job import Picture
 from uso.web.store import history
 from uso.web.store.history import own, prompts, recent, set_favourite

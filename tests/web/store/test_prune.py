@@ -13,7 +13,7 @@ from tests.support.kept import kept
 from tests.support.scripted import ANN
 from uso.config import ModelConfig, load_model_config
 from uso.output import REFERENCES
-from uso.request import GenerationRequest, ReferenceImage
+from uso.request.request import GenerationRequest, ReferenceImage
 from uso.web.jobs.job import Job
 from uso.web.settings import ServerSettings
 from uso.web.store.history import ended_status, recent

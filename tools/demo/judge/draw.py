@@ -12,10 +12,10 @@ from PIL import Image
 from tools.demo.judge.material import Task
 from tools.demo.shards.arrays import to_bytes
 from tools.demo.world.triplets import Pixels
-from uso.images import fit_reference
+from uso.images.pixels import fit_reference
 from uso.pipeline.latents import draw_noise, unpack
 from uso.pipeline.pipeline import USOPipeline
-from uso.request import GenerationRequest
+from uso.request.request import GenerationRequest
 
 
 def draw(pipeline: USOPipeline, tasks: list[Task], request: GenerationRequest, strength: float = 1.0) -> Pixels:

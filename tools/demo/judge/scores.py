@@ -33,7 +33,7 @@ from tools.demo.world.brush import Array
 from tools.demo.world.triplets import Pixels
 from uso.evaluation.report import Figure, mean, share
 from uso.pipeline.pipeline import USOPipeline
-from uso.request import GenerationRequest
+from uso.request.request import GenerationRequest
 
 TRUTH, DECODED, REFERENCE = "truth", "decoded", "reference"
 

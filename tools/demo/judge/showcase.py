@@ -13,7 +13,7 @@ from tools.demo.judge.draw import draw
 from tools.demo.judge.material import CONDITIONS, SIZE, draw_task
 from uso.config import load_model_config
 from uso.evaluation.sheet import GAP, ROWS, contact_sheet
-from uso.request import GenerationRequest
+from uso.request.request import GenerationRequest
 from uso.weights.loading import load_pipeline
 
 

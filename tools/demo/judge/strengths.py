@@ -10,7 +10,7 @@ from tools.demo.judge.judge import CHANCE, Judge, nearest, rivals
 from tools.demo.judge.material import CONDITIONS, draw_task
 from uso.evaluation.report import Figure, mean, share
 from uso.pipeline.pipeline import USOPipeline
-from uso.request import GenerationRequest
+from uso.request.request import GenerationRequest
 
 CONDITION = CONDITIONS[0]
 """Content and style, seen ones in new pictures."""

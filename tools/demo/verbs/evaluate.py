@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tools.demo.verbs.data import parse_size
 from uso.config import ROOT, ModelConfig, from_home, load_model_config, with_local_files
 from uso.errors import ConfigError
-from uso.request import GenerationRequest
+from uso.request.request import GenerationRequest
 from uso.terminal import loading_bar, say
 
 if TYPE_CHECKING:

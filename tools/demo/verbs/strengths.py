@@ -9,7 +9,7 @@ from typing import Any
 
 from tools.demo.verbs.evaluate import add_judged, check_judged
 from uso.config import ROOT, load_model_config
-from uso.request import GenerationRequest
+from uso.request.request import GenerationRequest
 from uso.terminal import say
 
 COUNT = 50

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tools.demo.world.scenes import GROUND, Scene
-from uso.images import TOKEN_SIZE
+from uso.images.pixels import TOKEN_SIZE
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from uso.cluster.address import reach, workers_of
 from uso.config import SPEEDS, ModelConfig, from_home
 from uso.errors import OutputError, RequestError, USOError
 from uso.files import read_text
-from uso.request import MAX_IMAGES, MAX_SEED, RANDOM_SEED, GenerationRequest, GenerationResult, ReferenceImage
+from uso.request.request import MAX_IMAGES, MAX_SEED, RANDOM_SEED, GenerationRequest, GenerationResult, ReferenceImage
 from uso.system.launcher import Process, this_process
 from uso.terminal import say
 from uso.weights.flags import AUTO, with_auto

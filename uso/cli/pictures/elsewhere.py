@@ -19,7 +19,7 @@ from uso.cli.pictures.request import say_once
 from uso.cluster.address import Workers, model_spec
 from uso.config import ModelConfig
 from uso.errors import WorkerLost
-from uso.request import GenerationResult
+from uso.request.request import GenerationResult
 from uso.terminal import on_terminal, print_path, say
 from uso.weights.flags import load_options
 

@@ -22,8 +22,8 @@ from uso.cli.style import add_styles_flag
 from uso.cluster.address import add_workers_flags
 from uso.config import ModelConfig
 from uso.errors import ConfigError
-from uso.readable import check_script
-from uso.request import GenerationRequest
+from uso.request.readable import check_script
+from uso.request.request import GenerationRequest
 from uso.terminal import on_terminal, say
 from uso.weights.flags import AUTO_FLAGS, add_model_flags, with_auto
 

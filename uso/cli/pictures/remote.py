@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from uso import output
-from uso.checks import check_style_strengths
 from uso.cli.pictures.remote_server import OnDetails, RemoteServer
 from uso.cli.pictures.request import (
     DEFAULT_FOLDER,
@@ -23,7 +22,8 @@ from uso.cli.pictures.request import (
 )
 from uso.config import COMPONENT_NAMES, load_model_config
 from uso.errors import ConfigError, OutputError, RequestError
-from uso.request import GenerationRequest, Progress, ReferenceImage
+from uso.request.checks import check_style_strengths
+from uso.request.request import GenerationRequest, Progress, ReferenceImage
 from uso.terminal import print_path, say, step_bar
 from uso.weights.flags import AUTO
 

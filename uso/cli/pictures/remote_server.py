@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from uso.errors import ConfigError, OutputError, RequestError, USOError
-from uso.request import ReferenceImage
+from uso.request.request import ReferenceImage
 from uso.system.network import check_network, is_this_machine, proxy_for
 from uso.terminal import say
 

@@ -15,9 +15,9 @@ from uso.cli.style import style_folder
 from uso.cluster.address import Workers, named_model
 from uso.config import SPEEDS, ModelConfig, from_home, model_names
 from uso.errors import ConfigError, OutputError, RequestError
-from uso.request import GenerationRequest, GenerationResult, ReferenceImage
+from uso.request.request import GenerationRequest, GenerationResult, ReferenceImage
+from uso.request.translation import load_translator
 from uso.terminal import loading_bar, print_path, say, step_bar
-from uso.translation import load_translator
 from uso.weights.automatic import automatic_model
 from uso.weights.flags import AUTO, load_options, weights_folders
 

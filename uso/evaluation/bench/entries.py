@@ -13,7 +13,7 @@ from typing import Any
 
 from uso.errors import ConfigError
 from uso.files import read_text
-from uso.request import MAX_IMAGES
+from uso.request.request import MAX_IMAGES
 
 LIST, ABOUT = "bench.json", "references.json"
 TASKS = ("subject", "style", "joint-kept", "joint-moved", "text")

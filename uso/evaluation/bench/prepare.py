@@ -17,7 +17,7 @@ from uso.evaluation.bench.entries import ABOUT, LIST, Bench, read_bench
 from uso.evaluation.bench.packages import Opened
 from uso.evaluation.bench.rcc import resource
 from uso.files import write_over
-from uso.images import open_image
+from uso.images.pixels import open_image
 
 PICTURES, LICENCES = "references", "LICENCES.md"
 LONGEST = 1024

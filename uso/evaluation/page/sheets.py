@@ -13,7 +13,7 @@ from uso.errors import ImageError
 from uso.evaluation.bench.entries import Bench
 from uso.evaluation.scores import NAMES, Score
 from uso.evaluation.sheet import SheetRow, contact_sheet
-from uso.images import open_image
+from uso.images.pixels import open_image
 
 SIDE = 192
 """Of one picture on a sheet, in pixels."""

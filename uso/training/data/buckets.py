@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from uso.errors import ConfigError
-from uso.images import TOKEN_SIZE
+from uso.images.pixels import TOKEN_SIZE
 from uso.training.config import DropoutConfig
 from uso.training.losses.seeds import generator
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uso.errors import RequestError
-from uso.images import open_image
+from uso.images.pixels import open_image
 from uso.training.data.readers import read_entries
 
 

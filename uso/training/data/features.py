@@ -20,7 +20,7 @@ from torch import nn
 
 from uso.config import ROOT, from_home
 from uso.errors import CheckpointError, ConfigError, RequestError
-from uso.images import open_image
+from uso.images.pixels import open_image
 from uso.pipeline.cache import TensorCache
 from uso.pipeline.pipeline import USOPipeline
 from uso.training.config import FeatureKind

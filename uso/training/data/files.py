@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from uso.errors import ImageError
-from uso.image_formats.png import SIGNATURE
-from uso.images import upright_size
+from uso.images.formats.png import SIGNATURE
+from uso.images.pixels import upright_size
 
 _HEAD = 2**16
 """Bytes that nearly always hold a JPEG's size and orientation."""

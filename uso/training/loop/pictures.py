@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from uso.evaluation.sheet import ROWS, SheetRow, contact_sheet
-from uso.images import open_image
+from uso.images.pixels import open_image
 from uso.pipeline.latents import image_to_tensor
 from uso.pipeline.pipeline import USOPipeline
-from uso.request import GenerationRequest, GenerationResult
+from uso.request.request import GenerationRequest, GenerationResult
 from uso.training.config import TrainingConfig
 from uso.training.data.buckets import crop_and_scale
 from uso.training.data.features import FeatureCache

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from uso.config import ROOT, from_home
-from uso.images import open_image
+from uso.images.pixels import open_image
 from uso.pipeline.cache import TensorCache
 from uso.pipeline.latents import CELL, LATENT_CHANNELS, image_to_tensor, pack, unpack
 from uso.pipeline.pipeline import USOPipeline

@@ -13,7 +13,7 @@ from pydantic import Field
 from uso.config import CONFIGS, Strict, load_named
 from uso.errors import ConfigError
 from uso.files import write_over
-from uso.images import fit_reference, open_image
+from uso.images.pixels import fit_reference, open_image
 from uso.training.data.folders import SUFFIXES, caption_file, pictures_in
 
 FOLDER = CONFIGS / "captioners"

@@ -20,7 +20,7 @@ from PIL import Image
 
 from uso.errors import ConfigError, RequestError
 from uso.files import write_over
-from uso.images import check_reference, fit_reference, open_image
+from uso.images.pixels import check_reference, fit_reference, open_image
 from uso.training.data.folders import SUFFIXES, caption_of, pictures_in
 from uso.training.data.rows import Row, write_rows
 from uso.training.make.config import ExpertsConfig, FilterConfig

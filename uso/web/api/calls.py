@@ -15,13 +15,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import gradio as gr
 
-from uso.checks import check_style_strength, check_tokens, check_whole
 from uso.config import ModelConfig
 from uso.errors import USOError, about
-from uso.images import MAX_PIXELS
-from uso.readable import check_script
-from uso.references import ReferenceImage, SavedStyle
-from uso.request import RANDOM_SEED, GenerationRequest
+from uso.images.pixels import MAX_PIXELS
+from uso.request.checks import check_style_strength, check_tokens, check_whole
+from uso.request.readable import check_script
+from uso.request.references import ReferenceImage, SavedStyle
+from uso.request.request import RANDOM_SEED, GenerationRequest
 from uso.web.access.identity import Asker, asker_of
 from uso.web.api.files import upload_size, uploaded
 from uso.web.api.turns import Turns

@@ -17,7 +17,7 @@ from gradio.utils import get_function_description
 from uso import output
 from uso.errors import OutputError, RequestError, USOError
 from uso.language import Text, joined, told, tr
-from uso.request import RANDOM_SEED
+from uso.request.request import RANDOM_SEED
 from uso.web.access.asgi import API
 from uso.web.api.calls import Calls, Inputs
 from uso.web.api.files import handed_out

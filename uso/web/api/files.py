@@ -13,9 +13,9 @@ from typing import Any
 from gradio.utils import get_upload_folder, is_in_or_equal
 
 from uso.errors import ImageError
-from uso.images import MAX_PIXELS, upright_size
+from uso.images.pixels import MAX_PIXELS, upright_size
 from uso.language import Text
-from uso.references import ReferenceImage, SavedStyle, read_reference
+from uso.request.references import ReferenceImage, SavedStyle, read_reference
 from uso.web.jobs.job import Picture
 
 

@@ -16,8 +16,8 @@ from typing import Any, Literal, Protocol
 from PIL import Image
 
 from uso.language import Text
-from uso.references import ReferenceImage, SavedStyle
-from uso.request import GenerationRequest, GenerationResult, Progress
+from uso.request.references import ReferenceImage, SavedStyle
+from uso.request.request import GenerationRequest, GenerationResult, Progress
 from uso.web.access.identity import Asker
 
 OnProgress = Callable[[str, float], None]

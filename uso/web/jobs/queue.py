@@ -15,8 +15,8 @@ from typing import Any
 
 from uso.errors import USOError
 from uso.language import Text
-from uso.request import GenerationRequest
-from uso.translation import Translator
+from uso.request.request import GenerationRequest
+from uso.request.translation import Translator
 from uso.web.access.identity import Asker
 from uso.web.jobs.admission import Admission, Place
 from uso.web.jobs.dispatcher import Dispatcher

@@ -16,7 +16,7 @@ from pathlib import Path
 from uso import output
 from uso.errors import USOError, WorkerLost
 from uso.language import Text, text_of
-from uso.request import GenerationResult
+from uso.request.request import GenerationResult
 from uso.web.jobs.job import Job, Picture, Records, digest
 from uso.web.jobs.safety import Safety
 

@@ -9,8 +9,8 @@ from collections import OrderedDict, deque
 from statistics import median
 from typing import NamedTuple
 
-from uso.images import TOKEN_SIZE
-from uso.request import GenerationRequest
+from uso.images.pixels import TOKEN_SIZE
+from uso.request.request import GenerationRequest
 
 REMEMBERED_SHAPES = 256
 REMEMBERED_TIMES = 9

@@ -21,7 +21,7 @@ from typing import Any
 
 from uso.errors import DeviceError, USOError, WorkerLost
 from uso.language import Text, joined, text_of
-from uso.request import GenerationResult, Progress
+from uso.request.request import GenerationResult, Progress
 from uso.system.packages import import_problem
 from uso.web.jobs.errands import Errand
 from uso.web.jobs.job import Job, Load, Pipeline, Records, ServerStatus

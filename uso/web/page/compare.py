@@ -11,9 +11,9 @@ import gradio as gr
 from PIL import Image
 
 from uso import output
-from uso.images import open_image
+from uso.images.pixels import open_image
 from uso.language import Text, tr
-from uso.request import ReferenceImage
+from uso.request.request import ReferenceImage
 from uso.web.access.identity import asker_of
 from uso.web.api.calls import Calls
 from uso.web.api.handlers import plain_errors

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from uso.checks import MAX_STYLE_STRENGTH
 from uso.config import ModelConfig
 from uso.errors import RequestError, USOError
-from uso.images import TOKEN_SIZE
+from uso.images.pixels import TOKEN_SIZE
 from uso.language import Text
-from uso.modes import NOTHING, Mode, mode_of
-from uso.request import MAX_SEED, RANDOM_SEED
+from uso.request.checks import MAX_STYLE_STRENGTH
+from uso.request.modes import NOTHING, Mode, mode_of
+from uso.request.request import MAX_SEED, RANDOM_SEED
 from uso.web.api.calls import MAX_IMAGES, Inputs
 from uso.web.page.form.aspects import aspects
 from uso.web.page.html import note

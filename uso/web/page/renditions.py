@@ -5,9 +5,9 @@ from contextlib import suppress
 from typing import Any
 
 from uso.errors import ImageError
-from uso.image_formats.kinds import kind_of
-from uso.images import MAX_PIXELS
-from uso.references import ReferenceImage, SavedStyle
+from uso.images.formats.kinds import kind_of
+from uso.images.pixels import MAX_PIXELS
+from uso.request.references import ReferenceImage, SavedStyle
 from uso.web.api.files import uploaded
 from uso.web.page import html
 from uso.web.page.scripts import RENDERED

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 from gradio.utils import get_upload_folder
 
 from uso import files, output
-from uso.checks import check_style_strength, check_style_strengths
 from uso.config import ModelConfig
 from uso.errors import ImageError, RequestError
-from uso.image_formats.kinds import kind_of
-from uso.images import MAX_PIXELS
+from uso.images.formats.kinds import kind_of
+from uso.images.pixels import MAX_PIXELS
 from uso.language import Text, joined, text_of
-from uso.references import ReferenceImage, SavedStyle, read_reference
-from uso.request import RANDOM_SEED, GenerationRequest
+from uso.request.checks import check_style_strength, check_style_strengths
+from uso.request.references import ReferenceImage, SavedStyle, read_reference
+from uso.request.request import RANDOM_SEED, GenerationRequest
 from uso.web.access.identity import Asker
 from uso.web.api.calls import IMAGE_FIELDS, STRENGTH_FIELDS, Inputs, number_of_images
 from uso.web.api.files import upload_path, uploaded

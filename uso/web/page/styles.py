@@ -14,7 +14,7 @@ import gradio as gr
 
 from uso.errors import RequestError, USOError
 from uso.language import Text, tr
-from uso.references import MAX_STYLE_NAME, STYLE_SUFFIX, SavedStyle, check_style_name
+from uso.request.references import MAX_STYLE_NAME, STYLE_SUFFIX, SavedStyle, check_style_name
 from uso.web.access.identity import Asker, asker_of
 from uso.web.api.calls import Calls, Inputs
 from uso.web.api.files import uploaded

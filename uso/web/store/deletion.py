@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from uso.files import open_regular
-from uso.image_formats.png import text_before_pixels
+from uso.images.formats.png import text_before_pixels
 from uso.output import CHUNK, KINDS, REFERENCES
 from uso.web.store.ledger import Ledger, is_id
 

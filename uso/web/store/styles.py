@@ -11,8 +11,8 @@ from typing import Any
 
 from uso.errors import RequestError
 from uso.language import Text
-from uso.references import SavedStyle
-from uso.styles import StyleEntry, StyleFolder
+from uso.request.references import SavedStyle
+from uso.request.styles import StyleEntry, StyleFolder
 from uso.web.settings import ServerSettings
 from uso.web.store.ledger import FOLDER
 from uso.web.store.uploads import size_of

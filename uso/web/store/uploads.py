@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from uso.image_formats.kinds import HEAD, kind_of
+from uso.images.formats.kinds import HEAD, kind_of
 from uso.web.store.upkeep import now_for_ages, repeat
 
 VARIABLE = "GRADIO_TEMP_DIR"

@@ -8,7 +8,7 @@ from tests.support.drawn import needs_font
 from tools.demo.__main__ import main
 from tools.demo.shards.shards import Shards
 from uso.cli.main import main as uso
-from uso.images import open_image
+from uso.images.pixels import open_image
 from uso.training.data.rows import read_rows
 
 

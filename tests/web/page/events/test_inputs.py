@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.support.visitor import Events, visitor
-from uso.images import open_image
+from uso.images.pixels import open_image
 from uso.web.api.calls import Inputs, request_from
 from uso.web.page.inputs import KEEP
 from uso.web.page.scripts import RENDERED

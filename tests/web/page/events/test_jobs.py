@@ -13,7 +13,7 @@ from tests.support.scripted import PATIENCE, Script, ledger_of, queue_of, submit
 from tests.support.visitor import ANN, BEN, TAB, Events, made, visitor
 from uso import output
 from uso.config import ModelConfig
-from uso.request import GenerationRequest
+from uso.request.request import GenerationRequest
 from uso.web.access.identity import asker_of
 from uso.web.api.calls import Calls, Inputs, request_from
 from uso.web.jobs.job import Job

@@ -19,7 +19,7 @@ from tests.support.scripted import until
 from tests.support.visitor import ANN, BEN, Events, made, visitor
 from uso.config import ModelConfig, load_model_config
 from uso.errors import RequestError
-from uso.images import fit_reference
+from uso.images.pixels import fit_reference
 from uso.web.api.calls import Inputs
 from uso.web.page.events.pictures import GONE
 from uso.web.page.form.aspects import SHAPES, aspects

@@ -9,10 +9,10 @@ from typing import Any
 import gradio as gr
 
 from uso.errors import OutputError, RequestError
-from uso.images import keep_input_size, upright_size
+from uso.images.pixels import keep_input_size, upright_size
 from uso.language import Text, joined, text_of
-from uso.references import ReferenceImage
-from uso.request import refuse_style
+from uso.request.references import ReferenceImage
+from uso.request.request import refuse_style
 from uso.web.access.identity import asker_of
 from uso.web.api.calls import IMAGE_FIELDS, Calls, Inputs
 from uso.web.api.files import upload_path, uploaded

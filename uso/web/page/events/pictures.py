@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from uso.language import Text
-from uso.request import RANDOM_SEED
+from uso.request.request import RANDOM_SEED
 from uso.web.access.identity import asker_of
 from uso.web.api.calls import Calls, Inputs
 from uso.web.api.files import handed_out

@@ -3,7 +3,7 @@
 import math
 
 from uso.config import ModelConfig
-from uso.images import TOKEN_SIZE
+from uso.images.pixels import TOKEN_SIZE
 
 SHAPES = ((1, 1), (4, 3), (3, 4), (3, 2), (2, 3), (16, 9), (9, 16))
 

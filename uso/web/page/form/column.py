@@ -7,7 +7,7 @@ import gradio as gr
 
 from uso.config import ModelConfig
 from uso.language import Text
-from uso.modes import NOTHING
+from uso.request.modes import NOTHING
 from uso.web.api.calls import Inputs
 from uso.web.api.handlers import AT_ONCE, plain_errors
 from uso.web.page import html, scripts

@@ -5,11 +5,11 @@ from typing import Any
 
 import gradio as gr
 
-from uso.checks import MAX_PROMPT_CHARACTERS, check_whole, is_number
 from uso.errors import RequestError
 from uso.language import Text
-from uso.readable import foreign_note
-from uso.request import RANDOM_SEED
+from uso.request.checks import MAX_PROMPT_CHARACTERS, check_whole, is_number
+from uso.request.readable import foreign_note
+from uso.request.request import RANDOM_SEED
 from uso.web.access.identity import asker_of
 from uso.web.api.calls import Calls, Inputs
 from uso.web.api.files import handed_out, uploaded

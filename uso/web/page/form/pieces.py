@@ -4,7 +4,7 @@ import time
 from html import escape
 
 from uso.language import told, tr
-from uso.modes import NOTHING
+from uso.request.modes import NOTHING
 from uso.web.api.calls import Inputs
 from uso.web.page.form.views import View, data_url
 from uso.web.page.texts import DROP_ANYWHERE, DROP_ZONES, SCRIPT_WORDS

@@ -6,9 +6,9 @@ from typing import NamedTuple
 from PIL import Image
 
 from uso.config import ModelConfig, architecture_file, read_component_config
-from uso.images import check_reference, fit_reference
+from uso.images.pixels import check_reference, fit_reference
 from uso.language import Text
-from uso.references import ReferenceImage, SavedStyle
+from uso.request.references import ReferenceImage, SavedStyle
 from uso.web.page import html
 
 

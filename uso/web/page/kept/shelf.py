@@ -6,7 +6,7 @@ from typing import Any
 
 from uso.errors import ImageError
 from uso.language import tr
-from uso.references import STYLE_SUFFIX, SavedStyle
+from uso.request.references import STYLE_SUFFIX, SavedStyle
 from uso.web.api.files import upload_path, uploaded
 from uso.web.page.html import webp
 from uso.web.store.styles import OnShelf

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from uso.errors import ImageError, RequestError
-from uso.references import ReferenceImage, SavedStyle, read_reference
-from uso.styles import StyleFolder, default_folder
+from uso.request.references import ReferenceImage, SavedStyle, read_reference
+from uso.request.styles import StyleFolder, default_folder
 
 
 def style(title: str = "Ink", strength: float = 1.0) -> SavedStyle:

@@ -4,7 +4,7 @@ import re
 import struct
 from dataclasses import dataclass, field
 
-from uso.image_formats.contents import MAX_PARTS, MAX_PROFILE, ImageData, Refusal, cut, damaged, orientation, too_dear
+from uso.images.formats.contents import MAX_PARTS, MAX_PROFILE, ImageData, Refusal, cut, damaged, orientation, too_dear
 from uso.language import Text
 
 MAX_SCANS = 32

@@ -11,8 +11,8 @@ from PIL import Image
 
 from tests.support.image_files import difference, encode, noise, photo, scans
 from uso.errors import ImageError
-from uso.image_formats.jpeg import MAX_SCANS
-from uso.images import open_image, upright_size
+from uso.images.formats.jpeg import MAX_SCANS
+from uso.images.pixels import open_image, upright_size
 
 KINDS: dict[str, dict[str, Any]] = {
     "baseline": {},

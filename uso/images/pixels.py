@@ -13,10 +13,10 @@ from typing import Any
 from PIL import ExifTags, Image, ImageChops
 
 from uso.errors import ImageError, RequestError
-from uso.image_formats import jpeg, png
-from uso.image_formats.colours import to_srgb
-from uso.image_formats.contents import ImageData, Refusal, cut, damaged, orientation
-from uso.image_formats.reader import prepare
+from uso.images.formats import jpeg, png
+from uso.images.formats.colours import to_srgb
+from uso.images.formats.contents import ImageData, Refusal, cut, damaged, orientation
+from uso.images.formats.reader import prepare
 from uso.language import Text, text_of
 
 TOKEN_SIZE = 16

@@ -16,10 +16,10 @@ from typing import Any
 
 from PIL import Image
 
-from uso.checks import MAX_STYLE_STRENGTH, is_number
 from uso.errors import ImageError, RequestError
-from uso.images import as_png, open_image, upright_size
+from uso.images.pixels import as_png, open_image, upright_size
 from uso.language import Text
+from uso.request.checks import MAX_STYLE_STRENGTH, is_number
 
 STYLE_SUFFIX = ".safetensors"
 STYLE_FORMAT = "uso-style/1"

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from uso.errors import ImageError
-from uso.images import (
+from uso.images.pixels import (
     MAX_PIXELS,
     check_reference,
     fit_reference,
@@ -24,7 +24,7 @@ from uso.images import (
     upright_size,
 )
 
-GOLDEN = Path(__file__).parent / "golden" / "case-a"
+GOLDEN = Path(__file__).parent.parent / "golden" / "case-a"
 SIZES = json.loads((GOLDEN / "case.json").read_text())["preprocessed_sizes"]
 GREY, RED, BLUE, WHITE, BLACK = (128, 128, 128), (255, 0, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 

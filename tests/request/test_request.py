@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from uso.checks import check_schedule
 from uso.config import ModelConfig, load_model_config
 from uso.errors import ImageError, RequestError
-from uso.request import MAX_IMAGES, MAX_SEED, GenerationRequest, ReferenceImage
+from uso.request.checks import check_schedule
+from uso.request.request import MAX_IMAGES, MAX_SEED, GenerationRequest, ReferenceImage
 
 DEV = load_model_config("flux-dev")
 SCHNELL = load_model_config("flux-schnell")

@@ -7,7 +7,7 @@ from typing import Any
 
 from uso.config import ModelConfig, Schedule
 from uso.errors import RequestError
-from uso.images import TOKEN_SIZE
+from uso.images.pixels import TOKEN_SIZE
 from uso.language import Text
 
 LABELS = {

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from uso.errors import ConfigError, RequestError
-from uso.readable import check_script, foreign_note
-from uso.translation import TranslationError, Translator, load_translator
+from uso.request.readable import check_script, foreign_note
+from uso.request.translation import TranslationError, Translator, load_translator
 
 
 def test_a_prompt_is_translated_unless_it_is_empty_or_english() -> None:

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from uso.image_formats import jpeg
-from uso.image_formats.contents import MAX_PARTS, MAX_PROFILE, ImageData, Refusal, cut, damaged, too_dear
+from uso.images.formats import jpeg
+from uso.images.formats.contents import MAX_PARTS, MAX_PROFILE, ImageData, Refusal, cut, damaged, too_dear
 from uso.language import Text
 
 MAX_ENTRIES = 4096

@@ -7,7 +7,7 @@ from PIL import EpsImagePlugin, Image
 
 from tests.support.image_files import difference, encode, photo
 from uso.errors import ImageError
-from uso.images import open_image, upright_size
+from uso.images.pixels import open_image, upright_size
 
 PREFIX = "photo.png is not a picture this program can read (try PNG, JPEG or WebP)."
 

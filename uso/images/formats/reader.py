@@ -5,8 +5,8 @@ import sys
 from collections.abc import Callable
 
 from uso.errors import ImageError
-from uso.image_formats import jpeg, jpeg2000, kinds, png, simple, tiff
-from uso.image_formats.contents import ImageData, Refusal, cut
+from uso.images.formats import jpeg, jpeg2000, kinds, png, simple, tiff
+from uso.images.formats.contents import ImageData, Refusal, cut
 from uso.language import Text, joined, text_of
 
 

@@ -12,7 +12,11 @@ from typing import Any
 
 from PIL import Image
 
-from uso.checks import (
+from uso.config import ModelConfig, Schedule
+from uso.errors import ImageError, RequestError, about
+from uso.images.pixels import check_reference, keep_input_size
+from uso.language import Text
+from uso.request.checks import (
     check_guidance,
     check_prompt,
     check_schedule,
@@ -23,12 +27,8 @@ from uso.checks import (
     is_number,
     shown,
 )
-from uso.config import ModelConfig, Schedule
-from uso.errors import ImageError, RequestError, about
-from uso.images import check_reference, keep_input_size
-from uso.language import Text
-from uso.references import ReferenceImage as ReferenceImage
-from uso.references import SavedStyle, Source
+from uso.request.references import ReferenceImage as ReferenceImage
+from uso.request.references import SavedStyle, Source
 
 MAX_SEED = 2**32 - 1
 RANDOM_SEED = -1

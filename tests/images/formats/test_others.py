@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.support.image_files import P3, difference, encode, photo, rgb_profile
 from uso.errors import ImageError
-from uso.images import open_image, upright_size
+from uso.images.pixels import open_image, upright_size
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

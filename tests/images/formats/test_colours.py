@@ -18,8 +18,8 @@ from tests.support.image_files import (
     photo,
     rgb_profile,
 )
-from uso.images import open_image
-from uso.request import ReferenceImage
+from uso.images.pixels import open_image
+from uso.request.request import ReferenceImage
 
 ADOBE = ((0.60974, 0.20528, 0.14919), (0.31111, 0.62567, 0.06322), (0.01947, 0.06087, 0.74457))
 PROPHOTO = ((0.79767, 0.13519, 0.03135), (0.28804, 0.71188, 0.00009), (0.0, 0.0, 0.82491))

@@ -10,8 +10,8 @@ from PIL import Image, PngImagePlugin
 
 from tests.support.image_files import SIGNATURE, chunk, chunks, encode, photo, png, with_chunk
 from uso.errors import ImageError
-from uso.image_formats.png import text_of
-from uso.images import open_image, upright_size
+from uso.images.formats.png import text_of
+from uso.images.pixels import open_image, upright_size
 
 PICTURE = photo()
 FILE = encode(PICTURE)

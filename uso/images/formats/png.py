@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from uso.image_formats.contents import (
+from uso.images.formats.contents import (
     MAX_EXIF,
     MAX_PARTS,
     MAX_PROFILE,

@@ -4,7 +4,7 @@ import itertools
 import struct
 from collections.abc import Iterator
 
-from uso.image_formats.contents import MAX_PARTS, MAX_PROFILE, ImageData, Refusal, cut, damaged, too_dear
+from uso.images.formats.contents import MAX_PARTS, MAX_PROFILE, ImageData, Refusal, cut, damaged, too_dear
 from uso.language import Text
 
 MAX_PIXELS = 24_000_000

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from uso.errors import RequestError
-from uso.images import keep_input_size, open_image
+from uso.images.pixels import keep_input_size, open_image
 
 
 def test_keep_input_size_holds_its_promise_for_every_shape() -> None:

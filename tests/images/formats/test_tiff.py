@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.support.image_files import difference, encode, grey_tags, photo, scans, tiff
 from uso.errors import ImageError
-from uso.images import open_image, upright_size
+from uso.images.pixels import open_image, upright_size
 
 FOUR = bytes((0, 10, 100, 255))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from uso import files
 from uso.errors import ConfigError, ImageError, RequestError
 from uso.language import Text
-from uso.references import (
+from uso.request.references import (
     MAX_STYLE_BYTES,
     STYLE_SUFFIX,
     SavedStyle,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from uso.modes import NOTHING, mode_of
+from uso.request.modes import NOTHING, mode_of
 from uso.web.page.texts import EXAMPLES, Example
 
 

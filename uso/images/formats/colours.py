@@ -5,7 +5,7 @@ from functools import cache
 
 from PIL import Image, ImageCms, ImageMath
 
-from uso.image_formats.contents import Refusal
+from uso.images.formats.contents import Refusal
 from uso.language import Text
 
 _FULL_16_BIT = 65535

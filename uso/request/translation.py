@@ -7,10 +7,10 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from uso.checks import check_prompt
 from uso.errors import RequestError, USOError
 from uso.hooks import ANSWER_SECONDS, Hook, HookError, load_function, one_line
 from uso.language import Text
+from uso.request.checks import check_prompt
 
 logger = logging.getLogger(__name__)
 

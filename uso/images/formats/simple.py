@@ -2,7 +2,7 @@
 
 import struct
 
-from uso.image_formats.contents import MAX_PARTS, MAX_PROFILE, ImageData, cut, damaged, orientation, too_dear
+from uso.images.formats.contents import MAX_PARTS, MAX_PROFILE, ImageData, cut, damaged, orientation, too_dear
 from uso.language import Text
 
 _ALPHA, _ANIMATION = 0x10, 0x02
