@@ -88,6 +88,7 @@ class ShardFeatures:
         folder: where arrays are kept.
         reads: conditions whose features are needed; prompts and targets always are.
         named: prompts that name the style are needed too.
+        texts: more prompts that are needed.
     """
 
     empty_prompt = ShardFeature("prompt")
@@ -100,6 +101,7 @@ class ShardFeatures:
         reads: tuple[str, ...],
         *,
         named: bool = False,
+        texts: Sequence[str] = (),
         compile: bool = False,
         on_progress: OnProgress | None = None,
     ) -> None:
@@ -112,10 +114,10 @@ class ShardFeatures:
         kinds: tuple[Text, ...] = ("sentence", "caption") if named else ("sentence",)
         if "content" in reads:
             kinds = ("prompt", "unnamed", "sentence", "caption")
-        texts = ["", *(text_of(words, kind) for words in shards.words for kind in kinds)]
+        needed = ["", *texts, *(text_of(words, kind) for words in shards.words for kind in kinds)]
         if "content" in reads:
-            texts += [instruction(phrase) for phrase in PHRASES.values()]
-        self._rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+            needed += [instruction(phrase) for phrase in PHRASES.values()]
+        self._rows = {text: row for row, text in enumerate(dict.fromkeys(needed))}
         self.prompts = _encoded_prompts(pipeline, list(self._rows))
 
     def stacked(self, features: Sequence[ShardFeature]) -> dict[str, torch.Tensor]:

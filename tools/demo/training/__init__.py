@@ -7,4 +7,5 @@ muon.py        the optimizer
 words.py       teacher of stage 1: the base's answer to words
 guided.py      teacher of the joint stage: what a guidance scale does
 reader.py      the image encoder learns with the projector
+kept.py        its answers of before as targets
 """

@@ -20,17 +20,23 @@ from tools.demo.parts.image_encoder import FOLDER
 from tools.demo.parts.model import write_pretrained
 from tools.demo.shards.arrays import to_pixels
 from tools.demo.shards.samples import TARGET, ShardFeature, ShardPicture
+from tools.demo.shards.sizes import SizedSample, SizesConfig, sized_samples
 from tools.demo.shards.source import ShardFeatures, ShardSource
 from tools.demo.training.config import STAGES_FOLDER
+from tools.demo.training.kept import KeepConfig, Kept
 from uso.errors import ConfigError
+from uso.images.pixels import open_image
 from uso.pipeline.encoders import image_features
 from uso.pipeline.pipeline import USOPipeline
 from uso.training.config import TrainingConfig
 from uso.training.config_files import load_config
 from uso.training.data.batches import Batches, TrainingBatch
 from uso.training.data.features import FeatureCache
-from uso.training.data.source import OnProgress
+from uso.training.data.samples import Feature
+from uso.training.data.source import OnProgress, StylePicture
 from uso.training.loop.trainer import Trainer
+from uso.training.losses.teacher import Targets
+from uso.training.model.load import encode_features
 from uso.transformer.context_embedder import STYLE_LAYERS
 
 _VECTOR = 64
@@ -43,6 +49,10 @@ class ReaderConfig(TrainingConfig):
 
     pairs: float = Field(default=0.0, ge=0)
     """Weight of the pairs' loss; the flow's has weight 1."""
+    sizes: SizesConfig | None = None
+    """Triplets of other sizes, read beside the shards; null: none."""
+    keep: KeepConfig | None = None
+    """On shards the run learns what a model answers, instead of the data, and nothing of pairs; null: the data."""
 
 
 def load_reader_config(name: str, overrides: Sequence[str] = ()) -> ReaderConfig:
@@ -58,26 +68,51 @@ def load_reader_config(name: str, overrides: Sequence[str] = ()) -> ReaderConfig
 
 
 class PixelFeatures(ShardFeatures):
-    """Features of shards but for those of style pictures, which are encoded at every step."""
+    """Features of shards, and of rows of other sizes, but for those of style pictures, which are encoded at every step.
 
-    def stacked(self, features: Sequence[ShardFeature]) -> dict[str, torch.Tensor]:
+    Args:
+        cache: of the rows' features.
+    """
+
+    def __init__(self, *args: Any, cache: FeatureCache, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.cache = cache
+
+    def stacked(self, features: Sequence[ShardFeature | Feature]) -> dict[str, torch.Tensor]:
         if features[0].kind == "style":
             return {str(layer): torch.empty(len(features), 0) for layer in STYLE_LAYERS.values()}
-        return super().stacked(features)
+        if isinstance(features[0], Feature):
+            return self.cache.stacked(features)  # type: ignore[arg-type]
+        return super().stacked(features)  # type: ignore[arg-type]
 
 
 class ReaderSource(ShardSource):
-    """Triplets that have a style picture."""
+    """Triplets, and those of other sizes beside them; for the projector alone, those that have a style picture."""
 
-    def __init__(self, config: TrainingConfig, notify: Any) -> None:
+    def __init__(self, config: ReaderConfig, notify: Any) -> None:
         super().__init__(config, notify)
+        self.sized: list[SizedSample] = []
+        if config.sizes is not None:
+            self.sized = sized_samples(config, config.sizes, notify)
         if config.learns == ("projector",):
             self.samples = [sample for sample in self.samples if sample.styles]
+            self.sized = [sample for sample in self.sized if sample.styles]
+        if config.sizes is not None and self.sized:
+            often = config.sizes.share / (1 - config.sizes.share) * len(self.samples) / len(self.sized)
+            self.samples = [*self.samples, *self.sized * max(1, round(often))]
 
     def features(self, pipeline: USOPipeline, cache: FeatureCache, on_progress: OnProgress) -> PixelFeatures:
-        reads = tuple(each for each in self.config.reads if each != "style")
+        pictures = [picture for sample in self.sized for picture in sample.pictures]
+        encode_features(pipeline, cache, cache.missing(pictures), on_progress)
         return PixelFeatures(
-            pipeline, self.shards, cache.folder, reads, compile=self.config.compile, on_progress=on_progress
+            pipeline,
+            self.shards,
+            cache.folder,
+            tuple(each for each in self.config.reads if each != "style"),
+            texts=[sample.row.prompt for sample in self.sized],
+            compile=self.config.compile,
+            on_progress=on_progress,
+            cache=cache,
         )
 
 
@@ -100,6 +135,7 @@ class ReaderTrainer(Trainer):
         for parameter in own.values():
             parameter.requires_grad_(True)
         super(Trainer, self).__init__(config, self.learners.parameters | self.learns_too)
+        self._kept = None if config.keep is None else Kept(config.keep, config.seed, pipeline.work_device)
         self._read: Any = self._states
         if config.compile:
             self._read = torch.compile(self._states, dynamic=False)
@@ -109,19 +145,40 @@ class ReaderTrainer(Trainer):
         states: Any = image_features(self.encoder, pixels, STYLE_LAYERS.values())
         return [states[layer] for layer in STYLE_LAYERS.values()]
 
-    def _pixels(self, pictures: Sequence[ShardPicture]) -> torch.Tensor:
-        found = np.stack([np.asarray(each.shards.pixels(each.index)[each.slot]) for each in pictures])
+    def _file(self, path: Path) -> torch.Tensor:
+        return self.pipeline.preprocess_style(open_image(path.read_bytes(), path.name)).float()
+
+    def _pixels(self, pictures: Sequence[StylePicture]) -> torch.Tensor:
+        """What the image encoder reads, [B, 3, side, side]."""
+        files = [self._file(each) for each in pictures if isinstance(each, Path)]
+        if files:
+            return torch.cat(files).to(self.pipeline.work_device)
+        found = np.stack([np.asarray(each.shards.pixels(each.index)[each.slot]) for each in map(_of_shards, pictures)])
         return to_pixels(found, self.pipeline.work_device).contiguous()
 
+    def targets(
+        self, batch: TrainingBatch, velocity: torch.Tensor, tokens: torch.Tensor, levels: torch.Tensor
+    ) -> Targets:
+        """As `Trainer`; on shards what the model answers that is to be kept, if there is one."""
+        if self._kept is None or not self._of_shards(batch):
+            return super().targets(batch, velocity, tokens, levels)
+        pixels = [self._pixels(pictures) for pictures in zip(*batch.style_pictures, strict=True)]
+        return self._kept.targets(batch, pixels, tokens, levels)
+
+    def _of_shards(self, batch: TrainingBatch) -> bool:
+        return batch.height == batch.width == self.config.data.resolution  # which no row of other sizes has
+
     def flow_loss(self, batch: TrainingBatch) -> torch.Tensor:
-        """The flow's loss with style pictures that are encoded now, and that of pairs."""
+        """The flow's loss with style pictures that are encoded now, and, for shards, that of pairs."""
+        shards = self._of_shards(batch)
+        weight = self.config.keep.weight if self.config.keep is not None and shards else 1.0
         if not batch.styles:
-            return super().flow_loss(batch)
-        own = [[_picture(each[place]) for each in batch.style_pictures] for place in range(len(batch.styles))]
+            return weight * super().flow_loss(batch)
+        own = list(zip(*batch.style_pictures, strict=True))
         pictures = [picture for some in own for picture in some]
-        pair = self.config.pairs > 0 and len(own) == 1
+        pair = self.config.pairs > 0 and len(own) == 1 and shards and self._kept is None
         if pair:
-            pictures += [replace(picture, slot=TARGET) for picture in own[0]]
+            pictures += [replace(_of_shards(picture), slot=TARGET) for picture in own[0]]
         with self.autocast():
             states = self._read(self._pixels(pictures))
         parts = [state.float().split(batch.size) for state in states]
@@ -129,9 +186,9 @@ class ReaderTrainer(Trainer):
         styles = tuple(
             {layer: part[place] for layer, part in zip(layers, parts, strict=True)} for place in range(len(own))
         )
-        loss = super().flow_loss(replace(batch, styles=styles))
+        loss = weight * super().flow_loss(replace(batch, styles=styles))
         if pair:
-            loss = loss + self.config.pairs * self._pairs(parts[0][0], parts[0][1], own[0])
+            loss = loss + self.config.pairs * self._pairs(parts[0][0], parts[0][1], list(map(_of_shards, own[0])))
         return loss
 
     def _pairs(self, style: torch.Tensor, target: torch.Tensor, pictures: list[ShardPicture]) -> torch.Tensor:
@@ -159,7 +216,7 @@ class ReaderTrainer(Trainer):
                 parameter.copy_(kept[name])
 
 
-def _picture(picture: Any) -> ShardPicture:
+def _of_shards(picture: StylePicture) -> ShardPicture:
     assert isinstance(picture, ShardPicture)
     return picture
 

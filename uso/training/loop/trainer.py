@@ -112,16 +112,27 @@ class Trainer(Run):
         levels = draw_levels(self.config.flow, batch.size, batch.height, batch.width, draw).to(device)
         noise = torch.randn(batch.latents.shape, generator=draw).to(device)
         tokens = pack(noised(batch.latents, noise, levels))
-        targets = Targets(pack(target_velocity(batch.latents, noise)))
-        if self.teacher is not None:
-            with self.autocast(), torch.no_grad():  # closed before what learns: its casts would have no gradient
-                targets = self.teacher.targets(batch, targets.velocity, lambda one: self._velocity(one, tokens, levels))
+        with self.autocast(), torch.no_grad():  # closed before what learns: its casts would have no gradient
+            targets = self.targets(batch, pack(target_velocity(batch.latents, noise)), tokens, levels)
         with self.autocast():  # last: blocks recomputed in the backward pass read the modulation of the last pass
             velocity = self._velocity(batch, tokens, levels, targets.guidance)
             flow = mse_loss(velocity, targets.velocity.to(velocity))
         if targets.second is None:
             return flow
         return flow + targets.weight * mse_loss(velocity, targets.second)
+
+    def targets(
+        self, batch: TrainingBatch, velocity: torch.Tensor, tokens: torch.Tensor, levels: torch.Tensor
+    ) -> Targets:
+        """What the velocity should be: the data's, or what the run's teacher says.
+
+        Args:
+            velocity: the data's, [B, tokens, 64].
+            tokens, levels: what the network is given, [B, tokens, 64] and [B].
+        """
+        if self.teacher is None:
+            return Targets(velocity)
+        return self.teacher.targets(batch, velocity, lambda one: self._velocity(one, tokens, levels))
 
     def _velocity(
         self, batch: TrainingBatch, tokens: torch.Tensor, levels: torch.Tensor, scales: torch.Tensor | None = None

@@ -7,16 +7,16 @@ import pytest
 
 from tests.support.drawn import needs_font, scene
 from tools.demo.shards.files import ROWS, make_files
-from tools.demo.training.config import load_stage
+from tools.demo.shards.sizes import sized_samples
+from tools.demo.training.reader import load_reader_config
 from tools.demo.world.scenes import draw_scene
 from tools.demo.world.shapes import Shape
 from tools.demo.world.subjects import SUBJECTS
 from tools.demo.world.triplets import Miniature
 from uso.errors import ConfigError
 from uso.training.data.rows import read_rows
-from uso.training.data.source import RowSource
 
-SIZES = [(128, 128), (192, 128), (128, 192), (160, 160), (192, 192)]
+SIZES = [(128, 128), (192, 128), (128, 192), (240, 160), (192, 192), (256, 256)]
 
 pytestmark = needs_font
 
@@ -54,8 +54,11 @@ def test_the_stage_reads_every_size_as_it_was_drawn_and_every_way_of_use(tmp_pat
     assert any(row.content is None and row.styles for row in rows)
     assert any(row.content is None and not row.styles for row in rows)
     assert any(row.prompt.startswith("Transform the style") for row in rows)
-    samples = RowSource(load_stage("sizes-mini", [f"data.rows={tmp_path / ROWS}"]), print).samples
-    assert len(samples) == len(rows)
-    for sample, row in zip(samples, rows, strict=True):
+    config = load_reader_config("reader-sizes-mini", [f"sizes.rows={tmp_path / ROWS}"])
+    assert config.sizes is not None
+    samples = sized_samples(config, config.sizes, lambda _: None)
+    sized = [row for row in rows if row.labels["index"] % len(SIZES)]  # the first size is that of the shards
+    assert len(samples) == len(sized)
+    for sample, row in zip(samples, sized, strict=True):
         assert sample.shape.target == SIZES[row.labels["index"] % len(SIZES)]
         assert sample.shape.content in (None, (128, 128), (128, 80), (80, 128))
