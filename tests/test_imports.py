@@ -29,7 +29,7 @@ LAYERS = (
     {"__main__", "app"},
 )
 """What lies in `uso/`, from the ground up. A layer imports from those before it; packages of one layer do not know each
-other."""
+other, but for the modules of the first."""
 
 PLAIN = set.union(*LAYERS[:4])
 """Plain data, without torch."""

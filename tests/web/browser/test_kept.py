@@ -96,7 +96,7 @@ def test_an_answer_that_comes_late_brings_nothing_back(visit: Any, server: Progr
 
     def hold(route: Route) -> None:
         asked = route.request.post_data_json or {}
-        if late or asked["event_data"] != {"picture": clicked}:  # that is what another change of the page asks
+        if late or asked.get("event_data") != {"picture": clicked}:  # another event of the page
             route.continue_()
         else:
             late.append(route)  # before fetching, for meanwhile the next one may come

@@ -130,7 +130,7 @@ def limit_sessions(page: gr.Blocks) -> None:
 
 
 def fit_scripts(app: FastAPI) -> None:
-    """Leave out of Gradio's scripts what nobody sees here, for every event has `show_progress="hidden"`. To be called
+    """Leave out of Gradio's scripts what nobody sees here, since every event has `show_progress="hidden"`. To be called
     before the page is mounted.
 
     - At every turn of an event, every component of the page is told how all the events stand. With it, a picture takes

@@ -5,8 +5,8 @@ import { say } from './words.js'
 let answer = () => {}
 
 /** Ask; whether the answer is yes. `question` and `what`, which says what else that means, are names of sentences;
- * `values` is filled in. The browser gives the focus back to where it was, and tells of the end a little later: the next
- * question may be there by then. */
+ * `values` is filled in. The browser gives the focus back to where it was, and reports the closing a little later, when
+ * the next question may already be open. */
 export const confirmed = (question, what, values) =>
   new Promise((resolve) => {
     const dialog = document.querySelector('#confirm dialog')
