@@ -95,10 +95,6 @@ def test_a_model_of_ones_own(tmp_path: Path) -> None:
             {"limits": dict(load_model_config("demo").limits) | {"min_size": 100}},
             r"mine\.yaml: limits: .*multiples of 16",
         ),
-        (
-            {"limits": dict(load_model_config("demo").limits) | {"trained_size": 120}},
-            r"mine\.yaml: limits: .*trained_size must be a multiple of 16 from min_size to max_size",
-        ),
     ],
 )
 def test_what_is_not_understood_is_refused_with_its_place(tmp_path: Path, changes: Any, sentence: str) -> None:

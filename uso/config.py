@@ -96,14 +96,6 @@ class Limits(Strict):
     max_steps: int
     min_guidance: float
     max_guidance: float
-    trained_size: int | None = None
-    """Side of the square pictures that a model was trained on, if it draws no other size well. The page then offers
-    that size alone, and "Keep input size" makes it the long side."""
-
-    @property
-    def kept_range(self) -> tuple[int, int]:
-        """The range of a picture's sides with "Keep input size"."""
-        return (self.trained_size,) * 2 if self.trained_size else (self.min_size, self.max_size)
 
     @model_validator(mode="after")
     def _in_order(self) -> "Limits":
@@ -111,8 +103,6 @@ class Limits(Strict):
             raise ValueError("min_size and max_size must be multiples of 16, in order")
         if not 16 <= self.min_content_size <= self.max_content_size:
             raise ValueError("min_content_size must be at least 16 and at most max_content_size")
-        if self.trained_size and (self.trained_size % 16 or not self.min_size <= self.trained_size <= self.max_size):
-            raise ValueError("trained_size must be a multiple of 16 from min_size to max_size")
         return self
 
 

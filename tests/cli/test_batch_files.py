@@ -55,8 +55,8 @@ def test_every_field_of_a_request_may_be_given(run: Callable[..., Ran], draw: Ca
     assert expected.items() <= first.items() and expected.items() <= second.items()
     assert (first["seed"], second["seed"]) == (5, 6)
     assert (third["width"], third["height"], third["keep_input_size"], third["num_inference_steps"]) == (
+        160,
         128,
-        112,
         True,
         1,
     )
@@ -70,7 +70,7 @@ def test_flags_give_what_a_job_leaves_out(run: Callable[..., Ran], draw: Callabl
     jobs = [{"prompt": "", "image_paths": [content]}, {"prompt": "", "image_paths": [content], "width": 144}]
     main(["generate", "--model", "demo", "--steps", "1", "--keep-size", "--output", "two", "--batch", str(save(jobs))])
     assert [(request["width"], request["keep_input_size"]) for request in requests("two")] == [
-        (128, True),
+        (160, True),
         (144, False),
     ]
 
@@ -114,7 +114,7 @@ def test_paths_start_at_the_file(run: Callable[..., Ran], draw: Callable[..., st
             '"keep_size" takes the size from the content image: leave out "width" and "height".',
         ),
         ({"prompt": "", "style_strengths": [1]}, "Style strengths and style images: 1 and 0."),
-        ({"prompt": "", "width": 100}, "Width is 100; a whole number from 128 to 384 is allowed."),
+        ({"prompt": "", "width": 100}, "Width is 100; a whole number from 128 to 256 is allowed."),
         ({"prompt": "", "seed": "7"}, "Seed is '7'; 0 to 4294967295 is allowed"),
         ({"prompt": "", "seed": 10**400}, "0 to 4294967295 is allowed"),
         ({"prompt": "", "images": 0}, "Number of images is 0; a whole number from 1 to 64 is allowed."),

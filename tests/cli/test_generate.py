@@ -87,9 +87,9 @@ def test_all_flags_arrive(uso: Callable[..., Ran], picture_file: Callable[..., P
 def test_keep_size_shows_the_size_it_used(uso: Callable[..., Ran], picture_file: Callable[..., Path]) -> None:
     content = picture_file("wide.png", 300, 200)
     ran = uso("generate", "--model", "demo", "--steps", 1, "--content", content, "--keep-size", "--output", "a.png")
-    assert "128 x 80" in ran.err
+    assert "256 x 176" in ran.err
     with Image.open("a.png") as image:
-        assert image.size == (128, 80)
+        assert image.size == (256, 176)
 
 
 def test_auto_says_which_model_runs_and_why(uso: Callable[..., Ran]) -> None:
@@ -131,8 +131,8 @@ def test_output_names_a_file_or_a_folder(uso: Callable[..., Ran]) -> None:
         (("--memory", "typo"), "There is no memory plan 'typo'. Choose one of: auto, 12gb"),
         (("--device", "tpu"), "There is no device 'tpu'. Choose"),
         (("--vae", "nowhere.safetensors"), "--vae nowhere.safetensors: there is no such file or folder."),
-        (("--width", 100), "Width is 100; a whole number from 128 to 384 is allowed."),
-        (("--height", 130), "Height is 130; it must be a multiple of 16 from 128 to 384."),
+        (("--width", 100), "Width is 100; a whole number from 128 to 256 is allowed."),
+        (("--height", 130), "Height is 130; it must be a multiple of 16 from 128 to 256."),
         (("--steps", 51), "Number of steps is 51; a whole number from 1 to 50 is allowed."),
         (("--guidance", 6), "Guidance is 6.0; a number from 1 to 5 is allowed."),
         (("--content-size", 512), "Content reference size is 512; a whole number from 64 to 256 is allowed."),
@@ -144,7 +144,7 @@ def test_output_names_a_file_or_a_folder(uso: Callable[..., Ran]) -> None:
         (("--style", "notes.txt"), "notes.txt is not a picture this program can read (try PNG, JPEG or WebP)."),
         (("--content", "pole.png", "--content-size", 64), "pole.png is too long and thin: 20 x 300 becomes 4 x 64"),
         (("--keep-size",), "Keep input size needs a content image. Add one, or switch it off."),
-        (("--keep-size", "--content", "long.png"), "Keep input size cannot keep 60 x 450: at most 128:64 (2 to 1)"),
+        (("--keep-size", "--content", "long.png"), "Keep input size cannot keep 60 x 450: at most 256:64 (4 to 1)"),
         (
             ("--keep-size", "--width", 128),
             "--keep-size takes the size from the content image: leave out --width and --height.",

@@ -180,7 +180,7 @@ def test_the_servers_refusal_is_shown(remote: Callable[..., Ran], server: Offere
     """Catches a limit of another model than the server's, and words around its sentence."""
     ran = remote(server, "--width", 1000)
     assert (ran.status, ran.out) == (2, [])
-    assert ran.err == "Width is 1000; a whole number from 128 to 384 is allowed.\n"
+    assert ran.err == "Width is 1000; a whole number from 128 to 256 is allowed.\n"
     junk = tmp_path / "junk.png"
     junk.write_text("no picture")
     assert remote(server, "--style", junk).err.startswith("junk.png is not a picture this program can read")

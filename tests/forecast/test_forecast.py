@@ -266,7 +266,7 @@ def test_forecaster_answers_for_requests(
     """Catches width and height exchanged between the request and the sentence that a person reads."""
     model, config = demo
     forecaster = RequestForecaster(model, config)
-    request = GenerationRequest.create(config, content_images=[picture(200, 100)], width=384, height=128)
+    request = GenerationRequest.create(config, content_images=[picture(200, 100)], width=256, height=128)
     assert forecaster.activations(request) == model.activations(RequestShape.of(request))
     assert forecaster.activations(None) == model.activations(RequestShape.worst(config))
-    assert forecaster.largest_size(request, STREAMING, GIB) == (384, 128)
+    assert forecaster.largest_size(request, STREAMING, GIB) == (256, 128)

@@ -62,13 +62,13 @@ def test_what_does_not_fit_names_the_size_that_does(
 ) -> None:
     """Catches a refusal without a remedy, and a verb that stays silent about it."""
     flags = ["--model", "demo", "--memory", "8gb"]
-    tight = load_memory_plan("8gb").model_copy(update={"device_gib": 0.31})
+    tight = load_memory_plan("8gb").model_copy(update={"device_gib": 0.29})
     monkeypatch.setattr("uso.cli.memory.load_memory_plan", lambda _: tight)
-    large = ["--width", "384", "--height", "384"]
+    large = ["--width", "256", "--height", "256"]
     told = json.loads(verb(capsys, *flags, *large, "--json"))
     assert not told["fits"]
     width, height = told["largest_size_that_fits"]
-    assert 128 <= width == height < 384
+    assert 128 <= width == height < 256
     assert f"It does not fit; {width} x {height} does." in verb(capsys, *flags, *large)
     assert json.loads(verb(capsys, *flags, "--width", str(width), "--height", str(height), "--json"))["fits"]
 

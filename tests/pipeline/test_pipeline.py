@@ -109,7 +109,7 @@ def test_every_parameter_counts(demo_pipeline: USOPipeline, values: dict[str, An
 
 def test_keep_input_size(demo_pipeline: USOPipeline) -> None:
     output = demo_pipeline(num_inference_steps=1, keep_input_size=True, content_images=[draw_picture(200, 150)])
-    assert output.images[0].size == (128, 96)
+    assert output.images[0].size == (208, 144)
     assert output.results[0].request.width == output.images[0].width
 
 

@@ -110,7 +110,7 @@ def test_schnell_refuses_a_guidance_scale() -> None:
 
 
 def test_limits_are_the_models_own() -> None:
-    with pytest.raises(RequestError, match=r"Width is 512; a whole number from 128 to 384 is allowed\."):
+    with pytest.raises(RequestError, match=r"Width is 512; a whole number from 128 to 256 is allowed\."):
         create(DEMO, width=512)
 
 

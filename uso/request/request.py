@@ -173,7 +173,7 @@ class GenerationRequest:
 
 def keep_input_size_of(config: ModelConfig, reference: ReferenceImage) -> tuple[int, int]:
     """(width, height) of a picture of the model `config` that keeps the aspect ratio of `reference`."""
-    return keep_input_size(*reference.image.size, *config.limits.kept_range)
+    return keep_input_size(*reference.image.size, config.limits.min_size, config.limits.max_size)
 
 
 def refuse_style(reference: ReferenceImage | None) -> None:

@@ -31,7 +31,7 @@ from uso.web.store import history
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"width": 500}, "Width is 500; a whole number from 128 to 384 is allowed."),
+        ({"width": 500}, "Width is 500; a whole number from 128 to 256 is allowed."),
         ({"width": 200.5}, "Width is 200.5; a whole number"),
         ({"height": 200}, "Height is 200; it must be a multiple of 16"),
         ({"height": "tall"}, "Height is 'tall'; a whole number"),

@@ -67,7 +67,7 @@ def test_the_contract_is_kept(server: Offered) -> None:
 def test_view_api_explains_the_parameters(client: Client) -> None:
     """Catches descriptions and ranges that a program's author never sees."""
     text = client.view_api(print_info=False, return_format="str")
-    assert "who or what is shown" in text and "a multiple of 16; 128 to 384." in text
+    assert "who or what is shown" in text and "a multiple of 16; 128 to 256." in text
     assert "-1 to 4294967295." in text and "32 letters and digits" in text
 
 

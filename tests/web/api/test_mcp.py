@@ -64,7 +64,7 @@ def test_tools_explain_themselves(tmp_path: Path, script: Script) -> None:
             generate.description
         )
         schema = generate.inputSchema["properties"]
-        assert schema["width"]["description"] == "of the picture in pixels, a multiple of 16; 128 to 384."
+        assert schema["width"]["description"] == "of the picture in pixels, a multiple of 16; 128 to 256."
         assert (schema["content_image"]["type"], schema["content_image"]["format"]) == ("string", mcp.GIVE_A_DATA_URL)
         assert all(parameter["description"] for tool in found.values() for parameter in schema.values())
         assert found["cancel"].inputSchema["required"] == ["job"] and "required" not in generate.inputSchema
@@ -114,7 +114,7 @@ def test_a_tool_gives_the_picture_and_says_how_far_it_is(
 def test_tools_refuse_in_sentences(tmp_path: Path, script: Script) -> None:
     """Catches an advice that does not hold here (to give an address), and words about Gradio's own page."""
     calls: list[tuple[str, dict[str, Any], str]] = [
-        ("generate", {"width": 1000}, "Width is 1000; a whole number from 128 to 384 is allowed."),
+        ("generate", {"width": 1000}, "Width is 1000; a whole number from 128 to 256 is allowed."),
         ("generate", {"content_image": "cat.png"}, f"An image must be {mcp.GIVE_A_DATA_URL}"),
         ("generate", {"style_image": "data:image/png;base64,abc"}, f"An image must be {mcp.GIVE_A_DATA_URL}"),
         ("generate", {"colour": "red"}, "Input validation error: Additional properties are not allowed"),

@@ -33,7 +33,7 @@ class Refusing(Script):
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"width": 1000}, "Width is 1000; a whole number from 128 to 384 is allowed."),
+        ({"width": 1000}, "Width is 1000; a whole number from 128 to 256 is allowed."),
         ({"seed": -2}, "Seed is -2; 0 to 4294967295 is allowed, or -1 for a random one."),
         ({"keep_input_size": True}, "Keep input size needs a content image. Add one, or switch it off."),
     ],

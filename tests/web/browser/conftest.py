@@ -7,15 +7,13 @@ from typing import Literal
 from urllib.parse import urljoin
 
 import pytest
-import yaml
 from playwright.sync_api import Browser, BrowserContext, Error, Page, Request, Response
 
 from tests.support.browsing import chromium, wait_for_life
 from tests.support.running import Program, program
-from uso.config import CONFIGS
 
 TOGETHER = ("language", "layout", "several", "pictures", "references")
-"""About half of the tests by time: all that need the server `demo`, and some more."""
+"""About half of the tests by time: the others go to the second worker."""
 
 COUNT_FRAMES = """
 {
@@ -29,7 +27,7 @@ COUNT_FRAMES = """
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups, also where this folder alone is tested
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two workers of a test run have them all: each worker starts the servers and the Chromium below for itself."""
+    """Two workers of a test run have them all: each worker starts the server and the Chromium below for itself."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             half = item.path.stem.removeprefix("test_") in TOGETHER
@@ -38,21 +36,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    """The demo model with all the sizes of its limits on the page, as a model has that draws them well; a picture of
-    many steps takes its time."""
-    folder = tmp_path_factory.mktemp("server")
-    values = yaml.safe_load((CONFIGS / "models" / "demo.yaml").read_text(encoding="utf-8"))
-    del values["limits"]["trained_size"]
-    (folder / "demo.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    with program(folder, "--model", str(folder / "demo.yaml"), paced=True) as made:
-        made.wait_until_built()
-        yield made
-
-
-@pytest.fixture(scope="package")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    """The demo model as it is, but that a picture of many steps takes its time."""
-    with program(tmp_path_factory.mktemp("demo"), paced=True) as made:
+    """The demo model; a picture of many steps takes its time."""
+    with program(tmp_path_factory.mktemp("server"), paced=True) as made:
         made.wait_until_built()
         yield made
 

@@ -89,11 +89,11 @@ def test_a_size_is_rounded_in_sight(visit: Any, server: Program) -> None:
     """Catches a size that is taken as typed and refused later, or changed without a word."""
     page = visit(server)
     width = page.locator("#width input").first
-    for typed, becomes in (("150", "144"), ("9999", "384"), ("3", "128")):
+    for typed, becomes in (("150", "144"), ("9999", "256"), ("3", "128")):
         width.fill(typed)
         width.press("Tab")
         expect(width).to_have_value(becomes)
-        words = f"{typed} became {becomes}: a multiple of 16 from 128 to 384."
+        words = f"{typed} became {becomes}: a multiple of 16 from 128 to 256."
         expect(page.locator("#width [role=status]")).to_have_text(words)
     shoot(page, "rounded")
     width.press("ArrowUp")
@@ -140,7 +140,7 @@ def test_shapes_swap_and_the_size_of_the_content_image(visit: Any, server: Progr
     until(lambda: sides(page) == ["192", "144"])
     upload(page, "content", picture_file("wide.png", 300, 200))
     page.check("#keep input[type=checkbox]")
-    until(lambda: sides(page) == ["304", "208"])
+    until(lambda: sides(page) == ["256", "176"])
     expect(page.locator("#width input").first).to_be_disabled()
     expect(page.locator("#aspect")).not_to_be_visible()
     shoot(page, "kept-size")

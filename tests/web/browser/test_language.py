@@ -49,10 +49,10 @@ def left_in_english(page: Page) -> set[str]:
 
 
 @pytest.mark.parametrize(("width", "height"), [(1440, 789), (1366, 657), (390, 844)])
-def test_the_loop_in_chinese(visit: Any, demo: Program, tmp_path: Path, width: int, height: int) -> None:
+def test_the_loop_in_chinese(visit: Any, server: Program, tmp_path: Path, width: int, height: int) -> None:
     """Catches a label, a status or a refusal that nobody translated, a width that Chinese does not fit into, and a page
     that tells screen readers and fonts another language than it speaks."""
-    page = visit(demo, width, height, locale="zh-CN")
+    page = visit(server, width, height, locale="zh-CN")
     assert page.evaluate("document.documentElement.lang") == "zh-CN"
     expect(page.locator("#generate")).to_have_text("生成", timeout=PATIENCE_MS)
     shoot(page, f"chinese-{width}")

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from gradio_client import Client
 from playwright.sync_api import expect
 
 from tests.support.axe import faults_in_both_themes
@@ -81,32 +80,6 @@ def test_axe_finds_nothing_of_ours(visit: Any, server: Program, width: int, heig
     page.click("#generate")
     expect(page.locator("#message [role=alert]")).to_be_visible(timeout=PATIENCE_MS)
     assert faults_in_both_themes(page, f"refused-{width}") == []
-
-
-@pytest.mark.parametrize(("width", "height"), [(1440, 789), (390, 844)])
-def test_the_demo_offers_the_size_that_it_draws_well(visit: Any, demo: Program, width: int, height: int) -> None:
-    """Catches sliders for sizes that come out badly, and a size from elsewhere that cannot be seen or changed."""
-    page = visit(demo, width, height)
-    expect(page.locator("#only-size")).to_contain_text("128 × 128 pixels")
-    for field in ("width", "height"):
-        expect(page.locator(f"#{field} input").first).not_to_be_visible()
-    assert faults_in_both_themes(page, f"demo-{width}") == []
-    fill_number(page, "steps", FAST)
-    record = generate(page, demo)
-    assert (record.values()["width"], record.values()["height"]) == (128, 128)
-    client = Client(demo.url, verbose=False)
-    try:
-        other, _ = client.predict(width=160, num_inference_steps=2, api_name="/generate")
-    finally:
-        client.close()
-    page.click("#restore-frame button")
-    page.set_input_files("#restore input[type=file]", other)
-    expect(page.locator("#width input").first).to_have_value("160", timeout=PATIENCE_MS)
-    expect(page.locator("#width input").first).to_be_visible(timeout=PATIENCE_MS)
-    assert faults_in_both_themes(page, f"demo-other-size-{width}") == []
-    assert generate(page, demo).values()["width"] == 160
-    fill_number(page, "width", "128")
-    expect(page.locator("#width input").first).not_to_be_visible(timeout=PATIENCE_MS)
 
 
 def test_the_keyboard_reaches_everything_in_order(visit: Any, server: Program) -> None:

@@ -37,7 +37,7 @@ def test_upload_generate_download_and_read_back(
     upload(page, "content", content)
     upload(page, "style", style)
     page.check("#keep input[type=checkbox]")
-    expect(page.locator("#note")).to_contain_text("The picture will be 304 × 208; the content image is 300 × 200.")
+    expect(page.locator("#note")).to_contain_text("The picture will be 256 × 176; the content image is 300 × 200.")
     fill_number(page, "steps", "3")
     record = generate(page, server)
     with page.expect_download() as coming:
@@ -46,7 +46,7 @@ def test_upload_generate_download_and_read_back(
     coming.value.save_as(downloaded)
     assert downloaded.name == record.path.name and downloaded.read_bytes() == record.path.read_bytes()
     values = output.read(downloaded).values()
-    assert (values["prompt"], values["width"], values["height"]) == ("Ein Fuchs & 狐 <b>", 304, 208)
+    assert (values["prompt"], values["width"], values["height"]) == ("Ein Fuchs & 狐 <b>", 256, 176)
     assert values["num_inference_steps"] == 3 and values["keep_input_size"] is True
     hashes = {
         kind: [entry["sha256"] for entry in record.record["request"][kind]]
@@ -57,8 +57,8 @@ def test_upload_generate_download_and_read_back(
         "style_images": [sha256(style.read_bytes()).hexdigest()],
     }
     facts = page.locator("#facts").inner_text()
-    assert str(values["seed"]) in facts and "304 × 208" in facts
-    assert page.locator("#picture img").evaluate("image => image.naturalWidth") == 304
+    assert str(values["seed"]) in facts and "256 × 176" in facts
+    assert page.locator("#picture img").evaluate("image => image.naturalWidth") == 256
 
 
 @pytest.mark.parametrize(("name", "form"), [("a scan.tif", "TIFF"), ("map.jp2", "JPEG2000")])

@@ -45,12 +45,12 @@ def shown_picture(page: Page) -> str:
 
 @pytest.mark.parametrize(("width", "height", "scheme"), [(1440, 789, "light"), (1366, 657, "dark"), (390, 844, "dark")])
 def test_several_pictures_are_opened_compared_and_downloaded(
-    visit: Any, demo: Program, tmp_path: Path, width: int, height: int, scheme: str
+    visit: Any, server: Program, tmp_path: Path, width: int, height: int, scheme: str
 ) -> None:
     """Catches a picture of four that cannot be looked at, a comparison without the keyboard or with the wrong pictures,
     and a zip file that lacks one."""
     # Without smooth scrolling: where Playwright scrolls to click while it goes on, Chromium ends at neither place.
-    page = visit(demo, width, height, color_scheme=scheme, reduced_motion="reduce")
+    page = visit(server, width, height, color_scheme=scheme, reduced_motion="reduce")
     choose_example(page, LAYOUT_KEPT)
     make(page, 3)
     tiles = page.locator("#grid [data-picture]")
@@ -101,13 +101,13 @@ def test_several_pictures_are_opened_compared_and_downloaded(
     coming.value.save_as(tmp_path / "all.zip")
     with zipfile.ZipFile(tmp_path / "all.zip") as archive:
         pictures = [archive.read(name) for name in archive.namelist() if name.endswith(".png")]
-    assert sorted(pictures) == sorted(path.read_bytes() for path in demo.pictures()[-3:])
+    assert sorted(pictures) == sorted(path.read_bytes() for path in server.pictures()[-3:])
 
 
-def test_requests_queue_each_with_its_own_stop(visit: Any, demo: Program) -> None:
+def test_requests_queue_each_with_its_own_stop(visit: Any, server: Program) -> None:
     """Catches a Generate that locks, a Stop that stops another request, and a picture that is covered, while it is
     looked at, by what is being made."""
-    page = visit(demo)
+    page = visit(server)
     fill_number(page, "steps", str(LASTING_STEPS))
     fill_number(page, "num-images", "8")
     for prompt in ("The first", "The second", "The third"):
@@ -133,9 +133,9 @@ def test_requests_queue_each_with_its_own_stop(visit: Any, demo: Program) -> Non
     expect(page.locator("#stop")).to_be_disabled()
 
 
-def test_a_phone_scrolls_at_the_tap(visit: Any, demo: Program) -> None:
+def test_a_phone_scrolls_at_the_tap(visit: Any, server: Program) -> None:
     """Catches a scroll to the result that waits for the picture."""
-    page = visit(demo, 390, 844)
+    page = visit(server, 390, 844)
     make(page, 8, "50")
     expect(page.locator("#stage")).to_be_in_viewport(ratio=0.9, timeout=PATIENCE_MS)
     expect(page.locator("#status")).not_to_contain_text("Done.")
@@ -155,7 +155,7 @@ def test_all_comes_back_after_a_reload_and_what_a_restart_took_is_said(
         upload(page, "content", picture_file("wide.png", 300, 200, 1))
         upload(page, "style", picture_file("style.png", 200, 200, 2))
         page.check("#keep input[type=checkbox]")
-        expect(page.locator("#note")).to_contain_text("The picture will be 128 × 80", timeout=PATIENCE_MS)
+        expect(page.locator("#note")).to_contain_text("The picture will be 256 × 176", timeout=PATIENCE_MS)
         make(page, 2)
         expect(page.locator("#status")).to_contain_text("Done. 2 pictures.", timeout=PATIENCE_MS)
         page.reload()

@@ -14,7 +14,7 @@ from uso.web.jobs.time_estimate import TimeEstimate, shape_of
 @pytest.fixture
 def request_of(demo_config: ModelConfig) -> Callable[..., GenerationRequest]:
     def make(**values: Any) -> GenerationRequest:
-        return GenerationRequest.create(demo_config, **{"width": 256, "height": 256, **values})
+        return GenerationRequest.create(demo_config, **{"width": 128, "height": 128, **values})
 
     return make
 
@@ -44,8 +44,8 @@ def test_other_shapes_are_scaled_by_their_tokens(request_of: Any, picture: Calla
     """Catches a large picture that is promised in the time of a small one, and references that count nothing."""
     time_estimate, small = TimeEstimate(), request_of()
     time_estimate.note(small, step=1.0)
-    large = request_of(width=384, height=384)
-    assert time_estimate.step(large) == pytest.approx(384 * 384 / (256 * 256))
+    large = request_of(width=256, height=256)
+    assert time_estimate.step(large) == pytest.approx(256 * 256 / (128 * 128))
     with_content = request_of(content_images=[picture(100, 100)], style_images=[picture(50, 50)])
     expected = shape_of(with_content).tokens / shape_of(small).tokens
     assert expected > 1 and time_estimate.step(with_content) == pytest.approx(expected)

@@ -18,7 +18,6 @@ from uso.config import ExampleSet, ModelConfig, load_model_config
 from uso.web.api.calls import Calls
 from uso.web.jobs.queue import JobQueue
 from uso.web.page import html
-from uso.web.page.events.inputs import InputEvents
 from uso.web.page.examples import ExampleEvents
 from uso.web.page.gradio_fit import ASSETS, SCRIPTS
 from uso.web.page.labels import Static
@@ -74,24 +73,9 @@ def test_ranges_and_defaults_are_the_models(name: str, queue: JobQueue) -> None:
     ):
         field = found[elem_id]
         assert (field.minimum, field.maximum, field.value, field.step) == (minimum, maximum, value, step), elem_id
+    assert "shape and size of the content image" in english(found["keep"].info)
     assert found["guidance"].interactive == config.guidance
     assert config.guidance or "does not use guidance" in english(found["guidance"].info)
-
-
-def test_a_model_with_one_good_size_offers_that_size_alone(queue: JobQueue, demo_config: ModelConfig) -> None:
-    """Catches sizes on the page that the model draws badly, a Keep input size that does not say what it does, and a
-    size that a picture brought and nobody sees."""
-    page = built(demo_config, queue)
-    found = fields(page)
-    assert "Size: 128 × 128 pixels. This model draws no other size well." in english(found["only-size"].value)
-    assert "Its long side is 128 pixels" in english(found["keep"].info)
-    (row,) = (block for block in page.blocks.values() if "uso-unneeded" in (getattr(block, "elem_classes", None) or ()))
-    assert found["width"].parent.parent is row or found["width"].parent is row
-    events = InputEvents(Calls(demo_config, queue, ledger_of(queue)))
-    assert events.sides(160, 128)["elem_classes"] != events.sides(128, 128)["elem_classes"] == "uso-unneeded"
-    others = built(load_model_config("flux-dev"), queue)
-    assert "only-size" not in fields(others) and "shape and size" in english(fields(others)["keep"].info)
-    assert not any("uso-unneeded" in (getattr(block, "elem_classes", None) or ()) for block in others.blocks.values())
 
 
 def test_labels_are_the_tutorials(queue: JobQueue, demo_config: ModelConfig) -> None:

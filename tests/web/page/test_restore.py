@@ -182,7 +182,7 @@ def test_a_png_from_elsewhere_restores_what_it_can(events: Events, uploads: Path
         record["model"] |= {"name": "flux-dev", "title": "FLUX.1-dev"}
 
     message, inputs = restore(events, forged(uploads, picture.path, change), local=True)
-    assert "Width is 2048; a whole number from 128 to 384" in message and "Number of steps is 900" in message
+    assert "Width is 2048; a whole number from 128 to 256" in message and "Number of steps is 900" in message
     assert "It was made with FLUX.1-dev. This page runs Demo (miniature)" in message
     assert "Add the content image “a.png” again" in message and "It used 3 style images; this page takes 2." in message
     assert inputs.width == inputs.num_inference_steps == KEEP and (inputs.seed, inputs.prompt) == (9, "x")
@@ -199,7 +199,7 @@ def test_a_picture_with_other_loras_or_another_kept_size_is_told(events: Events,
 
     message = restore(events, forged(uploads, picture.path, change))[0]
     assert "Its LoRAs: &lt;ink&gt; at 0.8, USO&#x27;s own at 0.5. Those of this page: USO&#x27;s own at 1." in message
-    assert "It is 304 × 208; here Keep input size gives a long side of 128." in message
+    assert "It is 304 × 208; here Keep input size gives a long side of 256." in message
     assert "LoRA" not in restore(events, brought(uploads, picture.path))[0]
 
 

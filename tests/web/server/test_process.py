@@ -173,7 +173,7 @@ class TestRealProgram:
         with program(tmp_path, "--grace", str(LONG), fresh=True) as running:
             running.wait_until("ready")
             client = Client(f"http://127.0.0.1:{running.port}/", download_files=False, verbose=False)
-            job = client.submit("A fox", width=384, height=384, num_inference_steps=50, api_name="/generate")
+            job = client.submit("A fox", width=256, height=256, num_inference_steps=50, api_name="/generate")
             until(lambda: job.outputs() and job.outputs()[-1][1]["state"] == "running", LONG)
             assert running.signal() == -signal.SIGTERM
             picture, _ = job.result(timeout=LONG)

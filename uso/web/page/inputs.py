@@ -4,7 +4,7 @@ Labels are those of USO's tutorial. Ranges and defaults come from the model's co
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gradio as gr
 
@@ -95,34 +95,26 @@ class Size(NamedTuple):
     width: gr.Slider
     height: gr.Slider
     keep: gr.Checkbox
-    sides: gr.Row
-    """The row of width and height, hidden where a model has one good size."""
     aspect: gr.Radio
-    """Shapes, by the size that each gives; hidden with the row of `swap` for such a model."""
+    """Shapes, by the size that each gives."""
     swap: gr.Button
 
 
 def size_fields(config: ModelConfig) -> Size:
     """Width, height, Keep input size, and what sets width and height."""
     limits, defaults = config.limits, config.defaults
-    only = limits.trained_size
-    shape = Text("Give the picture the shape and size of the content image.")
-    if only:
-        shape = Text(
-            "The picture takes the shape of the content image. Its long side is {} pixels; square works best.", only
-        )
     with gr.Group(elem_id="size"):
-        if only:
-            told_only = Text("Size: {0} × {0} pixels. This model draws no other size well.", only)
-            gr.HTML(static_html(lambda: note(told_only)), elem_id="only-size")
-        with gr.Row(elem_id="shapes", visible=not only):
-            shapes = aspects(config)
-            usual = f"{defaults.width}x{defaults.height}" if shapes else None
+        with gr.Row(elem_id="shapes"):
             aspect = gr.Radio(
-                shapes, value=usual, label=Text("Shape"), show_label=False, container=False, elem_id="aspect"
+                aspects(config),
+                value=f"{defaults.width}x{defaults.height}",
+                label=Text("Shape"),
+                show_label=False,
+                container=False,
+                elem_id="aspect",
             )
             swap = gr.Button(Text("Swap sides"), size="sm", min_width=90, elem_id="swap")
-        with gr.Row(elem_classes=sides_class(config, defaults.width, defaults.height)) as sides:
+        with gr.Row():
             width, height = (
                 gr.Slider(
                     limits.min_size,
@@ -141,16 +133,10 @@ def size_fields(config: ModelConfig) -> Size:
         keep = gr.Checkbox(
             False,
             label=Text("Keep input size"),
-            info=shape,
+            info=Text("Give the picture the shape and size of the content image."),
             elem_id="keep",
         )
-    return Size(width, height, keep, sides, aspect, swap)
-
-
-def sides_class(config: ModelConfig, width: Any, height: Any) -> str:
-    """The CSS class of the row of width and height. A model with one good size shows them only while they have another,
-    which a picture that a program made may bring."""
-    return "uso-unneeded" if config.limits.trained_size == width == height else "uso-needed"
+    return Size(width, height, keep, aspect, swap)
 
 
 def advanced_fields(config: ModelConfig) -> tuple[gr.Slider, gr.Slider, gr.Slider]:

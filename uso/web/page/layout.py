@@ -230,9 +230,6 @@ def _wire_inputs(page: gr.Blocks, events: InputEvents, inputs: Inputs, message: 
         **AT_ONCE,
     )
     renditions.change(None, [renditions, *references], references, js=scripts.SHOW_RENDITIONS)
-    if events.config.limits.trained_size:
-        size = [inputs.width, inputs.height]
-        gr.on([field.change for field in size], plain_errors(events.sides), size, form.size.sides, **AT_ONCE)
     gr.on(
         [form.file.upload, form.file.clear],
         plain_errors(events.restore),

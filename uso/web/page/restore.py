@@ -117,7 +117,7 @@ def field_values(config: ModelConfig, values: dict[str, Any], remarks: list[str]
         remarks: gets a sentence for each value that is refused.
     """
     kept = values.get("keep_input_size") is True  # then width and height follow from the content image
-    width, height, longest = values.get("width"), values.get("height"), config.limits.kept_range[1]
+    width, height, longest = values.get("width"), values.get("height"), config.limits.max_size
     if kept and isinstance(width, int) and isinstance(height, int) and max(width, height) > longest:
         remarks.append(
             _short(Text("It is {} × {}; here Keep input size gives a long side of {}.", width, height, longest))

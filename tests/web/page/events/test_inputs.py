@@ -30,9 +30,7 @@ def test_a_look_at_the_images_tells_size_and_trouble(events: Events, upload: Any
     assert f"The picture will be {request.width} × {request.height}; the content image is 640 × 427." in note
     assert width["interactive"] is False and height["interactive"] is False
     assert others == [KEEP] * 4
-    squeezed = look(content, None, None, keep=False)[0]
-    assert "640 × 427, the picture square. Keep input size gives it that shape" in squeezed
-    assert look(upload("square.png", 300, 290), None, None, keep=False)[0] == ""
+    assert look(content, None, None, keep=False)[0] == ""
     assert "needs a content image" in look(None, None, None, keep=True)[0]
     whole = (uploads / "wide.png").read_bytes()
     (uploads / "wide.png").write_bytes(whole[: len(whole) // 2])
@@ -46,15 +44,15 @@ def test_a_look_at_the_images_tells_size_and_trouble(events: Events, upload: Any
         assert [one, two, three] == [None if place == at else KEEP for at in range(3)]
 
 
-def test_keep_input_size_keeps_to_the_size_that_a_model_draws_well(events: Events, upload: Any) -> None:
-    """Catches 304 x 208 from a model that draws 128 x 128 well, and a note that says another size than is made."""
+def test_keep_input_size_keeps_to_the_limits_of_the_model(events: Events, upload: Any) -> None:
+    """Catches 304 x 208 from a model whose limit is 256, and a note that says another size than is made."""
     content = upload("wide.png", 300, 200)
     note = asyncio.run(events.inputs.check_images(content, None, None, True, visitor()))[0]
-    assert "The picture will be 128 × 80; the content image is 300 × 200." in note
+    assert "The picture will be 256 × 176; the content image is 300 × 200." in note
     request = request_from(events.config, Inputs(content_image=content, keep_input_size=True))
-    assert (request.width, request.height) == (128, 80)
-    note = asyncio.run(events.inputs.check_images(upload("long.png", 300, 100), None, None, True, visitor()))[0]
-    assert "Keep input size cannot keep 300 x 100: at most 128:64 (2 to 1) is supported." in note
+    assert (request.width, request.height) == (256, 176)
+    note = asyncio.run(events.inputs.check_images(upload("long.png", 500, 100), None, None, True, visitor()))[0]
+    assert "Keep input size cannot keep 500 x 100: at most 256:64 (4 to 1) is supported." in note
 
 
 @pytest.mark.parametrize(("name", "form"), [("a scan.tif", "TIFF"), ("x.png", "TIFF"), ("map.jp2", "JPEG2000")])

@@ -17,12 +17,9 @@ from uso.web.access.identity import asker_of
 from uso.web.api.calls import IMAGE_FIELDS, Calls, Inputs
 from uso.web.api.files import upload_path, uploaded
 from uso.web.page import html
-from uso.web.page.inputs import KEEP, UNCHANGED, element_of, sides_class
+from uso.web.page.inputs import KEEP, UNCHANGED, element_of
 from uso.web.page.renditions import renditions
 from uso.web.page.restore import brought, entitled, restored, unless_held, with_remarks
-
-ALIKE = 1.1
-"""By which factor the sides of a content image may differ that a square picture hardly squeezes."""
 
 REFERENCE_NAMES = (Text("Content Reference"), Text("Style Reference"), Text("Extra Style Reference"))
 
@@ -67,25 +64,15 @@ class InputEvents:
         try:
             size = upright_size(reference.data, reference.name, self.calls.max_pixels) if reference else None
             if not keep:
-                return self._shape(size), field, field
+                return "", field, field
             if size is None:
                 return html.note(Text("Keep input size needs a content image.")), field, field
-            width, height = keep_input_size(*size, *self.config.limits.kept_range)
+            width, height = keep_input_size(*size, self.config.limits.min_size, self.config.limits.max_size)
         except RequestError as error:
             return html.note(text_of(error), bad=True), field, field
         note = Text("The picture will be {} × {}; the content image is {} × {}.", width, height, size[0], size[1])
-        if self.config.limits.trained_size:  # its sliders are for sizes that it draws badly
-            return html.note(note), field, field
         kept = (gr.update(interactive=False, value=side) for side in (width, height))
         return html.note(note), *kept
-
-    def _shape(self, size: tuple[int, int] | None) -> str:
-        """That a square picture changes the shape of its content image, where the page offers square pictures alone."""
-        if size is None or not self.config.limits.trained_size or 1 / ALIKE < size[0] / size[1] < ALIKE:
-            return ""
-        return html.note(
-            Text("The content image is {} × {}, the picture square. Keep input size gives it that shape.", *size)
-        )
 
     async def renditions(self, content: Any, style: Any, extra_style: Any, request: gr.Request) -> Any:
         """What image fields show in place of files that browsers cannot show, such as TIFF: JSON, by path a data URL.
@@ -117,10 +104,6 @@ class InputEvents:
             return KEEP, *found, keep
         sentence = Text("No longer on the server: {}. Choose the files again.", joined(*gone, between=", "))
         return html.refusal(sentence), *found, keep
-
-    def sides(self, width: Any, height: Any) -> Any:
-        """The row of width and height, which a model with one good size shows only with another."""
-        return gr.update(elem_classes=sides_class(self.config, width, height))
 
     async def restore(self, file: Any, request: gr.Request, *held: Any) -> tuple[Any, ...]:
         """All inputs from a PNG that somebody drops: (note, inputs).

@@ -12,9 +12,7 @@ SHAPE_WEIGHT = 8
 
 
 def aspects(config: ModelConfig) -> list[tuple[str, str]]:
-    """(name, size as `1024x768`) of each shape; none for a model that draws one size well."""
-    if config.limits.trained_size:
-        return []
+    """(name, size as `1024x768`) of each shape."""
     return [(f"{wide}:{high}", "{}x{}".format(*_nearest(config, wide / high))) for wide, high in SHAPES]
 
 
