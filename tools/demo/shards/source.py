@@ -189,6 +189,12 @@ def latents_of(
     return encoded(shards, slots, folder / name, encode, device=device, on_progress=on_progress)
 
 
+def style_states(encoder: Any, pixels: torch.Tensor) -> list[torch.Tensor]:
+    """What the projector reads of pictures [B, 3, side, side], by the order of `STYLE_LAYERS`."""
+    states: Any = image_features(encoder, pixels, STYLE_LAYERS.values())
+    return [states[layer] for layer in STYLE_LAYERS.values()]
+
+
 def style_features_of(
     pipeline: USOPipeline, shards: Shards, folder: Path, *, on_progress: OnProgress | None = None
 ) -> Arrays:
@@ -200,8 +206,7 @@ def style_features_of(
     def encode(pixels: torch.Tensor) -> torch.Tensor:
         if pixels.shape[-1] != size:
             pixels = torch.cat([pipeline.preprocess_style(Image.fromarray(picture)) for picture in to_bytes(pixels)])
-        states: Any = image_features(encoder, pixels.to(device, encoder.dtype), STYLE_LAYERS.values())
-        return torch.stack([states[layer] for layer in STYLE_LAYERS.values()], dim=1).float()
+        return torch.stack(style_states(encoder, pixels.to(device, encoder.dtype)), dim=1).float()
 
     slots = style_slots(shards)
     name = name_of("styles", shards, slots, encoder, size)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from pydantic import Field
 
+from tools.demo.shards.source import style_states
 from uso.config import Strict, load_model_config
-from uso.pipeline.encoders import image_features
 from uso.training.data.batches import TrainingBatch
 from uso.training.losses.flow import conditioning_of, predict
 from uso.training.losses.seeds import generator
@@ -32,7 +32,7 @@ class Kept:
 
     def __init__(self, config: KeepConfig, seed: int, device: torch.device) -> None:
         self.pipeline = load_pipeline(load_model_config(config.model), device=str(device))
-        self.most, self.seed = config.most, seed
+        self.config, self.seed = config, seed
         parts: list[Any] = [self.pipeline.transformer, self.pipeline.context_embedder, self.pipeline.image_encoder]
         for part in parts:
             part.requires_grad_(False)
@@ -47,12 +47,12 @@ class Kept:
             tokens, levels: what the network is given, [B, tokens, 64] and [B].
         """
         encoder: Any = self.pipeline.image_encoder
-        styles = []
-        for images in pixels:
-            states: Any = image_features(encoder, images.to(encoder.dtype), STYLE_LAYERS.values())
-            styles.append({layer: states[layer] for layer in STYLE_LAYERS.values()})
+        layers = STYLE_LAYERS.values()
+        styles = tuple(
+            dict(zip(layers, style_states(encoder, images.to(encoder.dtype)), strict=True)) for images in pixels
+        )
         draw = generator(self.seed, "kept", batch.number)
-        scales = 1 + (self.most - 1) * torch.rand(batch.size, generator=draw)
-        conditioning = conditioning_of(self.pipeline, replace(batch, styles=tuple(styles)), 1.0)
+        scales = 1 + (self.config.most - 1) * torch.rand(batch.size, generator=draw)
+        conditioning = conditioning_of(self.pipeline, replace(batch, styles=styles), 1.0)
         conditioning = replace(conditioning, guidance=scales.to(self.pipeline.work_device))
         return Targets(predict(self.pipeline, conditioning, tokens, levels), guidance=scales)

@@ -21,12 +21,11 @@ from tools.demo.parts.model import write_pretrained
 from tools.demo.shards.arrays import to_pixels
 from tools.demo.shards.samples import TARGET, ShardFeature, ShardPicture
 from tools.demo.shards.sizes import SizedSample, SizesConfig, sized_samples
-from tools.demo.shards.source import ShardFeatures, ShardSource
+from tools.demo.shards.source import ShardFeatures, ShardSource, style_states
 from tools.demo.training.config import STAGES_FOLDER
 from tools.demo.training.kept import KeepConfig, Kept
 from uso.errors import ConfigError
 from uso.images.pixels import open_image
-from uso.pipeline.encoders import image_features
 from uso.pipeline.pipeline import USOPipeline
 from uso.training.config import TrainingConfig
 from uso.training.config_files import load_config
@@ -141,9 +140,7 @@ class ReaderTrainer(Trainer):
             self._read = torch.compile(self._states, dynamic=False)
 
     def _states(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        """What the projector reads of pictures [B, 3, H, W], by the order of `STYLE_LAYERS`."""
-        states: Any = image_features(self.encoder, pixels, STYLE_LAYERS.values())
-        return [states[layer] for layer in STYLE_LAYERS.values()]
+        return style_states(self.encoder, pixels)
 
     def _file(self, path: Path) -> torch.Tensor:
         return self.pipeline.preprocess_style(open_image(path.read_bytes(), path.name)).float()
@@ -153,32 +150,35 @@ class ReaderTrainer(Trainer):
         files = [self._file(each) for each in pictures if isinstance(each, Path)]
         if files:
             return torch.cat(files).to(self.pipeline.work_device)
-        found = np.stack([np.asarray(each.shards.pixels(each.index)[each.slot]) for each in map(_of_shards, pictures)])
+        found = np.stack(
+            [np.asarray(each.shards.pixels(each.index)[each.slot]) for each in map(_shard_picture, pictures)]
+        )
         return to_pixels(found, self.pipeline.work_device).contiguous()
 
     def targets(
         self, batch: TrainingBatch, velocity: torch.Tensor, tokens: torch.Tensor, levels: torch.Tensor
     ) -> Targets:
         """As `Trainer`; on shards what the model answers that is to be kept, if there is one."""
-        if self._kept is None or not self._of_shards(batch):
+        kept = self._kept if self._is_of_shards(batch) else None
+        if kept is None:
             return super().targets(batch, velocity, tokens, levels)
         pixels = [self._pixels(pictures) for pictures in zip(*batch.style_pictures, strict=True)]
-        return self._kept.targets(batch, pixels, tokens, levels)
+        return kept.targets(batch, pixels, tokens, levels)
 
-    def _of_shards(self, batch: TrainingBatch) -> bool:
+    def _is_of_shards(self, batch: TrainingBatch) -> bool:
         return batch.height == batch.width == self.config.data.resolution  # which no row of other sizes has
 
     def flow_loss(self, batch: TrainingBatch) -> torch.Tensor:
         """The flow's loss with style pictures that are encoded now, and, for shards, that of pairs."""
-        shards = self._of_shards(batch)
-        weight = self.config.keep.weight if self.config.keep is not None and shards else 1.0
+        shards = self._is_of_shards(batch)
+        weight = self._kept.config.weight if self._kept is not None and shards else 1.0
         if not batch.styles:
             return weight * super().flow_loss(batch)
         own = list(zip(*batch.style_pictures, strict=True))
         pictures = [picture for some in own for picture in some]
         pair = self.config.pairs > 0 and len(own) == 1 and shards and self._kept is None
         if pair:
-            pictures += [replace(_of_shards(picture), slot=TARGET) for picture in own[0]]
+            pictures += [replace(_shard_picture(picture), slot=TARGET) for picture in own[0]]
         with self.autocast():
             states = self._read(self._pixels(pictures))
         parts = [state.float().split(batch.size) for state in states]
@@ -188,7 +188,7 @@ class ReaderTrainer(Trainer):
         )
         loss = weight * super().flow_loss(replace(batch, styles=styles))
         if pair:
-            loss = loss + self.config.pairs * self._pairs(parts[0][0], parts[0][1], list(map(_of_shards, own[0])))
+            loss = loss + self.config.pairs * self._pairs(parts[0][0], parts[0][1], list(map(_shard_picture, own[0])))
         return loss
 
     def _pairs(self, style: torch.Tensor, target: torch.Tensor, pictures: list[ShardPicture]) -> torch.Tensor:
@@ -216,7 +216,7 @@ class ReaderTrainer(Trainer):
                 parameter.copy_(kept[name])
 
 
-def _of_shards(picture: StylePicture) -> ShardPicture:
+def _shard_picture(picture: StylePicture) -> ShardPicture:
     assert isinstance(picture, ShardPicture)
     return picture
 
