@@ -19,6 +19,8 @@ from uso.web.page import texts
 EXAMPLES = texts.EXAMPLES["drawn"]
 """The demo's."""
 PATIENCE_MS = LONG * 1000
+TILES = "#gallery [data-picture]"
+"""Pictures in the gallery."""
 FAST = "2"
 """Steps of a picture whose looks do not matter."""
 
@@ -93,6 +95,20 @@ def generate(page: Page, server: Program) -> output.SavedPicture:
     expect(page.locator("#status")).to_contain_text("Done.", timeout=PATIENCE_MS)
     expect(page.locator("#generate")).to_be_enabled(timeout=PATIENCE_MS)
     return output.read(server.pictures()[-1])
+
+
+def make_pictures(page: Page, server: Program, *prompts: str) -> None:
+    """Make a picture of each prompt, and wait until the gallery lists it."""
+    fill_number(page, "steps", FAST)
+    for number, prompt in enumerate(prompts, page.locator(TILES).count() + 1):
+        page.fill("#prompt textarea", prompt)
+        generate(page, server)
+        expect(page.locator(TILES)).to_have_count(number, timeout=PATIENCE_MS)
+
+
+def tile_names(page: Page) -> list[str]:
+    """Beginnings of what the tiles are called, in order."""
+    return [name.split(",")[0] for name in page.locator(TILES).evaluate_all("all => all.map(one => one.ariaLabel)")]
 
 
 def make_it_last(page: Page) -> None:
