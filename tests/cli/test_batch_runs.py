@@ -4,8 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.support.commands import SMALL, Ran, made, refused, requests, save
-from tests.support.running import LONG, Started
+from tests.support.running import LONG, Forked
 from tests.support.scripted import until
 from uso.cli.pictures import batch
 from uso.config import ROOT
@@ -195,25 +193,10 @@ def test_a_process_takes_its_own_gpu_only_where_there_are_some(monkeypatch: pyte
     assert batch.device_of(process, "auto") == "auto"
 
 
-def start(jobs: Path, folder: str, **environment: str) -> Started:
-    import torch
-
-    # The same number of threads as in this process: sums of another order differ in the last bits.
-    settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads()), **environment}
-    command = [
-        sys.executable,
-        "-m",
-        "uso",
-        "generate",
-        *SMALL,
-        "--steps",
-        "1",
-        "--batch",
-        str(jobs),
-        "--output",
-        folder,
-    ]
-    return Started(command, env=os.environ | settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def start(jobs: Path, folder: str, **environment: str) -> Forked:
+    flags = ["generate", *SMALL, "--steps", "1", "--batch", str(jobs), "--output", folder]
+    log = Path(f"log-{environment.get('RANK', '0')}").absolute()
+    return Forked(["uso/__main__.py", *flags], os.environ | environment, log, folder=Path.cwd())
 
 
 @pytest.mark.slow
@@ -223,7 +206,6 @@ def test_a_killed_run_resumes_to_the_same_pictures(run: Callable[..., Ran]) -> N
     process = start(save(jobs), "killed")
     until(lambda: len(made_names("killed")) >= 4 or process.poll() is not None, LONG)
     process.kill()
-    process.communicate()
     process.end()
     found = made("killed")  # opens them all: none is torn
     assert 4 <= len(found) < 24
@@ -242,11 +224,10 @@ def made_names(folder: str) -> list[str]:
 def test_two_processes_at_once_make_every_picture_once(run: Callable[..., Ran]) -> None:
     jobs = save([{"prompt": str(number), "images": 2} for number in range(5)])
     processes = [start(jobs, "both", RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank)) for rank in range(2)]
-    results = [process.communicate(timeout=LONG) for process in processes]
-    for process in processes:
-        process.end()
-    assert [process.returncode for process in processes] == [0, 0], results
-    lines = [set(out.decode().splitlines()) for out, _ in results]
+    ended = [process.wait(LONG) for process in processes]
+    said = [Path(f"log-{rank}").read_text(encoding="utf-8").splitlines() for rank in range(2)]
+    assert ended == [0, 0], said
+    lines = [{line for line in one if line.endswith(".png")} for one in said]
     assert len(lines[0]) == 6 and len(lines[1]) == 4 and not lines[0] & lines[1]
     assert lines[0] | lines[1] == {f"both/{name}" for name in made("both")}
     run(json.loads(jobs.read_text()), "--output", "one")

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import draw_picture
+from tests.support.running import LONG, Forked
 from tests.support.tiny_encoders import encoder_flags
 from uso.cli.main import main
 from uso.config import ROOT
@@ -133,17 +134,18 @@ def test_the_process_that_ends_last_writes_the_scores(
 def test_two_processes_share_the_pictures(tmp_path: Path) -> None:
     """Catches pictures that are made twice, or by nobody, where two processes run side by side."""
     bench, out = two_rows(tmp_path, 3), tmp_path / "run"
-    command = [sys.executable, "-m", "uso", "evaluate", "generate", "--bench", str(bench), "--output", str(out)]
+    command = ["uso/__main__.py", "evaluate", "generate", "--bench", str(bench), "--output", str(out)]
     command += ["--model", "demo", "--steps", "1", "--device", "cpu"]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    logs = [tmp_path / "log-0", tmp_path / "log-1"]
     running = []
-    for rank in ("0", "1"):
-        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-        running.append(subprocess.Popen(command, cwd=ROOT, env=os.environ | places, **pipes))
-    said = [each.communicate(timeout=300) for each in running]
-    assert [each.returncode for each in running] == [0, 0], said
-    assert sorted(stdout.count(".png") for stdout, _ in said) == [1, 2]
-    assert "Process 1 of 2. Pictures made: 1, there already: 0; entries failed: 0." in said[1][1]
+    for rank, log in enumerate(logs):
+        places = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+        running.append(Forked(command, os.environ | places, log))
+    ended = [each.wait(LONG) for each in running]
+    said = [log.read_text(encoding="utf-8") for log in logs]
+    assert ended == [0, 0], said
+    assert sorted(one.count(".png") for one in said) == [1, 2]
+    assert "Process 1 of 2. Pictures made: 1, there already: 0; entries failed: 0." in said[1]
     assert len(list((out / "style").glob("*.png"))) == 3
 
 

@@ -89,8 +89,8 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.support.preloaded"])
 
 
-def _run(arguments: Sequence[str], environment: Mapping[str, str], log: Path, paced: bool) -> None:
-    """As `python ARGUMENTS`, in a group of its own, with its output in a file."""
+def _run(arguments: Sequence[str], environment: Mapping[str, str], log: Path, paced: bool, folder: Path) -> None:
+    """As `python ARGUMENTS` in a folder, in a group of its own, with its output in a file."""
     os.setsid()
     if paced:
         keep_pace()
@@ -99,19 +99,27 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], log: Path, pa
         os.dup2(file.fileno(), 2)
     os.environ.clear()
     os.environ.update(environment)
-    os.chdir(ROOT)
+    os.chdir(folder)
     tempfile.tempdir = None  # it remembers the environment's
-    sys.path.insert(0, str(ROOT))
+    sys.path[:0] = [str(ROOT), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = list(arguments)
-    runpy.run_path(arguments[0], run_name="__main__")
+    runpy.run_path(str(ROOT / arguments[0]), run_name="__main__")
 
 
 class Forked(Ends):
-    """The program in a process that is forked from one that has imported the model's libraries: what tests need of
-    `subprocess.Popen`."""
+    """`app.py` or `uso/__main__.py` in a process that is forked from one that has imported most of what it needs: what
+    tests need of `subprocess.Popen`."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path, paced: bool) -> None:
-        self._process = FORKS.Process(target=_run, args=(arguments, dict(environment), log, paced), daemon=True)
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        paced: bool = False,
+        folder: Path = ROOT,
+    ) -> None:
+        values = (arguments, dict(environment), log, paced, folder)
+        self._process = FORKS.Process(target=_run, args=values, daemon=True)
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -182,7 +190,7 @@ class Program:
     """`python app.py --model demo` on a port of its own, in a folder of its own.
 
     Args:
-        forked: start it in half the time, for tests that say nothing of the start.
+        forked: start it in a fifth of the time, for tests that say nothing of the start.
         paced: let pictures of many steps take their time in it, if it is forked (`tests.support.pace`).
     """
 

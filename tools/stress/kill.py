@@ -69,7 +69,7 @@ class Chain:
         how = signal.SIGKILL if number // CHAINS % 2 == 0 else signal.SIGTERM
         moment = self._draw.choice(MOMENTS)
         self.figures[f"{how.name} at {moment}"] += 1
-        # Only an end at the start needs a start from nothing; the others are many, and it takes three times as long.
+        # Only an end at the start needs a start from nothing; the others are many, and it takes five times as long.
         program = Program(self._folder, forked=moment != "start")
         run = f"run {number} ({how.name} at {moment})"
         open_before, left_before = _open(program.outputs), verify.left_behind(program.scratch)

@@ -123,7 +123,7 @@ class Crowd:
 
 def load(wanted: Wanted, folder: Path) -> tuple[dict[str, Any], list[str]]:
     """(figures, faults) of one run; everything it leaves is in `folder`."""
-    program = Program(folder, *FLAGS)
+    program = Program(folder, *FLAGS, forked=True)
     try:
         program.wait_until("ready")
         until(lambda: b"uso_workers_ready 2.0" in program.ask("/metrics").body, PATIENCE)

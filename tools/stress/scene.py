@@ -67,7 +67,7 @@ class Scene:
         (self.secret / "canary.txt").write_text(self.canary)
         picture = Image.new("RGB", (16, 16), "red")
         picture.save(self.secret / "canary.png", pnginfo=_text(self.canary))
-        self.program = Program(folder, *flags)
+        self.program = Program(folder, *flags, forked=True)
         self.folder = folder
 
     def ready(self) -> World:

@@ -129,7 +129,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     folder = tmp_path_factory.mktemp("strict")
     (folder / "house_rules.py").write_text(FILTER)
     flags = ("--safety", "house_rules:check", "--log-prompts", "--rate", "3", "--max-megapixels", "0.1")
-    with program(folder, *flags, fresh=True, PYTHONPATH=str(folder)) as running:
+    with program(folder, *flags, PYTHONPATH=str(folder)) as running:
         running.wait_until("ready")
         yield running
 

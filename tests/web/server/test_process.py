@@ -170,7 +170,7 @@ class TestRealProgram:
 
     def test_what_runs_is_finished_and_delivered(self, tmp_path: Path) -> None:
         """Catches a picture that is lost because the server was told to stop."""
-        with program(tmp_path, "--grace", str(LONG), fresh=True) as running:
+        with program(tmp_path, "--grace", str(LONG)) as running:
             running.wait_until("ready")
             client = Client(f"http://127.0.0.1:{running.port}/", download_files=False, verbose=False)
             job = client.submit("A fox", width=256, height=256, num_inference_steps=50, api_name="/generate")
@@ -192,9 +192,7 @@ class TestRealProgram:
 
     def test_bind_when_ready_tells_of_a_model_that_cannot_be_loaded(self, tmp_path: Path, golden_folder: Path) -> None:
         """Catches a container that starts again and again, and nobody is told why."""
-        with program(
-            tmp_path, "--bind-when-ready", "--vae", str(golden_folder / "ae.safetensors"), fresh=True
-        ) as running:
+        with program(tmp_path, "--bind-when-ready", "--vae", str(golden_folder / "ae.safetensors")) as running:
             running.wait_until_listening()
             answer = running.ask("/readyz")
             assert answer.status == 503 and answer.json()["status"] == "failed"
