@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.support.browsing import FAST, PATIENCE_MS, fill_number, generate, needs_chromium, shoot, upload
 from tests.support.running import Program
@@ -160,6 +160,35 @@ def test_a_picture_made_here_offers_its_settings(visit: Any, server: Program) ->
     page.fill("#prompt textarea", "")
     drop(page, "#drop [data-zone=settings]", made)
     expect(page.locator("#prompt textarea")).to_have_value("A fox in the snow", timeout=PATIENCE_MS)
+
+
+def test_a_second_picture_restores_its_settings_too(visit: Any, server: Program) -> None:
+    """Catches a file that is not heard of while the server is still told that the one before it has been taken out."""
+    page = visit(server)
+    page.fill("#prompt textarea", "A fox in the snow")
+    fill_number(page, "steps", FAST)
+    made = generate(page, server).path
+    page.fill("#prompt textarea", "")
+    drop(page, "#drop [data-zone=settings]", made)
+    expect(page.locator("#prompt textarea")).to_have_value("A fox in the snow", timeout=PATIENCE_MS)
+    expect(page.locator("#filled")).to_contain_text("Prompt", timeout=PATIENCE_MS)
+    late: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if late or (route.request.post_data_json or {}).get("data", [True])[0] is not None:
+            route.continue_()
+        else:
+            late.append(route)
+
+    page.fill("#prompt textarea", "")
+    page.route("**/gradio_api/run/**", hold)
+    with page.expect_response("**/gradio_api/upload*"):
+        drop(page, "#drop [data-zone=settings]", made)
+    expect(page.locator("#restore")).to_contain_text(made.stem, timeout=PATIENCE_MS)
+    (one,) = late
+    one.continue_()
+    expect(page.locator("#prompt textarea")).to_have_value("A fox in the snow", timeout=PATIENCE_MS)
+    page.unroute_all(behavior="wait")
 
 
 def test_pictures_of_the_page_are_dragged_into_fields(visit: Any, server: Program) -> None:

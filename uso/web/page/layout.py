@@ -237,6 +237,7 @@ def _wire_inputs(page: gr.Blocks, events: InputEvents, inputs: Inputs, message: 
         [form.restored, *inputs],
         preprocess=False,
         js=scripts.FILLING,
+        trigger_mode="always_last",  # the next file comes while the server is told that the one before is taken out
         **AT_ONCE,
     ).success(None, [form.restored, *inputs], None, js=scripts.FILLED_OR_REFUSED)
     typed = [inputs.prompt, inputs.width, inputs.height, inputs.num_inference_steps, inputs.content_size, inputs.seed]

@@ -143,7 +143,14 @@ def wire(page: gr.Blocks, calls: Calls, panel: Panel, inputs: Inputs, images_cha
         trigger_mode="multiple",  # after a no it may be pressed again at once
         **AT_ONCE,
     ).then(None, None, None, js="() => window.uso.styles.refocus()")
-    panel.file.upload(plain_errors(events.bring), [panel.file], [*changed, panel.file], preprocess=False, **AT_ONCE)
+    panel.file.upload(
+        plain_errors(events.bring),
+        [panel.file],
+        [*changed, panel.file],
+        preprocess=False,
+        trigger_mode="multiple",  # a second file is brought while the first one is
+        **AT_ONCE,
+    )
 
 
 class StyleEvents:
