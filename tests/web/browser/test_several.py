@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.support.browsing import (
     FAST,
     PATIENCE_MS,
     choose_example,
     fill_number,
+    make_it_last,
     needs_chromium,
     shoot,
     upload,
@@ -131,6 +132,35 @@ def test_requests_queue_each_with_its_own_stop(visit: Any, server: Program) -> N
     expect(page.locator("#status")).to_contain_text("Stopped.", timeout=PATIENCE_MS)
     expect(page.locator("#jobs li")).to_have_count(0)
     expect(page.locator("#stop")).to_be_disabled()
+
+
+def test_a_stop_is_heard_while_another_is_on_its_way(visit: Any, server: Program) -> None:
+    """Catches a second click that is lost because the first one has no answer yet."""
+    page = visit(server)
+    make_it_last(page)
+    fill_number(page, "num-images", "8")  # a minute: no request ends by itself before the test does
+    cards, late = page.locator("#jobs li"), list[Route]()
+    for number, prompt in enumerate(("The first", "The second", "The third"), 1):
+        page.fill("#prompt textarea", prompt)
+        page.click("#generate")
+        expect(cards).to_have_count(number, timeout=PATIENCE_MS)
+
+    def hold(route: Route) -> None:
+        if late or "job" not in ((route.request.post_data_json or {}).get("event_data") or {}):
+            route.continue_()
+        else:
+            late.append(route)
+
+    page.route("**/gradio_api/run/**", hold)
+    page.get_by_role("button", name="Stop: The second").click()
+    until(lambda: page.wait_for_timeout(50) or late)
+    page.get_by_role("button", name="Stop: The third").click()
+    expect(page.locator("#jobs")).not_to_contain_text("The third", timeout=40_000)
+    late[0].continue_()
+    expect(page.locator("#jobs")).not_to_contain_text("The second", timeout=PATIENCE_MS)
+    page.unroute_all(behavior="wait")
+    page.click("#stop")
+    expect(page.locator("#status")).to_contain_text("Stopped.", timeout=PATIENCE_MS)
 
 
 def test_a_phone_scrolls_at_the_tap(visit: Any, server: Program) -> None:

@@ -190,8 +190,9 @@ def _wire_jobs(
         trigger_mode="always_last",  # a job that is made while the stream ends is not missed
         **PRIVATE,
     ).failure(events.unlock, None, list(live), **AT_ONCE)
-    live.stop.click(plain_errors(events.stop), [tab], None, js=scripts.WITH_TAB, **AT_ONCE)
-    live.jobs.select(plain_errors(events.stop_one), None, None, **AT_ONCE)
+    stop: dict[str, Any] = {"trigger_mode": "multiple", **AT_ONCE}  # several requests, one right after the other
+    live.stop.click(plain_errors(events.stop), [tab], None, js=scripts.WITH_TAB, **stop)
+    live.jobs.select(plain_errors(events.stop_one), None, None, **stop)
     gr.on(
         [page.load, controls.timer.tick, shown.picture_id.change],  # a picture may be done before the next tick
         plain_errors(events.tick),
