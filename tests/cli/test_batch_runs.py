@@ -226,6 +226,8 @@ def test_two_processes_at_once_make_every_picture_once(run: Callable[..., Ran]) 
     processes = [start(jobs, "both", RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank)) for rank in range(2)]
     ended = [process.wait(LONG) for process in processes]
     said = [Path(f"log-{rank}").read_text(encoding="utf-8").splitlines() for rank in range(2)]
+    for process in processes:
+        process.end()
     assert ended == [0, 0], said
     lines = [{line for line in one if line.endswith(".png")} for one in said]
     assert len(lines[0]) == 6 and len(lines[1]) == 4 and not lines[0] & lines[1]

@@ -143,6 +143,8 @@ def test_two_processes_share_the_pictures(tmp_path: Path) -> None:
         running.append(Forked(command, os.environ | places, log))
     ended = [each.wait(LONG) for each in running]
     said = [log.read_text(encoding="utf-8") for log in logs]
+    for each in running:
+        each.end()
     assert ended == [0, 0], said
     assert sorted(one.count(".png") for one in said) == [1, 2]
     assert "Process 1 of 2. Pictures made: 1, there already: 0; entries failed: 0." in said[1]
