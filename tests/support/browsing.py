@@ -2,12 +2,13 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from tests.support.pace import LASTING_STEPS
 from tests.support.running import LONG, Program
@@ -95,6 +96,25 @@ def generate(page: Page, server: Program) -> output.SavedPicture:
     expect(page.locator("#status")).to_contain_text("Done.", timeout=PATIENCE_MS)
     expect(page.locator("#generate")).to_be_enabled(timeout=PATIENCE_MS)
     return output.read(server.pictures()[-1])
+
+
+def hold_first(page: Page, wanted: Callable[[Any], bool]) -> list[Route]:
+    """Keep the first of the page's calls that is wanted from the server, until somebody continues it: it is the one in
+    the list once it has been made.
+
+    Args:
+        wanted: of a call's body.
+    """
+    late: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if late or not wanted(route.request.post_data_json or {}):
+            route.continue_()
+        else:
+            late.append(route)
+
+    page.route("**/gradio_api/run/**", hold)
+    return late
 
 
 def make_pictures(page: Page, server: Program, *prompts: str) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
-from tests.support.browsing import FAST, PATIENCE_MS, fill_number, generate, needs_chromium, shoot, upload
+from tests.support.browsing import FAST, PATIENCE_MS, fill_number, generate, hold_first, needs_chromium, shoot, upload
 from tests.support.running import Program
 from tests.web.browser.test_fields import SCREENS
 from uso.web.page.texts import EXAMPLES_FOLDER, SCRIPT_WORDS
@@ -137,13 +137,19 @@ def test_a_file_may_be_dropped_anywhere(visit: Any, server: Program) -> None:
     expect(page.locator("#drop [data-zone=content]")).not_to_be_visible()
 
 
-def test_a_picture_made_here_offers_its_settings(visit: Any, server: Program) -> None:
-    """Catches a PNG of ours that is a mere image when it is dropped, and any other that passes for one of ours."""
-    page = visit(server)
+def make_and_forget(page: Page, server: Program) -> Path:
+    """Make a picture of a fox in the snow, and empty the prompt; returns its file."""
     page.fill("#prompt textarea", "A fox in the snow")
     fill_number(page, "steps", FAST)
     made = generate(page, server).path
     page.fill("#prompt textarea", "")
+    return made
+
+
+def test_a_picture_made_here_offers_its_settings(visit: Any, server: Program) -> None:
+    """Catches a PNG of ours that is a mere image when it is dropped, and any other that passes for one of ours."""
+    page = visit(server)
+    made = make_and_forget(page, server)
     drop(page, "#drop [data-zone=content]", FOX)
     held(page, "content", "fox.png")
     offer = page.locator("#offer")
@@ -165,23 +171,12 @@ def test_a_picture_made_here_offers_its_settings(visit: Any, server: Program) ->
 def test_a_second_picture_restores_its_settings_too(visit: Any, server: Program) -> None:
     """Catches a file that is not heard of while the server is still told that the one before it has been taken out."""
     page = visit(server)
-    page.fill("#prompt textarea", "A fox in the snow")
-    fill_number(page, "steps", FAST)
-    made = generate(page, server).path
-    page.fill("#prompt textarea", "")
+    made = make_and_forget(page, server)
     drop(page, "#drop [data-zone=settings]", made)
     expect(page.locator("#prompt textarea")).to_have_value("A fox in the snow", timeout=PATIENCE_MS)
     expect(page.locator("#filled")).to_contain_text("Prompt", timeout=PATIENCE_MS)
-    late: list[Route] = []
-
-    def hold(route: Route) -> None:
-        if late or (route.request.post_data_json or {}).get("data", [True])[0] is not None:
-            route.continue_()
-        else:
-            late.append(route)
-
     page.fill("#prompt textarea", "")
-    page.route("**/gradio_api/run/**", hold)
+    late = hold_first(page, lambda asked: asked.get("data", [True])[0] is None)
     with page.expect_response("**/gradio_api/upload*"):
         drop(page, "#drop [data-zone=settings]", made)
     expect(page.locator("#restore")).to_contain_text(made.stem, timeout=PATIENCE_MS)

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
 from tests.support.browsing import (
     FAST,
     PATIENCE_MS,
     choose_example,
     fill_number,
+    hold_first,
     make_it_last,
     needs_chromium,
     shoot,
@@ -139,20 +140,14 @@ def test_a_stop_is_heard_while_another_is_on_its_way(visit: Any, server: Program
     page = visit(server)
     make_it_last(page)
     fill_number(page, "num-images", "8")  # a minute: the others do not begin by themselves
-    cards, late = page.locator("#jobs li"), list[Route]()
+    cards = page.locator("#jobs li")
     for number, prompt in enumerate(("The first", "The second", "The third"), 1):
         page.fill("#prompt textarea", prompt)
         page.click("#generate")
         expect(cards).to_have_count(number, timeout=PATIENCE_MS)
         fill_number(page, "num-images", "1")  # one person may request 60 pictures a minute
 
-    def hold(route: Route) -> None:
-        if late or "job" not in ((route.request.post_data_json or {}).get("event_data") or {}):
-            route.continue_()
-        else:
-            late.append(route)
-
-    page.route("**/gradio_api/run/**", hold)
+    late = hold_first(page, lambda asked: "job" in (asked.get("event_data") or {}))
     page.get_by_role("button", name="Stop: The second").click()
     until(lambda: page.wait_for_timeout(50) or late)
     page.get_by_role("button", name="Stop: The third").click()
